@@ -1,0 +1,52 @@
+"""Everything that can go wrong on purpose, in one place.
+
+    OrchestratorError            exit 1 is reserved for bugs; each subclass owns its exit code
+    ├── InputError          2    usage, spec or data
+    ├── MissingError        3    something this machine lacks
+    ├── StageError          4    a stage ran and failed
+    ├── GateError           5    everything ran, and the numbers say no
+    └── Interrupted       130    the user pressed Ctrl-C
+"""
+
+from __future__ import annotations
+
+
+class OrchestratorError(Exception):
+    """A failure that a person can act on: one line that says what, one hint that says what next."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class InputError(OrchestratorError):
+    """The usage, the spec or the data is not acceptable."""
+
+    exit_code = 2
+
+
+class MissingError(OrchestratorError):
+    """A tool, a package or a file of this machine is missing."""
+
+    exit_code = 3
+
+
+class StageError(OrchestratorError):
+    """A stage ran and did not produce what it promised."""
+
+    exit_code = 4
+
+
+class GateError(OrchestratorError):
+    """Every stage ran, and the measured result misses what the spec demands."""
+
+    exit_code = 5
+
+
+class Interrupted(OrchestratorError):
+    """The user, or a signal, asked us to stop."""
+
+    exit_code = 130
