@@ -1,0 +1,74 @@
+"""What one row of any data file becomes: a conversation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+Role = Literal["user", "assistant", "system", "observation", "function_call"]
+Kind = Literal["sft", "pt", "dpo", "rm", "kto"]
+ROLES: tuple[str, ...] = get_args(Role)
+KINDS: tuple[str, ...] = get_args(Kind)
+
+# The words LLaMA-Factory's sharegpt format uses for our roles (its default tags).
+SHAREGPT_ROLE = {
+    "user": "human",
+    "assistant": "gpt",
+    "system": "system",
+    "observation": "observation",
+    "function_call": "function_call",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn. An observation is what a tool answered; a function_call is JSON with name and arguments."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A row that LLaMA-Factory will take as it is.
+
+    `messages` alternate between user (or observation) and assistant (or function_call); the system text is apart.
+    They end with the answer, except for preference pairs, whose two answers are `chosen` and `rejected`.
+    `desirable` is the thumb of a KTO row. `row` counts the data rows of the file from 1.
+    """
+
+    messages: tuple[Message, ...]
+    system: str = ""
+    tools: str = ""
+    chosen: str = ""
+    rejected: str = ""
+    desirable: bool | None = None
+    source: str = ""
+    row: int = 1
+
+    @property
+    def prompt(self) -> str:
+        """The text of the last user turn ('' if there is none)."""
+        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+
+    @property
+    def answer(self) -> str:
+        """The text the model should learn to give: the last assistant turn, or the chosen one of a pair."""
+        if self.chosen:
+            return self.chosen
+        return next((m.content for m in reversed(self.messages) if m.role in ("assistant", "function_call")), "")
+
+    def to_sharegpt(self) -> dict[str, Any]:
+        """The row as LLaMA-Factory's sharegpt format spells it; optional columns only when they say something."""
+        row: dict[str, Any] = {
+            "conversations": [{"from": SHAREGPT_ROLE[m.role], "value": m.content} for m in self.messages]
+        }
+        for name in ("system", "tools"):
+            if value := getattr(self, name):
+                row[name] = value
+        if self.chosen or self.rejected:
+            row["chosen"] = {"from": "gpt", "value": self.chosen}
+            row["rejected"] = {"from": "gpt", "value": self.rejected}
+        if self.desirable is not None:
+            row["kto_tag"] = self.desirable
+        return row

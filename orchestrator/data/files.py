@@ -1,0 +1,226 @@
+"""Data files of any kind → plain rows, one at a time.
+
+Each reader yields `(row, value)`, where `row` counts the data rows from 1 and `value` is a dict, or a `Damaged` for a
+row that cannot be read. JSON lines, CSV, Parquet and Excel need constant memory; a JSON list needs its text.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from orchestrator.errors import InputError
+
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".xlsx")
+_CHUNK = 1 << 20
+_MAX_CELL = 1 << 27  # characters; the csv module stops at 131,072 unless told otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A row that is not a set of named values, and why."""
+
+    kind: str
+    message: str
+
+
+Rows = Iterator[tuple[int, dict[str, Any] | Damaged]]
+
+
+def read_rows(path: Path) -> Rows:
+    """Returns the rows of a data file. Raises InputError if there is no such file or it is no data file."""
+    if not path.is_file():
+        raise InputError(f"no data file {str(path)!r}", "check the path; it is relative to the folder of spec.yaml")
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"{path}: cannot read files ending in {suffix!r}", f"use one of {', '.join(SUFFIXES)}")
+    if suffix in (".parquet", ".xlsx"):
+        return _parquet(path) if suffix == ".parquet" else _excel(path)
+    reader = {".csv": _csv, ".tsv": _csv}.get(suffix, _json)
+    return _text(path, reader)
+
+
+def _text(path: Path, reader: Callable[[Path, TextIO], Rows]) -> Rows:
+    with path.open(encoding=detect_encoding(path), newline="") as file:
+        yield from reader(path, file)
+
+
+# ---- encodings
+
+
+def detect_encoding(path: Path) -> str:
+    """Returns the codec that decodes the whole file: utf-8-sig, utf-16…, gb18030, or charset-normalizer's best guess.
+
+    Raises InputError when nothing decodes it. UTF-8 is tried first: text in another encoding hardly ever passes as it.
+    """
+    with path.open("rb") as file:
+        head = file.read(_CHUNK)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if head[1:400:2].count(0) > len(head[:400]) // 4:
+        return "utf-16-le"
+    if head[0:400:2].count(0) > len(head[:400]) // 4:
+        return "utf-16-be"
+    if _decodes(path, "utf-8"):
+        return "utf-8-sig"
+    if _looks_like_gbk(head) and _decodes(path, "gb18030"):
+        return "gb18030"
+    return _guess_encoding(path, head)
+
+
+def _decodes(path: Path, encoding: str) -> bool:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                decoder.decode(chunk)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _looks_like_gbk(head: bytes) -> bool:
+    # GBK decodes much Latin-1 by accident. Real Chinese text lies in the GB2312 block, both bytes of it >= 0xA1.
+    pairs, common, at = 0, 0, 0
+    while at < len(head) - 1:
+        if head[at] < 0x80:
+            at += 1
+            continue
+        pairs += 1
+        common += 0xA1 <= head[at] <= 0xF7 and head[at + 1] >= 0xA1
+        at += 2
+    return pairs > 0 and common >= 0.9 * pairs
+
+
+def _guess_encoding(path: Path, head: bytes) -> str:
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(head).best()
+    if best is None or not _decodes(path, best.encoding):
+        raise InputError(f"{path}: the text is neither UTF-8 nor GBK nor UTF-16", "save it as UTF-8 and try again")
+    return best.encoding
+
+
+# ---- JSON
+
+
+def _json(path: Path, file: TextIO) -> Rows:
+    while (first := file.read(1)).isspace():
+        pass
+    file.seek(0)
+    return _json_list(path, file.read()) if first == "[" else _json_lines(file)
+
+
+def _json_lines(file: TextIO) -> Rows:
+    row = 0
+    for line in file:
+        if not line.strip():
+            continue
+        row += 1
+        try:
+            yield row, _mapping(json.loads(line))
+        except json.JSONDecodeError as error:
+            yield row, Damaged("bad_json", f"not JSON: {error.msg} at character {error.pos + 1}")
+
+
+def _json_list(path: Path, text: str) -> Rows:
+    # One value at a time instead of json.load: a syntax error is then an error of a row, and memory stays at the text.
+    decode, at, row = json.JSONDecoder().raw_decode, _skip(text, text.index("[") + 1, ""), 0
+    while at < len(text) and text[at] != "]":
+        row += 1
+        try:
+            value, at = decode(text, at)
+        except json.JSONDecodeError as error:
+            message = f"{path}: row {row} is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+            raise InputError(message, "a comma, quote or bracket is missing or too many there") from None
+        yield row, _mapping(value)
+        at = _skip(text, at, ",")
+    if at >= len(text):
+        raise InputError(f"{path}: the list ends without ']' after row {row}", "the file was cut off: copy it again")
+
+
+def _skip(text: str, at: int, separator: str) -> int:
+    skipped = " \t\r\n" + separator
+    while at < len(text) and text[at] in skipped:
+        at += 1
+    return at
+
+
+def _mapping(value: object) -> dict[str, Any] | Damaged:
+    if isinstance(value, dict):
+        return value
+    return Damaged("not_an_object", f"a row must be an object with named values, not {type(value).__name__}")
+
+
+# ---- tables
+
+
+def _csv(path: Path, file: TextIO) -> Rows:
+    csv.field_size_limit(_MAX_CELL)
+    header_line = file.readline()
+    file.seek(0)
+    table = csv.reader(file, delimiter=_delimiter(header_line))
+    header = _header(path, next(table, []))
+    row = 0
+    for cells in table:
+        if not cells:  # a blank line
+            continue
+        row += 1
+        yield row, _cells(header, cells)
+
+
+def _delimiter(header: str) -> str:
+    return max(",\t;", key=header.count)
+
+
+def _cells(header: list[str], cells: list[str]) -> dict[str, Any] | Damaged:
+    if len(cells) != len(header):
+        wanted = f"{len(cells)} cells, but the header has {len(header)}"
+        return Damaged("column_count", f"{wanted}; put text that contains the separator in quotes")
+    return dict(zip(header, cells, strict=True))
+
+
+def _header(path: Path, cells: list[Any]) -> list[str]:
+    names = [str(cell).strip() if cell is not None else "" for cell in cells]
+    if not any(names):
+        raise InputError(f"{path}: the first line has no column names", "give the columns names, e.g. prompt,response")
+    named = [name for name in names if name]
+    if twice := {name for name in named if named.count(name) > 1}:
+        raise InputError(f"{path}: two columns are called {sorted(twice)[0]!r}", "rename or remove one of them")
+    return names
+
+
+def _parquet(path: Path) -> Rows:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        batches = pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=4096)
+        yield from enumerate((value for batch in batches for value in batch.to_pylist()), start=1)
+    except pyarrow.ArrowInvalid as error:
+        raise InputError(f"{path}: not a Parquet file: {error}", "export the file again") from None
+
+
+def _excel(path: Path) -> Rows:
+    from zipfile import BadZipFile
+
+    import openpyxl
+
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    except (BadZipFile, KeyError, OSError) as error:
+        raise InputError(f"{path}: not an Excel workbook: {error}", "save it as .xlsx or as UTF-8 CSV") from None
+    table = book.active.iter_rows(values_only=True)
+    header = _header(path, list(next(table, ())))
+    row = 0
+    for cells in table:
+        if any(cell is not None for cell in cells):
+            row += 1
+            yield row, {name: cell for name, cell in zip(header, cells, strict=False) if name}
+    book.close()

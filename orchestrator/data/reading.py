@@ -1,0 +1,122 @@
+"""Data files → Conversations, with every row that cannot be one named by file and row."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.data.conversation import Conversation, Kind
+from orchestrator.data.files import Damaged, read_rows
+from orchestrator.data.formats import Format, RowError, detect_format, to_conversation
+from orchestrator.errors import InputError
+
+MIN_TRAINING_ROWS = 10
+_LOOK_AT = 50  # rows that decide the format
+_LISTED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RowProblem:
+    """Why one row must not reach training. `kind` is a stable word; rows count from 1."""
+
+    kind: str
+    source: str
+    row: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.source}, row {self.row}: {self.message} ({self.kind})"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Everything some files held: rows in = len(conversations) + len(problems)."""
+
+    sources: tuple[str, ...]
+    conversations: tuple[Conversation, ...]
+    problems: tuple[RowProblem, ...]
+
+    @property
+    def rows(self) -> int:
+        return len(self.conversations) + len(self.problems)
+
+
+def read(
+    path: Path | str, kind: Kind = "sft", columns: Mapping[str, str] | None = None, system: str = ""
+) -> Iterator[Conversation | RowProblem]:
+    """Yields each row of a file as a Conversation, or as a RowProblem; memory stays constant.
+
+    Raises InputError when the file is missing, unreadable, or has no prompt or answer column.
+    """
+    rows = read_rows(Path(path))
+    head = list(itertools.islice(rows, _LOOK_AT))
+    form = _format(str(path), [value for _, value in head if not isinstance(value, Damaged)], kind, columns)
+    for number, value in itertools.chain(head, rows):
+        try:
+            if isinstance(value, Damaged):
+                raise RowError(value.kind, value.message)
+            yield replace(to_conversation(value, form, kind, system), source=str(path), row=number)
+        except RowError as error:
+            yield RowProblem(error.kind, str(path), number, error.message)
+
+
+def _format(path: str, samples: list[dict[str, Any]], kind: Kind, columns: Mapping[str, str] | None) -> Format:
+    if not samples:  # nothing to look at, and nothing to translate unless all of the first rows are damaged
+        return Format("sharegpt", {"messages": "conversations"})
+    try:
+        return detect_format(samples, kind, columns)
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", error.hint) from None
+
+
+def read_conversations(
+    path: Path | str, kind: Kind = "sft", columns: Mapping[str, str] | None = None, system: str = ""
+) -> Iterator[Conversation]:
+    """Like `read`, for callers who want no row lost: raises InputError at the first bad row."""
+    for item in read(path, kind, columns, system):
+        if isinstance(item, RowProblem):
+            raise InputError(str(item), "correct the row, or remove it")
+        yield item
+
+
+def load(
+    paths: str | Path | Sequence[str | Path],
+    kind: Kind = "sft",
+    columns: Mapping[str, str] | None = None,
+    system: str = "",
+) -> Loaded:
+    """Returns all rows of one or several files, the good and the bad. Raises InputError as `read` does."""
+    files = [paths] if isinstance(paths, str | Path) else list(paths)
+    good: list[Conversation] = []
+    bad: list[RowProblem] = []
+    for item in itertools.chain.from_iterable(read(path, kind, columns, system) for path in files):
+        if isinstance(item, RowProblem):
+            bad.append(item)
+        else:
+            good.append(item)
+    return Loaded(tuple(map(str, files)), tuple(good), tuple(bad))
+
+
+def require(loaded: Loaded, at_least: int = MIN_TRAINING_ROWS) -> tuple[Conversation, ...]:
+    """Returns the conversations if every row is good and there are enough. Raises one InputError otherwise."""
+    if loaded.problems:
+        count, total = len(loaded.problems), loaded.rows
+        lines = list_some(loaded.problems)
+        hint = "correct these rows, or let `orchestrator data clean` leave them out"
+        raise InputError(f"{count} of {total} rows cannot be used:\n{lines}", hint)
+    if len(loaded.conversations) < at_least:
+        message = f"{' + '.join(loaded.sources)}: {len(loaded.conversations)} rows, at least {at_least} are needed"
+        raise InputError(message, "a few hundred rows are a good start; is it the right file?")
+    return loaded.conversations
+
+
+def list_some(problems: Iterable[RowProblem], limit: int = _LISTED) -> str:
+    """Returns the first problems as indented lines, and how many more there are."""
+    every = list(problems)
+    lines = [f"  {problem}" for problem in every[:limit]]
+    if len(every) > limit:
+        lines.append(f"  … and {len(every) - limit} more")
+    return "\n".join(lines)
