@@ -1,0 +1,81 @@
+"""Files that are either whole or not there, and hashes that are computed once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+CHUNK = 1 << 20
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step: a reader, or a crash, sees the old text or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` of a value as indented JSON."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Make sure that a finished file is on the disk before anything says so."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+class HashCache:
+    """Hashes by path, size, modification time and inode: gigabytes are read once, not at every command."""
+
+    def __init__(self, file: Path, paranoid: bool = False) -> None:
+        self._file = file
+        self._paranoid = paranoid
+        self._known: dict[str, list[Any]] = {}
+        self._changed = False
+        with contextlib.suppress(OSError, ValueError):  # a lost cache costs time, nothing else
+            self._known = read_json(file)
+
+    def sha256(self, path: Path) -> str:
+        """The hash of a file, from memory unless its status changed or the cache is paranoid."""
+        status = path.stat()
+        key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns, status.st_ino]
+        known = self._known.get(key)
+        if known and known[:3] == stamp and not self._paranoid:
+            return str(known[3])
+        digest = sha256(path)
+        self._known[key] = [*stamp, digest]
+        self._changed = True
+        return digest
+
+    def save(self) -> None:
+        """Keep what was learned; several tools may do so at once, the last one wins."""
+        if self._changed:
+            with contextlib.suppress(OSError):
+                write_text(self._file, json.dumps(self._known))
+            self._changed = False

@@ -1,0 +1,66 @@
+"""Path names, all of them relative to a run's folder, so that a run can be moved and its configs stay true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+RECORD = "run.json"
+SPEC = "spec.yaml"
+REPORT = "report.html"
+LOCK = ".lock"
+
+DATA = "data"
+TRAIN_ROWS = "data/train.json"
+EVAL_ROWS = "data/eval.json"
+DATASET_INFO = "data/dataset_info.json"
+PROMPTS = "data/prompts.jsonl"
+SERVING = "data/serving.json"
+FINDINGS = "data/findings.json"
+
+TRAINED = "train"
+MERGED = "export/merged"
+MODELFILE = "export/Modelfile"
+
+
+def config(stage: str) -> str:
+    """The rendered configuration of a stage."""
+    return f"configs/{stage}.yaml"
+
+
+def log(stage: str) -> str:
+    """Everything a stage printed."""
+    return f"logs/{stage}.log"
+
+
+def generated(artifact: str) -> str:
+    """LLaMA-Factory's own output folder for the predictions of an artifact."""
+    return f"evaluation/generated-{artifact}"
+
+
+def predictions(artifact: str) -> str:
+    """The answers of an artifact, one JSON object {id, prompt, label, prediction} a line."""
+    return f"evaluation/{artifact}.jsonl"
+
+
+def summary(stage: str) -> str:
+    """The figures that a scoring stage measured."""
+    return f"evaluation/summary-{stage}.json"
+
+
+def gguf(name: str, quantisation: str) -> str:
+    """A GGUF file; Ollama and llama.cpp name the quantisation at the end of the file name."""
+    return f"export/{name}-{quantisation}.gguf"
+
+
+def partial(path: str) -> str:
+    """Where a file grows until it is whole; it is renamed only then."""
+    return f"{path}.partial"
+
+
+def project_of(spec_file: Path) -> Path:
+    """The project a spec belongs to: the nearest folder at or above it that holds a spec.yaml, else its own folder.
+
+    Paths in a spec are relative to this folder, so `specs/news-zh.yaml` names data as `datasets/…`.
+    """
+    folder = spec_file.resolve().parent
+    return next((parent for parent in (folder, *folder.parents) if (parent / SPEC).is_file()), folder)

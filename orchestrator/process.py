@@ -1,0 +1,122 @@
+"""The one door to other programs: each in a session of its own, its output in a log, ended with all its children."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+GRACE_SECONDS = 10.0
+"""How long a child may take to end by itself after SIGTERM."""
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A program to run. `env` is added to the environment; the log receives standard output and error."""
+
+    argv: Sequence[str]
+    cwd: Path
+    log: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+class Child(Protocol):
+    """A started command, wherever it runs."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs."""
+
+    def stop(self) -> None:
+        """End it and everything it started."""
+
+
+class LocalChild:
+    """A child process of this machine and the group that it leads."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self._popen = popen
+        self.pid = popen.pid
+
+    def poll(self) -> int | None:
+        return self._popen.poll()
+
+    def stop(self) -> None:
+        end_group(self.pid, self.poll)
+
+
+def start(command: Command) -> LocalChild:
+    """Start a command, its output appended to the log."""
+    command.log.parent.mkdir(parents=True, exist_ok=True)
+    with command.log.open("ab") as log:
+        popen = subprocess.Popen(
+            list(command.argv),
+            cwd=command.cwd,
+            env=child_environment(command.env),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+    return LocalChild(popen)
+
+
+def wait(child: Child, watch: Callable[[], None] = lambda: None, interval: float = 0.1) -> int:
+    """The exit code of a child; `watch` is called while it runs. Whatever interrupts the wait ends the child."""
+    try:
+        while (code := child.poll()) is None:
+            watch()
+            time.sleep(interval)
+    except BaseException:
+        child.stop()
+        raise
+    return code
+
+
+def output(argv: Sequence[str], timeout: float = 30) -> str:
+    """What a short command prints on standard output.
+
+    Raises OSError when it cannot be started and subprocess.SubprocessError when it fails or takes too long.
+    """
+    return subprocess.run(list(argv), capture_output=True, text=True, check=True, timeout=timeout).stdout
+
+
+def end_group(leader: int, poll: Callable[[], int | None]) -> None:
+    """Ask a process group to end, then make it: nothing that the leader started may outlive it."""
+    for signal_number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, GRACE_SECONDS)):
+        if not _signal_group(leader, signal_number):
+            return
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and (poll() is None or _signal_group(leader, 0)):
+            time.sleep(0.05)
+
+
+def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """Our environment with the interpreter's own programs first on PATH, so that a virtual environment need not be active."""
+    programs = str(Path(sys.executable).parent)
+    path = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
+    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", **extra}
+
+
+def _signal_group(leader: int, signal_number: int) -> bool:
+    try:
+        os.killpg(leader, signal_number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _die_with_parent() -> None:
+    # Without this, kill -9 of the tool leaves a training behind that writes into a run nobody watches.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,116 @@
+"""The sections of spec.yaml as frozen types. Every field's description is the text of the spec reference."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Quantisation = Literal[
+    "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q5_0", "q5_1", "q4_k_m", "q4_k_s", "q4_0", "q4_1",
+    "q3_k_l", "q3_k_m", "q3_k_s", "q2_k", "q2_k_s",
+]  # fmt: skip
+
+
+class Section(BaseModel):
+    """Strict, frozen, and closed: a key that nobody knows is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Model(Section):
+    """The model that is trained."""
+
+    base: str = Field(
+        "builtin:smollm2-135m-instruct",
+        description="`builtin:NAME`, `hf:ORG/NAME[@REVISION]`, `modelscope:ORG/NAME`, or a folder.",
+    )
+    template: str = Field("auto", description="A LLaMA-Factory template, or `auto`: the one known for the base model.")
+    thinking: bool = Field(False, description="Whether a reasoning model thinks before it answers. Labels want false.")
+    trust_remote_code: bool = Field(False, description="Run Python code that the model's repository brings.")
+
+
+class Data(Section):
+    """The rows it is trained on and the held-out rows it is measured on."""
+
+    train: str | tuple[str, ...] = Field(description="A file or several: sharegpt, alpaca, openai messages; json, jsonl, csv, parquet.")
+    eval: str | tuple[str, ...] | None = Field(None, description="Held-out rows, never trained on.")
+    eval_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Instead of `eval`: the share of the training rows to hold out."
+    )
+    test: str | None = Field(None, description="Rows for one last measurement of a sweep's winner.")
+    system: str | None = Field(None, description="System text for rows that bring none; it is also served.")
+    columns: dict[str, str] | None = Field(None, description="Names of a file's own columns, such as `prompt: title`.")
+    weights: tuple[float, ...] | None = Field(None, description="One sampling weight for each training file.")
+    max_samples: Annotated[int, Field(ge=1)] | None = Field(None, description="Train on at most so many rows.")
+    accept: tuple[str, ...] = Field((), description="Kinds of data errors that are known and accepted.")
+    seed: int = Field(42, description="Decides the split and the sample.")
+
+
+class Evaluate(Section):
+    """How the held-out rows are answered and scored."""
+
+    task: Literal["classification", "generation"] = Field("classification", description="What the answers are.")
+    baseline: bool = Field(True, description="Also score the untouched base model.")
+    max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = Field(16, description="The longest answer, in tokens.")
+    labels: tuple[str, ...] | None = Field(None, description="The known labels; by default those of the held-out rows.")
+
+
+class Gate(Section):
+    """What a GGUF must reach to be shipped."""
+
+    min_agreement: Share = Field(0.9, description="Least share of rows answered exactly as the tuned model does.")
+    max_accuracy_drop: Share = Field(0.03, description="Largest loss of accuracy (or ROUGE-L) against the tuned model.")
+
+
+class Ollama(Section):
+    """What stands in the Modelfile."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]*$", max_length=128)] | None = Field(
+        None, description="The model's name in Ollama; by default the spec's."
+    )
+    system: str | None = Field(None, description="System text to serve with; by default the one of training.")
+    parameters: dict[str, float | int | str | bool] = Field(
+        default_factory=lambda: {"temperature": 0}, description="Ollama parameters."
+    )
+    create: bool = Field(False, description="Run `ollama create` at the end of the chain.")
+
+
+class Export(Section):
+    """What is made of the trained model."""
+
+    gguf: tuple[Quantisation, ...] = Field(("f16",), min_length=1, description="GGUF files to make and to prove.")
+    gate: Gate = Field(default_factory=Gate, description="What every GGUF must reach.")
+    ollama: Ollama = Field(default_factory=Ollama, description="What stands in the Modelfile.")
+    adapter: bool = Field(False, description="Also make a LoRA adapter GGUF and prove it over the base model's GGUF.")
+
+
+class Sweep(Section):
+    """One spec, many runs."""
+
+    method: Literal["grid", "random", "tpe"] = Field("grid", description="How points are chosen.")
+    parameters: dict[str, Any] = Field(min_length=1, description="Key → list, `{low, high, log}` or `{low, high, step}`.")
+    metric: str = Field("accuracy", description="What the ranking compares, on held-out rows.")
+    trials: Annotated[int, Field(ge=1)] | None = Field(None, description="How many points random and tpe try.")
+    seeds: Annotated[int, Field(ge=1)] = Field(1, description="How often each point is trained, with other seeds.")
+    parallel: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(1, description="Trials at the same time.")
+
+
+class Spec(Section):
+    """A whole spec.yaml."""
+
+    name: Name = Field(description="Lower-case letters, digits and hyphens; part of every run's id.")
+    model: Model = Field(default_factory=Model)
+    data: Data
+    train: dict[str, Any] = Field(
+        default_factory=dict, description="Any LLaMA-Factory training argument, checked against the installed version."
+    )
+    evaluate: Evaluate = Field(default_factory=Evaluate)
+    export: Export = Field(default_factory=Export)
+    sweep: Sweep | None = None
+    execution: Literal["auto", "cli", "warm"] = Field(
+        "auto", description="`cli` starts llamafactory-cli for each stage, `warm` reuses one that is loaded."
+    )
+    llama_cpp: str | None = Field(None, description="A llama.cpp checkout of your own, instead of the pinned one.")

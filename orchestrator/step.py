@@ -1,0 +1,54 @@
+"""A stage made concrete: what to run, what it reads, what it must leave behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+PHASES = ("prepare", "train", "evaluate", "export", "quantise", "verify")
+"""What a user asks for by name; each phase is one or more stages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One process of the chain. Every path is relative to the run's folder, which is also its working folder."""
+
+    stage: str
+    phase: str
+    argv: tuple[str, ...]
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Text files written before it starts, such as its configuration."""
+    expects: tuple[str, ...] = ()
+    """Files that must exist and not be empty afterwards; exit code 0 alone proves nothing."""
+    needs: tuple[str, ...] = ()
+    """Stages whose outputs it reads."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """What else its result depends on: name → content hash or version."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    folder: str = ""
+    """A folder of its own, emptied before a fresh start."""
+    checkpoints: bool = False
+    """Whether `folder` holds checkpoints that an interrupted run continues from."""
+    partials: Mapping[str, str] = field(default_factory=dict)
+    """Growing file → final name; renamed once the process has ended well."""
+
+
+def fingerprint(step: Step, upstream: Mapping[str, str], aliases: Mapping[str, str]) -> str:
+    """The sha256 of all that a step's result depends on, in hexadecimal.
+
+    `upstream` holds the fingerprints of the stages it needs. `aliases` maps paths of this machine (the base model's
+    folder, the interpreter) to stable names, so that a moved project or cache repeats no work.
+    """
+    facts = {
+        "stage": step.stage,
+        "argv": step.argv,
+        "files": dict(step.files),
+        "inputs": dict(step.inputs),
+        "needs": {stage: upstream[stage] for stage in step.needs},
+    }
+    text = json.dumps(facts, sort_keys=True, ensure_ascii=False)
+    for path, name in sorted(aliases.items(), key=lambda item: -len(item[0])):
+        text = text.replace(json.dumps(path, ensure_ascii=False)[1:-1], name)
+    return hashlib.sha256(text.encode()).hexdigest()
