@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.data.conversation import Conversation, Kind
-from orchestrator.data.files import Damaged, read_rows
 from orchestrator.data.formats import Format, RowError, detect_format, to_conversation
+from orchestrator.data.rows import Damaged, read_rows
 from orchestrator.errors import InputError
 
 MIN_TRAINING_ROWS = 10

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.data.conversation import SHAREGPT_ROLE, Conversation, Kind
+from orchestrator.files import write_text
 
 # Written even when empty, so that dataset_info.json may name these columns: LLaMA-Factory fails on one that is missing.
 _ALWAYS: dict[str, Any] = {"conversations": [], "system": "", "tools": ""}
@@ -27,11 +28,8 @@ def write_texts(path: Path, conversations: Iterable[Conversation]) -> int:
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> int:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-    partial.write_text(f"[\n{lines}\n]\n" if rows else "[]\n", encoding="utf-8")
-    partial.replace(path)
+    write_text(path, f"[\n{lines}\n]\n" if rows else "[]\n")
     return len(rows)
 
 
