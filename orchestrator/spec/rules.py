@@ -1,0 +1,127 @@
+"""Training arguments that do not go together.
+
+The rules are those of llamafactory/hparams/parser.py, of `__post_init__` in LLaMA-Factory's dataclasses, and of
+transformers' TrainingArguments and DataLoader, as far as they need no machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+Arguments = Mapping[str, Any]
+"""Every argument that LLaMA-Factory knows, with the spec's value or its default."""
+
+
+class Rule(NamedTuple):
+    """It is asked only where the key stands in the spec."""
+
+    key: str
+    message: str
+    broken: Callable[[Arguments], bool]
+
+
+def _only(owner: str, allowed: tuple[str, ...], *keys: str) -> Iterator[Rule]:
+    """Arguments that have a meaning only while another has one of some values."""
+    for key in keys:
+        yield Rule(
+            key,
+            f"works only with {owner}: {' or '.join(allowed)}",
+            lambda a, key=key: bool(a[key]) and a[owner] not in allowed,  # type: ignore[misc]
+        )
+
+
+def _exclusive(*pairs: tuple[str, str]) -> Iterator[Rule]:
+    """Pairs of which at most one may be set. A pair is reported once, at its first key."""
+    for key, other in pairs:
+        yield Rule(
+            key,
+            f"cannot be combined with {other}; keep one",
+            lambda a, key=key, other=other: bool(a[key]) and bool(a[other]),  # type: ignore[misc]
+        )
+
+
+def _ppo(a: Arguments) -> bool:
+    return bool(a["stage"] == "ppo")
+
+
+def _wrong_bits(a: Arguments) -> bool:
+    return bool(a["quantization_method"] == "bnb") and a["quantization_bit"] not in (None, 4, 8)
+
+
+def _pissa_with_reference(a: Arguments) -> bool:
+    reference = a["stage"] == "kto" or (a["stage"] == "dpo" and a["pref_loss"] not in ("orpo", "simpo"))
+    return bool(a["pissa_init"]) and reference
+
+
+def _endless(a: Arguments) -> bool:
+    return bool(a["streaming"]) and a["max_steps"] < 1
+
+
+def _best_unknown(a: Arguments) -> bool:
+    saved = a["save_strategy"] in ("best", a["eval_strategy"])
+    return bool(a["load_best_model_at_end"]) and (a["eval_strategy"] == "no" or not saved)
+
+
+def _best_misaligned(a: Arguments) -> bool:
+    """Whether the best checkpoint could fall between two evaluations."""
+    if not (a["load_best_model_at_end"] and a["save_strategy"] == a["eval_strategy"] == "steps"):
+        return False
+    saving, measuring = a["save_steps"], a["eval_steps"] or a["logging_steps"]
+    return (saving < 1) != (measuring < 1) or round(saving * 1e6) % round(measuring * 1e6) != 0
+
+
+def _best_without_metric(a: Arguments) -> bool:
+    measured = a["eval_strategy"] != "no" and (a["metric_for_best_model"] or a["load_best_model_at_end"])
+    return a["save_strategy"] == "best" and not measured
+
+
+def _stops_blindly(a: Arguments) -> bool:
+    return bool(a["early_stopping_steps"]) and (a["eval_strategy"] == "no" or not a["load_best_model_at_end"])
+
+
+def _schedules_blindly(a: Arguments) -> bool:
+    return a["lr_scheduler_type"] in ("reduce_lr_on_plateau", "greedy") and a["eval_strategy"] == "no"
+
+
+def _without_workers(key: str) -> Rule:
+    message = "needs dataloader_num_workers of at least 1"
+    return Rule(key, message, lambda a: bool(a[key]) and a["dataloader_num_workers"] == 0)
+
+
+def _whole(key: str) -> Rule:
+    message = "must be a whole number, or a share of all steps below 1"
+    return Rule(key, message, lambda a: (a[key] or 0) > 1 and a[key] != int(a[key]))
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("stage", "ppo cannot run with the trl that LLaMA-Factory requires; use dpo or kto", _ppo),
+    *_only("stage", ("sft",), "neat_packing", "train_on_prompt", "mask_history"),
+    *_only("stage", ("sft", "pt", "dpo", "kto"), "load_best_model_at_end"),
+    *_only("stage", ("dpo", "kto"), "pref_beta", "ref_model"),
+    *_only("stage", ("dpo",), "pref_loss", "pref_ftx", "pref_bco_weight", "simpo_gamma", "ld_alpha"),
+    *_only("stage", ("dpo",), "dpo_label_smoothing"),
+    *_only("stage", ("kto",), "kto_chosen_weight", "kto_rejected_weight"),
+    *_only("pref_loss", ("sigmoid",), "dpo_label_smoothing"),
+    *_only("finetuning_type", ("lora",), "loraplus_lr_ratio", "use_rslora", "use_dora", "pissa_init"),
+    *_only("finetuning_type", ("lora", "oft"), "quantization_bit"),
+    *_only("finetuning_type", ("lora", "oft", "freeze"), "use_llama_pro"),
+    *_only("finetuning_type", ("full", "freeze", "oft"), "use_galore", "use_apollo", "use_badam"),
+    *_exclusive(
+        ("quantization_bit", "pissa_init"), ("quantization_bit", "resize_vocab"), ("quantization_bit", "fp8"),
+        ("bf16", "fp16"), ("bf16_full_eval", "fp16_full_eval"), ("mask_history", "train_on_prompt"),
+        ("warmup_ratio", "warmup_steps"), ("use_galore", "use_apollo"), ("use_galore", "use_badam"),
+        ("use_apollo", "use_badam"), ("deepspeed", "use_galore"), ("deepspeed", "use_apollo"),
+    ),
+    Rule("quantization_bit", "must be 4 or 8 with quantization_method: bnb", _wrong_bits),
+    Rule("quantization_device_map", "cannot be used in training", lambda a: a["quantization_device_map"] is not None),
+    Rule("pissa_init", "works neither with kto nor with a dpo loss that has a reference model", _pissa_with_reference),
+    Rule("streaming", "needs max_steps, since a stream has no known length", _endless),
+    Rule("load_best_model_at_end", "needs eval_strategy: steps or epoch, and the same save_strategy", _best_unknown),
+    Rule("load_best_model_at_end", "needs save_steps to be a multiple of eval_steps", _best_misaligned),
+    Rule("save_strategy", "best needs eval_strategy and metric_for_best_model", _best_without_metric),
+    Rule("early_stopping_steps", "needs load_best_model_at_end: true and an eval_strategy", _stops_blindly),
+    Rule("lr_scheduler_type", "needs an eval_strategy, to watch the loss on held-out rows", _schedules_blindly),
+    *map(_without_workers, ("dataloader_prefetch_factor", "dataloader_persistent_workers")),
+    *map(_whole, ("logging_steps", "eval_steps", "save_steps")),
+)  # fmt: skip

@@ -1,0 +1,73 @@
+"""Whether every point of a sweep is a spec that can run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from orchestrator.spec.document import Finding
+from orchestrator.spec.keys import spec_key, with_value
+from orchestrator.spec.sections import Sweep
+from orchestrator.spec.wording import did_you_mean, quote
+
+RANGE = ("low", "high", "log", "step")
+
+
+def check_sweep(
+    sweep: Sweep, values: Mapping[str, Any], examine: Callable[[Mapping[str, Any]], Iterable[Finding]]
+) -> Iterator[Finding]:
+    """Try every value of every parameter, one parameter at a time around the first value of each."""
+    centre = {name: value for name, value in values.items() if name != "sweep"}
+    reported = set(examine(centre))
+    spaces: dict[str, list[Any]] = {}
+    for name, space in sweep.parameters.items():
+        try:
+            spaces[name] = points(space, grid=sweep.method == "grid")
+            centre = with_value(centre, _sweepable(name), spaces[name][0])
+        except ValueError as error:
+            spaces.pop(name, None)
+            yield Finding(("sweep", "parameters", name), str(error))
+    swept = {spec_key(name) for name in spaces}
+    for name, candidates in spaces.items():
+        key = spec_key(name)
+        for value in candidates:
+            found = [f for f in examine(with_value(centre, key, value)) if f.key == key or f.key not in swept]
+            for finding in dict.fromkeys(found):
+                if finding not in reported:
+                    reported.add(finding)
+                    where = "" if finding.key == key else ".".join(map(str, finding.key)) + ": "
+                    yield Finding(("sweep", "parameters", name), f"{where}{finding.message}")
+
+
+def _sweepable(name: str) -> tuple[str, ...]:
+    key = spec_key(name)
+    if key[0] in ("name", "sweep"):
+        raise ValueError(f"{key[0]} cannot be swept")
+    return key
+
+
+def points(space: Any, grid: bool) -> list[Any]:
+    """The values to try out: a list's all, a range's ends. Raises ValueError where the space is neither."""
+    if isinstance(space, list) and space:
+        return space
+    if not isinstance(space, Mapping) or not space:
+        raise ValueError(f"expected a list of values, or {{low: …, high: …}}, got {quote(space)}")
+    for key in space:
+        if key not in RANGE:
+            raise ValueError(f"unknown key {key}{did_you_mean(key, RANGE) or '; known are ' + ', '.join(RANGE)}")
+    low, high = _number(space, "low"), _number(space, "high")
+    step = _number(space, "step") if "step" in space else None
+    if low >= high or (step is not None and step <= 0):
+        raise ValueError(f"expected low below high and a step above 0, got low {low}, high {high}, step {step}")
+    if space.get("log") and low <= 0:
+        raise ValueError(f"a logarithmic range begins above 0, got low {low}")
+    if grid and step is None:
+        raise ValueError("a grid needs a list, or a range with a step; method: random and tpe take any range")
+    return [low, high]
+
+
+def _number(space: Mapping[str, Any], name: str) -> float:
+    value = space.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError(f"{name}: expected a number, got {quote(value)}")
+    return value

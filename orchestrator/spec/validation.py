@@ -1,0 +1,135 @@
+"""Plain values → everything that is wrong with them as a spec."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from orchestrator.llamafactory import arguments
+from orchestrator.spec import checks
+from orchestrator.spec.document import Finding, Key
+from orchestrator.spec.keys import section_at
+from orchestrator.spec.sections import Data, Export, Model, Section, Spec, Sweep
+from orchestrator.spec.sweeping import check_sweep
+from orchestrator.spec.training import check_training
+from orchestrator.spec.wording import closest, did_you_mean, one_of, quote
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+_EXPECTED = {  # pydantic's kinds of errors, in words
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "too_short": "at least {min_length} entry",
+    "string_too_long": "at most {max_length} characters",
+}
+
+_CHECKS: tuple[tuple[str, type[Section], Callable[[Any, Path], Iterable[Finding]]], ...] = (
+    ("model", Model, checks.check_model),
+    ("data", Data, checks.check_data),
+    ("export", Export, checks.check_export),
+)
+
+
+def parse(values: Mapping[str, Any]) -> Spec:
+    """The spec that values make. Raises pydantic's ValidationError.
+
+    Strict mode takes a list for a tuple only when it reads JSON, hence the detour. A section left empty is absent.
+    """
+    return Spec.model_validate_json(json.dumps({key: value for key, value in values.items() if value is not None}))
+
+
+def examine(values: Mapping[str, Any], project: Path) -> list[Finding]:
+    """Everything wrong with a spec's values; paths in them are relative to `project`."""
+    found = _shape(values)
+    broken = {finding.key[0] for finding in found if finding.key}
+    sound = {name: value for name, value in values.items() if name not in broken and value is not None}
+    found += (Finding(("train", key), message) for key, message in check_training(sound.get("train", {})))
+    for name, section, check in _CHECKS:
+        if name in sound:
+            found += check(section.model_validate_json(json.dumps(sound[name])), project)
+    if "llama_cpp" in sound:
+        found += checks.check_llama_cpp(sound["llama_cpp"], project)
+    if "sweep" in sound:
+        sweep = Sweep.model_validate_json(json.dumps(sound["sweep"]))
+        found += check_sweep(sweep, values, lambda changed: examine(changed, project))
+    return found
+
+
+# ---- types, choices and unknown keys
+
+
+def _shape(values: Mapping[str, Any]) -> list[Finding]:
+    try:
+        parse(values)
+    except ValidationError as error:
+        grouped: dict[Key, list[ErrorDetails]] = {}
+        for detail in error.errors(include_url=False):
+            grouped.setdefault(_key(detail, values), []).append(detail)
+        outer = {key[:size] for key in grouped for size in range(len(key))}  # alternatives that do not even come close
+        return [Finding(key, _explain(key, details)) for key, details in grouped.items() if key not in outer]
+    return []
+
+
+def _key(detail: ErrorDetails, values: Any) -> Key:
+    """Where an error is: pydantic's location without its names for the alternatives of a union."""
+    key: Key = ()
+    for part in detail["loc"]:
+        known = isinstance(values, Mapping) and part in values
+        if known or (isinstance(values, list) and isinstance(part, int)):
+            key = (*key, part)
+            values = values[part]
+    return (*key, detail["loc"][-1]) if detail["type"] == "missing" else key
+
+
+def _explain(key: Key, details: list[ErrorDetails]) -> str:
+    kind, value = details[0]["type"], details[0]["input"]
+    if kind == "extra_forbidden":
+        return _unknown(key)
+    section = section_at(key[:-1]) if key else None
+    field = section.model_fields.get(str(key[-1])) if section else None
+    about = f": {field.description}" if field and field.description else ""
+    if kind == "missing":
+        return f"is missing{about}"
+    if kind == "string_pattern_mismatch":
+        return f"cannot be {quote(value)}{about}"
+    choices = [choice for detail in details for choice in _choices(detail)]
+    expected = [_EXPECTED[d["type"]].format(**d.get("ctx", {})) for d in details if d["type"] in _EXPECTED]
+    if "a number" in expected:
+        expected = [words for words in expected if words != "a whole number"]
+    if choices:
+        expected.append(f"one of {one_of(choices)}" if len(choices) > 1 else choices[0])
+    guess = did_you_mean(value, choices) if isinstance(value, str) else ""
+    return f"expected {' or '.join(dict.fromkeys(expected)) or details[0]['msg']}, got {quote(value)}{guess}"
+
+
+def _choices(detail: ErrorDetails) -> list[str]:
+    """The choices of a Literal, out of pydantic's `'a', 'b' or 'c'`."""
+    return detail["ctx"]["expected"].split("'")[1::2] if detail["type"] == "literal_error" else []
+
+
+def _unknown(key: Key) -> str:
+    """A misspelt key, or one that belongs to another section."""
+    name, section = str(key[-1]), section_at(key[:-1])
+    known = list(section.model_fields) if section else []
+    if guess := did_you_mean(name, known):
+        return f"unknown key{guess}"
+    elsewhere = {argument: f"train.{argument}" for argument in arguments()}
+    for outer in Spec.model_fields:
+        elsewhere |= {inner: f"{outer}.{inner}" for inner in getattr(section_at((outer,)), "model_fields", ())}
+    close = closest(name, elsewhere)
+    return f"unknown key; did you mean {elsewhere[close]}?" if close else f"unknown key; known are {one_of(known)}"
