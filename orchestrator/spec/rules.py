@@ -7,9 +7,9 @@ transformers' TrainingArguments and DataLoader, as far as they need no machine.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-Arguments = Mapping[str, Any]
+Arguments: TypeAlias = Mapping[str, Any]
 """Every argument that LLaMA-Factory knows, with the spec's value or its default."""
 
 
@@ -68,12 +68,13 @@ def _best_misaligned(a: Arguments) -> bool:
     if not (a["load_best_model_at_end"] and a["save_strategy"] == a["eval_strategy"] == "steps"):
         return False
     saving, measuring = a["save_steps"], a["eval_steps"] or a["logging_steps"]
-    return (saving < 1) != (measuring < 1) or round(saving * 1e6) % round(measuring * 1e6) != 0
+    mixed = (saving < 1) != (measuring < 1)
+    return bool(mixed or round(saving * 1e6) % round(measuring * 1e6))  # in millionths, where shares are exact
 
 
 def _best_without_metric(a: Arguments) -> bool:
     measured = a["eval_strategy"] != "no" and (a["metric_for_best_model"] or a["load_best_model_at_end"])
-    return a["save_strategy"] == "best" and not measured
+    return bool(a["save_strategy"] == "best" and not measured)
 
 
 def _stops_blindly(a: Arguments) -> bool:
@@ -114,7 +115,7 @@ RULES: tuple[Rule, ...] = (
         ("use_apollo", "use_badam"), ("deepspeed", "use_galore"), ("deepspeed", "use_apollo"),
     ),
     Rule("quantization_bit", "must be 4 or 8 with quantization_method: bnb", _wrong_bits),
-    Rule("quantization_device_map", "cannot be used in training", lambda a: a["quantization_device_map"] is not None),
+    Rule("quantization_device_map", "cannot be used in training", lambda a: bool(a["quantization_device_map"])),
     Rule("pissa_init", "works neither with kto nor with a dpo loss that has a reference model", _pissa_with_reference),
     Rule("streaming", "needs max_steps, since a stream has no known length", _endless),
     Rule("load_best_model_at_end", "needs eval_strategy: steps or epoch, and the same save_strategy", _best_unknown),

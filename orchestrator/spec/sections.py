@@ -35,7 +35,9 @@ class Model(Section):
 class Data(Section):
     """The rows it is trained on and the held-out rows it is measured on."""
 
-    train: str | tuple[str, ...] = Field(description="A file or several: sharegpt, alpaca, openai messages; json, jsonl, csv, parquet.")
+    train: str | tuple[str, ...] = Field(
+        description="A file or several: sharegpt, alpaca, openai messages; json, jsonl, csv, parquet."
+    )
     eval: str | tuple[str, ...] | None = Field(None, description="Held-out rows, never trained on.")
     eval_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="Instead of `eval`: the share of the training rows to hold out."
@@ -73,7 +75,7 @@ class Ollama(Section):
     )
     system: str | None = Field(None, description="System text to serve with; by default the one of training.")
     parameters: dict[str, float | int | str | bool] = Field(
-        default_factory=lambda: {"temperature": 0}, description="Ollama parameters."
+        default_factory=lambda: dict[str, float | int | str | bool](temperature=0), description="Ollama parameters."
     )
     create: bool = Field(False, description="Run `ollama create` at the end of the chain.")
 
@@ -91,7 +93,9 @@ class Sweep(Section):
     """One spec, many runs."""
 
     method: Literal["grid", "random", "tpe"] = Field("grid", description="How points are chosen.")
-    parameters: dict[str, Any] = Field(min_length=1, description="Key → list, `{low, high, log}` or `{low, high, step}`.")
+    parameters: dict[str, Any] = Field(
+        min_length=1, description="Key → list, `{low, high, log}` or `{low, high, step}`."
+    )
     metric: str = Field("accuracy", description="What the ranking compares, on held-out rows.")
     trials: Annotated[int, Field(ge=1)] | None = Field(None, description="How many points random and tpe try.")
     seeds: Annotated[int, Field(ge=1)] = Field(1, description="How often each point is trained, with other seeds.")
