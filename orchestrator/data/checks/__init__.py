@@ -1,0 +1,64 @@
+"""Checks of training data before anything is trained.
+
+Everything is seen once, as a stream; what is kept of a row is about 1 KB (see corpus.py), so a million rows fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from orchestrator.data.checks.content import FEW_HELD_OUT, content_findings
+from orchestrator.data.checks.corpus import Corpus, build
+from orchestrator.data.checks.finding import Finding, finding
+from orchestrator.data.checks.labels import label_findings, looks_like_labels
+from orchestrator.data.checks.leakage import duplicates, leakage
+from orchestrator.data.checks.tokens import TokenCounter
+from orchestrator.data.conversation import Conversation
+from orchestrator.data.reading import RowProblem
+from orchestrator.errors import InputError
+
+__all__ = ["Finding", "check_data", "require_clean"]
+Rows = Iterable[Conversation | RowProblem]
+_ORDER = ("error", "warning", "info")
+
+
+def check_data(
+    train: Rows,
+    held_out: Rows = (),
+    *,
+    labels_task: bool | None = None,
+    count_tokens: Callable[[Conversation], int] | None = None,
+    cutoff_len: int = 2048,
+    progress: Callable[[int], None] | None = None,
+) -> list[Finding]:
+    """Returns everything that is wrong or odd, errors first.
+
+    The rows are what `reading.read` yields. `labels_task` None means: find out from the answers. `progress` hears the
+    number of rows read so far. Time grows as n log n in the rows (copies.py), memory with the rows.
+    """
+    counter = TokenCounter(count_tokens, cutoff_len) if count_tokens else None
+    learnt = build(counter.watch(train) if counter else train, progress)
+    asked = build(counter.watch(held_out) if counter else held_out, progress)
+    labels = looks_like_labels(learnt) if labels_task is None else labels_task
+    findings = [*leakage(learnt, asked), *_sizes(learnt, asked), *(counter.findings() if counter else ())]
+    if labels:
+        findings += label_findings(learnt, asked)
+    for corpus in (learnt, asked):
+        findings += [*duplicates(corpus, labels_task=labels), *content_findings(corpus, labels_task=labels)]
+    return sorted(findings, key=lambda found: _ORDER.index(found.severity))
+
+
+def _sizes(train: Corpus, held_out: Corpus) -> Iterable[Finding]:
+    if 0 < len(held_out) < FEW_HELD_OUT:
+        message = f"only {len(held_out)} held-out rows: measured on them, one row is {100 / len(held_out):.1f} points"
+        yield finding("few_rows", "warning", message, ())
+
+
+def require_clean(findings: Sequence[Finding], accept: Collection[str] = ()) -> None:
+    """Raises one InputError if there is an error that `data: {accept: […]}` does not name."""
+    errors = [found for found in findings if found.severity == "error" and found.kind not in accept]
+    if errors:
+        lines = "\n".join(f"  {found.kind}: {found.message}" for found in errors)
+        kinds = ", ".join(dict.fromkeys(found.kind for found in errors))
+        hint = f"`orchestrator data check` shows the rows; to train on them all the same: `data: {{accept: [{kinds}]}}`"
+        raise InputError(f"the data has errors:\n{lines}", hint)

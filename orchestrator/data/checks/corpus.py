@@ -1,0 +1,196 @@
+"""One pass over a data set: per row a few numbers and a signature, so that a million rows fit into memory."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.data.checks.finding import Place
+from orchestrator.data.checks.minhash import PERMUTATIONS, Signatures, signatures
+from orchestrator.data.checks.scripts import scripts
+from orchestrator.data.checks.text import LONG_ANSWER, names_its_label, same_text, signs, unfinished, words_of
+from orchestrator.data.conversation import Conversation
+from orchestrator.data.reading import RowProblem
+
+LONG = 512  # characters; beyond it near copies are told by their signatures alone, and the text is not kept
+MAX_LABELS = 1000  # more different answers than this are no labels
+_HEAD = 100  # characters of each row kept to show it
+_SAMPLE = 1000  # rows that decide the common frame
+_BATCH = 4096  # rows signed at a time
+
+
+class Texts:
+    """Many strings in one buffer: a tenth of the memory of a list."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._ends = array("Q")
+
+    def append(self, text: str) -> None:
+        self._bytes += text.encode("utf-8", "surrogatepass")
+        self._ends.append(len(self._bytes))
+
+    def __getitem__(self, index: int) -> str:
+        start = self._ends[index - 1] if index else 0
+        return self._bytes[start : self._ends[index]].decode("utf-8", "surrogatepass")
+
+
+@dataclass
+class Corpus:
+    """What the checks need to know of the rows of a set. Arrays have one entry a good row."""
+
+    sources: list[str] = field(default_factory=list)
+    source: array[int] = field(default_factory=lambda: array("H"))
+    row: array[int] = field(default_factory=lambda: array("I"))
+    question: array[int] = field(default_factory=lambda: array("Q"))  # hash of same_text
+    answer: array[int] = field(default_factory=lambda: array("Q"))  # hash of the stripped answer
+    length: array[int] = field(default_factory=lambda: array("I"))  # characters of question and answer
+    script: list[npt.NDArray[np.uint8]] = field(default_factory=list)  # one array a batch
+    label: array[int] = field(default_factory=lambda: array("H"))  # index in list(labels); MAX_LABELS for none of them
+    labels: Counter[str] = field(default_factory=Counter)  # the first MAX_LABELS answers, as they stand
+    label_index: dict[str, int] = field(default_factory=dict)
+    heads: Texts = field(default_factory=Texts)
+    words: Texts = field(default_factory=Texts)
+    signed: list[Signatures] = field(default_factory=list)
+    signs: dict[str, list[int]] = field(default_factory=dict)
+    long_answers: int = 0
+    problems: list[RowProblem] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @property
+    def signatures(self) -> Signatures:
+        """All rows' signatures as one array."""
+        if len(self.signed) != 1:
+            self.signed = [np.concatenate([np.empty((0, PERMUTATIONS), np.uint16), *self.signed])]
+        return self.signed[0]
+
+    def place(self, index: int) -> Place:
+        """File and row number of the row with that index."""
+        return self.sources[self.source[index]], self.row[index]
+
+    def places(self, indices: Iterable[int]) -> list[Place]:
+        """Files and row numbers of several rows."""
+        return [self.place(index) for index in indices]
+
+    def labelled(self, labels: Container[str]) -> list[int]:
+        """Indices of the rows whose answer is one of these labels, as they stand."""
+        wanted = [index for label, index in self.label_index.items() if label in labels]
+        return [int(i) for i in np.flatnonzero(np.isin(np.frombuffer(self.label, np.uint16), wanted))]
+
+    def show(self, index: int) -> str:
+        """`file:row text`, for a person."""
+        return f"{self.sources[self.source[index]]}:{self.row[index]} {self.heads[index]}"
+
+
+def question_of(conversation: Conversation) -> str:
+    """Everything the model sees before its last answer, apart from the system text."""
+    last_is_answer = conversation.messages[-1].role in ("assistant", "function_call")
+    asked = conversation.messages[:-1] if last_is_answer else conversation.messages
+    return asked[0].content if len(asked) == 1 else "\n".join(message.content for message in asked)
+
+
+def hashed(text: str) -> int:
+    """64 bits of BLAKE2b."""
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What all prompts begin and end with (`News category: `). Only what lies between tells rows apart."""
+
+    prefix: str = ""
+    suffix: str = ""
+
+    @staticmethod
+    def of(texts: Sequence[str]) -> Frame:
+        """The common frame of at least ten different texts; a few rows have too much in common by chance."""
+        different = set(texts)
+        if len(different) < 10:
+            return Frame()
+        prefix = _common_prefix(different)
+        backwards = _common_prefix({text[len(prefix) :][::-1] for text in different})
+        return Frame(prefix, backwards[::-1])
+
+    def inside(self, text: str) -> str:
+        """The text without the frame; the whole text where the frame does not fit or leaves nothing."""
+        inner = text.removeprefix(self.prefix).removesuffix(self.suffix)
+        return inner if inner.strip() and inner != text else text
+
+
+def _common_prefix(texts: Collection[str]) -> str:
+    first, last = min(texts), max(texts)  # what these two share, all between them share
+    return next((first[:at] for at, character in enumerate(first) if not last.startswith(character, at)), first)
+
+
+def build(rows: Iterable[Conversation | RowProblem], progress: Callable[[int], None] | None = None) -> Corpus:
+    """Returns the Corpus of a stream of rows; `progress` hears the number of rows done so far."""
+    corpus = Corpus()
+    waiting: list[Conversation] = []
+    frames: dict[str, Frame] = {}
+    for row in rows:
+        if isinstance(row, RowProblem):
+            corpus.problems.append(row)
+            continue
+        waiting.append(row)
+        if len(waiting) == _BATCH:
+            _add(corpus, waiting, frames)
+            waiting.clear()
+            if progress:
+                progress(len(corpus))
+    if waiting:
+        _add(corpus, waiting, frames)
+    return corpus
+
+
+def _add(corpus: Corpus, batch: list[Conversation], frames: dict[str, Frame]) -> None:
+    words = []
+    for conversation in batch:
+        question = question_of(conversation)
+        if conversation.source not in frames:
+            same_file = (question_of(c) for c in batch if c.source == conversation.source)
+            frames[conversation.source] = Frame.of([text for text, _ in zip(same_file, range(_SAMPLE), strict=False)])
+            corpus.sources.append(conversation.source)
+        inner = frames[conversation.source].inside(question)
+        words.append(_add_row(corpus, conversation, question, inner))
+    corpus.signed.append(signatures(words))
+    corpus.script.append(scripts(words))
+
+
+def _add_row(corpus: Corpus, conversation: Conversation, question: str, inner: str) -> str:
+    answer = conversation.answer
+    index = len(corpus.row)
+    same = same_text(question)
+    words = words_of(same if inner is question else same_text(inner)) or same
+    corpus.source.append(corpus.sources.index(conversation.source))
+    corpus.row.append(conversation.row)
+    corpus.question.append(hashed(same))
+    corpus.answer.append(hashed(answer.strip()))
+    corpus.length.append(len(question) + len(answer))
+    corpus.label.append(_count_label(corpus, answer))
+    corpus.heads.append(inner[:_HEAD])
+    corpus.words.append(words if len(words) <= LONG else "")
+    for sign in signs(f"{question}\n{answer}"):
+        corpus.signs.setdefault(sign, []).append(index)
+    corpus.long_answers += len(answer) > LONG_ANSWER
+    if unfinished(answer):
+        corpus.signs.setdefault("unfinished", []).append(index)
+    if names_its_label(words, answer):
+        corpus.signs.setdefault("label_in_prompt", []).append(index)
+    return words
+
+
+def _count_label(corpus: Corpus, answer: str) -> int:
+    label = corpus.label_index.get(answer, MAX_LABELS)
+    if label == MAX_LABELS and len(corpus.labels) < MAX_LABELS:
+        label = corpus.label_index[answer] = len(corpus.labels)
+    if label < MAX_LABELS:
+        corpus.labels[answer] += 1
+    return label

@@ -1,0 +1,86 @@
+"""Whether the answers of a classification set are labels one can learn."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from orchestrator.data.checks.corpus import MAX_LABELS, Corpus
+from orchestrator.data.checks.finding import Finding, finding
+from orchestrator.data.checks.text import same_text
+
+IMBALANCE = 10  # times as many rows for the most frequent label as for the rarest
+_RARE = 0.05  # a label this much rarer than one a letter away is a slip of the keyboard
+_NOT_LETTERS = re.compile(r"[\W_]+")
+
+
+def looks_like_labels(corpus: Corpus) -> bool:
+    """Whether there are few, short, repeated answers."""
+    kinds = len(corpus.labels)
+    short = all(len(label) <= 60 for label in corpus.labels)
+    return 2 <= kinds <= MAX_LABELS and short and kinds <= max(2, len(corpus) // 5)
+
+
+def label_findings(train: Corpus, held_out: Corpus | None) -> Iterator[Finding]:
+    """Yields label_variant, class_imbalance and class_missing."""
+    sets = [train, held_out] if held_out else [train]
+    everywhere = sum((corpus.labels for corpus in sets), Counter[str]())
+    variants = label_variants(everywhere)
+    if variants:
+        pairs = ", ".join(f"{a!r} ({everywhere[a]} rows) → {b!r}" for a, b in variants.items())
+        places = [place for corpus in sets for place in corpus.places(corpus.labelled(variants))]
+        yield finding("label_variant", "warning", f"labels that may mean the same: {pairs}", places)
+    merged: Counter[str] = Counter()
+    for label, count in train.labels.items():
+        merged[variants.get(label, label)] += count
+    yield from _imbalance(merged)
+    if held_out and len(held_out):
+        yield from _missing(train, held_out, variants)
+
+
+def label_variants(labels: Counter[str]) -> dict[str, str]:
+    """Returns {variant: the spelling to use}; the most frequent spelling wins.
+
+    Variants differ by case, width, spaces or marks only (`Sport `), by a plural (`Sports`), or are rare and one letter
+    off a frequent label. Labels whose digits differ never are (`class 1`, `class 2`).
+    """
+    found: dict[str, str] = {}
+    by_frequency = [label for label, _ in sorted(labels.items(), key=lambda item: (-item[1], item[0]))]
+    for place, label in enumerate(by_frequency[:MAX_LABELS]):
+        for other in by_frequency[:place]:
+            if other not in found and _variant(label, other, labels):
+                found[label] = other
+                break
+    return found
+
+
+def _variant(label: str, other: str, labels: Counter[str]) -> bool:
+    from rapidfuzz.distance import OSA
+
+    a, b = (_NOT_LETTERS.sub("", same_text(text)) for text in (label, other))
+    if a == b:
+        return bool(a)
+    if re.findall(r"\d", a) != re.findall(r"\d", b) or min(len(a), len(b)) < 4 or not (a + b).isascii():
+        return False
+    if a in (b + "s", b + "es") or b in (a + "s", a + "es"):
+        return True
+    return labels[label] <= max(1, _RARE * labels[other]) and len(a) >= 5 and OSA.distance(a, b) == 1
+
+
+def _imbalance(labels: Counter[str]) -> Iterator[Finding]:
+    if len(labels) < 2:
+        return
+    (most, many), (least, few) = labels.most_common(1)[0], labels.most_common()[-1]
+    if many > IMBALANCE * few:
+        message = f"{many} training rows for {most!r}, but {few} for {least!r}: rare labels will hardly be learnt"
+        yield finding("class_imbalance", "warning", message, ())
+
+
+def _missing(train: Corpus, held_out: Corpus, variants: dict[str, str]) -> Iterator[Finding]:
+    taught, asked = ({variants.get(label, label) for label in corpus.labels} for corpus in (train, held_out))
+    if unseen := sorted(asked - taught):
+        places = held_out.places(held_out.labelled(unseen))
+        yield finding("class_missing", "warning", f"never in the training rows: {', '.join(map(repr, unseen))}", places)
+    if unmeasured := sorted(taught - asked):
+        yield finding("class_missing", "info", f"never in the held-out rows: {', '.join(map(repr, unmeasured))}", ())

@@ -1,0 +1,82 @@
+"""Signs of trouble inside one text: pure functions of a question and its answer."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+# What a sign is called, how it is put to a person, and the pattern. Each has a cheap guard in `signs`.
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\ufeff\ufff9-\ufffb]")
+# UTF-8 read as Latin-1 or cp1252 (Ã© â€™ ä½ å¥½), the replacement character, and the two classics of GBK.
+_MOJIBAKE = re.compile("[\u00c2-\u00f4][\u0080-\u00bf]|â€|ã€|ï¼|ï»¿|\ufffd|锟斤拷|烫烫烫|屯屯屯")
+_MARKUP = re.compile(r"&(?:[a-z]{2,6}|#\d{2,5});|(?<!&)#\d{2,4};|</?(?:b|br|p|div|span|a|i|strong)\b[^<>]{0,80}>", re.I)
+_TEMPLATE_TOKEN = re.compile(r"<\|[A-Za-z_]\w*\|>|<｜[^｜<>]{1,30}｜>|<(?:start|end)_of_turn>|\[/?INST\]|</s>")
+_EMAIL = re.compile(r"[\w.+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{2,63})+")
+_PHONE = re.compile(r"(?<!\d)(?:1[3-9]\d{9}|\+\d{1,3}[ -]?(?:\d[ -]?){8,11}\d)(?!\d)")
+_CHINESE_ID = re.compile(r"(?<!\d)[1-9]\d{5}(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[\dXx](?!\d)")
+_DIGITS = re.compile(r"\d{8}")
+LONG_ANSWER = 80  # characters; shorter ones may be names, labels, numbers
+_NOT_WORDS = re.compile(r"[\W_]+")
+
+SIGNS = {
+    "control_characters": "hold invisible control characters",
+    "mojibake": "look like text read in the wrong encoding",
+    "markup": "hold HTML remains",
+    "template_tokens": "hold tokens of a chat template, which would end the turn in the middle",
+    "personal_data": "hold an e-mail address, a phone number or an identity number",
+}
+
+
+def signs(text: str) -> Iterator[str]:
+    """Yields the keys of SIGNS that the text shows."""
+    if not text.isprintable() and _CONTROL.search(text):
+        yield "control_characters"
+    if not text.isascii() and _MOJIBAKE.search(text):
+        yield "mojibake"
+    if ("&" in text or "#" in text or "<" in text) and _MARKUP.search(text):
+        yield "markup"
+    if ("<" in text or "[" in text) and _TEMPLATE_TOKEN.search(text):
+        yield "template_tokens"
+    if has_personal_data(text):
+        yield "personal_data"
+
+
+def has_personal_data(text: str) -> bool:
+    """Whether there is an e-mail address, a phone number (Chinese, or with a country code), or a valid Chinese ID."""
+    if "@" in text and _EMAIL.search(text):
+        return True
+    if not _DIGITS.search(text) and "+" not in text:
+        return False
+    return bool(_PHONE.search(text)) or any(_valid_id(match[0]) for match in _CHINESE_ID.finditer(text))
+
+
+def _valid_id(number: str) -> bool:
+    # GB 11643-1999: the last character is a checksum, so that other numbers of 18 digits raise no alarm.
+    total = sum(int(digit) * pow(2, 17 - place, 11) for place, digit in enumerate(number[:17]))
+    return "10X98765432"[total % 11] == number[17].upper()
+
+
+def same_text(text: str) -> str:
+    """The text without differences of case, width and spacing: equal results are exact copies."""
+    if not unicodedata.is_normalized("NFKC", text):  # several times faster than to normalise what is normal
+        text = unicodedata.normalize("NFKC", text)
+    return " ".join(text.casefold().split())
+
+
+def words_of(text: str) -> str:
+    """What `same_text` returns, without punctuation too; for near copies."""
+    return _NOT_WORDS.sub(" ", text).strip()
+
+
+def names_its_label(words: str, answer: str) -> bool:
+    """Whether a short answer stands in the prompt as a word; `words` is what `words_of` returned."""
+    label = words_of(same_text(answer[:60]))
+    if not label or len(answer) > 60:
+        return False
+    return f" {label} " in f" {words} " if label.isascii() else label in words
+
+
+def unfinished(answer: str) -> bool:
+    """Whether a long answer stops without a final mark."""
+    return len(answer) > LONG_ANSWER and answer.rstrip()[-1:] not in ".!?。！？…”\"'’)]}）】》」』`*|:：;；>~"

@@ -1,0 +1,64 @@
+"""Rows that are longer than the model will read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from orchestrator.data.checks.finding import Finding, Place, Severity, finding
+from orchestrator.data.conversation import Conversation
+from orchestrator.data.reading import RowProblem
+
+# A tokenizer never makes more tokens than the text has bytes; a template adds these at most for a turn.
+_TEMPLATE_TOKENS = 64
+TOLERABLE_SHARE = 0.01  # of the rows; more than a few cut rows teach the model not to see its question
+SAMPLE = 2000  # rows counted for the histogram
+
+
+@dataclass
+class TokenCounter:
+    """Counts the rows that flow through it: a sample of all, and every row that could exceed the cut-off."""
+
+    count: Callable[[Conversation], int]
+    cutoff_len: int
+    sample: list[int] = field(default_factory=list)
+    over: list[tuple[Place, int, str]] = field(default_factory=list)
+    longest: int = 0
+    total: int = 0
+
+    def watch(self, rows: Iterable[Conversation | RowProblem]) -> Iterator[Conversation | RowProblem]:
+        """Yields the rows unchanged."""
+        for row in rows:
+            if isinstance(row, Conversation):
+                self._look(row)
+            yield row
+
+    def _look(self, row: Conversation) -> None:
+        self.total += 1
+        if len(self.sample) >= SAMPLE and most_tokens(row) <= self.cutoff_len:
+            return
+        tokens = self.count(row)
+        self.longest = max(self.longest, tokens)
+        if len(self.sample) < SAMPLE:
+            self.sample.append(tokens)
+        if tokens > self.cutoff_len:
+            self.over.append(((row.source, row.row), tokens, row.prompt[:80]))
+
+    def findings(self) -> Iterator[Finding]:
+        """Yields tokens_over_cutoff, if any row is too long."""
+        if not self.over:
+            return
+        cut = max(tokens for _, tokens, _ in self.over) - self.cutoff_len
+        message = (
+            f"{len(self.over)} of {self.total} rows exceed cutoff_len {self.cutoff_len}: of the {self.longest} tokens of "
+            f"the longest, LLaMA-Factory would cut {cut} off the end of the prompt, where the question is"
+        )
+        severity: Severity = "error" if len(self.over) > TOLERABLE_SHARE * self.total else "warning"
+        examples = [f"{place[0]}:{place[1]} {tokens} tokens: {text}" for place, tokens, text in self.over[:5]]
+        yield finding("tokens_over_cutoff", severity, message, [place for place, _, _ in self.over], examples)
+
+
+def most_tokens(row: Conversation) -> int:
+    """An upper bound of a row's tokens that needs no tokenizer."""
+    texts = [row.system, row.tools, row.chosen, *(message.content for message in row.messages)]
+    return sum(len(text.encode("utf-8", "surrogatepass")) + _TEMPLATE_TOKENS for text in texts)
