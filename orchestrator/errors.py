@@ -1,11 +1,11 @@
 """Everything that can go wrong on purpose, in one place.
 
-    OrchestratorError            exit 1 is reserved for bugs; each subclass owns its exit code
-    ├── InputError          2    usage, spec or data
-    ├── MissingError        3    something this machine lacks
-    ├── StageError          4    a stage ran and failed
-    ├── GateError           5    everything ran, and the numbers say no
-    └── Interrupted       130    the user pressed Ctrl-C
+OrchestratorError            exit 1 is reserved for bugs; each subclass owns its exit code
+├── InputError          2    usage, spec or data
+├── MissingError        3    something this machine lacks
+├── StageError          4    a stage ran and failed
+├── GateError           5    everything ran, and the numbers say no
+└── Interrupted       130    the user pressed Ctrl-C
 """
 
 from __future__ import annotations

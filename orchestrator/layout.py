@@ -42,6 +42,11 @@ def predictions(artifact: str) -> str:
     return f"evaluation/{artifact}.jsonl"
 
 
+def parity(artifact: str) -> str:
+    """Whether the artifact was asked the tokens it was trained on."""
+    return f"evaluation/{artifact}.parity.json"
+
+
 def summary(stage: str) -> str:
     """The figures that a scoring stage measured."""
     return f"evaluation/summary-{stage}.json"

@@ -19,6 +19,10 @@ GRACE_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
+Failed = subprocess.SubprocessError
+"""What `output` raises when a program fails or takes too long."""
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """A program to run. `env` is added to the environment; the log receives standard output and error."""
@@ -87,7 +91,7 @@ def wait(child: Child, watch: Callable[[], None] = lambda: None, interval: float
 def output(argv: Sequence[str], timeout: float = 30) -> str:
     """What a short command prints on standard output.
 
-    Raises OSError when it cannot be started and subprocess.SubprocessError when it fails or takes too long.
+    Raises OSError when it cannot be started and Failed when it fails or takes too long.
     """
     return subprocess.run(list(argv), capture_output=True, text=True, check=True, timeout=timeout).stdout
 

@@ -33,6 +33,8 @@ class Step:
     """Whether `folder` holds checkpoints that an interrupted run continues from."""
     partials: Mapping[str, str] = field(default_factory=dict)
     """Growing file → final name; renamed once the process has ended well."""
+    judges: bool = False
+    """Whether its failure is the artifact's, and so the gate's to report, rather than the machine's."""
 
 
 def fingerprint(step: Step, upstream: Mapping[str, str], aliases: Mapping[str, str]) -> str:

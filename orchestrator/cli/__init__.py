@@ -1,0 +1,105 @@
+"""The command line: which command lives where, and the one place that prints errors.
+
+Nothing but click and the errors is imported here, so that `--help` and a misspelt option answer at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import click
+
+from orchestrator import __version__
+from orchestrator.errors import Interrupted, OrchestratorError
+
+COMMANDS = {
+    "check": ("chain", "Validate spec and data; start nothing."),
+    "plan": ("chain", "Show the stages, what is up to date and why."),
+    "train": ("chain", "Run the chain up to the trained model."),
+    "evaluate": ("chain", "Run the chain up to the scores, or score a predictions file."),
+    "export": ("chain", "Run the chain up to GGUF files that are proven to answer as trained."),
+    "run": ("chain", "Run the whole chain."),
+    "model": ("model", "Download or build base models."),
+    "template": ("template", "Show and check what the model sees."),
+    "data": ("data", "Import, check, clean and split data."),
+    "schema": ("schema", "The JSON schema of spec.yaml, for editors."),
+}
+"""Name → module of this package, and the line that `--help` shows without importing it."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"orchestrator.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """A command that nobody knows gets the closest ones for an answer."""
+        if args and args[0] not in COMMANDS:
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(COMMANDS)}"
+            raise click.UsageError(f"no command {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="orchestrator")
+def cli() -> None:
+    """From 300 question-answer pairs to a small language model of your own, with numbers you can trust.
+
+    Everything is said in spec.yaml. Start with `orchestrator run`.
+    """
+
+
+def main() -> None:
+    """Run the command line and end the process with the exit code that contract and errors name."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _print_error(Interrupted("interrupted", "Run the same command again to go on where it stopped."))
+        sys.exit(Interrupted.exit_code)
+    except OrchestratorError as error:
+        _print_error(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        sys.stderr.close()
+
+
+def _print_error(error: OrchestratorError) -> None:
+    click.secho(f"error: {error.message}", err=True, fg="red")
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> Any:
+    raise Interrupted(
+        f"stopped by {signal.Signals(number).name}", "Run the same command again to go on where it stopped."
+    )

@@ -1,0 +1,106 @@
+"""Base models: where one comes from, where it lies on this machine, and what exactly it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import InputError, MissingError
+from orchestrator.fetch import Progress
+from orchestrator.files import HashCache
+from orchestrator.models import builtin, hub
+
+SOURCES = ("builtin:", "hf:", "modelscope:")
+CONTENT = (".safetensors", ".json", ".jinja", ".model", ".txt")
+"""Files of a model folder that decide what it computes; pickled weights are refused, not hashed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base model on this machine."""
+
+    name: str
+    """As the spec names it."""
+    path: Path | None
+    """Its folder, or None while it has not been fetched."""
+    identity: str
+    """What it is: a hash of its content or a hub revision; changes when the model does."""
+
+
+def locate(base: str, project: Path, hashes: HashCache) -> Base:
+    """Find a base model without the network. Raises InputError for a name or folder that cannot be one."""
+    source, _, name = base.partition(":")
+    if source == "builtin":
+        folder = builtin.folder(name)
+        return Base(base, folder if folder.is_dir() else None, folder.name)
+    if source in ("hf", "modelscope"):
+        snapshot = hub.cached(base)
+        return Base(base, snapshot, f"{base}@{snapshot.name}" if snapshot else base)
+    folder = (project / Path(base).expanduser()).resolve()
+    require_model_folder(folder, base)
+    return Base(base, folder, _content_hash(folder, hashes))
+
+
+def fetch(base: str, project: Path, hashes: HashCache, progress: Progress = lambda done, total: None) -> Base:
+    """`locate`, after downloading or building what is not there yet. Raises MissingError when it cannot be had."""
+    located = locate(base, project, hashes)
+    if located.path is None:
+        _download(base, progress)
+        located = locate(base, project, hashes)
+    if located.path is None:
+        raise MissingError(f"{base} was downloaded and cannot be found", "Run `orchestrator doctor`.")
+    return located
+
+
+def template_of(base: str) -> str | None:
+    """The LLaMA-Factory template that is known for a base model, or None."""
+    from orchestrator.chat_template.registry import template_for_model
+
+    source, _, name = base.partition(":")
+    if source == "builtin":
+        return builtin.TEMPLATES.get(name)
+    repository = hub.parse(base)[1] if source in ("hf", "modelscope") else base
+    return template_for_model(repository)
+
+
+def resolve(base: str, project: Path | None = None) -> Path:
+    """The folder of a base model, fetched if need be."""
+    located = fetch(base, project or Path.cwd(), HashCache(Path("/dev/null")))
+    assert located.path is not None
+    return located.path
+
+
+def require_model_folder(folder: Path, quoted: str) -> None:
+    """Raise InputError unless `folder` holds a model whose weights are safetensors."""
+    if not folder.is_dir():
+        raise InputError(
+            f"model.base: no folder {quoted!r}", f"Name a folder, or a model with {', '.join(SOURCES)[:-1]}: in front."
+        )
+    if not (folder / "config.json").is_file():
+        raise InputError(f"model.base: {quoted!r} has no config.json", "Name the folder that holds the model itself.")
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(
+            f"model.base: {quoted!r} has no .safetensors weights",
+            "Pickled weights (.bin, .pt) can run code when loaded; convert them to safetensors first.",
+        )
+
+
+def _download(base: str, progress: Progress) -> None:
+    source, _, name = base.partition(":")
+    if source == "builtin":
+        builtin.fetch(name, progress)
+    else:
+        hub.fetch(base)
+
+
+def content_hash(base: Base, hashes: HashCache) -> str | None:
+    """The sha256 over the names and hashes of a fetched model's files; None while it has not been fetched."""
+    return _content_hash(base.path, hashes) if base.path else None
+
+
+def _content_hash(folder: Path, hashes: HashCache) -> str:
+    import hashlib
+
+    files = sorted(path for path in folder.iterdir() if path.suffix in CONTENT and path.is_file())
+    lines = [f"{path.name} {hashes.sha256(path)}" for path in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,0 +1,194 @@
+"""check, plan, train, evaluate, export, run: the chain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.common import (
+    download_progress,
+    json_option,
+    print_json,
+    runs_dir_option,
+    set_option,
+    spec_argument,
+    stderr_console,
+    stdout_console,
+    verbosity,
+    verbosity_options,
+)
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Plan
+    from orchestrator.workflow import Request
+
+
+def chain_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What train, evaluate, export and run have in common."""
+    for option in (
+        spec_argument,
+        set_option,
+        runs_dir_option,
+        click.option("--force", multiple=True, metavar="STAGE", help="Repeat a stage, or all of a phase; repeatable."),
+        click.option("--paranoid", is_flag=True, help="Hash every file again instead of trusting size and time."),
+        click.option("--dry-run", is_flag=True, help="Show the plan and start nothing."),
+        json_option,
+        verbosity_options,
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@spec_argument
+@set_option
+@json_option
+def check(spec: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Validate the spec and its data; start nothing.
+
+    Example: orchestrator check spec.yaml
+    """
+    from orchestrator.workflow import Request, load
+
+    loaded = load(Request(spec, overrides))
+    if as_json:
+        print_json({"spec": loaded.spec.spec.model_dump(mode="json"), "project": loaded.spec.project.name})
+    else:
+        click.echo(f"{spec}: good")
+
+
+@click.command()
+@chain_options
+@click.option("--render", type=click.Path(path_type=Path), metavar="DIR", help="Write the configs to a folder.")
+def plan(render: Path | None, **options: Any) -> None:
+    """Show the stages, which are up to date and why, and the exact commands.
+
+    Example: orchestrator plan --set train.learning_rate=1e-4
+    """
+    from orchestrator.workflow import plan as make
+
+    made = make(_request(options))
+    if render:
+        _write_configs(made, render)
+    _show_plan(made, options["as_json"])
+
+
+@click.command()
+@chain_options
+def train(**options: Any) -> None:
+    """Run the chain up to the trained model.
+
+    Example: orchestrator train --set train.num_train_epochs=3
+    """
+    _chain("train", options)
+
+
+@click.command()
+@chain_options
+@click.option("--predictions", type=click.Path(path_type=Path), metavar="FILE.jsonl", help="Score this file instead.")
+@click.option("--task", type=click.Choice(["classification", "generation"]), help="What the answers are [guessed].")
+def evaluate(predictions: Path | None, task: str | None, **options: Any) -> None:
+    """Run the chain up to the scores of base and tuned model, or score any predictions file.
+
+    Example: orchestrator evaluate --predictions answers.jsonl --json
+    """
+    if predictions is None:
+        _chain("evaluate", options)
+    else:
+        _score_file(predictions, task, options["as_json"])
+
+
+@click.command()
+@chain_options
+def export(**options: Any) -> None:
+    """Run the chain up to GGUF files that are proven to answer as the tuned model does.
+
+    Example: orchestrator export --set 'export.gguf=[q4_k_m]'
+    """
+    _chain("verify", options)
+
+
+@click.command()
+@chain_options
+def run(**options: Any) -> None:
+    """Run the whole chain: prepare → train → evaluate → export → quantise → verify.
+
+    Example: orchestrator run specs/news-zh.yaml
+    """
+    _chain("verify", options)
+
+
+def _chain(phase: str, options: dict[str, Any]) -> None:
+    from orchestrator import workflow
+    from orchestrator.errors import GateError
+    from orchestrator.progress import Display
+
+    request = _request(options)
+    if options["dry_run"]:
+        _show_plan(workflow.plan(request).until(phase), options["as_json"])
+        return
+    console = stderr_console()
+    display = Display(console, verbosity(options["quiet"], options["verbose"]))
+    loaded = workflow.load(request)
+    try:
+        done = workflow.run_until(loaded, phase, display, download_progress(console))
+    except GateError:
+        _show_newest(loaded, options["as_json"])
+        raise
+    _show_run(done, options["as_json"])
+
+
+def _request(options: dict[str, Any]) -> Request:
+    from orchestrator.workflow import Request
+
+    return Request(
+        options["spec"], options["overrides"], options["runs_dir"], options["force"], paranoid=options["paranoid"]
+    )
+
+
+def _show_plan(made: Plan, as_json: bool) -> None:
+    from orchestrator.outcome import plan_json, plan_lines
+
+    if as_json:
+        print_json(plan_json(made))
+    else:
+        for line in plan_lines(made):
+            click.echo(line)
+
+
+def _write_configs(made: Plan, folder: Path) -> None:
+    from orchestrator.files import write_text
+
+    for planned in made.steps:
+        for path, text in planned.step.files.items():
+            write_text(folder / path, text)
+    click.echo(f"configs written to {folder}", err=True)
+
+
+def _show_run(done: Any, as_json: bool) -> None:
+    from orchestrator.outcome import show_run
+
+    if as_json:
+        print_json(done.record)
+    else:
+        show_run(done, stdout_console())
+
+
+def _show_newest(loaded: Any, as_json: bool) -> None:
+    from orchestrator import records
+
+    _show_run(records.find(loaded.question.runs_dir, loaded.spec.spec.name), as_json)
+
+
+def _score_file(predictions: Path, task: str | None, as_json: bool) -> None:
+    from orchestrator.evaluation import evaluate_file
+    from orchestrator.outcome import show_measurement
+
+    measured = evaluate_file(predictions, task)
+    if as_json:
+        print_json(measured.to_json())
+    else:
+        show_measurement(measured, stdout_console())

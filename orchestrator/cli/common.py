@@ -1,0 +1,76 @@
+"""Options that several commands share, and how they print."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+spec_argument = click.argument("spec", default="spec.yaml", type=click.Path(path_type=Path))
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Overrule a key of the spec; repeatable."
+)
+runs_dir_option = click.option(
+    "--runs-dir", type=click.Path(path_type=Path), help="Where runs are kept [project's runs/]."
+)
+
+
+def verbosity_options(command: Command) -> Command:
+    """-q and -v."""
+    command = click.option("-q", "--quiet", is_flag=True, help="Only results and errors.")(command)
+    return click.option("-v", "--verbose", is_flag=True, help="Also the exact commands.")(command)
+
+
+def verbosity(quiet: bool, verbose: bool) -> int:
+    """−1, 0 or 1."""
+    return int(verbose) - int(quiet)
+
+
+def stderr_console() -> Console:
+    """Diagnostics and progress."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def stdout_console() -> Console:
+    """Results. Without a terminal, a width that tables fit in instead of the 80 columns that rich assumes."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=110)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def download_progress(console: Console) -> Callable[[int, int], None]:
+    """A progress bar for a download that appears with its first byte."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    bar = Progress(TextColumn("  fetching"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console)
+    task = None
+
+    def advance(done: int, total: int) -> None:
+        nonlocal task
+        if task is None and done:
+            bar.start()
+            task = bar.add_task("download", total=total)
+        if task is not None:
+            bar.update(task, completed=done)
+            if done >= total:
+                bar.stop()
+
+    return advance

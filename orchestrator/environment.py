@@ -1,0 +1,49 @@
+"""What a result was made with: interpreter, packages, GPU, and the state of the project's own repository."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+from orchestrator import __version__, process
+
+
+def describe(project: Path, versions: dict[str, str]) -> dict[str, Any]:
+    """The environment as recorded in run.json; holds no secret and no user name."""
+    return {
+        "orchestrator": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": versions,
+        "gpu": gpus(),
+        "git": git_state(project),
+    }
+
+
+def gpus() -> list[dict[str, Any]]:
+    """Name, memory in MiB and driver of each NVIDIA GPU; empty where there is none."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    if shutil.which(query[0]) is None:
+        return []
+    try:
+        lines = process.output(query, timeout=10).splitlines()
+    except (OSError, process.Failed):
+        return []
+    cells = [[cell.strip() for cell in line.split(",")] for line in lines]
+    return [{"name": name, "memory_mib": int(memory), "driver": driver} for name, memory, driver in cells]
+
+
+def git_state(project: Path) -> dict[str, Any] | None:
+    """Commit and whether anything is uncommitted, or None outside a repository."""
+    if shutil.which("git") is None:
+        return None
+    try:
+        commit = process.output(["git", "-C", str(project), "rev-parse", "HEAD"]).strip()
+        dirty = bool(
+            process.output(["git", "-C", str(project), "status", "--porcelain", "--untracked-files=no"]).strip()
+        )
+    except (OSError, process.Failed):
+        return None
+    return {"commit": commit, "dirty": dirty}

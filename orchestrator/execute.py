@@ -1,0 +1,226 @@
+"""Carry out a plan: write files, run, check outputs, record. What a stage means is not known here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from filelock import FileLock, Timeout
+
+from orchestrator import layout, process, records
+from orchestrator.errors import GateError, InputError, Interrupted, MissingError, OrchestratorError, StageError
+from orchestrator.files import HashCache, read_json, write_text
+from orchestrator.plan import Plan, Planned
+from orchestrator.records import Run
+from orchestrator.step import Step
+
+KNOWN_ERRORS = {error.exit_code: error for error in (InputError, MissingError, StageError, GateError)}
+WORKER_MARK = "ORCHESTRATOR-ERROR "  # as orchestrator.workers writes it
+LOG_LINES = 12
+"""So much of a log is quoted when a stage fails."""
+
+Launch = Callable[[Step, process.Command], process.Child]
+
+
+class Watcher(Protocol):
+    """Someone who wants to see what is happening."""
+
+    def starts(self, step: Step, folder: Path) -> None:
+        """A step's process was started in a run's folder."""
+
+    def tick(self) -> None:
+        """It is still running."""
+
+    def ends(self, step: Step, status: str, seconds: float) -> None:
+        """It is over: completed, failed, interrupted, reused or up to date."""
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """How plans are carried out on this machine."""
+
+    runs_dir: Path
+    hashes: HashCache
+    watcher: Watcher
+    launch: Launch = lambda step, command: process.start(command)
+
+    def carry_out(self, plan: Plan, run: Run) -> None:
+        """Do every step that is not up to date, in order, and record each.
+
+        Raises StageError when one fails, GateError when an artifact is at fault, Interrupted on a signal; the run says so.
+        """
+        with locked(run.folder):
+            run.set(status="running", finished_at=None)
+            try:
+                for planned in plan.steps:
+                    self._one(planned, run)
+            except BaseException as error:
+                run.set(status=_status(error), finished_at=records.now())
+                raise
+            finally:
+                self.hashes.save()
+            run.set(status="completed", finished_at=records.now())
+
+    def _one(self, planned: Planned, run: Run) -> None:
+        if planned.up_to_date:
+            self.watcher.ends(planned.step, "up to date", 0.0)
+        elif donor := self._donor(planned, run):
+            adopt(planned.step, run, donor)
+            self.watcher.ends(planned.step, "reused", 0.0)
+        else:
+            self._run(planned, run)
+
+    def _donor(self, planned: Planned, run: Run) -> Run | None:
+        if planned.why == "forced":
+            return None
+        found = records.holder(self.runs_dir, planned.step.stage, planned.fingerprint)
+        return found if found and found.folder != run.folder else None
+
+    def _run(self, planned: Planned, run: Run) -> None:
+        step, started = planned.step, time.monotonic()
+        argv = set_up(step, run, resumable=run.stage(step.stage).get("fingerprint") == planned.fingerprint)
+        command = process.Command(argv, run.folder, run.folder / layout.log(step.stage), step.env)
+        status, code = "failed", None
+        try:
+            child = self.launch(step, command)
+            run.begin(step, planned.fingerprint, argv, child.pid)
+            self.watcher.starts(step, run.folder)
+            code = process.wait(child, self.watcher.tick)
+            require_success(step, run.folder, code)
+            status = "completed"
+        except (KeyboardInterrupt, Interrupted):
+            status = "interrupted"
+            raise
+        finally:
+            seconds = time.monotonic() - started
+            done = records.outputs(run.folder, produced(step, run.folder), self.hashes) if status == "completed" else []
+            if run.stage(step.stage).get("status") == "running":
+                run.end(step.stage, status, seconds, code, done)
+            self.watcher.ends(step, status, seconds)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Only one tool works on a run; the lock of a tool that died is free again. Raises InputError when it is taken."""
+    lock = FileLock(folder / layout.LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"another orchestrator is working on run {folder.name}", "Wait for it, or stop it and try again."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def set_up(step: Step, run: Run, resumable: bool) -> tuple[str, ...]:
+    """Write a step's files and clear its folder; returns its command, which continues from a checkpoint if there is one."""
+    checkpoint = newest_checkpoint(run.folder / step.folder) if step.checkpoints and resumable else None
+    if step.folder and checkpoint is None:
+        shutil.rmtree(run.folder / step.folder, ignore_errors=True)
+    for path in (*step.partials, *step.partials.values()):
+        (run.folder / path).unlink(missing_ok=True)
+    for path, text in step.files.items():
+        write_text(run.folder / path, text)
+    for path in (*step.expects, *step.partials):
+        (run.folder / path).parent.mkdir(parents=True, exist_ok=True)
+    (run.folder / layout.log(step.stage)).unlink(missing_ok=True)
+    if checkpoint is None:
+        return step.argv
+    return (*step.argv, f"resume_from_checkpoint={checkpoint.relative_to(run.folder)}")
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The latest checkpoint that is whole; later ones that are not are removed.
+
+    trainer_state.json is the last file that transformers writes, so one that can be read means a whole checkpoint.
+    """
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for checkpoint in found:
+        try:
+            read_json(checkpoint / "trainer_state.json")
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint)
+            continue
+        return checkpoint
+    return None
+
+
+def require_success(step: Step, folder: Path, code: int) -> None:
+    """Raise the fitting error unless a step ended with 0 and left all that it promised; finish its growing files."""
+    log = folder / layout.log(step.stage)
+    if code != 0:
+        raise explain(step, log, code)
+    for growing, final in step.partials.items():
+        if not (folder / growing).is_file():
+            raise StageError(f"{step.stage} ended well but did not write {final}", f"Read {log}.")
+        (folder / growing).replace(folder / final)
+    for path in step.expects:
+        if not (folder / path).is_file() or (folder / path).stat().st_size == 0:
+            raise StageError(f"{step.stage} ended well but {path} is missing or empty", f"Read {log}.")
+
+
+def explain(step: Step, log: Path, code: int) -> OrchestratorError:
+    """What to tell the user about a step that failed, from its exit code and its log."""
+    lines = tail(log)
+    if lines and lines[-1].startswith(WORKER_MARK):
+        report = json.loads(lines[-1].removeprefix(WORKER_MARK))
+        return KNOWN_ERRORS.get(report["exit_code"], StageError)(report["message"], report["hint"])
+    ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    reason = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "it printed nothing")
+    kind = GateError if step.judges else StageError
+    return kind(f"{step.stage} {ended}: {reason.strip()}", out_of_memory(lines, code) or f"The whole log: {log}")
+
+
+def out_of_memory(lines: list[str], code: int) -> str:
+    """What to lower when a process ran out of memory, or ''."""
+    text = "\n".join(lines).lower()
+    if code == -9 or any(sign in text for sign in ("out of memory", "memoryerror", "cannot allocate", "bad_alloc")):
+        return "It ran out of memory: lower train.per_device_train_batch_size or train.cutoff_len."
+    return ""
+
+
+def tail(log: Path, size: int = 1 << 16) -> list[str]:
+    """The last lines of a log that say something; broken UTF-8 and carriage returns do no harm."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    return [line for line in text.replace("\r", "\n").splitlines() if line.strip()][-LOG_LINES:]
+
+
+def produced(step: Step, folder: Path) -> list[str]:
+    """The files that a step left: what it promised, and what lies in its own folder (checkpoints left out)."""
+    own = [path for path in (folder / step.folder).iterdir() if path.is_file()] if step.folder else []
+    return sorted({*step.expects, *(str(path.relative_to(folder)) for path in own)})
+
+
+def adopt(step: Step, run: Run, donor: Run) -> None:
+    """Take a finished stage's outputs from another run: linked where the disk can, copied elsewhere."""
+    entry = donor.stage(step.stage)
+    for path, text in step.files.items():
+        write_text(run.folder / path, text)
+    for output in entry["outputs"]:
+        source, target = donor.folder / output["path"], run.folder / output["path"]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        try:
+            target.hardlink_to(source)
+        except OSError:
+            shutil.copy2(source, target)
+    run.adopt(step.stage, entry, donor.id)
+
+
+def _status(error: BaseException) -> str:
+    return "interrupted" if isinstance(error, (KeyboardInterrupt, Interrupted)) else "failed"

@@ -1,0 +1,23 @@
+"""What this process may really use of the machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def cores() -> int:
+    """CPU cores that this process may run on: its affinity, cut by the cgroup's quota, at least one."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(available, _quota() or available))
+
+
+def _quota() -> int | None:
+    # "max 100000" or "<microseconds of CPU> <microseconds of time>"; see the kernel's cgroup-v2 documentation.
+    try:
+        quota, period = _CGROUP_QUOTA.read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else round(int(quota) / int(period))

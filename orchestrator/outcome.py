@@ -1,0 +1,73 @@
+"""Plans and finished runs in words."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import layout
+from orchestrator.workflow import summaries
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.evaluation.measure import Measurement
+    from orchestrator.plan import Plan
+    from orchestrator.records import Run
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """The answer of `plan --json`."""
+    return {
+        "run": plan.run.id if plan.run else None,
+        "steps": [
+            {
+                "stage": planned.step.stage,
+                "up_to_date": planned.up_to_date,
+                "why": planned.why,
+                "argv": list(planned.step.argv),
+                "expects": list(planned.step.expects),
+            }
+            for planned in plan.steps
+        ],
+    }
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """The plan for people: the run, then each stage with its reason and command."""
+    where = f"run {plan.run.id}" if plan.run else "a new run"
+    lines = [f"{where}; commands are started in its folder"]
+    for planned in plan.steps:
+        mark = "·" if planned.up_to_date else "→"
+        lines.append(f"{mark} {planned.step.stage:<15} {planned.why}")
+        lines.append(f"    {shlex.join(planned.step.argv)}")
+    return lines
+
+
+def show_run(run: Run, console: Console) -> None:
+    """What came of a run: its artifacts' figures, the verdicts, and what to do with them."""
+    from orchestrator.evaluation.table import artifact_table
+
+    measured = summaries(run.folder)
+    if measured:
+        artifact_table(measured, console)
+    console.print(f"run: {_short(run.folder)}", highlight=False, soft_wrap=True)
+    if (run.folder / layout.MODELFILE).is_file() and run.stage("judge").get("status") == "completed":
+        modelfile = _short(run.folder / layout.MODELFILE)
+        console.print(f"serve it: ollama create {run.record['name']} -f {modelfile}", highlight=False, soft_wrap=True)
+
+
+def show_measurement(measured: Measurement, console: Console) -> None:
+    """The figures of one predictions file."""
+    from orchestrator.evaluation.table import artifact_table
+
+    report = measured.to_json()
+    artifact_table({"metrics": {"predictions": {"n": report["n"], **report["metrics"]}}}, console)
+
+
+def _short(path: Path) -> str:
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,196 @@
+"""Spec → ordered steps, each up to date or not, and why. Reads and hashes; changes nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from orchestrator import llamacpp, models, records
+from orchestrator.errors import InputError, MissingError
+from orchestrator.files import HashCache
+from orchestrator.records import Run
+from orchestrator.render import Renderer
+from orchestrator.spec.sections import Spec
+from orchestrator.stages import chain
+from orchestrator.stages.context import Context
+from orchestrator.step import PHASES, Step, fingerprint
+
+PACKAGES = (
+    "llamafactory",
+    "transformers",
+    "torch",
+    "peft",
+    "accelerate",
+    "llama-cpp-python",
+    "rouge-score",
+    "sacrebleu",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A step and whether its result is already there."""
+
+    step: Step
+    fingerprint: str
+    up_to_date: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps of a spec, and the run they belong to; None where a new one is needed."""
+
+    spec: Spec
+    run: Run | None
+    steps: tuple[Planned, ...]
+
+    def until(self, phase: str) -> Plan:
+        """The part of the plan up to and including a phase."""
+        last = PHASES.index(phase)
+        return Plan(self.spec, self.run, tuple(p for p in self.steps if PHASES.index(p.step.phase) <= last))
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to plan for."""
+
+    spec: Spec
+    project: Path
+    runs_dir: Path
+    force: Collection[str] = ()
+    """Stages or phases to repeat even if they are up to date."""
+
+
+def make_plan(question: Question, hashes: HashCache) -> Plan:
+    """The whole chain for a spec. The base model must have been fetched; raises MissingError otherwise."""
+    context = make_context(question, hashes)
+    steps = chain(context)
+    _require_known(question.force, steps)
+    prints = fingerprints(steps, aliases(context))
+    run = None if _repeats_training(question.force, steps) else find_run(question, steps, prints)
+    return Plan(question.spec, run, tuple(_judge(steps, prints, run, question.force)))
+
+
+def find_run(question: Question, steps: list[Step], prints: Mapping[str, str]) -> Run | None:
+    """The newest run of this spec's name that trains, or trained, exactly what the spec asks for."""
+    stage = "train" if "train" in prints else steps[0].stage
+    for run in records.every(question.runs_dir):
+        if run.record["name"] == question.spec.name and run.record.get("fingerprint") == prints[stage]:
+            return run
+    return None
+
+
+def fingerprints(steps: list[Step], known_paths: Mapping[str, str]) -> dict[str, str]:
+    """Stage → fingerprint, each including those of the stages it needs."""
+    prints: dict[str, str] = {}
+    for step in steps:
+        prints[step.stage] = fingerprint(step, prints, known_paths)
+    return prints
+
+
+def aliases(context: Context) -> dict[str, str]:
+    """Paths of this machine → names that do not change when a project or a cache moves."""
+    return {
+        str(context.base_path): "BASE",
+        str(context.converter): "LLAMA_CPP",
+        str(context.project): "PROJECT",
+        sys.executable: "PYTHON",
+    }
+
+
+def make_context(question: Question, hashes: HashCache) -> Context:
+    """The facts about this machine that the stages need."""
+    spec, project = question.spec, question.project
+    base = models.locate(spec.model.base, project, hashes)
+    converter = llamacpp.checkout(spec.llama_cpp)
+    if base.path is None:
+        raise MissingError(f"{base.name} is not on this machine yet", f"Run `orchestrator model fetch {base.name}`.")
+    if converter is None:
+        raise MissingError(
+            "llama.cpp's converter is not on this machine yet", "Run `make setup`, or `orchestrator model fetch`."
+        )
+    return Context(
+        spec=spec,
+        project=project,
+        base_path=base.path,
+        base_identity=base.identity,
+        template=resolve_template(spec),
+        data_hashes={name: hashes.sha256(project / name) for name in data_files(spec)},
+        versions={**versions(), "llama.cpp": llamacpp.version(converter)},
+        converter=converter,
+        render=Renderer(project),
+    )
+
+
+def resolve_template(spec: Spec) -> str:
+    """The name of the LLaMA-Factory template. Raises InputError when `auto` finds none."""
+    if spec.model.template != "auto":
+        return spec.model.template
+    found = models.template_of(spec.model.base)
+    if found is None:
+        raise InputError(
+            f"model.template: no template is known for {spec.model.base!r}",
+            "Name one, such as `template: qwen`; `orchestrator template check --all` lists them.",
+        )
+    return found
+
+
+def data_files(spec: Spec) -> list[str]:
+    """Every data file that a spec names, once, in order."""
+    data = spec.data
+    groups = [data.train, data.eval or (), data.test or ()]
+    names = [name for group in groups for name in ([group] if isinstance(group, str) else group)]
+    return list(dict.fromkeys(names))
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of the packages that results depend on."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _judge(steps: list[Step], prints: Mapping[str, str], run: Run | None, force: Collection[str]) -> list[Planned]:
+    judged: dict[str, Planned] = {}
+    for step in steps:
+        why = _why_stale(step, prints[step.stage], run, force)
+        stale = [stage for stage in step.needs if not judged[stage].up_to_date]
+        why = why or (f"after {stale[0]}" if stale else "")
+        judged[step.stage] = Planned(step, prints[step.stage], not why, why or "up to date")
+    return list(judged.values())
+
+
+def _why_stale(step: Step, print_: str, run: Run | None, force: Collection[str]) -> str:
+    if step.stage in force or step.phase in force:
+        return "forced"
+    if run is None:
+        return "new run"
+    recorded = run.stage(step.stage)
+    if not recorded:
+        return "not done yet"
+    if recorded["status"] != "completed":
+        return f"{recorded['status']} last time"
+    if recorded["fingerprint"] != print_:
+        return "its configuration or inputs changed"
+    return "" if run.has(step.stage, print_) else "an output is missing or changed"
+
+
+def _repeats_training(force: Collection[str], steps: list[Step]) -> bool:
+    # A finished training is a result that others may have looked at: repeating it makes a new run.
+    return any(step.stage in force or step.phase in force for step in steps if step.phase in ("prepare", "train"))
+
+
+def _require_known(force: Collection[str], steps: list[Step]) -> None:
+    names = [*PHASES, *(step.stage for step in steps)]
+    for name in force:
+        if name not in names:
+            raise InputError(f"--force {name!r}: no such stage", f"Choose from: {', '.join(dict.fromkeys(names))}.")

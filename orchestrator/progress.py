@@ -1,0 +1,127 @@
+"""What a person sees while stages run: live lines on a terminal, plain ones elsewhere."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from orchestrator import layout
+from orchestrator.step import Step
+
+BARS = "▁▂▃▄▅▆▇█"
+PLAIN_SECONDS = 15.0
+"""How often a stage that takes long says so where there is no terminal."""
+MARKS = {"completed": ("✓", "green"), "failed": ("✗", "red"), "interrupted": ("■", "yellow")}
+
+
+class Display:
+    """Shows stages as they start, go on and end. `verbosity` −1 shows nothing, 1 also the commands."""
+
+    def __init__(self, console: Console, verbosity: int = 0) -> None:
+        self._console, self._verbosity = console, verbosity
+        self._live: Live | None = None
+        self._step: Step | None = None
+        self._folder = Path()
+        self._started = self._said = 0.0
+
+    def starts(self, step: Step, folder: Path) -> None:
+        """Begin to show a step."""
+        self._step, self._folder = step, folder
+        self._started = self._said = time.monotonic()
+        if self._verbosity < 0:
+            return
+        if self._verbosity > 0:
+            self._console.print(f"  $ {' '.join(step.argv)}", style="dim", highlight=False, soft_wrap=True)
+        if self._console.is_terminal:
+            self._live = Live(Text(), console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
+        else:
+            self._console.print(f"… {step.stage}", highlight=False)
+
+    def tick(self) -> None:
+        """Refresh what is shown of the running step."""
+        if self._verbosity < 0 or self._step is None:
+            return
+        moment = time.monotonic()
+        if self._live is not None:
+            self._live.update(Text(f"… {self._step.stage:<15} {self._state(moment)}"))
+        elif moment - self._said >= PLAIN_SECONDS:
+            self._said = moment
+            self._console.print(f"  {self._step.stage}: {self._state(moment)}", highlight=False)
+
+    def ends(self, step: Step, status: str, seconds: float) -> None:
+        """Show how a step ended."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        if self._verbosity < 0:
+            return
+        mark, style = MARKS.get(status, ("·", "dim"))
+        took = f"{seconds:6.1f} s" if seconds else f"  {status}"
+        final = loss_line(read_log(self._folder)) if step.stage == "train" and status == "completed" else ""
+        self._console.print(Text(f"{mark} {step.stage:<15} {took}  {final}".rstrip(), style=style))
+
+    def _state(self, moment: float) -> str:
+        assert self._step is not None
+        elapsed = f"{moment - self._started:.0f} s"
+        if self._step.stage == "train":
+            entries = read_log(self._folder)
+            return training_line(entries[-1], entries) if entries else f"{elapsed}, loading"
+        return f"{elapsed}{_counted(self._folder / layout.log(self._step.stage))}"
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The entries of LLaMA-Factory's trainer_log.jsonl so far; a line that is being written is left out."""
+    try:
+        lines = (folder / layout.TRAINED / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    entries = []
+    for line in lines:
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            continue
+    return entries
+
+
+def training_line(last: dict[str, Any], entries: list[dict[str, Any]]) -> str:
+    """Step, loss with its curve, learning rate and time left, in one line."""
+    parts = [f"step {last.get('current_steps')}/{last.get('total_steps')}", loss_line(entries)]
+    if rate := next((entry["lr"] for entry in reversed(entries) if "lr" in entry), None):
+        parts.append(f"lr {rate:.2g}")
+    parts.append(f"{last.get('remaining_time', '?')} left")
+    return "  ".join(part for part in parts if part)
+
+
+def loss_line(entries: list[dict[str, Any]]) -> str:
+    """The latest loss and a small curve of those before it; '' without any."""
+    losses = [entry["loss"] for entry in entries if isinstance(entry.get("loss"), (int, float))]
+    return f"loss {losses[-1]:.3f} {sparkline(losses)}" if losses else ""
+
+
+def sparkline(values: list[float], width: int = 24) -> str:
+    """Values as a row of small bars, the highest one full."""
+    shown = values[-width:]
+    low, high = min(shown), max(shown)
+    span = (high - low) or 1.0
+    return "".join(BARS[round((value - low) / span * (len(BARS) - 1))] for value in shown)
+
+
+def _counted(log: Path) -> str:
+    """The last `done/total` that a worker, or a progress bar of transformers, printed."""
+    import re
+
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - 512))
+            found = re.findall(r"(\d+)/(\d+)", file.read().decode("utf-8", "replace"))
+    except OSError:
+        return ""
+    return f", {found[-1][0]} of {found[-1][1]}" if found else ""

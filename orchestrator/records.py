@@ -1,0 +1,178 @@
+"""Run records: the only reader and writer of run.json."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from orchestrator import layout
+from orchestrator.errors import InputError
+from orchestrator.files import HashCache, read_json, sync, write_json
+from orchestrator.step import Step
+
+SCHEMA = 1
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Run:
+    """A folder under runs/ and what its run.json says."""
+
+    folder: Path
+    record: Json = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """Its name: time of creation, the spec's name, six random hexadecimal digits."""
+        return str(self.record["id"])
+
+    def stage(self, name: str) -> Json:
+        """What is recorded of a stage; empty when it never started."""
+        found: Json = self.record["stages"].get(name, {})
+        return found
+
+    def has(self, stage: str, fingerprint: str, hashes: HashCache | None = None) -> bool:
+        """Whether a stage ended well with this fingerprint and its outputs are as they were.
+
+        Sizes are compared; with `hashes`, contents too.
+        """
+        recorded = self.stage(stage)
+        if recorded.get("status") != "completed" or recorded.get("fingerprint") != fingerprint:
+            return False
+        return all(self._is_whole(output, hashes) for output in recorded["outputs"])
+
+    def _is_whole(self, output: Json, hashes: HashCache | None) -> bool:
+        path = self.folder / output["path"]
+        try:
+            if path.stat().st_size != output["bytes"]:
+                return False
+        except OSError:
+            return False
+        return hashes is None or hashes.sha256(path) == output["sha256"]
+
+    def begin(self, step: Step, fingerprint: str, argv: tuple[str, ...], pid: int) -> None:
+        """Record that a stage has started. What was recorded of it before is no longer true."""
+        self.record["stages"][step.stage] = {
+            "status": "running",
+            "fingerprint": fingerprint,
+            "argv": list(argv),
+            "started_at": now(),
+            "pid": pid,
+        }
+        self.save()
+
+    def end(self, stage: str, status: str, seconds: float, exit_code: int | None, outputs: list[Json]) -> None:
+        """Record how a stage ended."""
+        entry = self.record["stages"][stage]
+        entry.pop("pid", None)
+        entry |= {"status": status, "seconds": round(seconds, 3), "exit_code": exit_code, "outputs": outputs}
+        self.save()
+
+    def adopt(self, stage: str, entry: Json, donor: str) -> None:
+        """Record a stage whose outputs were taken from another run."""
+        self.record["stages"][stage] = {**entry, "reused_from": donor}
+        self.save()
+
+    def set(self, **values: Any) -> None:
+        """Change top-level fields and write the record."""
+        self.record.update(values)
+        self.save()
+
+    def save(self) -> None:
+        """Write run.json in one step."""
+        write_json(self.folder / layout.RECORD, self.record)
+
+
+def create(runs_dir: Path, name: str, **values: Any) -> Run:
+    """A new, empty run with an id of its own, however many tools create runs at the same moment."""
+    while True:
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        identifier = f"{stamp}-{name}-{secrets.token_hex(3)}"
+        try:
+            (runs_dir / identifier).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        record = {"schema": SCHEMA, "id": identifier, "name": name, "status": "running", "created_at": now()}
+        record |= {"finished_at": None, "stages": {}, "metrics": {}, "lineage": {}, "environment": {}, "sweep": None}
+        run = Run(runs_dir / identifier, record | values)
+        run.save()
+        return run
+
+
+def load(folder: Path) -> Run:
+    """A run from its folder. Raises InputError when it is none, or was written by a newer version."""
+    try:
+        record = read_json(folder / layout.RECORD)
+    except FileNotFoundError:
+        raise InputError(
+            f"no run at {folder.name!r}", "List the runs there are with `orchestrator runs list`."
+        ) from None
+    except ValueError as error:
+        raise InputError(
+            f"{folder.name}/{layout.RECORD} is not JSON: {error}", "Remove the run, or restore the file."
+        ) from None
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        found = record.get("schema") if isinstance(record, dict) else None
+        raise InputError(
+            f"{folder.name}/{layout.RECORD} has schema {found!r}, this version reads {SCHEMA}",
+            "Update the orchestrator.",
+        )
+    return Run(folder, record)
+
+
+def every(runs_dir: Path) -> Iterator[Run]:
+    """All readable runs, newest first."""
+    if not runs_dir.is_dir():
+        return
+    for folder in sorted(runs_dir.iterdir(), key=lambda path: path.name, reverse=True):
+        if (folder / layout.RECORD).is_file():
+            try:
+                yield load(folder)
+            except InputError:  # one damaged run must not hide the others; `runs show` says what is wrong with it
+                continue
+
+
+def find(runs_dir: Path, wanted: str | None) -> Run:
+    """The run that `wanted` names: an id, the start or a part of one, a folder, or None for the newest.
+
+    Raises InputError when there is none or more than one.
+    """
+    if wanted and (Path(wanted) / layout.RECORD).is_file():
+        return load(Path(wanted))
+    if wanted and (runs_dir / wanted / layout.RECORD).is_file():
+        return load(runs_dir / wanted)
+    matches = [run for run in every(runs_dir) if not wanted or wanted in run.id]
+    if not matches:
+        what = f"no run matches {wanted!r}" if wanted else f"no runs in {runs_dir.name}/"
+        raise InputError(what, "List the runs with `orchestrator runs list`, or make one with `orchestrator run`.")
+    if wanted and len(matches) > 1:
+        raise InputError(
+            f"{wanted!r} matches {len(matches)} runs: {', '.join(run.id for run in matches[:3])}…",
+            "Give more of the id.",
+        )
+    return matches[0]
+
+
+def holder(runs_dir: Path, stage: str, fingerprint: str) -> Run | None:
+    """The newest run whose stage ended well with this fingerprint, or None."""
+    return next((run for run in every(runs_dir) if run.has(stage, fingerprint)), None)
+
+
+def outputs(folder: Path, paths: Mapping[str, Path] | list[str], hashes: HashCache) -> list[Json]:
+    """Path, size and sha256 of files of a run, each made sure to be on the disk first."""
+    entries = []
+    for name in sorted(paths):
+        path = folder / name
+        sync(path)
+        entries.append({"path": name, "bytes": path.stat().st_size, "sha256": hashes.sha256(path)})
+    return entries
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601."""
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

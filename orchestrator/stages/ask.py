@@ -1,0 +1,39 @@
+"""ask-…: every GGUF answers the held-out rows in llama.cpp, from prompts whose tokens must equal those of training."""
+
+from __future__ import annotations
+
+import json
+
+from orchestrator import layout
+from orchestrator.stages.context import Context, worker
+from orchestrator.stages.export import source_type
+from orchestrator.step import Step
+
+
+def build(context: Context) -> list[Step]:
+    """One process for each GGUF, since a broken file may take llama.cpp down with it."""
+    if context.training["stage"] != "sft":
+        return []
+    return [_step(context, kind) for kind in context.spec.export.gguf]
+
+
+def _step(context: Context, kind: str) -> Step:
+    artifact, config = f"gguf-{kind}", f"configs/ask-{kind}.json"
+    values = {
+        "gguf": layout.gguf(context.spec.name, kind),
+        "prompts": layout.PROMPTS,
+        "answers": layout.predictions(artifact),
+        "parity": layout.parity(artifact),
+        "max_new_tokens": context.spec.evaluate.max_new_tokens,
+    }
+    made_by = "convert" if kind == source_type(context.spec.export.gguf) else f"quantise-{kind}"
+    return Step(
+        stage=f"ask-{kind}",
+        phase="verify",
+        argv=worker("ask_gguf", config),
+        files={config: json.dumps(values, indent=2) + "\n"},
+        expects=(layout.predictions(artifact), layout.parity(artifact)),
+        needs=("prepare", made_by),
+        inputs=context.picked("llama-cpp-python"),
+        judges=True,
+    )

@@ -1,0 +1,88 @@
+"""What every stage may look at when it is made concrete."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.render import Renderer
+from orchestrator.spec.sections import Spec
+
+LORA = "lora"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A spec together with the facts about this machine that decide commands and fingerprints."""
+
+    spec: Spec
+    project: Path
+    base_path: Path
+    """The base model's folder."""
+    base_identity: str
+    template: str
+    """The LLaMA-Factory template, `auto` already resolved."""
+    data_hashes: Mapping[str, str]
+    """Data file as the spec names it → sha256."""
+    versions: Mapping[str, str]
+    """Package → version, for the packages that results depend on."""
+    converter: Path
+    """The llama.cpp folder."""
+    render: Renderer
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The training arguments: our defaults, overruled by the user's."""
+        return {**DEFAULTS, **self.spec.train}
+
+    @property
+    def adapts(self) -> bool:
+        """Whether training leaves an adapter beside the base model instead of a whole model."""
+        return self.training["finetuning_type"] in (LORA, "oft")
+
+    def tuned(self) -> dict[str, Any]:
+        """The arguments that make LLaMA-Factory load the tuned model from a run's folder."""
+        from orchestrator import layout
+
+        if not self.adapts:
+            return {"model_name_or_path": layout.TRAINED}
+        kind = self.training["finetuning_type"]
+        return {
+            "model_name_or_path": str(self.base_path),
+            "adapter_name_or_path": layout.TRAINED,
+            "finetuning_type": kind,
+        }
+
+    def picked(self, *packages: str) -> dict[str, str]:
+        """The versions of some packages, as inputs of a step."""
+        return {name: self.versions[name] for name in packages}
+
+
+DEFAULTS: dict[str, Any] = {
+    "stage": "sft",
+    "finetuning_type": LORA,
+    "lora_target": "all",
+    "cutoff_len": 1024,
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 4,
+    "learning_rate": 1.0e-4,
+    "num_train_epochs": 3.0,
+    "lr_scheduler_type": "cosine",
+    "logging_steps": 5,
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "plot_loss": True,
+    "report_to": "none",
+    "seed": 42,
+}
+"""Where LLaMA-Factory's own defaults would not learn from 300 rows, or would fill the disk."""
+
+TRAINING_PACKAGES = ("llamafactory", "transformers", "torch", "peft", "accelerate")
+
+
+def worker(name: str, config: str) -> tuple[str, ...]:
+    """The command that starts one of our own programs."""
+    return (sys.executable, "-m", f"orchestrator.workers.{name}", config)

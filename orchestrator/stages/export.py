@@ -1,0 +1,110 @@
+"""merge, serving, convert, quantise: the tuned model becomes GGUF files with the template of its training."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from orchestrator import layout
+from orchestrator.stages.context import TRAINING_PACKAGES, Context, worker
+from orchestrator.step import Step
+
+CONVERTED = ("f32", "f16", "bf16", "q8_0")
+"""Types that llama.cpp's converter writes itself; all others are quantised from one of these."""
+
+METADATA = "export/metadata.json"
+
+
+def build_merge(context: Context) -> list[Step]:
+    """The adapter merged into the base model by LLaMA-Factory."""
+    config = layout.config("merge")
+    text = context.render(
+        "export.yaml.j2", loads=context.tuned(), template=context.template, model=context.spec.model, layout=layout
+    )
+    return [
+        Step(
+            stage="merge",
+            phase="export",
+            argv=("llamafactory-cli", "export", config),
+            files={config: text},
+            expects=(f"{layout.MERGED}/config.json", f"{layout.MERGED}/tokenizer_config.json"),
+            needs=("train",),
+            inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES)},
+            folder=layout.MERGED,
+        )
+    ]
+
+
+def build_serving(context: Context) -> list[Step]:
+    """The training template written into the merged model before it is converted, and the Modelfile beside it."""
+    config = "configs/serving.json"
+    ollama = context.spec.export.ollama
+    values: dict[str, Any] = {
+        "project": str(context.project),
+        "name": context.spec.name,
+        "files": {kind: layout.gguf(context.spec.name, kind) for kind in context.spec.export.gguf},
+        "base": context.spec.model.base,
+        "dataset": context.spec.data.train,
+        "system": ollama.system,
+        "parameters": ollama.parameters,
+    }
+    return [
+        Step(
+            stage="serving",
+            phase="export",
+            argv=worker("serving", config),
+            files={config: json.dumps(values, ensure_ascii=False, indent=2) + "\n"},
+            expects=(f"{layout.MERGED}/chat_template.jinja", layout.MODELFILE, METADATA),
+            needs=("prepare", "merge"),
+            inputs={"Modelfile.j2": context.render.source_hash("Modelfile.j2")},
+        )
+    ]
+
+
+def build_convert(context: Context) -> list[Step]:
+    """One pass of llama.cpp's converter, which all quantisations are made from."""
+    kind = source_type(context.spec.export.gguf)
+    target = layout.gguf(context.spec.name, kind)
+    growing = layout.partial(target)
+    argv = (sys.executable, str(context.converter / "convert_hf_to_gguf.py"), layout.MERGED, "--outfile", growing)
+    return [
+        Step(
+            stage="convert",
+            phase="export",
+            argv=(*argv, "--outtype", kind, "--model-name", context.spec.name, "--metadata", METADATA),
+            expects=(target,),
+            needs=("serving",),
+            inputs={"llama.cpp": context.versions["llama.cpp"]},
+            partials={growing: target},
+        )
+    ]
+
+
+def build_quantise(context: Context) -> list[Step]:
+    """One step for each type that the converter did not write."""
+    kinds = context.spec.export.gguf
+    source = source_type(kinds)
+    return [_quantise(context, source, kind) for kind in kinds if kind != source]
+
+
+def source_type(kinds: tuple[str, ...]) -> str:
+    """The type to convert to: the only one asked for where the converter can write it, else the most exact of them."""
+    if len(kinds) == 1 and kinds[0] in CONVERTED:
+        return kinds[0]
+    return next((kind for kind in ("f32", "bf16") if kind in kinds and "f16" not in kinds), "f16")
+
+
+def _quantise(context: Context, source: str, kind: str) -> Step:
+    config, target = f"configs/quantise-{kind}.json", layout.gguf(context.spec.name, kind)
+    values = {"source": layout.gguf(context.spec.name, source), "target": layout.partial(target), "type": kind}
+    return Step(
+        stage=f"quantise-{kind}",
+        phase="quantise",
+        argv=worker("quantise", config),
+        files={config: json.dumps(values, indent=2) + "\n"},
+        expects=(target,),
+        needs=("convert",),
+        inputs=context.picked("llama-cpp-python"),
+        partials={layout.partial(target): target},
+    )

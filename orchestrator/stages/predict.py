@@ -1,0 +1,49 @@
+"""predict-base, predict-tuned: LLaMA-Factory answers the held-out rows, greedily."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator import layout
+from orchestrator.stages.context import TRAINING_PACKAGES, Context
+from orchestrator.step import Step
+
+KEPT = ("cutoff_len", "per_device_eval_batch_size", "bf16", "fp16", "flash_attn", "quantization_bit",
+        "quantization_method", "quantization_type", "double_quantization", "rope_scaling", "seed", "use_cpu")  # fmt: skip
+"""Training arguments that also decide how the model answers."""
+
+
+def build(context: Context) -> list[Step]:
+    """One step for each artifact that LLaMA-Factory answers with; none for stages other than sft."""
+    if context.training["stage"] != "sft":
+        return []
+    tuned = _step(context, "tuned", context.tuned(), ("prepare", "train"))
+    if not context.spec.evaluate.baseline:
+        return [tuned]
+    return [_step(context, "base", {"model_name_or_path": str(context.base_path)}, ("prepare",)), tuned]
+
+
+def _step(context: Context, artifact: str, model: dict[str, Any], needs: tuple[str, ...]) -> Step:
+    stage = f"predict-{artifact}"
+    config, folder = layout.config(stage), layout.generated(artifact)
+    kept = {key: context.training[key] for key in KEPT if key in context.training}
+    text = context.render(
+        "predict.yaml.j2",
+        loads=model,
+        template=context.template,
+        model=context.spec.model,
+        kept={"per_device_eval_batch_size": 8, **kept},
+        max_new_tokens=context.spec.evaluate.max_new_tokens,
+        folder=folder,
+        layout=layout,
+    )
+    return Step(
+        stage=stage,
+        phase="evaluate",
+        argv=("llamafactory-cli", "train", config),
+        files={config: text},
+        expects=(f"{folder}/generated_predictions.jsonl", f"{folder}/predict_results.json"),
+        needs=needs,
+        inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES)},
+        folder=folder,
+    )

@@ -1,0 +1,43 @@
+"""prepare: the spec's rows become the run's own, counted and checked, with the prompts as the model will see them."""
+
+from __future__ import annotations
+
+import json
+
+from orchestrator import layout
+from orchestrator.stages.context import Context, worker
+from orchestrator.step import Step
+
+STAGE = "prepare"
+
+
+def build(context: Context) -> list[Step]:
+    """One step, or none when the data was made elsewhere."""
+    config = f"configs/{STAGE}.json"
+    data, model = context.spec.data, context.spec.model
+    values = {
+        "base": str(context.base_path),
+        "template": context.template,
+        "thinking": model.thinking,
+        "trust_remote_code": model.trust_remote_code,
+        "project": str(context.project),
+        "kind": context.training["stage"],
+        "cutoff_len": context.training["cutoff_len"],
+        "task": context.spec.evaluate.task,
+        **data.model_dump(mode="json"),
+    }
+    info = context.render("dataset_info.json.j2", kind=context.training["stage"])
+    return [
+        Step(
+            stage=STAGE,
+            phase="prepare",
+            argv=worker("prepare", config),
+            files={config: json.dumps(values, ensure_ascii=False, indent=2) + "\n", layout.DATASET_INFO: info},
+            expects=(layout.TRAIN_ROWS, layout.EVAL_ROWS, layout.PROMPTS, layout.SERVING, layout.DATASET_INFO),
+            inputs={
+                **context.data_hashes,
+                "base": context.base_identity,
+                **context.picked("llamafactory", "transformers"),
+            },
+        )
+    ]

@@ -1,0 +1,110 @@
+"""Make the run's own data from the spec's: `prepare CONFIG.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator import layout, workers
+from orchestrator.chat_template.encode import Encoder, load_tokenizer
+from orchestrator.chat_template.registry import definition
+from orchestrator.chat_template.tokens import special_tokens
+from orchestrator.chat_template.turns import stop_words
+from orchestrator.data import assemble, writing
+from orchestrator.data.conversation import Conversation
+from orchestrator.errors import InputError
+from orchestrator.files import read_json, write_json, write_text
+from orchestrator.models.tokenizer_check import require_sound
+
+PLAIN = {"user", "assistant"}
+
+
+def main(config: Path) -> None:
+    """Write the files under data/. Raises InputError for rows, or a tokenizer, not fit to train with."""
+    wanted = read_json(config)
+    sets = assemble.assemble(assemble.Wanted.from_config(wanted))
+    base = Path(wanted["base"])
+    tokenizer = load_tokenizer(base)
+    words = stop_words(definition(wanted["template"]), special_tokens(base))
+    require_sound(base, tokenizer, words)
+    encoder = Encoder(wanted["template"], tokenizer, wanted["thinking"])
+    lengths = _lengths(encoder, tokenizer, [*sets.train, *sets.eval])
+    if "tokens_over_cutoff" not in wanted["accept"]:
+        _require_short(lengths, [*sets.train, *sets.eval], wanted["cutoff_len"])
+    write = writing.write_texts if wanted["kind"] == "pt" else writing.write_sharegpt
+    write(Path(layout.TRAIN_ROWS), sets.train)
+    write(Path(layout.EVAL_ROWS), sets.eval)
+    write_text(Path(layout.PROMPTS), "".join(map(_line, _prompts(encoder, sets.eval))))
+    write_json(Path(layout.SERVING), _serving(wanted, words, sets, lengths))
+
+
+def _prompts(encoder: Encoder, rows: Sequence[Conversation]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": str(number),
+            "prompt": row.prompt,
+            "label": row.answer,
+            "messages": (messages := _question(row)),
+            "ids": _prompt_ids(encoder, messages),
+        }
+        for number, row in enumerate(rows, 1)
+    ]
+
+
+def _question(row: Conversation) -> list[dict[str, str]]:
+    """The conversation up to the answer that is asked for."""
+    asked = row.messages if row.chosen else row.messages[:-1]
+    system = [{"role": "system", "content": row.system}] if row.system else []
+    return system + [{"role": message.role, "content": message.content} for message in asked]
+
+
+def _prompt_ids(encoder: Encoder, messages: list[dict[str, str]]) -> list[int] | None:
+    """The tokens of training, or None for conversations with tools, which no served template is compared on."""
+    if {message["role"] for message in messages} - {"system"} - PLAIN:
+        return None
+    return encoder.prompt_ids(messages)
+
+
+def _lengths(encoder: Encoder, tokenizer: Any, rows: Sequence[Conversation]) -> list[int]:
+    """Tokens of each row: its prompt as the template makes it, and its longest answer."""
+    answers = [[row.answer, row.rejected] if row.rejected else [row.answer] for row in rows]
+    prompts = [len(_prompt_ids(encoder, _question(row)) or ()) for row in rows]
+    longest = [max(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts) for texts in answers]
+    return [prompt + answer + 1 for prompt, answer in zip(prompts, longest, strict=True)]
+
+
+def _require_short(lengths: list[int], rows: Sequence[Conversation], cutoff: int) -> None:
+    over = [(length, row) for length, row in zip(lengths, rows, strict=True) if length > cutoff]
+    if over:
+        length, row = max(over, key=lambda pair: pair[0])
+        raise InputError(
+            f"{len(over)} of {len(rows)} rows are longer than cutoff_len {cutoff}; the longest has {length} tokens "
+            f"({row.source}, row {row.row}), and LLaMA-Factory would cut off the end of its prompt",
+            f"Set train.cutoff_len to {_round_up(length)}, shorten the rows, or accept tokens_over_cutoff under data.",
+        )
+
+
+def _round_up(length: int) -> int:
+    return -(-length // 64) * 64
+
+
+def _serving(wanted: dict[str, Any], words: list[str], sets: assemble.Sets, lengths: list[int]) -> dict[str, Any]:
+    systems = {row.system for row in [*sets.train, *sets.eval]}
+    return {
+        "template": wanted["template"],
+        "thinking": wanted["thinking"],
+        "system": systems.pop() or None if len(systems) == 1 else None,
+        "stop": words,
+        "rows": {"read": sets.read, "train": len(sets.train), "eval": len(sets.eval)},
+        "tokens": {"longest": max(lengths), "mean": round(sum(lengths) / len(lengths), 1)},
+    }
+
+
+def _line(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    workers.run(main)

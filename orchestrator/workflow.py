@@ -1,0 +1,137 @@
+"""From a spec file to a finished run: load, fetch, plan, carry out, record the figures, and let the gate speak."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator import environment, layout, llamacpp, models, records
+from orchestrator.cache import cache_folder
+from orchestrator.errors import GateError, StageError
+from orchestrator.execute import Executor, Watcher
+from orchestrator.fetch import Progress
+from orchestrator.files import HashCache, read_json, sha256, write_text
+from orchestrator.plan import Plan, Question, make_plan, versions
+from orchestrator.records import Run
+from orchestrator.spec.load import LoadedSpec, load_spec
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for on the command line."""
+
+    spec: Path
+    overrides: Sequence[str] = ()
+    runs_dir: Path | None = None
+    force: Sequence[str] = ()
+    paranoid: bool = False
+    hashes: HashCache = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hashes", HashCache(cache_folder() / "hashes.json", self.paranoid))
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A request with its spec read."""
+
+    request: Request
+    spec: LoadedSpec
+
+    @property
+    def question(self) -> Question:
+        """What to plan for."""
+        runs_dir = self.request.runs_dir or self.spec.project / "runs"
+        return Question(self.spec.spec, self.spec.project, runs_dir, self.request.force)
+
+
+def load(request: Request) -> Loaded:
+    """Read and check the spec. Raises InputError with every problem in it."""
+    return Loaded(request, load_spec(request.spec, request.overrides))
+
+
+def plan(request: Request) -> Plan:
+    """The plan for a spec whose base model is on this machine; starts nothing."""
+    made = make_plan(load(request).question, request.hashes)
+    request.hashes.save()
+    return made
+
+
+def fetch(loaded: Loaded, progress: Progress) -> None:
+    """Get what the plan needs and this machine lacks: the base model and llama.cpp's converter."""
+    spec = loaded.spec.spec
+    models.fetch(spec.model.base, loaded.spec.project, loaded.request.hashes, progress)
+    llamacpp.fetch(spec.llama_cpp, progress)
+
+
+def run_until(loaded: Loaded, phase: str, watcher: Watcher, progress: Progress) -> Run:
+    """Carry the chain out up to a phase, repeating nothing that is up to date.
+
+    Raises StageError when a stage fails and GateError when a GGUF misses what the spec demands.
+    """
+    fetch(loaded, progress)
+    whole = make_plan(loaded.question, loaded.request.hashes)
+    wanted = whole.until(phase)
+    run = wanted.run or create_run(loaded, whole)
+    if wanted.run is None or not all(planned.up_to_date for planned in wanted.steps):
+        write_text(run.folder / layout.SPEC, loaded.spec.text)
+        Executor(loaded.question.runs_dir, loaded.request.hashes, watcher).carry_out(wanted, run)
+        run.set(metrics=metrics(run.folder), lineage=lineage(whole, run))
+    loaded.request.hashes.save()
+    require_gate(run, wanted)
+    return run
+
+
+def create_run(loaded: Loaded, whole: Plan) -> Run:
+    """A new run for a plan; its fingerprint is that of the training it is about."""
+    prints = {planned.step.stage: planned.fingerprint for planned in whole.steps}
+    made_with = environment.describe(loaded.spec.project, versions())
+    return records.create(loaded.question.runs_dir, whole.spec.name, fingerprint=prints["train"], environment=made_with)
+
+
+def summaries(folder: Path) -> dict[str, Any]:
+    """What the scoring stages of a run measured, the later ones laid over the earlier."""
+    merged: dict[str, Any] = {}
+    for stage in ("score", "judge"):
+        file = folder / layout.summary(stage)
+        if file.is_file():
+            merged |= read_json(file)
+    return merged
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    """Artifact → figures with intervals, of all artifacts that were scored."""
+    found: dict[str, Any] = summaries(folder).get("metrics", {})
+    return found
+
+
+def lineage(whole: Plan, run: Run) -> dict[str, Any]:
+    """sha256 of everything between the spec and the files that are shipped."""
+    outputs = {
+        output["path"]: output["sha256"]
+        for planned in whole.steps
+        for output in run.stage(planned.step.stage).get("outputs", ())
+    }
+    train = next(planned.step for planned in whole.steps if planned.step.stage == "train")
+    return {
+        "spec": sha256(run.folder / layout.SPEC),
+        "base_model": {"name": whole.spec.model.base, "identity": train.inputs["base"]},
+        "train_data": outputs.get(layout.TRAIN_ROWS),
+        "eval_data": outputs.get(layout.EVAL_ROWS),
+        "adapter": outputs.get("train/adapter_model.safetensors"),
+        "merged_model": {path: sha for path, sha in outputs.items() if path.startswith(layout.MERGED)},
+        "gguf": {path: sha for path, sha in outputs.items() if path.endswith(".gguf")},
+    }
+
+
+def require_gate(run: Run, wanted: Plan) -> None:
+    """Raise GateError when the plan went as far as the gate and an artifact did not pass it."""
+    if not any(planned.step.stage == "judge" for planned in wanted.steps):
+        return
+    file = run.folder / layout.summary("judge")
+    if not file.is_file():
+        raise StageError("the gate left no verdict", f"Read {run.folder / layout.log('judge')}.")
+    if failures := [failure["sentence"] for failure in read_json(file)["failures"]]:
+        raise GateError("\n".join(failures), f"Rows where they differ: {run.id}/evaluation/*.disagreements.jsonl")
