@@ -1,0 +1,80 @@
+"""Rows → every figure of a task, each with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from orchestrator.errors import InputError
+from orchestrator.evaluation.classification import classification_detail, classification_metrics, confusion
+from orchestrator.evaluation.intervals import Interval
+from orchestrator.evaluation.overlap import overlap_metrics
+from orchestrator.evaluation.rows import Row, read_rows
+from orchestrator.evaluation.thinking import has_thinking
+
+Task = Literal["classification", "generation"]
+
+_MOST_LABELS = 50
+_LONGEST_LABEL = 40  # characters
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What n rows say about one artifact; `metrics` are on a scale of 0 to 100, `detail` is plain JSON."""
+
+    n: int
+    metrics: dict[str, Interval]
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """`{n, metrics: {name: {value, low, high}}, detail}`."""
+        metrics = {name: interval.to_json() for name, interval in self.metrics.items()}
+        return {"n": self.n, "metrics": metrics, "detail": self.detail}
+
+
+def measure(rows: Sequence[Row], task: Task, labels: Sequence[str] | None = None, seed: int = 0) -> Measurement:
+    """The figures of the task; classification also has those of generation, for its answers are texts too.
+
+    Raises InputError without rows or for an unknown task.
+    """
+    check_task(task)
+    if not rows:
+        raise InputError("there are no rows to score", "Give at least one row with a label and a prediction.")
+    detail: dict[str, Any] = {
+        "task": task,
+        "thinking_stripped": sum(has_thinking(row.prediction) for row in rows),
+        "empty_answers": sum(not row.answer for row in rows),
+    }
+    metrics: dict[str, Interval] = {}
+    if task == "classification":
+        table = confusion(rows, labels)
+        metrics |= classification_metrics(table, seed)
+        detail |= classification_detail(table)
+    return Measurement(len(rows), metrics | overlap_metrics(rows, seed), detail)
+
+
+def evaluate_file(path: Path, task: Task | None = None, labels: Sequence[str] | None = None) -> Measurement:
+    """The figures of a predictions file; `detail.task_reason` says how a task that was not given was chosen."""
+    rows = read_rows(path)
+    chosen, reason = (task, "given") if task else guess_task(rows)
+    measurement = measure(rows, chosen, labels)
+    measurement.detail["task_reason"] = reason
+    return measurement
+
+
+def guess_task(rows: Sequence[Row]) -> tuple[Task, str]:
+    """Classification where the labels are few, short and repeat, else generation; and the reason in words."""
+    labels = {row.truth for row in rows}
+    seen = f"{len(labels)} distinct labels in {len(rows)} rows, the longest of {max(map(len, labels))} characters"
+    short = all(len(label) <= _LONGEST_LABEL and "\n" not in label for label in labels)
+    if short and len(labels) <= _MOST_LABELS and len(labels) < len(rows):
+        return "classification", seen
+    return "generation", seen
+
+
+def check_task(task: str) -> None:
+    """Raises InputError for a task that does not exist."""
+    if task not in get_args(Task):
+        raise InputError(f"unknown task {task!r}", f"Choose one of: {', '.join(get_args(Task))}.")

@@ -1,0 +1,94 @@
+"""The rows every metric starts from: what was asked, what was expected, what came back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import InputError
+from orchestrator.evaluation.thinking import strip_thinking
+from orchestrator.files import write_text
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One held-out row with one model's answer."""
+
+    id: str
+    prompt: str
+    label: str
+    prediction: str
+
+    @property
+    def answer(self) -> str:
+        """The prediction without reasoning and surrounding white space: what is scored."""
+        return strip_thinking(self.prediction)
+
+    @property
+    def truth(self) -> str:
+        """The label without reasoning and surrounding white space; LLaMA-Factory's ends with template text."""
+        return strip_thinking(self.label)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a JSONL file with `label` and `prediction` (or LLaMA-Factory's `predict`).
+
+    `id` defaults to the row's number, counted from 1, and `prompt` to nothing: no metric needs it.
+    Raises InputError, naming file and line, for a file that is missing or blank and for a row that is not one.
+    """
+    rows: list[Row] = []
+    for line, record in read_records(path):
+        rows.append(_row(record, f"{path}, line {line}", len(rows) + 1))
+    if not rows:
+        raise InputError(f"{path} holds no rows", "Expected one JSON object a line: {id, prompt, label, prediction}.")
+    return rows
+
+
+def read_records(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The JSON objects of a JSONL file with their line numbers; blank lines are skipped."""
+    try:
+        # not splitlines(): a text may hold U+2028 and its kin unescaped
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", "Name a JSONL file of predictions.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 (byte {error.start})", "Save it as UTF-8.") from error
+    return [(n, _object(text, f"{path}, line {n}")) for n, text in enumerate(lines, 1) if text.strip()]
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Replace a predictions file in one step."""
+    write_records(path, (asdict(row) for row in rows))
+
+
+def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a JSONL file in one step."""
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def _object(text: str, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not JSON ({error.msg}): {text[:60]!r}", "Write one JSON object a line.") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: a JSON object is expected, not {text[:60]!r}", "Write one JSON object a line.")
+    return record
+
+
+def _row(record: dict[str, Any], where: str, number: int) -> Row:
+    record = {"id": number, "prompt": "", **record}
+    if "prediction" not in record and "predict" in record:
+        record["prediction"] = record["predict"]
+    for key in ("label", "prediction"):
+        if record.get(key) is None:
+            raise InputError(
+                f"{where}: no {key!r} among {', '.join(map(repr, record))}", "Each row needs label and prediction."
+            )
+    row = Row(*(str(record[key]) for key in ("id", "prompt", "label", "prediction")))
+    if not row.truth:
+        raise InputError(f"{where}: the label is empty", "A row without an expected answer cannot be scored.")
+    return row

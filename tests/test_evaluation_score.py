@@ -1,0 +1,258 @@
+"""The gate, the recommendation, the table, and the worker that ties them together."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from orchestrator.errors import StageError
+from orchestrator.evaluation.compare import Comparison, compare
+from orchestrator.evaluation.gate import Failure, judge, recommend, with_causes
+from orchestrator.evaluation.intervals import Interval
+from orchestrator.evaluation.measure import Measurement
+from orchestrator.evaluation.rows import Row, read_records, read_rows, write_records, write_rows
+from orchestrator.evaluation.table import artifact_table
+from orchestrator.files import read_json, write_json
+from orchestrator.workers import score
+
+LABELS = ("国际", "体育")
+
+
+def measured(accuracy: float, metric: str = "accuracy") -> Measurement:
+    return Measurement(100, {metric: Interval(accuracy, accuracy, accuracy)})
+
+
+def agrees(value: float) -> Interval:
+    return Interval(value, value, value)
+
+
+def rows_with(right: int, n: int = 100) -> list[Row]:
+    """The first `right` rows of n are answered rightly."""
+    labels = [LABELS[i % 2] for i in range(n)]
+    return [
+        Row(str(i), f"新闻分类：第 {i} 条", label, label if i < right else LABELS[1 - i % 2])
+        for i, label in enumerate(labels)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "agreement", "missed"),
+    [
+        (80, 100, []),
+        (77, 90, []),  # both exactly at the limit
+        (76.9, 90, ["accuracy_drop"]),
+        (80, 89.9, ["agreement"]),
+        (10, 5, ["agreement", "accuracy_drop"]),
+        (90, 95, []),
+    ],
+)
+def test_the_gate(accuracy: float, agreement: float, missed: list[str]) -> None:
+    failures = judge(
+        {"tuned": measured(80), "gguf-q4_k_m": measured(accuracy)},
+        {"gguf-q4_k_m": agrees(agreement)},
+        {"min_agreement": 0.9, "max_accuracy_drop": 0.03},
+    )
+    assert [failure.what for failure in failures] == missed
+
+
+def test_the_gate_says_what_it_measured_and_what_it_asked_for() -> None:
+    measurements = {"tuned": measured(80, "rougeL"), "gguf-q2_k": measured(60, "rougeL")}
+    agreement, drop = judge(measurements, {"gguf-q2_k": agrees(50)}, {"min_agreement": 0.9, "max_accuracy_drop": 0.03})
+    assert agreement == Failure(
+        "gguf-q2_k",
+        "agreement",
+        "gguf-q2_k answers 50.0 % of the rows as tuned does; the gate asks for 90.0 %",
+        0.5,
+        0.9,
+    )
+    assert drop.sentence == (
+        "gguf-q2_k loses 20.0 points of rougeL against tuned (60.0 after 80.0); the gate allows 3.0"
+    )
+    assert (drop.what, drop.value, drop.limit) == ("rougeL_drop", 0.2, 0.03)
+
+
+def test_an_empty_gate_lets_everything_pass() -> None:
+    assert judge({"tuned": measured(80), "gguf-q2_k": measured(0)}, {"gguf-q2_k": agrees(0)}, {}) == []
+
+
+def test_a_failure_names_its_likely_cause() -> None:
+    missed = [Failure(name, "agreement", f"{name} differs") for name in ("gguf-q4_k_m", "gguf-f16", "gguf-q8_0")]
+    complaints = {"gguf-q4_k_m": [], "gguf-f16": [], "gguf-q8_0": ["gguf-q8_0: the prompts of 3 of 9 rows differ"]}
+    assert [failure.sentence for failure in with_causes(missed, complaints)] == [
+        "gguf-q8_0: the prompts of 3 of 9 rows differ",
+        "gguf-q4_k_m differs; likely cause: quantisation, for the prompts were those of training",
+        "gguf-f16 differs; likely cause: conversion, for the prompts were those of training",
+        "gguf-q8_0 differs",
+    ]
+    assert with_causes(missed, {}) == missed
+
+
+def against_tuned(right: dict[str, int]) -> dict[str, Comparison]:
+    tuned = rows_with(80)
+    return {name: compare(rows_with(n), tuned, "classification", names=(name, "tuned")) for name, n in right.items()}
+
+
+def test_the_smallest_file_without_a_proven_loss_is_recommended() -> None:
+    comparisons = against_tuned({"gguf-f16": 80, "gguf-q4_k_m": 78, "gguf-q2_k": 50})
+    sizes = {"gguf-f16": 270_000_000, "gguf-q4_k_m": 105_000_000, "gguf-q2_k": 90_000_000}
+    found = recommend(comparisons, sizes)
+    assert found is not None
+    assert (found.artifact, found.bytes) == ("gguf-q4_k_m", 105_000_000)
+    assert found.sentence.startswith(
+        "gguf-q4_k_m (105 MB) is the smallest file whose loss against tuned cannot be told"
+    )
+    refused = recommend(comparisons, sizes, refused=["gguf-q4_k_m"])
+    assert refused is not None and refused.artifact == "gguf-f16"
+    assert recommend(against_tuned({"gguf-q2_k": 50}), sizes) is None
+    assert recommend(comparisons, {}) is None
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run's folder with answers of base and tuned from LLaMA-Factory and of two GGUFs from llama.cpp."""
+    monkeypatch.chdir(tmp_path)
+    tuned = rows_with(80)
+    write_records(Path("data/prompts.jsonl"), [{"id": r.id, "prompt": r.prompt, "label": r.label} for r in tuned])
+    for artifact, rows in (("base", rows_with(10)), ("tuned", tuned)):
+        folder = Path(f"evaluation/generated-{artifact}")
+        generated = [{"prompt": f"<s>{r.prompt}", "predict": r.prediction, "label": r.label + "\n"} for r in rows]
+        write_records(folder / "generated_predictions.jsonl", generated)
+        results = {"predict_rouge-1": 80.0, "predict_bleu-4": 79.0, "predict_runtime": 3.2}
+        write_json(folder / "predict_results.json", results)
+    write_rows(Path("evaluation/gguf-f16.jsonl"), tuned)
+    write_rows(Path("evaluation/gguf-q4_k_m.jsonl"), rows_with(79))
+    return tmp_path
+
+
+def generated(artifact: str) -> dict[str, str]:
+    folder = f"evaluation/generated-{artifact}"
+    return {
+        "generated": f"{folder}/generated_predictions.jsonl",
+        "rows": "data/prompts.jsonl",
+        "rouge": f"{folder}/predict_results.json",
+    }
+
+
+def configure(**changes: Any) -> Path:
+    config = {
+        "task": "classification",
+        "labels": None,
+        "seed": 0,
+        "artifacts": {"base": generated("base"), "tuned": generated("tuned")},
+        "reference": "tuned",
+        "baseline": "base",
+        "out_dir": "evaluation",
+        "summary": "evaluation/summary-score.json",
+    }
+    path = Path("configs/score.json")
+    write_json(path, config | changes)
+    return path
+
+
+def judged(**changes: Any) -> Path:
+    names = ("base", "tuned", "gguf-f16", "gguf-q4_k_m")
+    files = {"gguf-f16": "export/news-f16.gguf", "gguf-q4_k_m": "export/news-q4_k_m.gguf"}
+    for size, file in zip((27_000_000, 10_500_000), files.values(), strict=True):
+        Path(file).parent.mkdir(exist_ok=True)
+        with Path(file).open("wb") as hole:
+            hole.truncate(size)
+    settings = {
+        "artifacts": {name: f"evaluation/{name}.jsonl" for name in names},
+        "summary": "evaluation/summary-judge.json",
+        "gate": {"min_agreement": 0.9, "max_accuracy_drop": 0.03},
+        "files": files,
+    }
+    return configure(**(settings | changes))
+
+
+def summary(stage: str) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(Path(f"evaluation/summary-{stage}.json"))
+    return found
+
+
+def test_predictions_of_llama_factory_are_scored(run: Path) -> None:
+    score.main(configure())
+    assert read_rows(Path("evaluation/tuned.jsonl")) == rows_with(80)
+    found = summary("score")
+    assert found["metrics"]["tuned"]["n"] == 100
+    assert found["metrics"]["tuned"]["accuracy"]["value"] == 80
+    assert found["metrics"]["base"]["rouge1"]["value"] == 10
+    assert found["predict_rouge"]["tuned"] == {"predict_rouge-1": 80.0, "predict_bleu-4": 79.0}
+    (comparison,) = found["comparisons"]
+    assert (comparison["a"], comparison["b"], comparison["verdict"]) == ("tuned", "base", "better")
+    assert (found["failures"], found["recommendation"]) == ([], None)
+    assert len(read_records(Path("evaluation/base.errors.jsonl"))) == 90
+    assert not Path("evaluation/base.disagreements.jsonl").exists()
+
+
+def test_a_run_without_a_baseline_is_scored(run: Path) -> None:
+    score.main(configure(artifacts={"tuned": generated("tuned")}))
+    assert summary("score")["comparisons"] == []
+
+
+def test_ggufs_are_judged_against_the_tuned_model(run: Path) -> None:
+    score.main(configure())
+    score.main(judged())
+    found = summary("judge")
+    assert found["metrics"]["gguf-q4_k_m"]["agreement_with_tuned"]["value"] == 99
+    assert "agreement_with_tuned" not in found["metrics"]["tuned"]
+    assert [(c["a"], c["b"]) for c in found["comparisons"]] == [
+        ("tuned", "base"), ("gguf-f16", "tuned"), ("gguf-q4_k_m", "tuned"),
+    ]  # fmt: skip
+    assert found["recommendation"]["artifact"] == "gguf-q4_k_m"
+    assert "predict_rouge" not in found
+    ((_, row),) = read_records(Path("evaluation/gguf-q4_k_m.disagreements.jsonl"))
+    assert (row["id"], row["gguf-q4_k_m"], row["tuned"]) == ("79", "国际", "体育")
+    assert Path("evaluation/gguf-f16.disagreements.jsonl").read_text() == ""
+
+
+def test_the_gate_and_parity_are_written_down(run: Path) -> None:
+    score.main(configure())
+    write_rows(Path("evaluation/gguf-q4_k_m.jsonl"), rows_with(40))
+    sound = {"rows": 100, "compared": 100, "equal_prompts": 100, "repeating": 0, "first_difference": None}
+    write_json(Path("sound.json"), sound)
+    write_json(Path("broken.json"), sound | {"repeating": 90})
+    score.main(judged(parity={"gguf-q4_k_m": "sound.json", "gguf-f16": "broken.json"}))
+    found = summary("judge")
+    assert [(f["artifact"], f["what"]) for f in found["failures"]] == [
+        ("gguf-f16", "parity"), ("gguf-q4_k_m", "agreement"), ("gguf-q4_k_m", "accuracy_drop"),
+    ]  # fmt: skip
+    assert "likely cause: quantisation" in found["failures"][1]["sentence"]
+    assert found["recommendation"] is None
+
+
+def test_dropped_rows_are_noticed(run: Path) -> None:
+    file = Path("evaluation/generated-base/generated_predictions.jsonl")
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(StageError, match="base was asked 100 rows and answered 99"):
+        score.main(configure())
+
+
+def printed(summary: dict[str, Any]) -> list[str]:
+    text = io.StringIO()
+    artifact_table(summary, Console(file=text, width=80))
+    return text.getvalue().splitlines()
+
+
+def test_the_table_fits_80_columns(run: Path) -> None:
+    score.main(configure())
+    score.main(judged())
+    lines = printed(summary("judge"))
+    assert lines[0].split() == ["artifact", "n", "accuracy", "(95", "%)", "F1", "R-1", "agrees", "size", "verdict"]
+    assert [line.split()[:3] for line in lines[1:5]] == [
+        ["base", "100", "10.0"], ["tuned", "100", "80.0"], ["gguf-f16", "100", "80.0"], ["gguf-q4_k_m*", "100", "79.0"],
+    ]  # fmt: skip
+    assert lines[4].rstrip().endswith("99.0 10 MB cannot tell")
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("* gguf-q4_k_m (10 MB) is the smallest file") for line in lines)
+
+
+def test_the_table_of_a_generation_task_shows_rouge_l() -> None:
+    figures = {"n": 3, "rougeL": {"value": 50, "low": 40, "high": 60}, "rouge1": {"value": 55, "low": 1, "high": 99}}
+    header, row = printed({"metrics": {"tuned": figures}})
+    assert header.split() == ["artifact", "n", "ROUGE-L", "(95", "%)", "R-1", "BLEU", "agrees", "size", "verdict"]
+    assert row.split() == ["tuned", "3", "50.0", "(40.0–60.0)", "55.0"]
