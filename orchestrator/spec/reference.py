@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestrator.llamafactory import Argument, arguments
+from orchestrator.spec.defaults import DEFAULTS
 from orchestrator.spec.sections import Spec
 from orchestrator.spec.training import check_training
 
@@ -39,13 +40,23 @@ def _property(argument: Argument) -> dict[str, Any]:
     entry: dict[str, Any] = {"type": [_JSON_TYPES[kind] for kind in argument.kinds], "description": argument.help}
     if argument.choices:
         entry["enum"] = [*argument.choices, *([None] if "null" in argument.kinds else [])]
-    return entry | ({} if argument.default is None else {"default": argument.default})
+    default = DEFAULTS.get(argument.name, argument.default)
+    return entry | ({} if default is None else {"default": default})
 
 
 def reference() -> str:
     """Markdown tables of every key: its type, its default, what it is."""
     schema = Spec.model_json_schema()
-    return "\n".join(_section("", schema, schema["$defs"]))
+    train = [
+        "\n#### `train`",
+        "",
+        f"One of {len(arguments())} arguments. Without it:",
+        "",
+        "| key | default | |",
+        "|---|---|---|",
+    ]
+    train += [f"| `train.{name}` | {_code(value)} | {arguments()[name].help} |" for name, value in DEFAULTS.items()]
+    return "\n".join([*_section("", schema, schema["$defs"]), *train])
 
 
 def _section(path: str, section: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.llamafactory import Argument, arguments
+from orchestrator.spec.defaults import DEFAULTS
 from orchestrator.spec.rules import RULES
 from orchestrator.spec.wording import did_you_mean, one_of, quote
 
@@ -81,7 +82,8 @@ def check_training(train: Mapping[str, Any]) -> list[tuple[str, str]]:
     known = arguments()
     found = [(key, message) for key, value in train.items() if (message := _wrong(key, value, known))]
     wrong = {key for key, _ in found}
-    values = {key: train[key] if key in train and key not in wrong else known[key].default for key in known}
+    silent = {key: DEFAULTS.get(key, argument.default) for key, argument in known.items()}
+    values = silent | {key: value for key, value in train.items() if key not in wrong}
     return found + [
         (rule.key, rule.message)
         for rule in RULES
