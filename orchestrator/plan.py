@@ -78,10 +78,7 @@ def make_plan(question: Question, hashes: HashCache) -> Plan:
 def find_run(question: Question, steps: list[Step], prints: Mapping[str, str]) -> Run | None:
     """The newest run of this spec's name that trains, or trained, exactly what the spec asks for."""
     stage = "train" if "train" in prints else steps[0].stage
-    for run in records.every(question.runs_dir):
-        if run.record["name"] == question.spec.name and run.record.get("fingerprint") == prints[stage]:
-            return run
-    return None
+    return records.trained(question.runs_dir, question.spec.name, prints[stage])
 
 
 def fingerprints(steps: list[Step], known_paths: Mapping[str, str]) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from typing import Any
 from orchestrator import layout
 from orchestrator.errors import InputError
 from orchestrator.files import HashCache, read_json, sync, write_json
+from orchestrator.records_index import opened
 from orchestrator.step import Step
 
 SCHEMA = 1
@@ -127,14 +130,11 @@ def load(folder: Path) -> Run:
 
 def every(runs_dir: Path) -> Iterator[Run]:
     """All readable runs, newest first."""
-    if not runs_dir.is_dir():
-        return
-    for folder in sorted(runs_dir.iterdir(), key=lambda path: path.name, reverse=True):
-        if (folder / layout.RECORD).is_file():
-            try:
-                yield load(folder)
-            except InputError:  # one damaged run must not hide the others; `runs show` says what is wrong with it
-                continue
+    for folder in _folders(runs_dir):
+        try:
+            yield load(folder)
+        except InputError:  # one damaged run must not hide the others; `runs show` says what is wrong with it
+            continue
 
 
 def find(runs_dir: Path, wanted: str | None) -> Run:
@@ -142,25 +142,54 @@ def find(runs_dir: Path, wanted: str | None) -> Run:
 
     Raises InputError when there is none or more than one.
     """
-    if wanted and (Path(wanted) / layout.RECORD).is_file():
-        return load(Path(wanted))
-    if wanted and (runs_dir / wanted / layout.RECORD).is_file():
-        return load(runs_dir / wanted)
-    matches = [run for run in every(runs_dir) if not wanted or wanted in run.id]
+    for exact in (Path(wanted), runs_dir / wanted) if wanted else ():
+        if (exact / layout.RECORD).is_file():
+            return load(exact)
+    matches = [folder for folder in _folders(runs_dir) if not wanted or wanted in folder.name]
     if not matches:
         what = f"no run matches {wanted!r}" if wanted else f"no runs in {runs_dir.name}/"
         raise InputError(what, "List the runs with `orchestrator runs list`, or make one with `orchestrator run`.")
     if wanted and len(matches) > 1:
         raise InputError(
-            f"{wanted!r} matches {len(matches)} runs: {', '.join(run.id for run in matches[:3])}…",
+            f"{wanted!r} matches {len(matches)} runs: {', '.join(folder.name for folder in matches[:3])}…",
             "Give more of the id.",
         )
-    return matches[0]
+    return load(matches[0])
 
 
 def holder(runs_dir: Path, stage: str, fingerprint: str) -> Run | None:
     """The newest run whose stage ended well with this fingerprint, or None."""
-    return next((run for run in every(runs_dir) if run.has(stage, fingerprint)), None)
+    query = "select run from stages where stage = ? and fingerprint = ? order by run desc"
+    found = (load(runs_dir / name) for (name,) in _ask(runs_dir, query, stage, fingerprint))
+    return next((run for run in found if run.has(stage, fingerprint)), None)
+
+
+def trained(runs_dir: Path, name: str, fingerprint: str) -> Run | None:
+    """The newest run of a name whose training has, or had, this fingerprint."""
+    query = "select id from runs where name = ? and fingerprint = ? order by id desc limit 1"
+    return next((load(runs_dir / found) for (found,) in _ask(runs_dir, query, name, fingerprint)), None)
+
+
+@contextlib.contextmanager
+def index(runs_dir: Path) -> Iterator[sqlite3.Connection]:
+    """The index of all runs, for SQL queries; its tables are described in records_index."""
+    with opened(runs_dir, lambda folder: load(folder).record) as connection:
+        yield connection
+
+
+def _ask(runs_dir: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
+    if not runs_dir.is_dir():
+        return []
+    with index(runs_dir) as connection:
+        return connection.execute(query, values).fetchall()
+
+
+def _folders(runs_dir: Path) -> list[Path]:
+    """Folders of runs, newest first."""
+    if not runs_dir.is_dir():
+        return []
+    found = sorted(runs_dir.iterdir(), key=lambda path: path.name, reverse=True)
+    return [path for path in found if not path.name.startswith(".") and (path / layout.RECORD).is_file()]
 
 
 def outputs(folder: Path, paths: Mapping[str, Path] | list[str], hashes: HashCache) -> list[Json]:
