@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import shutil
 from pathlib import Path
@@ -22,6 +23,7 @@ def describe(project: Path, versions: dict[str, str]) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def gpus() -> list[dict[str, Any]]:
     """Name, memory in MiB and driver of each NVIDIA GPU; empty where there is none."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
@@ -35,6 +37,7 @@ def gpus() -> list[dict[str, Any]]:
     return [{"name": name, "memory_mib": int(memory), "driver": driver} for name, memory, driver in cells]
 
 
+@functools.cache
 def git_state(project: Path) -> dict[str, Any] | None:
     """Commit and whether anything is uncommitted, or None outside a repository."""
     if shutil.which("git") is None:

@@ -5,7 +5,8 @@ OrchestratorError            exit 1 is reserved for bugs; each subclass owns its
 ├── MissingError        3    something this machine lacks
 ├── StageError          4    a stage ran and failed
 ├── GateError           5    everything ran, and the numbers say no
-└── Interrupted       130    the user pressed Ctrl-C
+├── Interrupted       130    the user pressed Ctrl-C
+└── Pruned                   a sweep ended a trial early; never leaves the sweep
 """
 
 from __future__ import annotations
@@ -50,3 +51,7 @@ class Interrupted(OrchestratorError):
     """The user, or a signal, asked us to stop."""
 
     exit_code = 130
+
+
+class Pruned(OrchestratorError):
+    """A trial was ended early because others do better."""

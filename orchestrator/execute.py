@@ -15,7 +15,7 @@ from typing import Protocol
 from filelock import FileLock, Timeout
 
 from orchestrator import layout, process, records
-from orchestrator.errors import GateError, InputError, Interrupted, MissingError, OrchestratorError, StageError
+from orchestrator.errors import GateError, InputError, Interrupted, MissingError, OrchestratorError, Pruned, StageError
 from orchestrator.files import HashCache, read_json, write_text
 from orchestrator.plan import Plan, Planned
 from orchestrator.records import Run
@@ -27,6 +27,11 @@ LOG_LINES = 12
 """So much of a log is quoted when a stage fails."""
 
 Launch = Callable[[Step, process.Command], process.Child]
+
+
+def start(step: Step, command: process.Command) -> process.Child:
+    """The plain way: a process of its own."""
+    return process.start(command)
 
 
 class Watcher(Protocol):
@@ -49,7 +54,7 @@ class Executor:
     runs_dir: Path
     hashes: HashCache
     watcher: Watcher
-    launch: Launch = lambda step, command: process.start(command)
+    launch: Launch = start
 
     def carry_out(self, plan: Plan, run: Run) -> None:
         """Do every step that is not up to date, in order, and record each.
@@ -71,11 +76,31 @@ class Executor:
     def _one(self, planned: Planned, run: Run) -> None:
         if planned.up_to_date:
             self.watcher.ends(planned.step, "up to date", 0.0)
-        elif donor := self._donor(planned, run):
-            adopt(planned.step, run, donor)
-            self.watcher.ends(planned.step, "reused", 0.0)
-        else:
-            self._run(planned, run)
+            return
+        with self._claim(planned):
+            if donor := self._donor(planned, run):
+                adopt(planned.step, run, donor)
+                self.watcher.ends(planned.step, "reused", 0.0)
+            else:
+                self._run(planned, run)
+
+    @contextlib.contextmanager
+    def _claim(self, planned: Planned) -> Iterator[None]:
+        """Nobody else makes the same result meanwhile: who comes second waits, and then takes it over."""
+        if not planned.step.shared:
+            yield
+            return
+        folder = self.runs_dir / layout.LOCKS
+        folder.mkdir(exist_ok=True)
+        lock = FileLock(folder / planned.fingerprint[:16], timeout=0.2)
+        while not lock.is_locked:
+            self.watcher.tick()
+            with contextlib.suppress(Timeout):
+                lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _donor(self, planned: Planned, run: Run) -> Run | None:
         if planned.why == "forced":
@@ -95,8 +120,8 @@ class Executor:
             code = process.wait(child, self.watcher.tick)
             require_success(step, run.folder, code)
             status = "completed"
-        except (KeyboardInterrupt, Interrupted):
-            status = "interrupted"
+        except BaseException as error:
+            status = _status(error)
             raise
         finally:
             seconds = time.monotonic() - started
@@ -223,4 +248,6 @@ def adopt(step: Step, run: Run, donor: Run) -> None:
 
 
 def _status(error: BaseException) -> str:
+    if isinstance(error, Pruned):
+        return "pruned"
     return "interrupted" if isinstance(error, (KeyboardInterrupt, Interrupted)) else "failed"

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 CHUNK = 1 << 20
+SMALL = 1 << 20
+"""Files below so many bytes are hashed faster than remembered."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -64,6 +66,8 @@ class HashCache:
     def sha256(self, path: Path) -> str:
         """The hash of a file, from memory unless its status changed or the cache is paranoid."""
         status = path.stat()
+        if status.st_size < SMALL:
+            return sha256(path)
         key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns, status.st_ino]
         known = self._known.get(key)
         if known and known[:3] == stamp and not self._paranoid:
@@ -77,5 +81,5 @@ class HashCache:
         """Keep what was learned; several tools may do so at once, the last one wins."""
         if self._changed:
             with contextlib.suppress(OSError):
-                write_text(self._file, json.dumps(self._known))
+                write_text(self._file, json.dumps(dict(self._known)))  # a copy: the trials of a sweep go on hashing
             self._changed = False

@@ -17,6 +17,7 @@ GRACE_SECONDS = 10.0
 """How long a child may take to end by itself after SIGTERM."""
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 Failed = subprocess.SubprocessError
@@ -123,4 +124,6 @@ def _signal_group(leader: int, signal_number: int) -> bool:
 
 def _die_with_parent() -> None:
     # Without this, kill -9 of the tool leaves a training behind that writes into a run nobody watches.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The library is loaded beforehand: between fork and exec another thread's lock on the loader would never be freed.
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -33,6 +33,8 @@ class Step:
     """Whether `folder` holds checkpoints that an interrupted run continues from."""
     partials: Mapping[str, str] = field(default_factory=dict)
     """Growing file → final name; renamed once the process has ended well."""
+    shared: bool = False
+    """Whether other runs are likely to need the same result at the same time; one makes it, the others wait for it."""
     judges: bool = False
     """Whether its failure is the artifact's, and so the gate's to report, rather than the machine's."""
 

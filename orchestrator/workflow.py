@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator import environment, layout, llamacpp, models, records
 from orchestrator.cache import cache_folder
 from orchestrator.errors import GateError, StageError
-from orchestrator.execute import Executor, Watcher
+from orchestrator.execute import Executor, Launch, Watcher, start
 from orchestrator.fetch import Progress
 from orchestrator.files import HashCache, read_json, sha256, write_text
 from orchestrator.plan import Plan, Question, make_plan, versions
@@ -72,16 +72,42 @@ def run_until(loaded: Loaded, phase: str, watcher: Watcher, progress: Progress) 
     Raises StageError when a stage fails and GateError when a GGUF misses what the spec demands.
     """
     fetch(loaded, progress)
+    task = assign(loaded, phase)
+    if not task.done:
+        carry_out(task, watcher)
+    loaded.request.hashes.save()
+    require_gate(task.run, task.wanted)
+    return task.run
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A plan up to a phase, and the run that it is carried out in."""
+
+    loaded: Loaded
+    whole: Plan
+    wanted: Plan
+    run: Run
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.wanted.run is not None and all(planned.up_to_date for planned in self.wanted.steps)
+
+
+def assign(loaded: Loaded, phase: str) -> Task:
+    """Plan, and find the run or create it. The base model must have been fetched."""
     whole = make_plan(loaded.question, loaded.request.hashes)
     wanted = whole.until(phase)
-    run = wanted.run or create_run(loaded, whole)
-    if wanted.run is None or not all(planned.up_to_date for planned in wanted.steps):
-        write_text(run.folder / layout.SPEC, loaded.spec.text)
-        Executor(loaded.question.runs_dir, loaded.request.hashes, watcher).carry_out(wanted, run)
-        run.set(metrics=metrics(run.folder), lineage=lineage(whole, run))
-    loaded.request.hashes.save()
-    require_gate(run, wanted)
-    return run
+    return Task(loaded, whole, wanted, wanted.run or create_run(loaded, whole))
+
+
+def carry_out(task: Task, watcher: Watcher, launch: Launch = start) -> None:
+    """Do what is left of a task and record what came of it. Raises what `Executor.carry_out` raises."""
+    loaded, run = task.loaded, task.run
+    write_text(run.folder / layout.SPEC, loaded.spec.text)
+    Executor(loaded.question.runs_dir, loaded.request.hashes, watcher, launch).carry_out(task.wanted, run)
+    run.set(metrics=metrics(run.folder), lineage=lineage(task.whole, run))
 
 
 def create_run(loaded: Loaded, whole: Plan) -> Run:

@@ -89,6 +89,16 @@ class Export(Section):
     adapter: bool = Field(False, description="Also make a LoRA adapter GGUF and prove it over the base model's GGUF.")
 
 
+class EarlyStopping(Section):
+    """Trials that look worse than the others are ended before they are trained to the end."""
+
+    method: Literal["asha", "median"] = Field(
+        "asha", description="`asha` keeps the best quarter at each rung, `median` whatever beats the median."
+    )
+    metric: Literal["eval_loss", "loss"] = Field("eval_loss", description="What is watched while a trial trains.")
+    grace_steps: Annotated[int, Field(ge=1)] = Field(20, description="No trial is ended before so many steps.")
+
+
 class Sweep(Section):
     """One spec, many runs."""
 
@@ -97,9 +107,14 @@ class Sweep(Section):
         min_length=1, description="Key → list, `{low, high, log}` or `{low, high, step}`."
     )
     metric: str = Field("accuracy", description="What the ranking compares, on held-out rows.")
-    trials: Annotated[int, Field(ge=1)] | None = Field(None, description="How many points random and tpe try.")
+    trials: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="How many points random and tpe try; by default 20."
+    )
     seeds: Annotated[int, Field(ge=1)] = Field(1, description="How often each point is trained, with other seeds.")
-    parallel: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(1, description="Trials at the same time.")
+    early_stopping: EarlyStopping | None = Field(None, description="End hopeless trials early.")
+    parallel: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        1, description="Trials at the same time; `auto`: one for each GPU, or for every four CPU cores."
+    )
 
 
 class Spec(Section):

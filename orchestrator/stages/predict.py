@@ -46,4 +46,5 @@ def _step(context: Context, artifact: str, model: dict[str, Any], needs: tuple[s
         needs=needs,
         inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES)},
         folder=folder,
+        shared=artifact == "base",
     )

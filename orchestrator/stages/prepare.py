@@ -34,6 +34,7 @@ def build(context: Context) -> list[Step]:
             argv=worker("prepare", config),
             files={config: json.dumps(values, ensure_ascii=False, indent=2) + "\n", layout.DATASET_INFO: info},
             expects=(layout.TRAIN_ROWS, layout.EVAL_ROWS, layout.PROMPTS, layout.SERVING, layout.DATASET_INFO),
+            shared=True,
             inputs={
                 **context.data_hashes,
                 "base": context.base_identity,
