@@ -1,0 +1,102 @@
+"""The Jinja chat template that goes into the merged model, and from there into the GGUF.
+
+It has to run in transformers' sandbox, in llama-cpp-python and in llama.cpp's own engine, so it keeps to `set`, `if`,
+`for`, `+` and `in`, and writes every text as a string literal: no engine's trimming of white space can touch it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from orchestrator.chat_template.registry import Definition
+from orchestrator.chat_template.tokens import SpecialTokens
+from orchestrator.chat_template.turns import Turns, Wrap, turns
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+Message = Mapping[str, str]
+
+_READ_SYSTEM = (
+    "{% set rest = messages %}"
+    "{% if messages and messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}"
+    "{% if messages[0]['content'] %}{% set system = messages[0]['content'] %}{% endif %}{% endif %}"
+)
+
+
+def jinja_template(definition: Definition, tokens: SpecialTokens, thinking: bool) -> str:
+    """The chat template, BOS included: those who render one tell the tokenizer to add none.
+
+    It takes `messages` and `add_generation_prompt`; the latter only matters to the empty thought, since the start of
+    the answer's turn belongs to the question in LLaMA-Factory's templates.
+    """
+    written = turns(definition, tokens, thinking)
+    parts = [f"{{% set system = {_quote(written.default_system)} %}}", _READ_SYSTEM]
+    if written.prefix:
+        parts.append(f"{{{{ {_quote(written.prefix)} }}}}")
+    if not written.system_in_first_user_turn:
+        parts.append(f"{{% if system %}}{{{{ {_around(written.system, 'system')} }}}}{{% endif %}}")
+    parts.append("{% for message in rest %}{% set text = message['content'] %}")
+    parts.append(f"{{% if message['role'] == 'user' %}}{_user(written)}")
+    parts.append(f"{{% elif message['role'] == 'assistant' %}}{_assistant(written)}{{% endif %}}{{% endfor %}}")
+    return "".join(parts)
+
+
+def render_messages(
+    jinja_text: str, messages: Sequence[Message], tokens: SpecialTokens, add_generation_prompt: bool = True
+) -> str:
+    """The text that a chat template makes of a conversation, in the same sandbox as in transformers."""
+    return _compile(jinja_text).render(
+        messages=list(messages),
+        bos_token=tokens.bos or "",
+        eos_token=tokens.eos or "",
+        add_generation_prompt=add_generation_prompt,
+    )
+
+
+def _user(written: Turns) -> str:
+    around = f"{{{{ {_around(written.user, 'text')} }}}}"
+    if written.system_in_first_user_turn:
+        system = _around(written.system, "system")
+        around = f"{{% if loop.first and system %}}{{% set text = {system} + text %}}{{% endif %}}{around}"
+    if written.empty_thought and not written.thinking:
+        thought = _quote(written.empty_thought)
+        around += f"{{% if loop.last and add_generation_prompt %}}{{{{ {thought} }}}}{{% endif %}}"
+    return around
+
+
+def _assistant(written: Turns) -> str:
+    around = f"{{{{ {_around(written.assistant, 'text')} }}}}"
+    if written.thought_words is None:
+        return around
+    opening, closing = map(_quote, written.thought_words)
+    cut = f"text.split({opening})[0] + text.split({closing})[-1]"
+    has_thought = f"{opening} in text and {closing} in text"
+    return (
+        f"{{% if not loop.last %}}{{% if {has_thought} %}}{{% set text = {cut} %}}{{% endif %}}"
+        f"{{% set text = text.lstrip('\\n') %}}{{% endif %}}{around}"
+    )
+
+
+def _around(wrap: Wrap, name: str) -> str:
+    """An expression: the two texts with a variable between them."""
+    return " + ".join([*map(_quote, filter(None, [wrap.before])), name, *map(_quote, filter(None, [wrap.after]))])
+
+
+def _quote(text: str) -> str:
+    """A Jinja string literal. Line ends are escaped, since Jinja makes the same of all kinds of them."""
+    escapes = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r"}
+    return "'" + "".join(escapes.get(character, character) for character in text) + "'"
+
+
+@cache
+def _compile(jinja_text: str) -> Template:
+    # The environment of transformers.utils.chat_template_utils and of llama-cpp-python's Jinja2ChatFormatter.
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    return environment.from_string(jinja_text)

@@ -1,0 +1,194 @@
+"""The chat templates of the installed LLaMA-Factory, read from its source: importing it would load torch."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import InputError, MissingError
+
+
+class Mark(Enum):
+    """What stands between the literal texts of a template."""
+
+    CONTENT = "content"
+    BOS = "bos"
+    EOS = "eos"
+
+
+class Word(str):
+    """A text that is one token in the model's vocabulary: `{"token": …}`."""
+
+
+Slots = tuple[str | Mark, ...]
+
+_CONTENT = "{{content}}"
+_INSTRUCTION_TUNED = ("-Chat", "-Distill", "-Instruct", "-Thinking")
+"""`register_model_group` in extras/constants.py gives a template to these names and to multimodal models only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One `register_template(…)` call, its defaults filled in as that function does."""
+
+    name: str
+    user: Slots
+    assistant: Slots
+    system: Slots
+    prefix: Slots
+    default_system: str
+    stop_words: tuple[str, ...]
+    thought_words: tuple[str, str]
+    kind: str
+    """The class of the template: Template, Llama2Template, ReasoningTemplate or Glm47ReasoningTemplate."""
+    efficient_eos: bool
+    replace_eos: bool
+    enable_thinking: bool
+    multimodal: bool
+
+    @property
+    def reasons(self) -> bool:
+        """Whether LLaMA-Factory adds an empty thought to answers that have none."""
+        return self.kind.endswith("ReasoningTemplate")
+
+    @property
+    def system_in_first_user_turn(self) -> bool:
+        """Whether the system text is put in front of the first question, inside its turn."""
+        return self.kind == "Llama2Template"
+
+    @property
+    def empty_thought(self) -> str:
+        """`add_thought("")` of the template's class; GLM-4.7 writes the closing word only."""
+        opening, closing = self.thought_words
+        return closing if self.kind == "Glm47ReasoningTemplate" else opening + closing
+
+    def with_default_system(self, text: str | None) -> Definition:
+        """The same template with another system text for conversations that bring none; None keeps its own."""
+        return self if text is None else replace(self, default_system=text)
+
+
+def template_names() -> list[str]:
+    """The names of all templates, sorted."""
+    return sorted(_calls())
+
+
+def is_text_template(name: str) -> bool:
+    """Whether a template is for text alone, without images, video or audio. Raises InputError for an unknown name."""
+    return not definition(name).multimodal
+
+
+@cache
+def definition(name: str) -> Definition:
+    """The definition of a template. Raises InputError for an unknown name."""
+    arguments = _calls().get(name)
+    if arguments is None:
+        raise _unknown(name)
+    efficient_eos = bool(_literal(arguments, "efficient_eos", False))
+    bare = (Mark.CONTENT,)
+    return Definition(
+        name=name,
+        user=_slots(arguments, "format_user", bare),
+        assistant=_slots(arguments, "format_assistant", bare if efficient_eos else (Mark.CONTENT, Mark.EOS)),
+        system=_slots(arguments, "format_system", bare),
+        prefix=_slots(arguments, "format_prefix", ()),
+        default_system=_literal(arguments, "default_system", ""),
+        stop_words=tuple(_literal(arguments, "stop_words", None) or ()),
+        thought_words=_literal(arguments, "thought_words", None) or ("<think>\n", "\n</think>\n\n"),
+        kind=_identifier(arguments.get("template_class"), "Template"),
+        efficient_eos=efficient_eos,
+        replace_eos=bool(_literal(arguments, "replace_eos", False)),
+        enable_thinking=_literal(arguments, "enable_thinking", True) is True,
+        multimodal="mm_plugin" in arguments,
+    )
+
+
+def template_for_model(repository: str) -> str | None:
+    """The template that LLaMA-Factory names for a model, by the last part of its repository name, in any case.
+
+    None where it names none: it does so for instruction-tuned and multimodal models only.
+    """
+    return _models().get(repository.rstrip("/").rsplit("/", 1)[-1].lower())
+
+
+def _unknown(name: str) -> InputError:
+    names = template_names()
+    close = difflib.get_close_matches(name.lower(), names, n=3) or names
+    return InputError(
+        f"LLaMA-Factory has no template {name!r}; closest: {', '.join(close[:3])}",
+        "`orchestrator template check --all` lists all of them.",
+    )
+
+
+# ---- reading the source
+
+
+@cache
+def _calls() -> Mapping[str, Mapping[str, ast.expr]]:
+    calls = _keywords_of_calls(_source("data/template.py"), "register_template")
+    return {_literal(arguments, "name", ""): arguments for arguments in calls}
+
+
+@cache
+def _models() -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for arguments in _keywords_of_calls(_source("extras/constants.py"), "register_model_group"):
+        template, models = _literal(arguments, "template", None), arguments["models"]
+        if template is None or not isinstance(models, ast.Dict):
+            continue
+        for name, sources in zip(models.keys, models.values, strict=True):
+            if "multimodal" in arguments or any(tag in ast.unparse(name or models) for tag in _INSTRUCTION_TUNED):
+                found.update(dict.fromkeys(_repository_names(sources), template))
+    return found
+
+
+def _repository_names(sources: ast.expr) -> Iterator[str]:
+    if isinstance(sources, ast.Dict):
+        for value in sources.values:
+            yield str(ast.literal_eval(value)).rsplit("/", 1)[-1].lower()
+
+
+def _source(name: str) -> ast.Module:
+    found = importlib.util.find_spec("llamafactory")
+    if found is None or found.origin is None:
+        raise MissingError("llamafactory is not installed", "Run `make setup`, or `pip install llamafactory`.")
+    return ast.parse((Path(found.origin).parent / name).read_bytes())
+
+
+def _keywords_of_calls(tree: ast.Module, function: str) -> Iterator[Mapping[str, ast.expr]]:
+    for statement in tree.body:
+        match statement:
+            case ast.Expr(value=ast.Call(func=ast.Name(id=name), keywords=keywords)) if name == function:
+                yield {keyword.arg: keyword.value for keyword in keywords if keyword.arg}
+
+
+def _literal(arguments: Mapping[str, ast.expr], key: str, default: Any) -> Any:
+    return ast.literal_eval(arguments[key]) if key in arguments else default
+
+
+def _identifier(node: ast.expr | None, default: str) -> str:
+    return node.id if isinstance(node, ast.Name) else default
+
+
+def _slots(arguments: Mapping[str, ast.expr], key: str, default: Slots) -> Slots:
+    match arguments.get(key):
+        case ast.Call(keywords=[ast.keyword(arg="slots", value=value), *_]):
+            return tuple(part for slot in ast.literal_eval(value) for part in _parts(slot))
+    return default
+
+
+def _parts(slot: Any) -> Iterator[str | Mark]:
+    """A slot as `_convert_elements_to_ids` reads it: text, {"token": …}, or a set that names BOS or EOS."""
+    if isinstance(slot, dict):
+        yield Word(slot["token"])
+    elif isinstance(slot, set):
+        yield from (mark for mark in (Mark.BOS, Mark.EOS) if f"{mark.value}_token" in slot)
+    else:
+        before, found, after = slot.partition(_CONTENT)
+        yield from (part for part in (before, Mark.CONTENT if found else "", after) if part)
