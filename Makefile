@@ -1,0 +1,61 @@
+# Each target is one command of the tool; SPEC=… and ARGS=… pass through. Set-up happens by itself.
+SPEC ?= spec.yaml
+ARGS ?=
+BIN := .venv/bin
+# Named after the content of what it depends on, so that a checkout that only touches files installs nothing.
+READY := .venv/.ready-$(shell cat pyproject.toml constraints.txt scripts/setup.sh | sha256sum | cut -c1-16)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check plan train evaluate export all sweep report test test-slow faults compat lint bench docs clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY):
+	@scripts/setup.sh
+	@rm -f .venv/.ready-* && touch $(READY)
+
+setup: $(READY) ## Install everything into .venv (once; about 8 minutes on 2 cores)
+
+check: $(READY) ## Validate the spec and its data
+	@$(BIN)/orchestrator check $(SPEC) $(ARGS)
+
+plan: $(READY) ## Show the stages, what is up to date and why
+	@$(BIN)/orchestrator plan $(SPEC) $(ARGS)
+
+train: $(READY) ## Train
+	@$(BIN)/orchestrator train $(SPEC) $(ARGS)
+
+evaluate: $(READY) ## Train if needed, then score base and tuned model
+	@$(BIN)/orchestrator evaluate $(SPEC) $(ARGS)
+
+export: $(READY) ## Evaluate if needed, then make GGUF files and prove them
+	@$(BIN)/orchestrator export $(SPEC) $(ARGS)
+
+all: $(READY) ## The whole chain
+	@$(BIN)/orchestrator run $(SPEC) $(ARGS)
+
+sweep: $(READY) ## Many runs from the spec's sweep section
+	@$(BIN)/orchestrator sweep $(SPEC) $(ARGS)
+
+report: $(READY) ## One HTML page of the newest run
+	@$(BIN)/orchestrator report $(ARGS)
+
+test: $(READY) ## The test suite, real tools included
+	@$(BIN)/pytest $(ARGS)
+
+test-slow: $(READY) ## What is too slow for `make test`
+	@$(BIN)/pytest -m slow $(ARGS)
+
+lint: $(READY) ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: $(READY) ## Measure against the bare tools; writes benchmarks/results.json
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(READY) ## Write the generated parts of README.md and README.zh.md anew
+	@$(BIN)/python scripts/readme.py
+
+clean: ## Remove caches; runs and .venv stay
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

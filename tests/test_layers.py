@@ -1,0 +1,77 @@
+"""The house: imports point down, and some doors are used by one room only."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import orchestrator
+
+ROOT = Path(orchestrator.__file__).parent
+
+FLOORS = (
+    ("errors", "layout", "step", "machine"),
+    ("files", "process", "cache", "fetch", "llamacpp", "llamafactory", "render", "records", "records_index", "environment"),
+    ("chat_template", "data", "evaluation", "models", "spec"),
+    ("stages", "workers", "executors"),
+    ("plan",),
+    ("execute", "progress"),
+    ("workflow",),
+    ("outcome", "runs", "sweep", "report", "doctor", "learning_curve", "ship"),
+    ("cli", "__main__"),
+)
+"""From the ground up; a room may use its own floor and those below."""
+
+
+def floor_of(module: str) -> int:
+    room = module.split(".")[1] if "." in module else ""
+    return next((number for number, rooms in enumerate(FLOORS) if room in rooms), -1)
+
+
+def imports(file: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def modules() -> list[tuple[str, Path]]:
+    files = sorted(ROOT.rglob("*.py"))
+    return [(".".join(("orchestrator", *file.relative_to(ROOT).with_suffix("").parts)), file) for file in files]
+
+
+def test_every_room_has_a_floor() -> None:
+    homeless = [name for name, _ in modules() if name != "orchestrator.__init__" and floor_of(name) < 0]
+    assert homeless == []
+
+
+def test_imports_point_down() -> None:
+    wrong = [
+        f"{name}:{line} imports {target}"
+        for name, file in modules()
+        for target, line in imports(file)
+        if target.startswith("orchestrator.") and floor_of(target) > floor_of(name) >= 0
+    ]
+    assert wrong == []
+
+
+def test_only_process_starts_processes() -> None:
+    doors = {name for name, file in modules() for target, _ in imports(file) if target.split(".")[0] == "subprocess"}
+    assert doors == {"orchestrator.process"}
+
+
+def test_only_records_names_run_json() -> None:
+    namers = {name for name, file in modules() if "run.json" in _code(file)}
+    assert namers <= {"orchestrator.layout"}
+
+
+def _code(file: Path) -> str:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    texts = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value == "run.json"
+    ]
+    return " ".join(texts)
