@@ -31,7 +31,7 @@ class Renderer:
             trim_blocks=True,
             lstrip_blocks=True,
             keep_trailing_newline=True,
-            autoescape=False,
+            autoescape=lambda name: bool(name) and name.endswith(".html.j2"),
         )
         self._environment.filters["yaml"] = yaml_scalar
         self._environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)

@@ -65,14 +65,24 @@ def documents(runs_dir: Path, wanted: Wanted) -> str:
 
 def best(runs_dir: Path, name: str | None = None, metric: str | None = None) -> Json:
     """The line of the finished run that does best. Raises InputError when none was measured."""
-    lines = listing(runs_dir, Wanted(name=name, status="completed", sort=metric))
-    key = metric or next((key for key in HEADLINE if lines and key in lines[0]), "")
+    for line in ranked(runs_dir, name, metric):
+        if line["status"] == "completed" and line.get(metric or _measured_by(line)) is not None:
+            return line
+    raise InputError(
+        f"no finished run{f' of {name!r}' if name else ''} was measured", "Make one with `orchestrator run`."
+    )
+
+
+def ranked(runs_dir: Path, name: str | None = None, metric: str | None = None) -> list[Json]:
+    """A line for each run, best first; those without the figure come last, the newest first."""
+    lines = listing(runs_dir, Wanted(name=name, sort=metric))
+    key = metric or _measured_by(lines[0] if lines else {})
     sign = 1 if is_lower_better(key) else -1
-    measured = [line for line in lines if line.get(key) is not None]
-    if not measured:
-        of = f" of {name!r}" if name else ""
-        raise InputError(f"no finished run{of} was measured", "Make one with `orchestrator run`.")
-    return min(measured, key=lambda line: sign * line[key])
+    return sorted(lines, key=lambda line: (line.get(key) is None, sign * (line.get(key) or 0)))
+
+
+def _measured_by(line: Json) -> str:
+    return next((key for key in HEADLINE if key in line), "")
 
 
 def condition(text: str) -> tuple[str, str, float]:

@@ -23,6 +23,8 @@ COMMANDS = {
     "evaluate": ("chain", "Run the chain up to the scores, or score a predictions file."),
     "export": ("chain", "Run the chain up to GGUF files that are proven to answer as trained."),
     "run": ("chain", "Run the whole chain."),
+    "runs": ("runs", "List, show, compare and remove runs."),
+    "report": ("report", "One HTML page of a run or a sweep."),
     "model": ("model", "Download or build base models."),
     "template": ("template", "Show and check what the model sees."),
     "data": ("data", "Import, check, clean and split data."),

@@ -1,0 +1,261 @@
+"""runs: list, show, compare, find the best, remove, export."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.cli.common import json_option, print_json, stdout_console
+from orchestrator.errors import InputError
+
+runs_dir_option = click.option(
+    "--runs-dir", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where runs are kept."
+)
+name_option = click.option("--name", metavar="PATTERN", help="Only runs of this name; * stands for anything.")
+metric_option = click.option("--metric", metavar="KEY", help="Accuracy, or ROUGE-L, unless said otherwise.")
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+wanted_arguments = click.argument("wanted", nargs=-1, required=True, metavar="RUN…")
+
+
+@click.group()
+def runs() -> None:
+    """List, compare and remove runs; a run is named by its id or a part of it.
+
+    Example: orchestrator runs list --where 'accuracy>70' --sort accuracy
+    """
+
+
+@runs.command("list")
+@runs_dir_option
+@name_option
+@click.option("--status", metavar="STATUS", help="running, completed, failed, interrupted or pruned.")
+@click.option("--where", multiple=True, metavar="CONDITION", help="Such as 'accuracy>70'; repeatable, all must hold.")
+@click.option("--sort", metavar="KEY", help="Best first; without it the newest comes first.")
+@click.option("--show", multiple=True, metavar="KEY", help="One more column, such as gguf-q4_k_m.accuracy; repeatable.")
+@click.option("-n", "--limit", type=click.IntRange(min=0), default=50, show_default=True, help="Lines; 0 for all.")
+@click.option("--csv", "as_csv", is_flag=True, help="All lines, comma-separated.")
+@json_option
+def list_(runs_dir: Path, limit: int, as_csv: bool, as_json: bool, **wanted: Any) -> None:
+    """The runs there are.
+
+    Example: orchestrator runs list --where 'accuracy>70' --show learning_rate
+    """
+    from orchestrator.runs import Wanted, documents, listing
+
+    if as_json:
+        click.echo(documents(runs_dir, Wanted(**wanted)))
+        return
+    lines = listing(runs_dir, Wanted(**wanted))
+    if as_csv:
+        _print_csv(lines)
+    else:
+        _print_lines(lines[: limit or None])
+        if limit and len(lines) > limit:
+            click.echo(f"… {len(lines) - limit} more; --limit 0 shows all", err=True)
+
+
+@runs.command()
+@click.argument("which", required=False, metavar="[RUN]")
+@runs_dir_option
+@json_option
+def show(which: str | None, runs_dir: Path, as_json: bool) -> None:
+    """One run: how it ended, its stages, its figures. The newest without a name.
+
+    Example: orchestrator runs show
+    """
+    from orchestrator import records
+
+    run = records.find(runs_dir, which)
+    if as_json:
+        print_json(run.record)
+        return
+    from orchestrator.outcome import show_run
+    from orchestrator.report.words import outcome
+    from orchestrator.workflow import summaries
+
+    click.echo(f"{run.id}  {run.record['status']}\n{outcome(run.record, summaries(run.folder))[0]}")
+    for name, entry in run.record["stages"].items():
+        reused = f"  taken from {entry['reused_from']}" if "reused_from" in entry else ""
+        click.echo(f"  {name:<18} {entry['status']:<12} {entry.get('seconds') or 0:8.1f} s{reused}")
+    show_run(run, stdout_console())
+
+
+@runs.command()
+@wanted_arguments
+@runs_dir_option
+@click.option("--artifact", default="tuned", show_default=True, help="Whose figures: tuned, base, gguf-q4_k_m, …")
+@click.option("--page", type=click.Path(path_type=Path), metavar="FILE.html", help="Also write a page with the curves.")
+@json_option
+def compare(wanted: tuple[str, ...], runs_dir: Path, artifact: str, page: Path | None, as_json: bool) -> None:
+    """What differs between runs: settings, figures with the paired test against the first, losses.
+
+    Example: orchestrator runs compare 1a2b3c 4d5e6f --page compare.html
+    """
+    from orchestrator.prune import load_all
+    from orchestrator.report import write_comparison
+    from orchestrator.side_by_side import side_by_side
+
+    compared = side_by_side(load_all(runs_dir, wanted), artifact)
+    if page:
+        write_comparison(compared, page)
+        click.echo(f"page: {page}", err=True)
+    if as_json:
+        print_json(compared)
+    else:
+        _print_comparison(compared)
+
+
+@runs.command()
+@click.argument("sweep", required=False, metavar="[SWEEP]")
+@runs_dir_option
+@name_option
+@metric_option
+@json_option
+def best(sweep: str | None, runs_dir: Path, name: str | None, metric: str | None, as_json: bool) -> None:
+    """The best run of a sweep, or of all.
+
+    Example: orchestrator runs best --metric gguf-q4_k_m.accuracy
+    """
+    from orchestrator import records
+
+    if sweep:
+        from orchestrator.sweep import book
+
+        run = book.best_run(book.find(runs_dir, sweep))
+    else:
+        from orchestrator.runs import best as find_best
+
+        run = records.find(runs_dir, find_best(runs_dir, name, metric)["id"])
+    if as_json:
+        print_json(run.record)
+    else:
+        click.echo(run.folder)
+
+
+@runs.command()
+@wanted_arguments
+@runs_dir_option
+@yes_option
+@json_option
+def rm(wanted: tuple[str, ...], runs_dir: Path, yes: bool, as_json: bool) -> None:
+    """Remove runs, after saying how many bytes that frees.
+
+    Example: orchestrator runs rm 1a2b3c
+    """
+    from orchestrator.prune import in_use, load_all
+
+    folders = [run.folder for run in load_all(runs_dir, wanted)]
+    if busy := in_use(folders):
+        raise InputError(f"in use: {', '.join(folder.name for folder in busy)}", "Stop what works on it first.")
+    _remove(folders, yes, as_json)
+
+
+@runs.command()
+@click.option("--keep-best", type=click.IntRange(min=1), default=3, show_default=True, help="So many of each name.")
+@runs_dir_option
+@name_option
+@metric_option
+@yes_option
+@json_option
+def prune(keep_best: int, runs_dir: Path, name: str | None, metric: str | None, yes: bool, as_json: bool) -> None:
+    """Remove all runs but the best of each name; what is in use stays.
+
+    Example: orchestrator runs prune --keep-best 3
+    """
+    from orchestrator.prune import in_use, superfluous
+
+    folders = superfluous(runs_dir, keep_best, name, metric)
+    busy = in_use(folders)
+    for folder in busy:
+        click.echo(f"kept, in use: {folder.name}", err=True)
+    _remove([folder for folder in folders if folder not in busy], yes, as_json)
+
+
+@runs.command()
+@click.argument("wanted", nargs=-1, metavar="[RUN…]")
+@runs_dir_option
+@click.option("--mlflow", "uri", required=True, metavar="URI", help="A tracking server, or a folder as file:…")
+def export(wanted: tuple[str, ...], runs_dir: Path, uri: str) -> None:
+    """Log runs, all of them without a name, to MLflow; each only once.
+
+    Example: orchestrator runs export --mlflow http://127.0.0.1:5000
+    """
+    from orchestrator import records
+    from orchestrator.mlflow_export import export as to_mlflow
+    from orchestrator.prune import load_all
+
+    chosen = load_all(runs_dir, wanted) if wanted else list(records.every(runs_dir))
+    new = to_mlflow(chosen, uri)
+    click.echo(f"{len(new)} of {len(chosen)} runs exported; the others were there already")
+
+
+def _remove(folders: Sequence[Path], yes: bool, as_json: bool) -> None:
+    from rich.filesize import decimal
+
+    from orchestrator.prune import freed, remove, report
+
+    size = freed(folders)
+    for folder in folders:
+        click.echo(folder.name, err=True)
+    if folders and not yes:
+        if not sys.stdin.isatty():
+            raise InputError(f"this would free {decimal(size)}; nothing was removed", "Say --yes to go ahead.")
+        click.confirm(f"Remove {len(folders)} runs and free {decimal(size)}?", abort=True, err=True)
+    for folder in folders:
+        remove(folder)
+    if as_json:
+        print_json(report(folders, size))
+    else:
+        click.echo(f"removed {len(folders)} runs, {decimal(size)} freed")
+
+
+def _print_lines(lines: Sequence[dict[str, Any]]) -> None:
+    # Not a rich table: ten thousand lines would take it longer than the search for them.
+    if not lines:
+        click.echo("no runs", err=True)
+        return
+    titles = [title for title in lines[0] if title not in ("name", "sweep")]
+    cells = [titles] + [[_cell(line[title]) for title in titles] for line in lines]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
+    click.echo("\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells))
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _print_csv(lines: Sequence[dict[str, Any]]) -> None:
+    import csv
+
+    if lines:
+        writer = csv.DictWriter(sys.stdout, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def _print_comparison(compared: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from orchestrator.progress import loss_line
+
+    console = stdout_console()
+    columns = [run["id"] for run in compared["runs"]]
+    settings, figures = (
+        Table(title, *columns, box=None, pad_edge=False) for title in ("setting", compared["artifact"])
+    )
+    for line in compared["settings"]:
+        settings.add_row(line["key"], *("" if value is None else str(value) for value in line["values"]))
+    for line in compared["figures"]:
+        figures.add_row(line["metric"], *(_figure(value) for value in line["values"]))
+    curves = [loss_line([{"loss": loss} for _, loss in compared["losses"][column]]) for column in columns]
+    figures.add_row("training", *curves)
+    for printed in (settings, figures, *compared["sentences"]):
+        console.print(printed, markup=False, highlight=False)
+
+
+def _figure(value: dict[str, Any] | None) -> str:
+    return f"{value['value']:.1f} ({value['low']:.1f}–{value['high']:.1f})" if value else ""

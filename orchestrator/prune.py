@@ -1,0 +1,71 @@
+"""Remove runs: which ones, how many bytes that frees, and never one that is in use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator import records, runs
+from orchestrator.errors import InputError
+from orchestrator.execute import locked
+
+TRASH = ".removing-"
+
+
+def superfluous(runs_dir: Path, keep: int, name: str | None = None, metric: str | None = None) -> list[Path]:
+    """The folders of all runs but the `keep` best of each name; a run that goes on is kept."""
+    kept: Counter[str] = Counter()
+    found = []
+    for line in runs.ranked(runs_dir, name, metric):
+        kept[line["name"]] += 1
+        if kept[line["name"]] > keep and line["status"] != "running":
+            found.append(runs_dir / line["id"])
+    return found
+
+
+def freed(folders: Iterable[Path]) -> int:
+    """The bytes that disappear with these folders; a file that is also linked from elsewhere frees nothing."""
+    seen: Counter[tuple[int, int]] = Counter()
+    status: dict[tuple[int, int], os.stat_result] = {}
+    for folder in folders:
+        for path in folder.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                found = path.stat()
+                seen[found.st_dev, found.st_ino] += 1
+                status[found.st_dev, found.st_ino] = found
+    return sum(found.st_size for key, found in status.items() if found.st_nlink <= seen[key])
+
+
+def in_use(folders: Sequence[Path]) -> list[Path]:
+    """Those that a process is working on."""
+    busy = []
+    for folder in folders:
+        try:
+            with locked(folder):
+                pass
+        except InputError:
+            busy.append(folder)
+    return busy
+
+
+def remove(folder: Path) -> None:
+    """Remove a run at once: a crash leaves no half of it behind. Raises InputError when it is in use."""
+    trash = folder.with_name(f"{TRASH}{folder.name}")
+    with locked(folder):
+        folder.rename(trash)
+    for left in folder.parent.glob(f"{TRASH}*"):
+        shutil.rmtree(left)
+
+
+def load_all(runs_dir: Path, wanted: Sequence[str]) -> list[records.Run]:
+    """The runs that some words name. Raises InputError for a word that names none, or several."""
+    return [records.find(runs_dir, word) for word in wanted]
+
+
+def report(removed: Sequence[Path], size: int) -> dict[str, Any]:
+    """The answer of `runs rm --json`."""
+    return {"removed": [folder.name for folder in removed], "bytes": size}

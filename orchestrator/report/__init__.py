@@ -1,0 +1,49 @@
+"""One page that opens from disk: of a run, of a sweep, or of some runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from orchestrator import layout, records
+from orchestrator.errors import InputError
+from orchestrator.files import read_json, write_text
+from orchestrator.render import Renderer
+
+
+def write(folder: Path) -> Path:
+    """Write the page of a run or a sweep into its folder; returns the page."""
+    from orchestrator.report.page import page
+
+    renderer = Renderer(folder.resolve().parent.parent)
+    if (folder / layout.SWEEP).is_file():
+        from orchestrator.report.sweep_page import facts as sweep_facts
+
+        text = page(renderer, "report_sweep.html.j2", **sweep_facts(folder, read_json(folder / layout.SWEEP)))
+    else:
+        from orchestrator.report.run_page import facts
+
+        text = page(renderer, "report.html.j2", **facts(folder, records.load(folder).record))
+    write_text(folder / layout.REPORT, text)
+    return folder / layout.REPORT
+
+
+def write_comparison(compared: dict[str, Any], file: Path) -> None:
+    """Write the page of some runs side by side."""
+    from orchestrator.report.charts import Series, plot
+    from orchestrator.report.page import page
+
+    losses = compared["losses"].items()
+    series = [Series(run, points, f"s{place % 8}") for place, (run, points) in enumerate(losses)]
+    curve = plot("Loss", "step", "loss", series)
+    write_text(file, page(Renderer(Path.cwd()), "report_compare.html.j2", **compared, curve=curve))
+
+
+def find(runs_dir: Path, wanted: str | None) -> Path:
+    """The folder of the run or sweep that `wanted` names, or of the newest run. Raises InputError without one."""
+    sweeps = [file.parent for file in runs_dir.glob(f"*/{layout.SWEEP}") if wanted and wanted in file.parent.name]
+    if wanted and (Path(wanted) / layout.SWEEP).is_file():
+        return Path(wanted)
+    if len(sweeps) > 1:
+        raise InputError(f"{wanted!r} matches {len(sweeps)} sweeps", "Give more of the id.")
+    return sweeps[0] if sweeps else records.find(runs_dir, wanted).folder
