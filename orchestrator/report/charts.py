@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup, escape
 
@@ -16,6 +17,8 @@ Point = tuple[float, float]
 
 WIDTH, HEIGHT = 640, 260
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 20, 38
+MANY = 40
+"""More series than this are drawn thin and see-through."""
 LOG_FROM = 20.0
 """Positive values whose largest is so many times the smallest are drawn on a log axis."""
 
@@ -80,8 +83,12 @@ def plot(title: str, x_label: str, y_label: str, series: Sequence[Series], log_x
     x = scale((point[0] for point in points), LEFT, WIDTH - RIGHT, log_x)
     y = scale((point[1] for point in points), HEIGHT - BOTTOM, TOP, False)
     shapes = Markup("").join(_shape(each, x, y) for each in drawn)
-    head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" tabindex="0" aria-label="{}" {}>').format(
-        WIDTH, HEIGHT, f"{title}: {y_label} against {x_label}", Markup('data-x="{}" data-y="{}"').format(x.data, y.data)
+    head = Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" tabindex="0" aria-label="{}" {}>').format(
+        _class(drawn),
+        WIDTH,
+        HEIGHT,
+        f"{title}: {y_label} against {x_label}",
+        Markup('data-x="{}" data-y="{}"').format(x.data, y.data),
     )
     labels = Markup(
         '<text class="label" x="{}" y="{}">{}</text><text class="label start" x="2" y="10">{}</text>'
@@ -106,8 +113,8 @@ def parallel(axes: Sequence[tuple[str, Sequence[float | str]]], names: Sequence[
     lines = Markup("").join(
         _line(path, look, name) for path, look, name in zip(zip(*columns, strict=True), looks, names, strict=True)
     )
-    head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" tabindex="0" aria-label="{}">').format(
-        WIDTH, HEIGHT, f"parallel coordinates of {', '.join(title for title, _ in axes)}"
+    head = Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" tabindex="0" aria-label="{}">').format(
+        _class(names), WIDTH, HEIGHT, f"parallel coordinates of {', '.join(title for title, _ in axes)}"
     )
     return head + marks + lines + Markup("</svg>")
 
@@ -118,6 +125,10 @@ def short(value: float) -> str:
         mantissa, _, exponent = f"{value:.2e}".partition("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     return f"{value:.4g}"
+
+
+def _class(drawn: Sequence[Any]) -> str:
+    return "chart many" if len(drawn) > MANY else "chart"
 
 
 def _positions(values: Sequence[float | str]) -> tuple[list[float], tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,16 +18,16 @@ SECONDS = 4.0
 
 @dataclass(slots=True)
 class LivePage:
-    """A watcher that passes everything on to another one and rewrites the page every few seconds."""
+    """A watcher that passes everything on to another one and rewrites the run's page every few seconds."""
 
     watcher: Watcher
-    run: Path
+    _run: Path | None = field(default=None, init=False)
     _written: float = field(default=0.0, init=False)
-    _broken: bool = field(default=False, init=False)
 
     def starts(self, step: Step, folder: Path) -> None:
         """A step began."""
         self.watcher.starts(step, folder)
+        self._run = folder
         self.write()
 
     def tick(self) -> None:
@@ -39,13 +40,18 @@ class LivePage:
         """It is over."""
         self.watcher.ends(step, status, seconds)
 
-    def write(self) -> None:
-        """Write the page. One that cannot be written, as with a broken template, is said once and stops no training."""
-        self._written = time.monotonic()
-        if self._broken:
+    def write(self, run: Path | None = None) -> None:
+        """Write the page, of the run last seen unless one is named.
+
+        A page that cannot be written, as with a broken template of the project's own, is said once; no training fails
+        for it.
+        """
+        folder = run or self._run
+        if folder is None or self._written == math.inf:
             return
+        self._written = time.monotonic()
         try:
-            write(self.run)
+            write(folder)
         except (OrchestratorError, OSError) as error:
-            self._broken = True
-            logging.getLogger(__name__).warning("the report of %s is not kept up to date: %s", self.run.name, error)
+            self._written = math.inf
+            logging.getLogger(__name__).warning("the report of %s is not kept up to date: %s", folder.name, error)

@@ -8,7 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from orchestrator.report.charts import Series, parallel, plot
+from orchestrator import layout
+from orchestrator.report.charts import Series, parallel, plot, short
 from orchestrator.side_by_side import losses
 
 Json = dict[str, Any]
@@ -16,18 +17,25 @@ Json = dict[str, Any]
 CURVE_POINTS = 60
 """Points of one loss curve: five hundred curves must stay a page that opens at once."""
 
+DRAWN = ("off", "s0", "s2", "s1")
+"""The order of drawing: the best lies on top."""
+
 
 def facts(folder: Path, sweep: Json) -> Json:
     """The values of report_sweep.html.j2."""
     trials, ranking = sweep["trials"], sweep["ranking"]
     looks = {trial["number"]: look(trial, ranking) for trial in trials}
     measured = [trial for trial in trials if trial.get("value")]
+    measured.sort(key=lambda trial: DRAWN.index(looks[trial["number"]]))
     return {
         "sweep": sweep,
         "live": sweep.get("status") == "running",
         "outcome": outcome(sweep),
         "ranking": ranking,
-        "trials": [{**trial, "settings": words(trial["parameters"])} for trial in trials],
+        "trials": [
+            {**trial, "settings": words(trial["parameters"]), "page": has_page(folder.parent, trial)}
+            for trial in trials
+        ],
         "words": words,
         "parameters": [scatter(name, space, sweep, measured, looks) for name, space in sweep["parameters"].items()],
         "parallel": coordinates(sweep, measured, looks),
@@ -53,9 +61,15 @@ def outcome(sweep: Json) -> str:
     return f"{ended}. The best of {len(ranking)} settings, {reached}{told}."
 
 
+def has_page(runs_dir: Path, trial: Json) -> bool:
+    """Whether there is something to link to."""
+    return bool(trial["run"]) and (runs_dir / trial["run"] / layout.REPORT).is_file()
+
+
 def words(parameters: Json) -> str:
     """Parameters in a line."""
-    return ", ".join(f"{name} = {value}" for name, value in parameters.items())
+    shown = {name: short(value) if isinstance(value, float) else str(value) for name, value in parameters.items()}
+    return ", ".join(f"{name} = {text}" for name, text in shown.items())
 
 
 def look(trial: Json, ranking: Sequence[Json]) -> str:
@@ -85,16 +99,15 @@ def scatter(name: str, space: Any, sweep: Json, measured: Sequence[Json], looks:
 
 
 def coordinates(sweep: Json, measured: Sequence[Json], looks: dict[int, str]) -> Markup:
-    """Every measured trial as a line through its parameters and its metric, the best drawn last."""
-    drawn = sorted(measured, key=lambda trial: "s0 s2 s1".index(looks[trial["number"]]))
-    axes = [(name, [trial["parameters"].get(name) for trial in drawn]) for name in sweep["parameters"]]
-    axes.append((sweep["metric"], [trial["value"]["value"] for trial in drawn]))
-    return parallel(axes, [titled(trial) for trial in drawn], [looks[trial["number"]] for trial in drawn])
+    """Every measured trial as a line through its parameters and its metric."""
+    axes = [(name, [trial["parameters"].get(name) for trial in measured]) for name in sweep["parameters"]]
+    axes.append((sweep["metric"], [trial["value"]["value"] for trial in measured]))
+    return parallel(axes, [titled(trial) for trial in measured], [looks[trial["number"]] for trial in measured])
 
 
 def curves(runs_dir: Path, trials: Sequence[Json], looks: dict[int, str]) -> Markup:
     """All loss curves over each other, thinned."""
-    drawn = sorted((trial for trial in trials if trial["run"]), key=lambda trial: looks[trial["number"]] == "s1")
+    drawn = sorted((trial for trial in trials if trial["run"]), key=lambda trial: DRAWN.index(looks[trial["number"]]))
     series = [
         Series(titled(trial), thinned(losses(runs_dir / trial["run"])), looks[trial["number"]]) for trial in drawn
     ]
