@@ -69,7 +69,8 @@ def main(count: int) -> None:
         seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     result = {"rows": count, "megabytes": round(size / 1e6), "seconds": round(seconds, 1), "peak_gib": round(peak, 2)}
-    print(json.dumps({**result, "findings": [f"{f.kind}: {f.message}" for f in findings]}, ensure_ascii=False, indent=2))
+    found = [f"{finding.kind}: {finding.message}" for finding in findings]
+    print(json.dumps({**result, "findings": found}, ensure_ascii=False, indent=2))
 
 
 if __name__ == "__main__":

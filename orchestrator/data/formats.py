@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,9 @@ _YES_NO = {"true": True, "1": True, "yes": True, "是": True, "false": False, "0
 _NEXT_OBSERVATION = "\n</tool_response>\n<tool_response>\n"
 
 
+_FIELD = re.compile(r"\{([^{}]+)\}")
+
+
 class RowError(Exception):
     """A row that must not reach training. `kind` is a stable word, the message a sentence for a person."""
 
@@ -53,14 +57,18 @@ class RowError(Exception):
 
 @dataclass(frozen=True)
 class Format:
-    """The name of a format, and which column of the file holds what (a subset of COLUMNS)."""
+    """The name of a format, and which column of the file holds what (a subset of COLUMNS).
+
+    Instead of a column there may be a text with columns in it, such as `News category: {title}`.
+    """
 
     name: str
     columns: Mapping[str, str]
 
     def get(self, row: Row, role: str) -> Any:
         """The value of the column with that role, or None where the file or the row has none."""
-        return row.get(self.columns.get(role, ""))
+        column = self.columns.get(role, "")
+        return _fill(column, row) if "{" in column else row.get(column)
 
 
 # ---- which format
@@ -106,7 +114,8 @@ def _pair_roles(kind: Kind) -> tuple[str, ...]:
 def _check_columns(columns: Mapping[str, str], keys: Collection[str]) -> dict[str, str]:
     if unknown := next((role for role in columns if role not in COLUMNS), None):
         raise InputError(f"data.columns: unknown key {unknown!r}", f"use one of {', '.join(COLUMNS)}")
-    if missing := next((name for name in columns.values() if name not in keys), None):
+    named = [name for value in columns.values() for name in (_FIELD.findall(value) if "{" in value else [value])]
+    if missing := next((name for name in named if name not in keys), None):
         raise InputError(f"there is no column {missing!r}", f"the columns are {', '.join(map(repr, keys))}")
     return dict(columns)
 
@@ -139,7 +148,7 @@ def to_conversation(row: Row, form: Format, kind: Kind, system: str = "") -> Con
     if media := next((name for name in _MEDIA if row.get(name)), None):
         raise RowError("media", f"has {media}, but only text can be trained here")
     if kind == "pt":
-        return Conversation((Message("user", _filled(form.get(row, "prompt"), "text", "empty_text")),))
+        return Conversation((Message("user", _filled(form.get(row, "prompt"), "text", "empty_row")),))
     turns, own_system = _turns(row, form)
     pair = _pair(row, form) if kind in ("dpo", "rm") else ("", "")
     check_turns(turns, ends_with_answer=not any(pair))
@@ -174,7 +183,7 @@ def _flat_turns(row: Row, form: Format) -> list[Message]:
     turns.append(Message("user", "\n".join(part for part in parts if part)))
     if "response" in form.columns:
         answer = form.get(row, "response")
-        turns.append(Message("assistant", _filled(answer, form.columns["response"], "empty_answer")))
+        turns.append(Message("assistant", _filled(answer, form.columns["response"], "empty_row")))
     return turns
 
 
@@ -184,7 +193,7 @@ def _history(value: Any) -> list[Message]:
         if not isinstance(pair, list) or len(pair) != 2:
             raise RowError("bad_history", "history must be a list of [question, answer] pairs")
         turns.append(Message("user", optional_text(pair[0], "history")))
-        turns.append(Message("assistant", _filled(pair[1], "history", "empty_answer")))
+        turns.append(Message("assistant", _filled(pair[1], "history", "empty_row")))
     return turns
 
 
@@ -202,8 +211,7 @@ def _message(turn: Any, number: int) -> Message:
         raise RowError("reasoning_text", f"turn {number}: LLaMA-Factory drops reasoning_content; use <think>…</think>")
     if role in ("system", "observation"):  # the only ones that may say nothing
         return Message(role, optional_text(_parts(content, number), f"turn {number}"))
-    kind = "empty_prompt" if role == "user" else "empty_answer"
-    return Message(role, _filled(_parts(content, number), f"turn {number}", kind))
+    return Message(role, _filled(_parts(content, number), f"turn {number}", "empty_row"))
 
 
 def _parts(content: Any, number: int) -> Any:
@@ -253,7 +261,7 @@ def check_turns(turns: Sequence[Message], *, ends_with_answer: bool = True) -> N
         if turn.role == "function_call":
             _check_function_call(turn.content)
         if turn.role == "user" and not turn.content.strip():
-            raise RowError("empty_prompt", f"turn {number}, the prompt, is empty")
+            raise RowError("empty_row", f"turn {number}, the prompt, is empty")
     if (len(turns) % 2 == 0) != ends_with_answer:
         wanted = "with an answer" if ends_with_answer else "with the user, before chosen and rejected"
         raise RowError("odd_turns", f"ends with the turn of the {turns[-1].role}; it must end {wanted}")
@@ -306,6 +314,11 @@ def _tools(value: Any) -> str:
 
 
 # ---- values
+
+
+def _fill(template: str, row: Row) -> str:
+    values = {name: optional_text(row.get(name), name).strip() for name in _FIELD.findall(template)}
+    return _FIELD.sub(lambda match: values[match[1]], template) if any(values.values()) else ""
 
 
 def as_text(value: Any) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -100,13 +100,17 @@ def load(
     return Loaded(tuple(map(str, files)), tuple(good), tuple(bad))
 
 
-def require(loaded: Loaded, at_least: int = MIN_TRAINING_ROWS) -> tuple[Conversation, ...]:
-    """Returns the conversations if every row is good and there are enough. Raises one InputError otherwise."""
-    if loaded.problems:
-        count, total = len(loaded.problems), loaded.rows
-        lines = list_some(loaded.problems)
-        hint = "correct these rows, or let `orchestrator data clean` leave them out"
-        raise InputError(f"{count} of {total} rows cannot be used:\n{lines}", hint)
+def require(
+    loaded: Loaded, at_least: int = MIN_TRAINING_ROWS, accept: Collection[str] = ()
+) -> tuple[Conversation, ...]:
+    """Returns the conversations if there are enough, and every bad row is of a kind that is accepted as left out.
+
+    Raises one InputError otherwise.
+    """
+    if refused := [problem for problem in loaded.problems if problem.kind not in accept]:
+        kinds = ", ".join(dict.fromkeys(problem.kind for problem in refused))
+        hint = f"correct these rows, or leave them out with `data: {{accept: [{kinds}]}}` or `orchestrator data clean`"
+        raise InputError(f"{len(refused)} of {loaded.rows} rows cannot be used:\n{list_some(refused)}", hint)
     if len(loaded.conversations) < at_least:
         message = f"{' + '.join(loaded.sources)}: {len(loaded.conversations)} rows, at least {at_least} are needed"
         raise InputError(message, "a few hundred rows are a good start; is it the right file?")

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 from orchestrator.data.checks.copies import exact_groups, near_within
 from orchestrator.data.checks.corpus import build
-from orchestrator.data.checks.labels import looks_like_labels
+from orchestrator.data.checks.labels import are_labels
 from orchestrator.data.conversation import Conversation
 from orchestrator.errors import InputError
 
@@ -24,7 +24,8 @@ def split(
     do rows of equal `groups` (one value a row; None stands alone). Raises InputError if nothing can be held out.
     """
     corpus = build(rows)
-    labels = [row.answer.strip() if looks_like_labels(corpus) else "" for row in rows]
+    stratify = bool(label_counts(rows))
+    labels = [row.answer.strip() if stratify else "" for row in rows]
     joined = [*exact_groups(corpus), *near_within(corpus), *_equal(groups or ())]
     held_out = _choose(list(_together(len(rows), joined)), labels, fraction, random.Random(seed))
     if not held_out:
@@ -36,6 +37,12 @@ def split(
     for index, row in enumerate(rows):
         halves[index in held_out].append(row)
     return halves
+
+
+def label_counts(rows: Sequence[Conversation]) -> Counter[str]:
+    """Returns how often each label occurs, or nothing when the answers are no labels."""
+    counts = Counter(row.answer for row in rows)
+    return counts if are_labels(counts) else Counter()
 
 
 def _equal(groups: Sequence[Hashable]) -> Iterator[list[int]]:

@@ -19,15 +19,20 @@ def write_sharegpt(path: Path, conversations: Iterable[Conversation]) -> int:
 
     Every row has the same columns: `datasets` guesses the schema chunk by chunk and fails when a later chunk differs.
     """
-    return _write_rows(path, [_ALWAYS | conversation.to_sharegpt() for conversation in conversations])
+    return _write_list(path, [_ALWAYS | conversation.to_sharegpt() for conversation in conversations])
 
 
 def write_texts(path: Path, conversations: Iterable[Conversation]) -> int:
     """Writes plain texts for pre-training (`{"text": …}`), whole or not at all, and returns the number of rows."""
-    return _write_rows(path, [{"text": conversation.prompt} for conversation in conversations])
+    return _write_list(path, [{"text": conversation.prompt} for conversation in conversations])
 
 
-def _write_rows(path: Path, rows: list[dict[str, Any]]) -> int:
+def write_rows(path: Path, conversations: Iterable[Conversation], kind: Kind) -> int:
+    """Writes what a training of that kind reads, and returns the number of rows."""
+    return write_texts(path, conversations) if kind == "pt" else write_sharegpt(path, conversations)
+
+
+def _write_list(path: Path, rows: list[dict[str, Any]]) -> int:
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     write_text(path, f"[\n{lines}\n]\n" if rows else "[]\n")
     return len(rows)

@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from orchestrator.data.checks.content import FEW_HELD_OUT, content_findings
 from orchestrator.data.checks.corpus import Corpus, build
 from orchestrator.data.checks.finding import Finding, finding
-from orchestrator.data.checks.labels import label_findings, looks_like_labels
+from orchestrator.data.checks.labels import are_labels, label_findings
 from orchestrator.data.checks.leakage import duplicates, leakage
 from orchestrator.data.checks.tokens import TokenCounter
 from orchestrator.data.conversation import Conversation
-from orchestrator.data.reading import RowProblem
+from orchestrator.data.reading import MIN_TRAINING_ROWS, RowProblem
 from orchestrator.errors import InputError
 
 __all__ = ["Finding", "check_data", "require_clean"]
@@ -27,8 +27,7 @@ def check_data(
     held_out: Rows = (),
     *,
     labels_task: bool | None = None,
-    count_tokens: Callable[[Conversation], int] | None = None,
-    cutoff_len: int = 2048,
+    tokens: TokenCounter | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Finding]:
     """Returns everything that is wrong or odd, errors first.
@@ -36,11 +35,10 @@ def check_data(
     The rows are what `reading.read` yields. `labels_task` None means: find out from the answers. `progress` hears the
     number of rows read so far. Time grows as n log n in the rows (copies.py), memory with the rows.
     """
-    counter = TokenCounter(count_tokens, cutoff_len) if count_tokens else None
-    learnt = build(counter.watch(train) if counter else train, progress)
-    asked = build(counter.watch(held_out) if counter else held_out, progress)
-    labels = looks_like_labels(learnt) if labels_task is None else labels_task
-    findings = [*leakage(learnt, asked), *_sizes(learnt, asked), *(counter.findings() if counter else ())]
+    learnt = build(tokens.watch(train) if tokens else train, progress)
+    asked = build(tokens.watch(held_out) if tokens else held_out, progress)
+    labels = are_labels(learnt.labels) if labels_task is None else labels_task
+    findings = [*leakage(learnt, asked), *_sizes(learnt, asked), *(tokens.findings() if tokens else ())]
     if labels:
         findings += label_findings(learnt, asked)
     for corpus in (learnt, asked):
@@ -49,9 +47,12 @@ def check_data(
 
 
 def _sizes(train: Corpus, held_out: Corpus) -> Iterable[Finding]:
+    if len(train) < MIN_TRAINING_ROWS:
+        message = f"only {len(train)} training rows: {MIN_TRAINING_ROWS} are the least, a few hundred a good start"
+        yield finding("few_rows", "error", message)
     if 0 < len(held_out) < FEW_HELD_OUT:
         message = f"only {len(held_out)} held-out rows: measured on them, one row is {100 / len(held_out):.1f} points"
-        yield finding("few_rows", "warning", message, ())
+        yield finding("few_rows", "warning", message)
 
 
 def require_clean(findings: Sequence[Finding], accept: Collection[str] = ()) -> None:

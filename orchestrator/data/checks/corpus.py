@@ -67,9 +67,14 @@ class Corpus:
 
     @property
     def signatures(self) -> Signatures:
-        """All rows' signatures as one array."""
+        """All rows' signatures as one array, made once; the batches are let go one by one, to hold them only once."""
         if len(self.signed) != 1:
-            self.signed = [np.concatenate([np.empty((0, PERMUTATIONS), np.uint16), *self.signed])]
+            whole, end = np.empty((len(self), PERMUTATIONS), np.uint16), len(self)
+            while self.signed:
+                batch = self.signed.pop()
+                whole[end - len(batch) : end] = batch
+                end -= len(batch)
+            self.signed = [whole]
         return self.signed[0]
 
     def place(self, index: int) -> Place:

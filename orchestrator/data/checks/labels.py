@@ -11,15 +11,15 @@ from orchestrator.data.checks.finding import Finding, finding
 from orchestrator.data.checks.text import same_text
 
 IMBALANCE = 10  # times as many rows for the most frequent label as for the rarest
+LONGEST_LABEL = 60  # characters
 _RARE = 0.05  # a label this much rarer than one a letter away is a slip of the keyboard
 _NOT_LETTERS = re.compile(r"[\W_]+")
 
 
-def looks_like_labels(corpus: Corpus) -> bool:
-    """Whether there are few, short, repeated answers."""
-    kinds = len(corpus.labels)
-    short = all(len(label) <= 60 for label in corpus.labels)
-    return 2 <= kinds <= MAX_LABELS and short and kinds <= max(2, len(corpus) // 5)
+def are_labels(answers: Counter[str]) -> bool:
+    """Whether all answers of a set are few, short and repeated, as labels are."""
+    few = 2 <= len(answers) < MAX_LABELS and len(answers) <= max(2, answers.total() // 5)
+    return few and all(len(answer) <= LONGEST_LABEL for answer in answers)
 
 
 def label_findings(train: Corpus, held_out: Corpus | None) -> Iterator[Finding]:

@@ -42,6 +42,11 @@ def signs(text: str) -> Iterator[str]:
         yield "personal_data"
 
 
+def without_control_characters(text: str) -> str:
+    """The text without the characters that `control_characters` means."""
+    return text if text.isprintable() else _CONTROL.sub("", text)
+
+
 def has_personal_data(text: str) -> bool:
     """Whether there is an e-mail address, a phone number (Chinese, or with a country code), or a valid Chinese ID."""
     if "@" in text and _EMAIL.search(text):

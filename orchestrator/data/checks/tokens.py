@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from orchestrator.data.checks.finding import Finding, Place, Severity, finding
 from orchestrator.data.conversation import Conversation
@@ -12,7 +14,11 @@ from orchestrator.data.reading import RowProblem
 # A tokenizer never makes more tokens than the text has bytes; a template adds these at most for a turn.
 _TEMPLATE_TOKENS = 64
 TOLERABLE_SHARE = 0.01  # of the rows; more than a few cut rows teach the model not to see its question
+BINS = 20
 SAMPLE = 2000  # rows counted for the histogram
+
+
+_SPOKEN = {"observation": "user", "function_call": "assistant"}
 
 
 @dataclass
@@ -44,18 +50,56 @@ class TokenCounter:
         if tokens > self.cutoff_len:
             self.over.append(((row.source, row.row), tokens, row.prompt[:80]))
 
+    def summary(self) -> str:
+        """One line about the sample: median, 95th percentile, longest, and the cut-off."""
+        ordered = sorted(self.sample)
+        median, high = ordered[len(ordered) // 2], ordered[len(ordered) * 95 // 100]
+        counts = f"half have up to {median}, 95 % up to {high}, the longest {self.longest}"
+        return f"tokens a row: {counts}; cutoff_len is {self.cutoff_len}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The sample as a histogram, for scripts and the report: bins of equal width from 0."""
+        width = max(1, -(-(max(self.sample, default=0) + 1) // BINS))
+        bins = [sum(tokens // width == number for tokens in self.sample) for number in range(BINS)]
+        return {"tokens": {"cutoff_len": self.cutoff_len, "longest": self.longest, "bin_width": width, "bins": bins}}
+
     def findings(self) -> Iterator[Finding]:
         """Yields tokens_over_cutoff, if any row is too long."""
         if not self.over:
             return
         cut = max(tokens for _, tokens, _ in self.over) - self.cutoff_len
         message = (
-            f"{len(self.over)} of {self.total} rows exceed cutoff_len {self.cutoff_len}: of the {self.longest} tokens of "
-            f"the longest, LLaMA-Factory would cut {cut} off the end of the prompt, where the question is"
+            f"{len(self.over)} of {self.total} rows exceed cutoff_len {self.cutoff_len}; of the longest, with "
+            f"{self.longest} tokens, LLaMA-Factory would cut {cut} off the end of the prompt, where the question is"
         )
         severity: Severity = "error" if len(self.over) > TOLERABLE_SHARE * self.total else "warning"
         examples = [f"{place[0]}:{place[1]} {tokens} tokens: {text}" for place, tokens, text in self.over[:5]]
         yield finding("tokens_over_cutoff", severity, message, [place for place, _, _ in self.over], examples)
+
+
+def token_counter(model: Path, template: str, thinking: bool) -> Callable[[Conversation], int]:
+    """Returns a function that counts a row's tokens with a model folder's tokenizer and the served chat template.
+
+    Tools are left out of the count: how they are written differs from template to template.
+    """
+    from tokenizers import Tokenizer
+
+    from orchestrator.chat_template.jinja import jinja_template, render_messages
+    from orchestrator.chat_template.registry import definition
+    from orchestrator.chat_template.tokens import special_tokens
+
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    special = special_tokens(model)
+    jinja = jinja_template(definition(template), special, thinking)
+
+    def count(row: Conversation) -> int:
+        system = [{"role": "system", "content": row.system}] if row.system else []
+        turns = [{"role": _SPOKEN.get(turn.role, turn.role), "content": turn.content} for turn in row.messages]
+        answer = [{"role": "assistant", "content": row.chosen}] if row.chosen else []
+        text = render_messages(jinja, [*system, *turns, *answer], special, add_generation_prompt=False)
+        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    return count
 
 
 def most_tokens(row: Conversation) -> int:

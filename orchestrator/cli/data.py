@@ -1,0 +1,260 @@
+"""data: import, check, clean, stats, split, fetch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.common import json_option, print_json, spec_argument, stderr_console, stdout_console
+
+if TYPE_CHECKING:
+    from orchestrator.data.assemble import Wanted
+    from orchestrator.data.checks import Finding
+    from orchestrator.data.checks.tokens import TokenCounter
+    from orchestrator.data.import_ import Imported
+    from orchestrator.data.stats import Stats
+
+
+KINDS = click.Choice(["sft", "pt", "dpo", "rm", "kto"])
+COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
+_SHOWN = 10  # changes of `clean` that are printed
+file_argument = click.argument("file", type=click.Path(path_type=Path))
+
+
+@click.group()
+def data() -> None:
+    """Import, check, clean and split data."""
+
+
+def import_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What import and split have in common."""
+    for option in (
+        file_argument,
+        click.option("--out", type=click.Path(path_type=Path), help="Folder to write [datasets/NAME OF FILE]."),
+        click.option("--eval-fraction", type=click.FloatRange(0, 1, max_open=True), default=0.25, show_default=True),
+        click.option("--group", metavar="COLUMN", help="Rows of one value stay on one side, such as one customer's."),
+        click.option("--seed", type=int, default=42, show_default=True, help="Decides the split."),
+        click.option("--kind", type=KINDS, default="sft", show_default=True, help="What the rows are for."),
+        click.option("--overwrite", is_flag=True, help="Replace a data set that is there."),
+        json_option,
+    ):
+        command = option(command)
+    return command
+
+
+@data.command("import")
+@import_options
+@click.option("--prompt", metavar="TEXT", help="The question, with columns in it: 'News category: {title}'.")
+@click.option("--label", metavar="COLUMN", help="The column that holds the answer.")
+@click.option("--system", default="", help="System text for rows that bring none.")
+def import_(prompt: str | None, label: str | None, system: str, **options: Any) -> None:
+    """Turn a CSV, TSV, Excel, JSON, JSONL or Parquet file into a data set with held-out rows.
+
+    Example: orchestrator data import news.csv --prompt "新闻分类：{title}" --label category
+    """
+    if bool(prompt) != bool(label) and options["kind"] == "sft":
+        raise click.UsageError("--prompt and --label go together")
+    columns = {name: value for name, value in (("prompt", prompt), ("response", label)) if value}
+    _import(options, columns or None, system)
+
+
+@data.command()
+@import_options
+def split(**options: Any) -> None:
+    """Hold rows out of a file: by label, by seed, and never a copy on both sides.
+
+    Example: orchestrator data split rows.jsonl --eval-fraction 0.2 --group customer
+    """
+    _import(options, None, "")
+
+
+def _import(options: dict[str, Any], columns: dict[str, str] | None, system: str) -> None:
+    from orchestrator.data.import_ import Recipe, import_file
+
+    recipe = Recipe(options["kind"], columns, system, options["group"], options["eval_fraction"], options["seed"])
+    file: Path = options["file"]
+    folder = options["out"] or Path("datasets") / file.stem
+    done = import_file(file, folder, recipe, overwrite=options["overwrite"])
+    _show_import(done, options["as_json"])
+
+
+def _show_import(done: Imported, as_json: bool) -> None:
+    if as_json:
+        left_out = [{"file": p.source, "row": p.row, "kind": p.kind, "message": p.message} for p in done.left_out]
+        counts = {"train": done.train, "eval": done.held_out, "labels": dict(done.labels), "left_out": left_out}
+        print_json({"folder": str(done.folder), "encoding": done.encoding or None, **counts})
+        return
+    from orchestrator.data.reading import list_some
+
+    read_as = f", read as {done.encoding}" if done.encoding else ""
+    click.echo(f"{done.folder}: {done.train} rows to train on, {done.held_out} held out{read_as}", err=True)
+    if done.left_out:
+        click.echo(f"{len(done.left_out)} rows left out:\n{list_some(done.left_out)}", err=True)
+    click.echo("use it in spec.yaml:\n", err=True)
+    click.echo(done.snippet())
+
+
+@data.command()
+@spec_argument
+@click.option("--eval", "held_out", type=click.Path(path_type=Path), help="Held-out rows, where SPEC is a data file.")
+@json_option
+def check(spec: Path, held_out: Path | None, as_json: bool) -> None:
+    """Find leakage, copies, contradictory labels, odd and overlong rows; SPEC may be a data file.
+
+    Example: orchestrator data check spec.yaml
+    """
+    from orchestrator.data import assemble
+    from orchestrator.data.checks import require_clean
+
+    wanted, tokens = _wanted(spec, held_out)
+    with _progress() as progress:
+        findings = assemble.check(wanted, tokens, progress)
+    if as_json:
+        print_json({"findings": [found.to_json() for found in findings], **(tokens.to_json() if tokens else {})})
+    else:
+        _show_findings(findings, tokens)
+    require_clean(findings, wanted.accept)
+
+
+def _wanted(path: Path, held_out: Path | None) -> tuple[Wanted, TokenCounter | None]:
+    from orchestrator.data.assemble import Wanted
+
+    if path.suffix not in (".yaml", ".yml"):
+        return Wanted.of_files(path, held_out), None
+    from orchestrator.spec.defaults import DEFAULTS
+    from orchestrator.spec.load import load_spec
+
+    loaded = load_spec(path)
+    training = {**DEFAULTS, **loaded.spec.train}
+    values = {"project": loaded.project, "kind": training["stage"], "task": loaded.spec.evaluate.task}
+    wanted = Wanted.from_config({**values, **loaded.spec.data.model_dump(mode="json")})
+    return wanted, _token_counter(loaded, training["cutoff_len"])
+
+
+def _token_counter(loaded: Any, cutoff_len: int) -> TokenCounter | None:
+    from orchestrator import models
+    from orchestrator.cache import cache_folder
+    from orchestrator.data.checks.tokens import TokenCounter, token_counter
+    from orchestrator.files import HashCache
+    from orchestrator.plan import resolve_template
+
+    model = loaded.spec.model
+    base = models.locate(model.base, loaded.project, HashCache(cache_folder() / "hashes.json"))
+    if base.path is None or not (base.path / "tokenizer.json").is_file():
+        click.echo(f"tokens are not counted: {model.base} is not on this machine yet (model fetch)", err=True)
+        return None
+    return TokenCounter(token_counter(base.path, resolve_template(loaded.spec), model.thinking), cutoff_len)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int], None]]:
+    """A counter of rows that appears only when there is time to look at it."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    text = TextColumn("{task.completed:,} rows")
+    with Progress(SpinnerColumn(), text, TimeElapsedColumn(), console=stderr_console(), transient=True) as bar:
+        task = bar.add_task("rows", total=None)
+        seen = 0
+
+        def advance(done: int) -> None:
+            nonlocal seen
+            seen = done if done > seen else seen
+            bar.update(task, completed=seen)
+
+        yield advance
+
+
+def _show_findings(findings: list[Finding], tokens: TokenCounter | None) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = stdout_console()
+    if tokens and tokens.sample:
+        console.print(tokens.summary(), highlight=False)
+    if not findings:
+        console.print("nothing found: no leakage, no copies, no odd rows", highlight=False)
+        return
+    table = Table("finding", "", "what, where, and an example", show_lines=True)
+    for found in findings:
+        rows = ", ".join(f"{file}:{row}" for file, row in found.rows[:5]) + (" …" if len(found.rows) > 5 else "")
+        lines = [found.message, rows, *found.examples[:1]]
+        what = "\n".join(escape(line) for line in lines if line)
+        table.add_row(found.kind, f"[{COLOURS[found.severity]}]{found.severity}[/]", what)
+    console.print(table, highlight=False)
+
+
+@data.command()
+@file_argument
+@click.option("--eval", "held_out", type=click.Path(path_type=Path), help="Held-out rows to clean with it.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the cleaned files.")
+@click.option("--kind", type=KINDS, default="sft", show_default=True, help="What the rows are for.")
+@json_option
+def clean(file: Path, held_out: Path | None, out: Path, kind: Any, as_json: bool) -> None:
+    """Strip texts, unify labels, drop repeated and leaked rows; into a new folder, with a list of the changes.
+
+    Example: orchestrator data clean train.json --eval eval.json --out datasets/clean
+    """
+    from orchestrator.data.clean import clean_files
+
+    done = clean_files(file, held_out, out, kind)
+    if as_json:
+        print_json(done.to_json())
+        return
+    for line in done.lines(_SHOWN):
+        click.echo(line)
+    click.echo(f"{out}: {len(done.train)} rows to train on, {len(done.held_out)} held out", err=True)
+
+
+@data.command()
+@file_argument
+@click.option("--kind", type=KINDS, default="sft", show_default=True, help="What the rows are for.")
+@click.option("--picture", type=click.Path(path_type=Path), metavar="FILE.svg", help="Also draw the bars.")
+@json_option
+def stats(file: Path, kind: Any, picture: Path | None, as_json: bool) -> None:
+    """Labels, lengths and scripts of a data file, as bars.
+
+    Example: orchestrator data stats train.json --picture train.svg
+    """
+    from orchestrator.data.stats import stats_of_file, svg
+    from orchestrator.files import write_text
+
+    found = stats_of_file(file, kind)
+    if picture:
+        write_text(picture, svg(found.charts(), file.name))
+    if as_json:
+        print_json(found.to_json())
+    else:
+        _show_stats(found)
+
+
+def _show_stats(found: Stats) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = stdout_console()
+    unusable = f", {found.unusable} more cannot be used" if found.unusable else ""
+    size = f"{found.rows:,} rows{unusable}; half of them shorter than {found.median:,} characters"
+    console.print(f"{size}, the longest {found.longest:,}", highlight=False)
+    for title, bars in found.charts().items():
+        table = Table(title, "rows", "", box=None)
+        top = max(rows for _, rows in bars)
+        for label, rows in bars:
+            table.add_row(escape(label), f"{rows:,}", "█" * max(1, round(40 * rows / top)))
+        console.print(table)
+
+
+@data.command()
+@click.argument("name", metavar="hf:ORG/NAME:SPLIT")
+def fetch(name: str) -> None:
+    """Download a data set of the Hugging Face hub, for `data:` in the spec or for import.
+
+    Example: orchestrator data fetch hf:fancyzhx/ag_news:train
+    """
+    from orchestrator.data.hub import fetch as download
+
+    for path in download(name):
+        click.echo(path)

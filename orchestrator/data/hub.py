@@ -1,0 +1,96 @@
+"""Data sets of the Hugging Face hub: `hf:ORG/NAME[@REVISION][/CONFIG]:SPLIT` stands where a file name does.
+
+The client takes mirrors (HF_ENDPOINT), its cache (HF_HOME) and the token (HF_TOKEN) from the environment only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from orchestrator.cache import building, cache_folder
+from orchestrator.data.rows import SUFFIXES
+from orchestrator.errors import InputError, MissingError
+
+PREFIX = "hf:"
+_REFERENCE = re.compile(
+    r"hf:(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?(/(?P<config>[\w.-]+))?:(?P<split>[\w.-]+)"
+)
+_CONVERTED = "refs/convert/parquet"  # where the hub keeps a Parquet copy of data sets in other formats
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A split of a data set on the hub."""
+
+    repository: str
+    revision: str | None
+    config: str | None
+    split: str
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are kept once they are here."""
+        parts = [self.repository.replace("/", "--"), self.revision or "main", self.config or "default", self.split]
+        return cache_folder().joinpath("datasets", *parts)
+
+
+def parse(name: str) -> Reference:
+    """Returns what `hf:ORG/NAME:SPLIT` refers to. Raises InputError when it is written otherwise."""
+    match = _REFERENCE.fullmatch(name)
+    if not match:
+        raise InputError(f"cannot read {name!r}", "write hf:ORG/NAME:SPLIT, hf:ORG/NAME@REVISION/CONFIG:SPLIT")
+    return Reference(match["repository"], match["revision"], match["config"], match["split"])
+
+
+def local_files(name: str, project: Path) -> list[Path]:
+    """Returns the files that a name in `data:` means. Raises MissingError for a hub data set that is not here yet."""
+    if not name.startswith(PREFIX):
+        return [project / name]
+    folder = parse(name).folder
+    if not folder.is_dir():
+        raise MissingError(f"{name} is not on this machine yet", f"run `orchestrator data fetch {name}`")
+    return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+
+
+def fetch(name: str) -> list[Path]:
+    """Returns the files of a hub data set, downloaded if they are not here. Raises MissingError if that fails."""
+    reference = parse(name)
+    if not reference.folder.is_dir():
+        with building(reference.folder) as folder:
+            _download(name, reference, folder)
+    return local_files(name, Path())
+
+
+def _download(name: str, reference: Reference, folder: Path) -> None:
+    from huggingface_hub import hf_hub_download, list_repo_files
+
+    try:
+        for revision in (reference.revision, _CONVERTED):
+            listed = list_repo_files(reference.repository, repo_type="dataset", revision=revision)
+            if files := files_of_split(listed, reference.config, reference.split):
+                break
+        for number, file in enumerate(files):
+            path = hf_hub_download(reference.repository, file, repo_type="dataset", revision=revision)
+            (folder / f"{number:05}{PurePosixPath(file).suffix}").write_bytes(Path(path).read_bytes())
+    except Exception as error:  # the client raises a dozen kinds, all of which mean: not to be had
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        hint = "check the name and the network; HF_ENDPOINT sets a mirror, HF_TOKEN a token"
+        raise MissingError(f"cannot download {name}: {reason}", hint) from error
+    if not files:
+        raise InputError(f"{name}: the data set has no files of split {reference.split!r}", f"it has {_some(listed)}")
+
+
+def files_of_split(listed: Sequence[str], config: str | None, split: str) -> list[str]:
+    """Returns the data files whose path names the split, and the config if one is wanted; of one format only."""
+    named = [file for file in listed if split in re.split(r"[/._-]", file)]
+    named = [file for file in named if config is None or config in file.split("/")]
+    formats = [[file for file in named if file.endswith(suffix)] for suffix in (".parquet", *SUFFIXES)]
+    return next((sorted(files) for files in formats if files), [])
+
+
+def _some(files: Sequence[str]) -> str:
+    data = [file for file in files if file.endswith(SUFFIXES)]
+    return ", ".join(data[:8]) or "no data files"

@@ -1,0 +1,86 @@
+"""A spreadsheet, or any other file of rows, → a data set folder with train.json and eval.json."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.data.clean import tidy
+from orchestrator.data.conversation import Conversation, Kind
+from orchestrator.data.reading import Loaded, RowProblem, load
+from orchestrator.data.rows import Damaged, detect_encoding, read_rows
+from orchestrator.data.split import label_counts, split
+from orchestrator.data.writing import write_rows
+from orchestrator.errors import InputError
+
+_LABEL_TOKENS, _ANSWER_TOKENS = 16, 256  # max_new_tokens to suggest
+_BINARY = (".parquet", ".xlsx")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a file becomes a data set.
+
+    `columns` as in the spec (`{"prompt": "News category: {title}", "response": "category"}`); rows of equal `group`
+    values stay on one side of the split.
+    """
+
+    kind: Kind = "sft"
+    columns: Mapping[str, str] | None = None
+    system: str = ""
+    group: str | None = None
+    fraction: float = 0.25
+    seed: int = 42
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import wrote and what it left out."""
+
+    folder: Path
+    train: int
+    held_out: int
+    left_out: tuple[RowProblem, ...]
+    labels: Counter[str]  # empty when the answers are no labels
+    encoding: str  # of a text file
+
+    def snippet(self) -> str:
+        """The lines of a spec.yaml that use the data set."""
+        held_out = f"  eval: {self.folder.as_posix()}/eval.json" if self.held_out else "  eval_fraction: 0.2"
+        task, tokens = ("classification", _LABEL_TOKENS) if self.labels else ("generation", _ANSWER_TOKENS)
+        lines = ["data:", f"  train: {self.folder.as_posix()}/train.json", held_out]
+        return "\n".join([*lines, "evaluate:", f"  task: {task}", f"  max_new_tokens: {tokens}"])
+
+
+def import_file(path: Path, folder: Path, recipe: Recipe, *, overwrite: bool = False) -> Imported:
+    """Writes folder/train.json and folder/eval.json and returns what they hold; rows that cannot be used are left out.
+
+    Raises InputError for an unreadable file, an unknown column, no usable row, or a folder that is in use.
+    """
+    if not overwrite and (folder / "train.json").exists():
+        raise InputError(f"{folder} already holds a data set", "give another --out, or --overwrite")
+    loaded = load(path, recipe.kind, recipe.columns, recipe.system)
+    rows = [tidy(row) for row in _usable(path, loaded)]
+    groups = _groups(path, recipe.group, rows) if recipe.group else None
+    train, held_out = split(rows, recipe.fraction, seed=recipe.seed, groups=groups) if recipe.fraction else (rows, [])
+    write_rows(folder / "train.json", train, recipe.kind)
+    if held_out:
+        write_rows(folder / "eval.json", held_out, recipe.kind)
+    encoding = "" if path.suffix.lower() in _BINARY else detect_encoding(path).removesuffix("-sig")
+    return Imported(folder, len(train), len(held_out), loaded.problems, label_counts(rows), encoding)
+
+
+def _usable(path: Path, loaded: Loaded) -> tuple[Conversation, ...]:
+    if not loaded.conversations:
+        first = f": {loaded.problems[0].message}" if loaded.problems else ""
+        raise InputError(f"{path}: no row can be used{first}", "check --prompt and --label against the file's columns")
+    return loaded.conversations
+
+
+def _groups(path: Path, column: str, rows: list[Conversation]) -> list[Hashable]:
+    values = {row: None if isinstance(value, Damaged) else value.get(column) for row, value in read_rows(path)}
+    if all(value is None for value in values.values()):
+        raise InputError(f"{path}: there is no column {column!r} to group by", "check the file's columns")
+    return [str(values[row.row]) if values[row.row] not in (None, "") else None for row in rows]
