@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from rich.filesize import decimal
+
 from orchestrator.evaluation.compare import Comparison
 from orchestrator.evaluation.intervals import Interval
 from orchestrator.evaluation.measure import Measurement
@@ -72,9 +74,9 @@ def recommend(
     artifact = min(sized, key=lambda name: sizes[name])
     it = comparisons[artifact]
     sentence = (
-        f"{artifact} ({sizes[artifact] / 1e6:.0f} MB) is the smallest file whose loss against {it.b} cannot be told "
+        f"{artifact} ({decimal(sizes[artifact])}) is the smallest file whose loss against {it.b} cannot be told "
         f"from zero: {it.metric} {it.value_a:.1f} against {it.value_b:.1f} "
-        f"(a loss of up to {max(0.0, -it.difference.low):.1f} would not show in {it.n} rows)"
+        f"({it.n} rows leave a loss of up to {max(0.0, -it.difference.low):.1f} points possible)"
     )
     return Recommendation(artifact, sizes[artifact], sentence)
 

@@ -6,65 +6,81 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.filesize import decimal
+from rich.padding import Padding
 from rich.table import Table
 
-_INTERVAL = ("accuracy", "rougeL")
-_TITLES = {"accuracy": "accuracy (95 %)", "rougeL": "ROUGE-L (95 %)", "macro_f1": "F1", "rouge1": "R-1", "bleu": "BLEU"}
+Summary = Mapping[str, Any]
+Cell = Callable[[str, Summary], str]
+"""Artifact and summary → what the table shows."""
 
 
-def artifact_table(summary: Mapping[str, Any], console: Console) -> None:
+def artifact_table(summary: Summary, console: Console) -> None:
     """Prints a row for each artifact of a summary, then what its comparisons and its recommendation say.
 
-    Without a terminal, or with NO_COLOR, the same text is plain; 80 columns are enough.
+    80 columns are enough; without a terminal, or with NO_COLOR, the same text is plain.
     """
-    console.print(_table(summary))
-    for comparison in summary.get("comparisons", ()):
-        console.print(f"  {comparison['sentence']}", style="dim", highlight=False)
-    for failure in summary.get("failures", ()):
-        console.print(f"  gate: {failure['sentence']}", style="red", highlight=False)
+    sentences = [(comparison["sentence"], "dim") for comparison in summary.get("comparisons", ())]
     if recommendation := summary.get("recommendation"):
-        console.print(f"* {recommendation['sentence']}", style="green", highlight=False)
+        sentences.append((f"* {recommendation['sentence']}", "green"))
+    console.print(_table(summary))
+    for sentence, style in sentences:
+        console.print(Padding(sentence, (0, 0, 0, 2), style=style), highlight=False)
 
 
-def _table(summary: Mapping[str, Any]) -> Table:
-    metrics = summary["metrics"]
-    columns = _columns(metrics)
-    table = Table("artifact", box=None, padding=(0, 1, 0, 0), header_style="bold")
+def _table(summary: Summary) -> Table:
+    columns = _columns(summary)
+    table = Table("artifact", box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for title in columns:
         table.add_column(title, justify="left" if title == "verdict" else "right", no_wrap=title != "verdict")
-    for artifact in metrics:
-        mark = "*" if artifact == (summary.get("recommendation") or {}).get("artifact") else ""
-        table.add_row(artifact + mark, *(cell(artifact, summary) for cell in columns.values()))
+    for artifact in summary["metrics"]:
+        table.add_row(_name(artifact, summary), *(cell(artifact, summary) for cell in columns.values()))
     return table
 
 
-def _columns(metrics: Mapping[str, Any]) -> dict[str, Callable[[str, Mapping[str, Any]], str]]:
-    """Title → what stands in the cell of an artifact."""
-    labels = any("accuracy" in of for of in metrics.values())
-    names = ("accuracy", "macro_f1", "rouge1") if labels else ("rougeL", "rouge1", "bleu")
+def _columns(summary: Summary) -> dict[str, Cell]:
+    """Title → cell; the figure with an interval is the one that verdicts and gate are about."""
+    if any("accuracy" in figures for figures in summary["metrics"].values()):
+        figures = {"accuracy (95 %)": _interval("accuracy"), "macro F1": _value("macro_f1")}
+    else:
+        figures = {"ROUGE-L (95 %)": _interval("rougeL"), "BLEU": _value("bleu")}
     return {
         "n": lambda artifact, summary: str(summary["metrics"][artifact].get("n", "")),
-        **{_TITLES[name]: _figure(name) for name in names},
-        "agrees": _figure("agreement_with_tuned"),
-        "size": lambda artifact, summary: _size(summary.get("sizes", {}).get(artifact)),
+        **figures,
+        "ROUGE-1": _value("rouge1"),
+        "agrees": _value("agreement_with_tuned"),
+        "size": _size,
         "verdict": _verdict,
     }
 
 
-def _figure(name: str) -> Callable[[str, Mapping[str, Any]], str]:
-    def cell(artifact: str, summary: Mapping[str, Any]) -> str:
-        figure = summary["metrics"][artifact].get(name)
-        if not figure:
-            return ""
-        interval = f" ({figure['low']:.1f}–{figure['high']:.1f})" if name in _INTERVAL else ""
-        return f"{figure['value']:.1f}{interval}"
+def _value(metric: str) -> Cell:
+    def cell(artifact: str, summary: Summary) -> str:
+        figure = summary["metrics"][artifact].get(metric)
+        return f"{figure['value']:.1f}" if figure else ""
 
     return cell
 
 
-def _size(size: int | None) -> str:
-    return f"{size / 1e6:.0f} MB" if size else ""
+def _interval(metric: str) -> Cell:
+    def cell(artifact: str, summary: Summary) -> str:
+        figure = summary["metrics"][artifact].get(metric)
+        return f"{figure['value']:.1f} ({figure['low']:.1f}–{figure['high']:.1f})" if figure else ""
+
+    return cell
 
 
-def _verdict(artifact: str, summary: Mapping[str, Any]) -> str:
+def _name(artifact: str, summary: Summary) -> str:
+    recommended = (summary.get("recommendation") or {}).get("artifact")
+    return f"{artifact}*" if artifact == recommended else artifact
+
+
+def _size(artifact: str, summary: Summary) -> str:
+    size = summary.get("sizes", {}).get(artifact)
+    return decimal(size) if size else ""
+
+
+def _verdict(artifact: str, summary: Summary) -> str:
+    if any(failure["artifact"] == artifact for failure in summary.get("failures", ())):
+        return "fails gate"
     return next((c["verdict"] for c in summary.get("comparisons", ()) if c["a"] == artifact), "")
