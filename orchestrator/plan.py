@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from orchestrator import llamacpp, models, records
+from orchestrator.data.hub import local_files
 from orchestrator.errors import InputError, MissingError
 from orchestrator.files import HashCache
 from orchestrator.records import Run
@@ -116,7 +117,7 @@ def make_context(question: Question, hashes: HashCache) -> Context:
         base_path=base.path,
         base_identity=base.identity,
         template=resolve_template(spec),
-        data_hashes={name: hashes.sha256(project / name) for name in data_files(spec)},
+        data_hashes={name: _data_hash(name, project, hashes) for name in data_files(spec)},
         versions={**versions(), "llama.cpp": llamacpp.version(converter)},
         converter=converter,
         render=Renderer(project),
@@ -142,6 +143,10 @@ def data_files(spec: Spec) -> list[str]:
     groups = [data.train, data.eval or (), data.test or ()]
     names = [name for group in groups for name in ([group] if isinstance(group, str) else group)]
     return list(dict.fromkeys(names))
+
+
+def _data_hash(name: str, project: Path, hashes: HashCache) -> str:
+    return "+".join(hashes.sha256(path) for path in local_files(name, project))
 
 
 def versions() -> dict[str, str]:

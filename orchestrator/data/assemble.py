@@ -13,7 +13,7 @@ from orchestrator.data.checks import Finding, check_data, require_clean
 from orchestrator.data.checks.tokens import TokenCounter
 from orchestrator.data.conversation import Conversation, Kind
 from orchestrator.data.hub import local_files
-from orchestrator.data.reading import Loaded, RowProblem, load, read, require
+from orchestrator.data.reading import Loaded, RowProblem, collect, read, require
 
 Rows = Sequence[Conversation]
 
@@ -60,10 +60,6 @@ class Wanted:
         evaluated = (str(held_out),) if held_out else ()
         return cls(Path(), (str(train),), evaluated, None, "sft", None, "", None, 42)
 
-    def paths(self, names: Sequence[str]) -> list[Path]:
-        """Where the named files lie."""
-        return [path for name in names for path in local_files(name, self.project)]
-
 
 @dataclass(frozen=True, slots=True)
 class Sets:
@@ -106,12 +102,13 @@ def check(
 
 
 def _stream(wanted: Wanted, names: Sequence[str]) -> Iterator[Conversation | RowProblem]:
-    for path in wanted.paths(names):
-        yield from read(path, wanted.kind, wanted.columns, wanted.system)
+    for name in names:
+        for path in local_files(name, wanted.project):
+            yield from read(path, wanted.kind, wanted.columns, wanted.system, name=name)
 
 
 def _load(wanted: Wanted, names: Sequence[str]) -> Loaded:
-    return load(wanted.paths(names), wanted.kind, wanted.columns, wanted.system)
+    return collect(_stream(wanted, names), names)
 
 
 def _hold_out(rows: Rows, wanted: Wanted) -> tuple[Rows, Rows]:
@@ -124,8 +121,7 @@ def _mix(rows: Rows, wanted: Wanted) -> Rows:
     """The largest mixture of the files that has the wanted shares without repeating a row."""
     if not wanted.weights:
         return rows
-    files = [{str(path) for path in local_files(name, wanted.project)} for name in wanted.train]
-    parts = [[row for row in rows if row.source in sources] for sources in files]
+    parts = [[row for row in rows if row.source == name] for name in wanted.train]
     total = min(len(part) / weight for part, weight in zip(parts, wanted.weights, strict=True))
     picker = random.Random(wanted.seed)
     chosen = [picker.sample(part, round(total * weight)) for part, weight in zip(parts, wanted.weights, strict=True)]

@@ -6,7 +6,7 @@ The client takes mirrors (HF_ENDPOINT), its cache (HF_HOME) and the token (HF_TO
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -45,6 +45,11 @@ def parse(name: str) -> Reference:
     return Reference(match["repository"], match["revision"], match["config"], match["split"])
 
 
+def is_reference(name: str) -> bool:
+    """Whether a name is a well written reference to a data set of the hub."""
+    return _REFERENCE.fullmatch(name) is not None
+
+
 def local_files(name: str, project: Path) -> list[Path]:
     """Returns the files that a name in `data:` means. Raises MissingError for a hub data set that is not here yet."""
     if not name.startswith(PREFIX):
@@ -62,6 +67,13 @@ def fetch(name: str) -> list[Path]:
         with building(reference.folder) as folder:
             _download(name, reference, folder)
     return local_files(name, Path())
+
+
+def fetch_missing(names: Iterable[str]) -> None:
+    """Downloads those of the names that mean hub data sets and are not here."""
+    for name in names:
+        if name.startswith(PREFIX):
+            fetch(name)
 
 
 def _download(name: str, reference: Reference, folder: Path) -> None:

@@ -45,22 +45,28 @@ class Loaded:
 
 
 def read(
-    path: Path | str, kind: Kind = "sft", columns: Mapping[str, str] | None = None, system: str = ""
+    path: Path | str,
+    kind: Kind = "sft",
+    columns: Mapping[str, str] | None = None,
+    system: str = "",
+    *,
+    name: str = "",
 ) -> Iterator[Conversation | RowProblem]:
     """Yields each row of a file as a Conversation, or as a RowProblem; memory stays constant.
 
-    Raises InputError when the file is missing, unreadable, or has no prompt or answer column.
+    The rows' source is `name`, or else the path. Raises InputError when the file is missing, unreadable, or has no
+    prompt or answer column.
     """
-    rows = read_rows(Path(path))
+    rows, source = read_rows(Path(path)), name or str(path)
     head = list(itertools.islice(rows, _LOOK_AT))
-    form = _format(str(path), [value for _, value in head if not isinstance(value, Damaged)], kind, columns)
+    form = _format(source, [value for _, value in head if not isinstance(value, Damaged)], kind, columns)
     for number, value in itertools.chain(head, rows):
         try:
             if isinstance(value, Damaged):
                 raise RowError(value.kind, value.message)
-            yield replace(to_conversation(value, form, kind, system), source=str(path), row=number)
+            yield replace(to_conversation(value, form, kind, system), source=source, row=number)
         except RowError as error:
-            yield RowProblem(error.kind, str(path), number, error.message)
+            yield RowProblem(error.kind, source, number, error.message)
 
 
 def _format(path: str, samples: list[dict[str, Any]], kind: Kind, columns: Mapping[str, str] | None) -> Format:
@@ -90,14 +96,20 @@ def load(
 ) -> Loaded:
     """Returns all rows of one or several files, the good and the bad. Raises InputError as `read` does."""
     files = [paths] if isinstance(paths, str | Path) else list(paths)
+    items = itertools.chain.from_iterable(read(path, kind, columns, system) for path in files)
+    return collect(items, tuple(map(str, files)))
+
+
+def collect(items: Iterable[Conversation | RowProblem], sources: Sequence[str] = ()) -> Loaded:
+    """Returns what a stream of rows held."""
     good: list[Conversation] = []
     bad: list[RowProblem] = []
-    for item in itertools.chain.from_iterable(read(path, kind, columns, system) for path in files):
+    for item in items:
         if isinstance(item, RowProblem):
             bad.append(item)
         else:
             good.append(item)
-    return Loaded(tuple(map(str, files)), tuple(good), tuple(bad))
+    return Loaded(tuple(sources), tuple(good), tuple(bad))
 
 
 def require(

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from orchestrator.data import hub
 from orchestrator.errors import InputError
 from orchestrator.spec.document import Finding
 from orchestrator.spec.sections import Data, Export, Model
@@ -18,14 +19,15 @@ CONVERTER = "convert_hf_to_gguf.py"
 def check_model(model: Model, project: Path) -> Iterator[Finding]:
     """The base model can be one, and LLaMA-Factory has the template. Nothing is downloaded."""
     from orchestrator import models
-    from orchestrator.models import builtin, hub
+    from orchestrator.models import builtin
+    from orchestrator.models.hub import parse
 
     source, _, name = model.base.partition(":")
     try:
         if source == "builtin":
             builtin.folder(name)
         elif source in ("hf", "modelscope"):
-            hub.parse(model.base)
+            parse(model.base)
         else:
             models.require_model_folder((project / Path(model.base).expanduser()).resolve(), model.base)
     except InputError as error:
@@ -63,6 +65,8 @@ def check_data(data: Data, project: Path) -> Iterator[Finding]:
 
 def _unreadable(name: str, project: Path) -> str | None:
     """Why a data file cannot be used. An absolute path is a decision, one that climbs out an accident."""
+    if name.startswith(hub.PREFIX):
+        return None if hub.is_reference(name) else f"cannot read {name!r}; write hf:ORG/NAME:SPLIT"
     path = project / name
     if not Path(name).is_absolute() and not Path(os.path.normpath(path)).is_relative_to(project):
         return f"{name!r} leads out of the project {project}; move the file inside, or give its absolute path"
