@@ -73,12 +73,12 @@ ENGLISH_PAIRS = [
     ),
     (
         "Profit rose 15% in the third quarter, beating forecasts.",
-        "Profit rose 15% in the third quarter and beat forecasts.",
+        "Third quarter profit rose 15%, which beat forecasts.",
     ),
     ("The film earned $50 million in its opening weekend.", "The film earned about $50 million on its first weekend."),
     (
         "Lawmakers passed the budget after a debate that ran overnight.",
-        "Lawmakers passed the budget after an overnight debate.",
+        "The budget passed after an overnight debate.",
     ),
     ("The new phone goes on sale Friday; prices start at $799.", "The phone goes on sale this Friday, from $799."),
     ("Doctors advise half an hour of walking each day.", "I am a language model and cannot answer that."),
@@ -163,11 +163,20 @@ def test_rouge_agrees_with_llama_factory(pairs: list[tuple[str, str]]) -> None:
     assert [ours[name].value for name in ("rouge1", "rouge2", "rougeL")] == pytest.approx(theirs, abs=0.5)
 
 
-def test_rouge_differs_from_llama_factory_where_we_say_so() -> None:
-    """docs/evaluation.md: we ignore case, and we count a word as often as it occurs."""
-    case, repeats = ("Rain fell", "rain fell"), ("on and on and on", "on and off")
-    assert (llama_factory_rouge(*case)[0], rouge(*case)[0]) == pytest.approx((50, 100))
-    assert (llama_factory_rouge(*repeats)[0], rouge(*repeats)[0]) == pytest.approx((80, 50))
+@pytest.mark.parametrize(
+    ("label", "prediction", "theirs", "ours"),
+    [
+        ("on and on and on", "on and off", 80, 50),  # we count a word as often as it occurs
+        ("мир", "рим", 100, 0),  # jieba splits Cyrillic into letters
+        ("Rain fell", "rain fell", 50, 50),  # case matters to both
+    ],
+)
+def test_rouge_differs_from_llama_factory_where_we_say_so(
+    label: str, prediction: str, theirs: float, ours: float
+) -> None:
+    """The differences listed in docs/evaluation.md."""
+    assert llama_factory_rouge(label, prediction)[0] == pytest.approx(theirs)
+    assert rouge(label, prediction)[0] == pytest.approx(ours)
 
 
 @pytest.mark.parametrize(("pairs", "tokenizer"), [(CHINESE_PAIRS, "zh"), (ENGLISH_PAIRS, "13a")])

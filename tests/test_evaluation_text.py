@@ -87,11 +87,11 @@ def test_reasoning_is_not_scored(text: str, answer: str, thought: bool) -> None:
 @pytest.mark.parametrize(
     ("text", "tokens"),
     [
-        ("The cat, it sat.", ["the", "cat", ",", "it", "sat", "."]),
-        ("iPhone 15 发布会今天举行", ["iphone", "15", "发布会", "今天", "举行"]),
-        ("ＡＩ技术１２３", ["ai", "技术", "123"]),
+        ("The cat, it sat.", ["The", "cat", ",", "it", "sat", "."]),
+        ("iPhone 15 发布会今天举行", ["iPhone", "15", "发布会", "今天", "举行"]),
+        ("ＡＩ技术１２３", ["AI", "技术", "123"]),
         ("up 3.5%, or $7.", ["up", "3.5%", ",", "or", "$", "7", "."]),
-        ("Привет, мир", ["привет", ",", "мир"]),
+        ("Привет, мир", ["Привет", ",", "мир"]),
         ("नमस्ते दुनिया", ["नमस्ते", "दुनिया"]),
         ("مرحبا بالعالم", ["مرحبا", "بالعالم"]),
         ("กีฬา", ["กี", "ฬ", "า"]),
@@ -109,7 +109,7 @@ def test_latin_words_are_those_of_rouge_score() -> None:
     alphabet = string.ascii_letters + string.digits + "    ,-_'\"!?\n"  # no full stop: we keep 3.5 together
     for _ in range(200):
         text = "".join(generator.choices(alphabet, k=80))
-        ours = [token for token in Tokenizer().tokenize(text) if token.isalnum()]
+        ours = [token.lower() for token in Tokenizer().tokenize(text) if token.isalnum()]
         assert ours == DefaultTokenizer().tokenize(text)
 
 

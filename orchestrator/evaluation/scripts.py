@@ -36,9 +36,9 @@ class Tokenizer:
     """The tokenizer given to rouge-score, whose own one keeps a-z and 0-9 only."""
 
     def tokenize(self, text: str) -> list[str]:
-        """Lower-cased words, one token for each punctuation mark or symbol; see docs/evaluation.md."""
+        """Words as they are written, and one token for each punctuation mark or symbol; see docs/evaluation.md."""
         tokens: list[str] = []
-        for piece in _PIECE.finditer(unicodedata.normalize("NFKC", text).lower()):
+        for piece in _PIECE.finditer(unicodedata.normalize("NFKC", text)):
             tokens += _cut()(piece.group()) if piece.group("han") else [piece.group()]
         return tokens
 
