@@ -17,7 +17,7 @@ import yaml
 Key = tuple[str | int, ...]
 """Where a value stands: `("train", "learning_rate")`, `("data", "train", 0)`."""
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 256_000
 _MAX_DEPTH = 40
 _MAX_VALUES = 20_000
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
@@ -148,7 +148,9 @@ class _Builder:
         if kind in ("null", "bool"):
             return None if kind == "null" else node.value.lower() == "true"
         value = _number(node.value)
-        return self._complain(key, node, f"{node.value[:20]} is not a usable number") if value is None else value
+        if value is None:
+            return self._complain(key, node, f"{node.value[:20]} is not a usable number")
+        return float(value) if kind == "float" else value
 
     def _sound(self, text: str, key: Key, node: yaml.Node) -> bool:
         if found := _CONTROL.search(text):

@@ -81,7 +81,8 @@ def _read(path: Path) -> str:
             raise InputError(f"{path} is larger than {MAX_BYTES:,} bytes", "Name a spec.yaml, not a data file.")
         return _decode(path.read_bytes(), path)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read {str(path)!r}: {reason}", "Name a spec.yaml that you may read.") from None
 
 
 def _decode(content: bytes, path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from orchestrator.spec.document import Finding
+from orchestrator.spec.document import Finding, Key
 from orchestrator.spec.keys import spec_key, with_value
 from orchestrator.spec.sections import Sweep
 from orchestrator.spec.wording import did_you_mean, quote
@@ -27,16 +27,21 @@ def check_sweep(
         except ValueError as error:
             spaces.pop(name, None)
             yield Finding(("sweep", "parameters", name), str(error))
-    swept = {spec_key(name) for name in spaces}
+    owners: dict[Key, str] = {spec_key(name): name for name in reversed(spaces)}
+    for finding in [f for f in examine(centre) if f not in reported]:
+        yield _moved(finding, owners.get(finding.key, next(iter(spaces), "")))
+        reported.add(finding)
     for name, candidates in spaces.items():
-        key = spec_key(name)
-        for value in candidates:
-            found = [f for f in examine(with_value(centre, key, value)) if f.key == key or f.key not in swept]
-            for finding in dict.fromkeys(found):
-                if finding not in reported:
-                    reported.add(finding)
-                    where = "" if finding.key == key else ".".join(map(str, finding.key)) + ": "
-                    yield Finding(("sweep", "parameters", name), f"{where}{finding.message}")
+        for value in candidates[1:]:
+            for finding in [f for f in examine(with_value(centre, spec_key(name), value)) if f not in reported]:
+                yield _moved(finding, name)
+                reported.add(finding)
+
+
+def _moved(finding: Finding, name: str) -> Finding:
+    """A finding of one trial, told of the parameter that brings it about."""
+    where = "" if finding.key == spec_key(name) else ".".join(map(str, finding.key)) + ": "
+    return Finding(("sweep", "parameters", name), where + finding.message)
 
 
 def _sweepable(name: str) -> tuple[str, ...]:

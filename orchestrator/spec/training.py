@@ -42,7 +42,7 @@ _PLACES: Mapping[str, tuple[str, ...]] = {
 ELSEWHERE = {key: place for place, keys in _PLACES.items() for key in keys}
 """Arguments that LLaMA-Factory has and that are decided in another place, which is named."""
 
-RENAMED = {
+_NEW_NAMES = {
     "evaluation_strategy": "eval_strategy",
     "group_by_length": "train_sampling_strategy: group_by_length",
     "no_cuda": "use_cpu",
@@ -51,7 +51,9 @@ RENAMED = {
     "batch_size": "per_device_train_batch_size",
     "max_seq_length": "cutoff_len",
     "lora_r": "lora_rank",
-    "quantization": "quantization_bit",
+}
+REMOVED = {old: f"it is called {new}" for old, new in _NEW_NAMES.items()} | {
+    "save_safetensors": "weights are always saved as safetensors; leave it out"
 }
 """What transformers removed, and what other tools call it."""
 
@@ -96,7 +98,7 @@ def _wrong(key: str, value: Any, known: Mapping[str, Argument]) -> str | None:
     if key in ELSEWHERE or (key.startswith(("export_", "vllm_", "sglang_")) and key in known):
         return f"cannot be set here: {ELSEWHERE.get(key, 'the export section decides it')}"
     if key not in known:
-        return f"unknown key{f'; it is now {RENAMED[key]}' if key in RENAMED else did_you_mean(key, known)}"
+        return f"unknown key{f'; {REMOVED[key]}' if key in REMOVED else did_you_mean(key, known)}"
     return _mistyped(known[key], value) or _out_of_bounds(key, value)
 
 
@@ -133,4 +135,4 @@ def _out_of_bounds(key: str, value: Any) -> str | None:
     low, high = BOUNDS[key]
     if value < low:
         return f"must be at least {low:g}, got {value}"
-    return f"must be at most {high:g}, got {value}" if value > high else None
+    return f"must be at most {high:.7g}, got {value}" if value > high else None

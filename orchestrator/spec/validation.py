@@ -87,13 +87,15 @@ def _shape(values: Mapping[str, Any]) -> list[Finding]:
 
 def _key(detail: ErrorDetails, values: Any) -> Key:
     """Where an error is: pydantic's location without its names for the alternatives of a union."""
+    location = detail["loc"]
+    missing = location[-1:] if detail["type"] == "missing" else ()
     key: Key = ()
-    for part in detail["loc"]:
+    for part in location[: len(location) - len(missing)]:
         known = isinstance(values, Mapping) and part in values
         if known or (isinstance(values, list) and isinstance(part, int)):
             key = (*key, part)
             values = values[part]
-    return (*key, detail["loc"][-1]) if detail["type"] == "missing" else key
+    return (*key, *missing)
 
 
 def _explain(key: Key, details: list[ErrorDetails]) -> str:
