@@ -56,11 +56,11 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
-def download_progress(console: Console) -> Callable[[int, int], None]:
-    """A progress bar for a download that appears with its first byte."""
+def download_progress(console: Console, what: str = "fetching") -> Callable[[int, int], None]:
+    """A progress bar for a transfer that appears with its first byte."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    bar = Progress(TextColumn("  fetching"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console)
+    bar = Progress(TextColumn(f"  {what}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console)
     task = None
 
     def advance(done: int, total: int) -> None:

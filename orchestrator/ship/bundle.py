@@ -1,0 +1,52 @@
+"""A folder that any machine with Ollama can make a model of."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator import layout
+from orchestrator.errors import InputError
+from orchestrator.files import write_text
+from orchestrator.records import Run
+from orchestrator.ship import modelfile
+
+
+def files(run: Run, kind: str) -> list[Path]:
+    """The Modelfile of a GGUF and the model files it names."""
+    file = run.folder / f"{layout.MODELFILE}.{kind}"
+    instructions = modelfile.read(file)
+    names = [name for name in (instructions.model, instructions.adapter) if name]
+    return [file, *(file.parent / name for name in names)]
+
+
+def write(run: Run, kind: str, name: str, folder: Path) -> Sequence[Path]:
+    """Modelfile, GGUF (linked where the disk can, else copied) and a README of two lines; returns what is there now.
+
+    Raises InputError when the folder holds something else.
+    """
+    own = files(run, kind)
+    expected = {"Modelfile", "README.md", *(path.name for path in own[1:])}
+    if folder.is_dir() and (strange := sorted({path.name for path in folder.iterdir()} - expected)):
+        raise InputError(f"{folder} already holds {strange[0]!r}", "Name a new folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "Modelfile", own[0].read_text(encoding="utf-8"))
+    for path in own[1:]:
+        link(path, folder / path.name)
+    write_text(folder / "README.md", f"Made by run {run.id}. In this folder:\n\n    {command(name)}\n")
+    return sorted(folder.iterdir())
+
+
+def command(name: str) -> str:
+    """What to type in the bundle's folder."""
+    return f"ollama create {name} -f Modelfile && ollama run {name}"
+
+
+def link(source: Path, target: Path) -> None:
+    """A hard link, or a copy where the disk has none."""
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copy2(source, target)

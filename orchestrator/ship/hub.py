@@ -1,0 +1,131 @@
+"""To a hub: what a run made, with a card written from its record, into a private repository.
+
+The token comes from the environment only (HF_TOKEN, MODELSCOPE_API_TOKEN), the address from HF_ENDPOINT.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator import layout
+from orchestrator.errors import InputError, MissingError, StageError
+from orchestrator.fetch import Progress
+from orchestrator.files import write_text
+from orchestrator.records import Run
+from orchestrator.ship import artifacts, bundle
+from orchestrator.ship.card import model_card
+
+CARD = "README.md"
+MODEL_FILES = re.compile(r"(adapter_|model|config|generation_|tokenizer|special_|added_|vocab|merges|chat_).*")
+"""What a loader reads; not optimizer states, pickles, logs, or another card than ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One file and its name in the repository."""
+
+    source: Path
+    name: str
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        return self.source.stat().st_size
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A repository: `hf:ORG/NAME` or `modelscope:ORG/NAME`."""
+
+    source: str
+    repository: str
+    public: bool = False
+
+
+def collect(run: Run, wanted: str, project: Path, force: bool) -> list[Upload]:
+    """The files to upload: the adapter, the merged model (`tuned`), or a GGUF with its Modelfile; first the card.
+
+    Raises GateError for a GGUF that the gate refused, unless forced.
+    """
+    if wanted == "base":
+        raise InputError("the base model is not ours to upload", "Choose --artifact adapter, tuned or a GGUF.")
+    if wanted == "lora":
+        found = _folder(run.folder / layout.TRAINED, run)
+    elif wanted == "tuned":
+        found = _folder(run.folder / layout.MERGED, run)
+    else:
+        modelfile, *models = bundle.files(run, artifacts.choose_gguf(run, wanted, force))
+        found = [Upload(modelfile, "Modelfile"), *(Upload(path, path.name) for path in models)]
+    card = run.folder / "export" / f"card-{wanted}.md"
+    write_text(card, model_card(run, wanted, project))
+    return [Upload(card, CARD), *found]
+
+
+def push(target: Target, uploads: list[Upload], message: str, progress: Progress) -> str:
+    """Upload in one commit; returns the repository's address. Raises MissingError without a token or an answer."""
+    variable = "HF_TOKEN" if target.source == "hf" else "MODELSCOPE_API_TOKEN"
+    token = os.environ.get(variable)
+    if not token:
+        raise MissingError(f"{variable} is not set", f"Make a token with write access and export {variable}=…")
+    if target.source == "hf":
+        return _to_hugging_face(target, uploads, message, token)
+    return _to_modelscope(target, uploads, message, token, progress)
+
+
+def _to_hugging_face(target: Target, uploads: list[Upload], message: str, token: str) -> str:
+    import httpx
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
+    operations = [CommitOperationAdd(path_in_repo=one.name, path_or_fileobj=str(one.source)) for one in uploads]
+    try:
+        made = api.create_repo(target.repository, private=not target.public, exist_ok=True)
+        api.create_commit(target.repository, operations, commit_message=message)
+    except HfHubHTTPError as error:
+        raise StageError(
+            f"the hub refused {target.repository}: {_first_line(error)}", "Has the token write access?"
+        ) from error
+    except httpx.TransportError as error:
+        raise MissingError(
+            f"the hub does not answer: {_first_line(error)}", "Check the network and HF_ENDPOINT."
+        ) from error
+    return str(made)
+
+
+def _to_modelscope(target: Target, uploads: list[Upload], message: str, token: str, progress: Progress) -> str:
+    from modelscope.hub.api import HubApi
+    from modelscope.hub.constants import ModelVisibility
+
+    api = HubApi()
+    visibility = ModelVisibility.PUBLIC if target.public else ModelVisibility.PRIVATE
+    try:
+        api.create_repo(target.repository, token=token, visibility=visibility, repo_type="model", exist_ok=True)
+        for done, one in enumerate(uploads, 1):
+            api.upload_file(
+                path_or_fileobj=str(one.source),
+                path_in_repo=one.name,
+                repo_id=target.repository,
+                token=token,
+                commit_message=message,
+            )
+            progress(done, len(uploads))
+    except Exception as error:  # its client raises a dozen kinds
+        raise StageError(
+            f"ModelScope refused {target.repository}: {_first_line(error)}", "Is the token valid?"
+        ) from error
+    return f"{target.source}:{target.repository}"
+
+
+def _folder(folder: Path, run: Run) -> list[Upload]:
+    if not folder.is_dir():
+        raise MissingError(f"run {run.id} has no {folder.name}/ yet", "Make it with `orchestrator export`.")
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and MODEL_FILES.fullmatch(path.name))
+    return [Upload(path, path.name) for path in paths]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,82 @@
+"""Reads a Modelfile back: what is sent to Ollama is what lies beside the GGUF, a user's own changes included."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import InputError, MissingError
+
+_INSTRUCTION = re.compile(r'(?m)^(?P<name>[A-Z]+)[ \t]+(?:"""(?P<long>.*?)"""|(?P<short>[^\n]*))', re.DOTALL)
+_COMMENT = re.compile(r"(?m)\A(?:#[^\n]*\n)*")
+
+
+@dataclass(slots=True)
+class Modelfile:
+    """The instructions of a Modelfile, in the form of Ollama's /api/create."""
+
+    model: str = ""
+    adapter: str = ""
+    template: str | None = None
+    system: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+def read(path: Path) -> Modelfile:
+    """The instructions in a file. Raises MissingError without it, InputError for an instruction we never write."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise MissingError(f"no {path.name} in {path.parent.name}/", "Make one with `orchestrator export`.") from None
+    return parse(text)
+
+
+def parse(text: str) -> Modelfile:
+    """The instructions in a text. Several `stop` parameters become a list; numbers and booleans become themselves."""
+    found = Modelfile()
+    for match in _INSTRUCTION.finditer(_COMMENT.sub("", text)):
+        value = match["long"] if match["long"] is not None else match["short"].strip()
+        _take(found, match["name"], value)
+    return found
+
+
+def _take(found: Modelfile, name: str, value: str) -> None:
+    match name:
+        case "FROM":
+            found.model = value
+        case "ADAPTER":
+            found.adapter = value
+        case "TEMPLATE":
+            found.template = value
+        case "SYSTEM":
+            found.system = value
+        case "PARAMETER":
+            key, _, rest = value.partition(" ")
+            _parameter(found.parameters, key, rest.strip())
+        case _:
+            raise InputError(f"the Modelfile says {name}, which cannot be pushed", "Use `ollama create` for this one.")
+
+
+def _parameter(parameters: dict[str, Any], key: str, text: str) -> None:
+    if key == "stop":
+        parameters.setdefault("stop", []).append(_unquoted(text))
+    else:
+        parameters[key] = _number(text)
+
+
+def _unquoted(text: str) -> str:
+    for quotes in ('"""', '"'):
+        if text.startswith(quotes) and text.endswith(quotes) and len(text) >= 2 * len(quotes):
+            return text[len(quotes) : -len(quotes)]
+    return text
+
+
+def _number(text: str) -> Any:
+    import json
+
+    try:
+        return json.loads(text)
+    except ValueError:
+        return _unquoted(text)

@@ -1,0 +1,185 @@
+"""An artifact behind an OpenAI-compatible server on this machine: started, waited for, stopped."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator import layout, process
+from orchestrator.errors import InputError, MissingError, StageError
+from orchestrator.files import write_text
+from orchestrator.records import Run
+from orchestrator.render import yaml_scalar
+from orchestrator.ship import artifacts
+from orchestrator.ship.endpoint import Endpoint
+from orchestrator.spec.defaults import LORA
+
+START_SECONDS = 600.0
+"""How long a model may take to load."""
+FIRST_PORT = 8080
+KEY_VARIABLE = "ORCHESTRATOR_API_KEY"
+"""Carries the key to our llama.cpp server, so that neither a file nor the process list shows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Address and key of a server, and how many tokens a conversation may have."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    key: str | None = field(default=None, repr=False)
+    context: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """How a server is started: the command, its environment, and the configuration it reads from the run's folder."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def where(host: str = "127.0.0.1", port: int | None = None, key: str | None = None, context: int = 4096) -> Where:
+    """The address to serve at: the port asked for, else the first free one from 8080 on, and a random key by default.
+
+    Raises InputError when the port asked for is taken.
+    """
+    if port is not None and not _is_free(host, port):
+        raise InputError(f"port {port} of {host} is taken", "Leave --port out for one that is free, or stop the other.")
+    chosen = (
+        port or next((p for p in range(FIRST_PORT, FIRST_PORT + 100) if _is_free(host, p)), None) or _any_port(host)
+    )
+    return Where(host, chosen, secrets.token_urlsafe(24) if key is None else key or None, context)
+
+
+def server(run: Run, artifact: str, at: Where) -> Server:
+    """The command: llama.cpp for GGUFs, vLLM for the merged model where installed, else LLaMA-Factory."""
+    if artifact not in artifacts.LLAMA_FACTORY:
+        return llama_cpp_server(run, artifact, at)
+    if artifact == "tuned" and importlib.util.find_spec("vllm") and (run.folder / layout.MERGED).is_dir():
+        return vllm_server(artifact, at)
+    return llama_factory_server(run, artifact, at)
+
+
+def llama_cpp_server(run: Run, kind: str, at: Where) -> Server:
+    """llama-cpp-python's server with the template inside the GGUF."""
+    trained, name = artifacts.serving(run), run.record["name"]
+    adapter = artifacts.ggufs(run)[kind].relative_to(run.folder) if kind == artifacts.ADAPTER else None
+    config = f"configs/serve-{kind}.json"
+    values = {
+        "gguf": layout.gguf(name, "base" if adapter else kind),
+        "adapter": str(adapter) if adapter else None,
+        "name": f"{name}-{kind}",
+        "host": at.host,
+        "port": at.port,
+        "context": at.context,
+        "stop": trained["stop"],
+        "system": trained["system"],
+    }
+    return Server(
+        argv=(sys.executable, "-m", "orchestrator.workers.serve_gguf", config),
+        env={KEY_VARIABLE: at.key or ""},
+        files={config: json.dumps(values, ensure_ascii=False, indent=2) + "\n"},
+    )
+
+
+def llama_factory_server(run: Run, artifact: str, at: Where) -> Server:
+    """`llamafactory-cli api`, which by itself would listen to the whole network without a key."""
+    import yaml
+
+    trained = yaml.safe_load((run.folder / layout.config("train")).read_text(encoding="utf-8"))
+    kept = ("model_name_or_path", "trust_remote_code", "template", "enable_thinking")
+    values: dict[str, Any] = {key: trained[key] for key in kept}
+    if artifact == "tuned":
+        adapts = trained["finetuning_type"] in (LORA, "oft")
+        loads = {"adapter_name_or_path": layout.TRAINED, "finetuning_type": trained["finetuning_type"]}
+        values |= loads if adapts else {"model_name_or_path": layout.TRAINED}
+    if system := artifacts.serving(run)["system"]:
+        values["default_system"] = system
+    if not (run.folder / values["model_name_or_path"]).is_dir():
+        raise MissingError(
+            f"no model at {values['model_name_or_path']}", "Fetch the base model again, or serve a GGUF."
+        )
+    config = layout.config(f"serve-{artifact}")
+    env = {"API_HOST": at.host, "API_PORT": str(at.port), "API_MODEL_NAME": f"{run.record['name']}-{artifact}"}
+    return Server(
+        argv=("llamafactory-cli", "api", config),
+        env={**env, "API_KEY": at.key or ""},
+        files={config: "".join(f"{key}: {yaml_scalar(value)}\n" for key, value in values.items())},
+    )
+
+
+def vllm_server(artifact: str, at: Where) -> Server:
+    """`vllm serve` of the merged model, which holds the template of training; vLLM's own sampling defaults."""
+    options = {"--host": at.host, "--port": str(at.port), "--generation-config": "vllm"}
+    flags = [word for pair in options.items() for word in pair]
+    return Server(("vllm", "serve", layout.MERGED, *flags), {"VLLM_API_KEY": at.key} if at.key else {})
+
+
+@contextmanager
+def running(run: Run, artifact: str, at: Where) -> Iterator[tuple[Endpoint, process.Child]]:
+    """A server that answers, ended when the block ends. Raises StageError, quoting its log, when it does not start."""
+    made = server(run, artifact, at)
+    for path, text in made.files.items():
+        write_text(run.folder / path, text)
+    log = run.folder / layout.log(f"serve-{artifact}")
+    log.unlink(missing_ok=True)
+    child = process.start(process.Command(made.argv, run.folder, log, made.env))
+    try:
+        yield _ready(child, at, log), child
+    finally:
+        if child.poll() is None:
+            child.stop()
+
+
+def _ready(child: process.Child, at: Where, log: Path) -> Endpoint:
+    import httpx
+
+    url = f"http://{'127.0.0.1' if at.host == '0.0.0.0' else at.host}:{at.port}/v1"
+    headers = {"Authorization": f"Bearer {at.key}"} if at.key else {}
+    deadline = time.monotonic() + START_SECONDS
+    with httpx.Client(headers=headers, trust_env=False, timeout=5.0) as client:
+        while child.poll() is None and time.monotonic() < deadline:
+            try:
+                response = client.get(f"{url}/models")
+                if response.status_code == 200:
+                    return Endpoint(url, "openai", response.json()["data"][0]["id"], at.key)
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+    raise StageError(f"the server did not start: {_last_line(log)}", f"The whole log: {log}")
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "it printed nothing"
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        if os.name == "posix":  # a port that a stopped server has just left is free
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except PermissionError:
+            raise InputError(f"port {port} needs more rights than you have", "Choose one above 1023.") from None
+        except OSError:
+            return False
+    return True
+
+
+def _any_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
