@@ -14,7 +14,7 @@ for (const box of document.querySelectorAll("[data-filter]")) {
     }
     count.textContent = `${shown} of ${rows.length} rows`;
   };
-  box.addEventListener("input", apply);
+  for (const change of ["input", "change"]) box.addEventListener(change, apply);
   box.hidden = false;
   apply();
 }
@@ -25,16 +25,16 @@ tip.hidden = true;
 tip.setAttribute("role", "status");
 document.body.append(tip);
 
-const short = (value) => (value !== 0 && (Math.abs(value) < 0.01 || Math.abs(value) >= 1e5)
-  ? value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e") : String(Number(value.toPrecision(4))));
+const short = (value, digits) => (value !== 0 && (Math.abs(value) < 0.01 || Math.abs(value) >= 1e5)
+  ? value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e") : String(Number(value.toPrecision(digits))));
 
-function reader(data) {
+function reader(data, digits) {
   if (!data) return null;
   const [low, high, start, end, kind] = data.split(" ");
   const [from, to] = kind === "log" ? [Math.log10(low), Math.log10(high)] : [Number(low), Number(high)];
   return (pixel) => {
     const value = from + (pixel - start) / (end - start) * (to - from);
-    return short(kind === "log" ? 10 ** value : value);
+    return short(kind === "log" ? 10 ** value : value, digits);
   };
 }
 
@@ -48,7 +48,7 @@ function markers(svg) {
 }
 
 for (const svg of document.querySelectorAll("svg.chart")) {
-  const readers = [reader(svg.dataset.x), reader(svg.dataset.y)];
+  const readers = [reader(svg.dataset.x, 4), reader(svg.dataset.y, 3)];
   let all = null, at = -1;
   const leave = () => {
     tip.hidden = true;

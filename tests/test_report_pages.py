@@ -1,0 +1,216 @@
+"""Pages without a browser: what they say, what they escape, how they stay small."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from orchestrator import records
+from orchestrator.errors import InputError
+from orchestrator.files import write_json
+from orchestrator.report import find, live, write, write_comparison
+from orchestrator.side_by_side import side_by_side
+from orchestrator.step import Step
+from tests.example_runs import HOSTILE, make_run, make_sweep
+
+STYLE = Path(__file__).parent.parent / "templates" / "report.css"
+
+
+@pytest.fixture(scope="module")
+def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project") / "runs"
+    make_run(folder, answer=HOSTILE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(runs_dir: Path) -> str:
+    return write(next(records.every(runs_dir)).folder).read_text(encoding="utf-8")
+
+
+def test_says_how_it_went(text: str) -> None:
+    assert "The tuned model answers 93.3 % (" in text
+    assert "better than the base model&#39;s 0.0; 0 of 1 GGUFs pass the gate" in text
+    assert "gguf-f16 answers 96.7 % of the rows as tuned does; the gate asks for 99.0 %" in text
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["Artifacts", "What to try next", "Loss", "Learning rate", "Worst mistakes", "Confusion", "Lineage", "spec.yaml"],
+)
+def test_has_every_part(text: str, part: str, runs_dir: Path) -> None:
+    run = next(records.every(runs_dir))
+    if part == "Lineage":
+        run.set(lineage={"spec": "ab12"})
+        text = write(run.folder).read_text(encoding="utf-8")
+    assert part in text
+
+
+def test_shows_exact_commands_and_configurations(text: str) -> None:
+    assert "python -m train &#39;a b&#39;" in text
+    assert "learning_rate: 0.0005" in text
+
+
+def test_nothing_from_model_or_data_is_markup(text: str) -> None:
+    assert "&lt;script&gt;document.title=" in text
+    assert "<script>document" not in text
+    assert "<img" not in text
+    assert "{{ 7 * 7 }} 体育" in text
+
+
+def attributes(page: str) -> set[str]:
+    """Every attribute that some element of a page has."""
+    found: set[str] = set()
+
+    class Parser(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            found.update(name for name, _ in attrs)
+
+    Parser().feed(page)
+    return found
+
+
+def test_policy_allows_only_the_style_and_the_script_of_the_page(text: str) -> None:
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)
+    assert policy
+    for tag in ("style", "script"):
+        [body] = re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
+        assert f"{tag}-src &#39;sha256-{digest}&#39;" in policy[1]
+    assert policy[1].startswith("default-src &#39;none&#39;")
+    assert "unsafe" not in policy[1]
+    assert [name for name in attributes(text) if name == "style" or name.startswith("on")] == []
+
+
+def test_reads_itself_again_only_while_it_runs(tmp_path: Path) -> None:
+    run = records.create(tmp_path / "runs", "news")
+    assert 'http-equiv="refresh"' in write(run.folder).read_text(encoding="utf-8")
+    run.set(status="failed", stages={"train": {"status": "failed", "argv": [], "seconds": 1.0}})
+    page = write(run.folder).read_text(encoding="utf-8")
+    assert 'http-equiv="refresh"' not in page
+    assert "Failed in train; the log is logs/train.log." in page
+
+
+def test_findings_of_the_data_are_shown(tmp_path: Path) -> None:
+    run = records.create(tmp_path / "runs", "news")
+    found = {
+        "kind": "leakage_exact",
+        "severity": "error",
+        "message": "1 row of eval is in train",
+        "examples": [HOSTILE],
+    }
+    write_json(run.folder / "data/findings.json", {"findings": [{**found, "rows": [{"file": "eval.json", "row": 3}]}]})
+    run.set(status="completed")
+    page = write(run.folder).read_text(encoding="utf-8")
+    assert "eval.json row 3" in page
+    assert "Mend the data first; figures on such data mislead: 1 row of eval is in train" in page
+    assert "<img" not in page
+
+
+def test_a_sweep_of_500_trials_stays_small(tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path / "runs", 500, HOSTILE)
+    page = write(folder)
+    assert page.stat().st_size < 3_000_000
+    text = page.read_text(encoding="utf-8")
+    assert "500 of 500 trials ended, 50 pruned. The best of 450 settings" in text
+    assert "2 others cannot be told from it" in text
+    assert text.count("<polyline") == 450 + 500
+    assert "<img" not in text
+
+
+def test_some_runs_side_by_side(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "runs"), make_run(tmp_path / "runs", wrong=range(12), learning_rate=1e-4)]
+    write_comparison(side_by_side(runs), tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert f"{runs[1].id} is worse than {runs[0].id}: 73.3 against 96.7" in text
+    assert "train.learning_rate" in text
+    assert text.count("<polyline") == 2
+
+
+def test_finds_runs_and_sweeps_by_a_part_of_their_name(tmp_path: Path) -> None:
+    run, sweep = records.create(tmp_path, "news"), make_sweep(tmp_path, 2)
+    assert find(tmp_path, "abcdef") == sweep
+    assert find(tmp_path, run.id[-6:]) == find(tmp_path, None) == run.folder
+    assert find(tmp_path, str(sweep)) == sweep
+    with pytest.raises(InputError, match="no run matches 'nothing'"):
+        find(tmp_path, "nothing")
+
+
+class Watching:
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def starts(self, step: Step, folder: Path) -> None:
+        self.seen.append("starts")
+
+    def tick(self) -> None:
+        self.seen.append("tick")
+
+    def ends(self, step: Step, status: str, seconds: float) -> None:
+        self.seen.append("ends")
+
+
+def test_the_page_follows_a_run(tmp_path: Path) -> None:
+    run, watching, step = records.create(tmp_path / "runs", "news"), Watching(), Step("train", "train", ())
+    page = live.LivePage(watching)
+    page.write()  # before anything is known of a run
+    page.starts(step, run.folder)
+    page.tick()
+    page.ends(step, "completed", 1.0)
+    assert watching.seen == ["starts", "tick", "ends"]
+    assert "between two stages" in (run.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_broken_template_stops_no_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = records.create(tmp_path / "runs", "news")
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates/report.html.j2").write_text("{{ nobody_knows }}")
+    page = live.LivePage(Watching())
+    page.write(run.folder)
+    page.write(run.folder)
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        f"the report of {run.id} is not kept up to date"
+    ]
+
+
+def colours(scheme: str) -> dict[str, tuple[float, ...]]:
+    """The variables of one colour scheme; the dark ones overrule the light."""
+    light, dark = re.findall(r":root \{(.*?)\}", STYLE.read_text(), re.DOTALL)[:2]
+    found = dict(re.findall(r"--([\w-]+): ([^;]+);", light))
+    found |= dict(re.findall(r"--([\w-]+): ([^;]+);", dark)) if scheme == "dark" else {}
+    return {name: rgb(value) for name, value in found.items()}
+
+
+def rgb(value: str) -> tuple[float, ...]:
+    if "," in value:
+        return tuple(map(float, value.split(",")))
+    digits = value[1:] if len(value) == 7 else "".join(2 * digit for digit in value[1:])
+    return tuple(int(digits[place : place + 2], 16) for place in (0, 2, 4))
+
+
+def contrast(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """WCAG 2.2, relative luminance and contrast ratio."""
+
+    def luminance(colour: tuple[float, ...]) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in colour)]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast_is_aa(scheme: str) -> None:
+    of = colours(scheme)
+    texts = {f"{ink} on {ground}": contrast(of[ink], of[ground])
+             for ink in ("ink", "soft", "good", "bad", "accent") for ground in ("card", "page")}  # fmt: skip
+    heaviest = tuple(0.48 * heat + 0.52 * card for heat, card in zip(of["heat"], of["card"], strict=True))
+    texts |= {"ink on wash": contrast(of["ink"], of["wash"]), "ink on heat": contrast(of["ink"], heaviest)}
+    assert {name: ratio for name, ratio in texts.items() if ratio < 4.5} == {}
+    lines = {f"s{number}": contrast(of[f"s{number}"], of["card"]) for number in range(8)}
+    assert {name: ratio for name, ratio in lines.items() if ratio < 3} == {}
