@@ -26,15 +26,25 @@ def describe(project: Path, versions: dict[str, str]) -> dict[str, Any]:
 @functools.cache
 def gpus() -> list[dict[str, Any]]:
     """Name, memory in MiB and driver of each NVIDIA GPU; empty where there is none."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    cells = _nvidia_smi("name,memory.total,driver_version")
+    return [{"name": name, "memory_mib": int(memory), "driver": driver} for name, memory, driver in cells]
+
+
+def gpu_memory() -> list[tuple[float, float]]:
+    """Memory in use and in all, in GiB, of each NVIDIA GPU that tells it."""
+    cells = _nvidia_smi("memory.used,memory.total")
+    return [(int(used) / 1024, int(total) / 1024) for used, total in cells if used.isdigit() and total.isdigit()]
+
+
+def _nvidia_smi(fields: str) -> list[list[str]]:
+    query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     if shutil.which(query[0]) is None:
         return []
     try:
         lines = process.output(query, timeout=10).splitlines()
     except (OSError, process.Failed):
         return []
-    cells = [[cell.strip() for cell in line.split(",")] for line in lines]
-    return [{"name": name, "memory_mib": int(memory), "driver": driver} for name, memory, driver in cells]
+    return [[cell.strip() for cell in line.split(",")] for line in lines]
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,20 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from orchestrator import layout
+from orchestrator import environment, layout
 from orchestrator.step import Step
 
 BARS = "▁▂▃▄▅▆▇█"
+GPU_SECONDS = 10.0
+"""How often the GPU is asked: nvidia-smi may take a second."""
 PLAIN_SECONDS = 15.0
 """How often a stage that takes long says so where there is no terminal."""
-MARKS = {"completed": ("✓", "green"), "failed": ("✗", "red"), "interrupted": ("■", "yellow")}
+MARKS = {
+    "completed": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "interrupted": ("■", "yellow"),
+    "pruned": ("✂", "yellow"),
+}
 
 
 class Display:
@@ -29,6 +37,9 @@ class Display:
         self._step: Step | None = None
         self._folder = Path()
         self._started = self._said = 0.0
+        self._last_line = ""
+        self._gpu = ""
+        self._gpu_asked = -math.inf
 
     def starts(self, step: Step, folder: Path) -> None:
         """Begin to show a step."""
@@ -53,7 +64,7 @@ class Display:
             self._live.update(Text(f"… {self._step.stage:<15} {self._state(moment)}"))
         elif moment - self._said >= PLAIN_SECONDS:
             self._said = moment
-            self._console.print(f"  {self._step.stage}: {self._state(moment)}", highlight=False)
+            self._say(f"  {self._step.stage}: {self._state(moment)}")
 
     def ends(self, step: Step, status: str, seconds: float) -> None:
         """Show how a step ended."""
@@ -67,13 +78,27 @@ class Display:
         final = loss_line(read_log(self._folder)) if step.stage == "train" and status == "completed" else ""
         self._console.print(Text(f"{mark} {step.stage:<15} {took}  {final}".rstrip(), style=style))
 
+    def _say(self, line: str) -> None:
+        if line != self._last_line:
+            self._console.print(line, highlight=False)
+            self._last_line = line
+
     def _state(self, moment: float) -> str:
         assert self._step is not None
         elapsed = f"{moment - self._started:.0f} s"
         if self._step.stage == "train":
             entries = read_log(self._folder)
-            return training_line(entries[-1], entries) if entries else f"{elapsed}, loading"
+            said = training_line(entries[-1], entries) if entries else f"{elapsed}, loading"
+            return f"{said}{self._gpu_memory(moment)}"
         return f"{elapsed}{_counted(self._folder / layout.log(self._step.stage))}"
+
+    def _gpu_memory(self, moment: float) -> str:
+        """Memory in use on each GPU, asked for now and then; '' without one."""
+        if moment - self._gpu_asked >= GPU_SECONDS:
+            self._gpu_asked = moment
+            shown = ", ".join(f"{used:.1f}/{total:.0f}" for used, total in environment.gpu_memory())
+            self._gpu = f"  GPU {shown} GiB" if shown else ""
+        return self._gpu
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
@@ -96,8 +121,22 @@ def training_line(last: dict[str, Any], entries: list[dict[str, Any]]) -> str:
     parts = [f"step {last.get('current_steps')}/{last.get('total_steps')}", loss_line(entries)]
     if rate := next((entry["lr"] for entry in reversed(entries) if "lr" in entry), None):
         parts.append(f"lr {rate:.2g}")
-    parts.append(f"{last.get('remaining_time', '?')} left")
+    parts += [pace(last), f"{last.get('remaining_time', '?')} left"]
     return "  ".join(part for part in parts if part)
+
+
+def pace(last: dict[str, Any]) -> str:
+    """How fast it goes: steps a second, or seconds a step where that is more than one; '' while nobody knows."""
+    try:
+        days, _, clock = str(last["elapsed_time"]).rpartition(" day")
+        hours, minutes, seconds = (float(part) for part in clock.rpartition(" ")[2].split(":"))
+    except (KeyError, ValueError):
+        return ""
+    elapsed = (float(days or 0) * 24 + hours) * 3600 + minutes * 60 + seconds
+    steps = last.get("current_steps") or 0
+    if not elapsed or not steps:
+        return ""
+    return f"{elapsed / steps:.1f} s/step" if elapsed > steps else f"{steps / elapsed:.1f} steps/s"
 
 
 def loss_line(entries: list[dict[str, Any]]) -> str:

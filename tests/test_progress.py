@@ -1,0 +1,76 @@
+"""What is said while stages run."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from orchestrator import environment, progress
+from orchestrator.files import write_text
+from orchestrator.step import Step
+from tests.example_runs import write_log
+
+TRAIN = Step("train", "train", ("llamafactory-cli", "train"))
+
+
+def shown(folder: Path, step: Step = TRAIN, *, verbosity: int = 0, terminal: bool = False) -> str:
+    """Everything that a display prints about one step."""
+    text = io.StringIO()
+    display = progress.Display(Console(file=text, force_terminal=terminal, width=200, color_system=None), verbosity)
+    display.starts(step, folder)
+    display._said = -progress.PLAIN_SECONDS
+    display.tick()
+    display.ends(step, "completed", 2.0)
+    return text.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"elapsed_time": "0:00:40", "current_steps": 80}, "2.0 steps/s"),
+        ({"elapsed_time": "0:01:40", "current_steps": 10}, "10.0 s/step"),
+        ({"elapsed_time": "1 day, 1:00:00", "current_steps": 9000}, "10.0 s/step"),
+        ({"elapsed_time": "2 days, 0:00:00", "current_steps": 1728}, "100.0 s/step"),
+        ({"elapsed_time": "0:00:00", "current_steps": 1}, ""),
+        ({"elapsed_time": "soon", "current_steps": 1}, ""),
+        ({}, ""),
+    ],
+)
+def test_pace(entry: dict[str, object], said: str) -> None:
+    assert progress.pace(entry) == said
+
+
+def test_training_line_has_step_loss_rate_pace_and_time_left() -> None:
+    last = {"current_steps": 20, "total_steps": 60, "loss": 0.5, "lr": 1e-4}
+    last |= {"elapsed_time": "0:00:10", "remaining_time": "0:00:20"}
+    line = progress.training_line(last, [{"loss": 2.0}, last])
+    assert line == "step 20/60  loss 0.500 █▁  lr 0.0001  2.0 steps/s  0:00:20 left"
+
+
+def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
+    write_log(tmp_path, 3)
+    said = shown(tmp_path).splitlines()
+    assert said[0] == "… train"
+    assert said[1].startswith("  train: step 15/60  loss 0.667 █▃▁  lr 0.00017")
+    assert said[2].split() == ["✓", "train", "2.0", "s", "loss", "0.667", "█▃▁"]
+
+
+def test_quiet_says_nothing_and_verbose_the_command(tmp_path: Path) -> None:
+    assert shown(tmp_path, verbosity=-1) == ""
+    assert "$ llamafactory-cli train" in shown(tmp_path, verbosity=1)
+
+
+def test_counts_of_other_stages(tmp_path: Path) -> None:
+    write_text(tmp_path / "logs/ask-f16.log", "loading\n12/100\n")
+    assert ", 12 of 100" in shown(tmp_path, Step("ask-f16", "verify", ()))
+
+
+def test_gpu_memory_is_shown_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_log(tmp_path, 3)
+    monkeypatch.setattr(environment, "_nvidia_smi", lambda fields: [])
+    assert "GPU" not in shown(tmp_path)
+    monkeypatch.setattr(environment, "_nvidia_smi", lambda fields: [["5120", "81559"], ["[N/A]", "[N/A]"]])
+    assert "GPU 5.0/80 GiB" in shown(tmp_path)
