@@ -33,8 +33,8 @@ class _Sequence:
 class GgufModel:
     """A loaded GGUF; a context manager that frees it."""
 
-    def __init__(self, path: Path, quiet: bool = True) -> None:
-        """Load a GGUF. Raises StageError when llama.cpp refuses the file."""
+    def __init__(self, path: Path, adapter: Path | None = None, quiet: bool = True) -> None:
+        """Load a GGUF, and a LoRA adapter over it. Raises StageError when llama.cpp refuses a file."""
         import llama_cpp
 
         self._api: Any = llama_cpp
@@ -46,6 +46,9 @@ class GgufModel:
         if not self._model:
             raise StageError(f"llama.cpp cannot load {path.name}", "The file is damaged or of a kind it does not know.")
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self._adapter = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(adapter)) if adapter else None
+        if adapter and not self._adapter:
+            raise StageError(f"llama.cpp cannot load {adapter.name} over {path.name}", "Is it this model's adapter?")
 
     def __enter__(self) -> GgufModel:
         return self
@@ -135,6 +138,9 @@ class GgufModel:
         context = self._api.llama_init_from_model(self._model, parameters)
         if not context:
             raise StageError(f"llama.cpp has no room for {parameters.n_ctx} tokens", "Lower evaluate.max_new_tokens.")
+        if self._adapter:
+            adapters = (self._api.llama_adapter_lora_p_ctypes * 1)(self._adapter)
+            self._api.llama_set_adapters_lora(context, adapters, 1, (ctypes.c_float * 1)(1.0))
         return context
 
 

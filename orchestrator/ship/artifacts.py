@@ -72,7 +72,7 @@ def recommended(run: Run) -> str | None:
 
 def answers(run: Run, kind: str) -> Path:
     """The predictions file of a GGUF."""
-    return run.folder / layout.predictions(ADAPTER if kind == ADAPTER else f"gguf-{kind}")
+    return run.folder / layout.predictions(f"gguf-{kind}")
 
 
 def serving(run: Run) -> Mapping[str, Any]:

@@ -59,7 +59,7 @@ def _figures(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parity(run: Run, kind: str) -> dict[str, Any]:
-    name = artifacts.ADAPTER if kind == artifacts.ADAPTER else f"gguf-{kind}"
+    name = f"gguf-{kind}"
     file = run.folder / layout.parity(name)
     found: dict[str, Any] = read_json(file) if file.is_file() else {}
     agreement = run.record["metrics"].get(name, {}).get("agreement_with_tuned")

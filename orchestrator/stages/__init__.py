@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.stages import ask, export, predict, prepare, score, train
+from orchestrator.stages import adapter, ask, export, predict, prepare, score, train
 from orchestrator.stages.context import Context
 from orchestrator.step import Step
 
@@ -15,6 +15,7 @@ STAGES = (
     export.build_serving,
     export.build_convert,
     export.build_quantise,
+    adapter.build,
     ask.build,
     score.build_judge,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from orchestrator import layout
+from orchestrator.stages import adapter
 from orchestrator.stages.context import Context, worker
 from orchestrator.stages.export import source_type
 from orchestrator.step import Step
@@ -14,26 +15,40 @@ def build(context: Context) -> list[Step]:
     """One process for each GGUF, since a broken file may take llama.cpp down with it."""
     if context.training["stage"] != "sft":
         return []
-    return [_step(context, kind) for kind in context.spec.export.gguf]
+    kinds = kinds_asked(context)
+    return [_step(context, kind) for kind in kinds]
+
+
+def kinds_asked(context: Context) -> tuple[str, ...]:
+    """Every GGUF to prove, the adapter over its base model among them."""
+    export = context.spec.export
+    return (*export.gguf, *((adapter.KIND,) if export.adapter else ()))
 
 
 def _step(context: Context, kind: str) -> Step:
     artifact, config = f"gguf-{kind}", f"configs/ask-{kind}.json"
     values = {
-        "gguf": layout.gguf(context.spec.name, kind),
+        "gguf": layout.gguf(context.spec.name, adapter.BASE_KIND if kind == adapter.KIND else kind),
         "prompts": layout.PROMPTS,
         "answers": layout.predictions(artifact),
         "parity": layout.parity(artifact),
         "max_new_tokens": context.spec.evaluate.max_new_tokens,
     }
-    made_by = "convert" if kind == source_type(context.spec.export.gguf) else f"quantise-{kind}"
+    if kind == adapter.KIND:
+        values["adapter"] = layout.gguf(context.spec.name, kind)
     return Step(
         stage=f"ask-{kind}",
         phase="verify",
         argv=worker("ask_gguf", config),
         files={config: json.dumps(values, indent=2) + "\n"},
         expects=(layout.predictions(artifact), layout.parity(artifact)),
-        needs=("prepare", made_by),
+        needs=("prepare", _made_by(context, kind)),
         inputs=context.picked("llama-cpp-python"),
         judges=True,
     )
+
+
+def _made_by(context: Context, kind: str) -> str:
+    if kind == adapter.KIND:
+        return adapter.STAGE
+    return "convert" if kind == source_type(context.spec.export.gguf) else f"quantise-{kind}"

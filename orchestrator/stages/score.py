@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from orchestrator import layout
+from orchestrator.stages.ask import kinds_asked
 from orchestrator.stages.context import Context, worker
 from orchestrator.step import Step
 
@@ -23,13 +24,13 @@ def build_judge(context: Context) -> list[Step]:
     """Figures of every GGUF beside the tuned model's, and what the gate says of them."""
     if context.training["stage"] != "sft":
         return []
-    wanted = context.spec.export.gguf
+    wanted = kinds_asked(context)
     sources: dict[str, Any] = {name: layout.predictions(name) for name in _scored(context)}
     sources |= {f"gguf-{kind}": layout.predictions(f"gguf-{kind}") for kind in wanted}
     needs = ("score", *(f"ask-{kind}" for kind in wanted))
     extra = {
         "gate": context.spec.export.gate.model_dump(),
-        "files": {f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in wanted},
+        "files": {f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in context.spec.export.gguf},
         "parity": {f"gguf-{kind}": layout.parity(f"gguf-{kind}") for kind in wanted},
     }
     return [_step(context, "judge", "verify", sources, needs, extra)]

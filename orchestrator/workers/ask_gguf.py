@@ -21,17 +21,19 @@ def main(config: Path) -> None:
     wanted = read_json(config)
     rows = [json.loads(line) for line in Path(wanted["prompts"]).read_text(encoding="utf-8").splitlines()]
     stop_words = read_json(Path(layout.SERVING))["stop"]
-    with GgufModel(Path(wanted["gguf"])) as model:
-        prompts = [prompt_ids(model, row["messages"]) for row in rows]
+    adapter = Path(wanted["adapter"]) if "adapter" in wanted else None
+    with GgufModel(Path(wanted["gguf"]), adapter) as model:
+        texts = [prompt_text(model, row["messages"]) for row in rows]
+        prompts = [model.tokenize(text) for text in texts]
         answers = _answers(model, prompts, wanted["max_new_tokens"], stop_words)
         asked = [
-            Asked(row["id"], row["ids"], ids, answer, len(answer) >= wanted["max_new_tokens"])
-            for row, ids, answer in zip(rows, prompts, answers, strict=True)
+            Asked(row["id"], row["ids"], ids, text == row["text"], answer, len(answer) >= wanted["max_new_tokens"])
+            for row, text, ids, answer in zip(rows, texts, prompts, answers, strict=True)
         ]
-        texts = [model.detokenize(answer) for answer in answers]
+        predictions = [model.detokenize(answer) for answer in answers]
     lines = [
-        {"id": row["id"], "prompt": row["prompt"], "label": row["label"], "prediction": text}
-        for row, text in zip(rows, texts, strict=True)
+        {"id": row["id"], "prompt": row["prompt"], "label": row["label"], "prediction": prediction}
+        for row, prediction in zip(rows, predictions, strict=True)
     ]
     write_text(Path(wanted["answers"]), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     write_json(Path(wanted["parity"]), parity(asked))
@@ -39,11 +41,16 @@ def main(config: Path) -> None:
 
 def prompt_ids(model: GgufModel, messages: Sequence[dict[str, str]]) -> list[int]:
     """The tokens that llama.cpp evaluates for a conversation, by the template inside the GGUF."""
+    return model.tokenize(prompt_text(model, messages))
+
+
+def prompt_text(model: GgufModel, messages: Sequence[dict[str, str]]) -> str:
+    """The text of a conversation by the template inside the GGUF. Raises StageError when there is none."""
     template = model.metadata("tokenizer.chat_template")
     if template is None:
         raise StageError("the GGUF has no chat template", "Export again; the merged model lost chat_template.jinja.")
     tokens = SpecialTokens(bos=model.bos, eos=model.eos)
-    return model.tokenize(render_messages(template, messages, tokens))
+    return render_messages(template, messages, tokens)
 
 
 def _answers(model: GgufModel, prompts: list[list[int]], limit: int, stop_words: list[str]) -> list[list[int]]:
