@@ -72,7 +72,7 @@ def start(command: Command) -> LocalChild:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
         )
     return LocalChild(popen)
 
@@ -108,7 +108,7 @@ def end_group(leader: int, poll: Callable[[], int | None]) -> None:
 
 
 def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Our environment with the interpreter's own programs first on PATH, so that a virtual environment need not be active."""
+    """Our environment with the interpreter's own programs first on PATH: no virtual environment need be active."""
     programs = str(Path(sys.executable).parent)
     path = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
     return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", **extra}
@@ -122,7 +122,8 @@ def _signal_group(leader: int, signal_number: int) -> bool:
     return True
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Have the kernel end this process with the one that started it; Linux only, elsewhere nothing."""
     # Without this, kill -9 of the tool leaves a training behind that writes into a run nobody watches.
     # The library is loaded beforehand: between fork and exec another thread's lock on the loader would never be freed.
     if _LIBC is not None:

@@ -9,11 +9,13 @@ from typing import Any
 
 from orchestrator import environment, layout, llamacpp, models, records
 from orchestrator.cache import cache_folder
+from orchestrator.data import hub
 from orchestrator.errors import GateError, StageError
 from orchestrator.execute import Executor, Launch, Watcher, start
+from orchestrator.executors.warm import launcher
 from orchestrator.fetch import Progress
 from orchestrator.files import HashCache, read_json, sha256, write_text
-from orchestrator.plan import Plan, Question, make_plan, versions
+from orchestrator.plan import Plan, Question, data_files, make_plan, versions
 from orchestrator.records import Run
 from orchestrator.spec.load import LoadedSpec, load_spec
 
@@ -63,6 +65,7 @@ def fetch(loaded: Loaded, progress: Progress) -> None:
     """Get what the plan needs and this machine lacks: the base model and llama.cpp's converter."""
     spec = loaded.spec.spec
     models.fetch(spec.model.base, loaded.spec.project, loaded.request.hashes, progress)
+    hub.fetch_missing(data_files(spec))
     llamacpp.fetch(spec.llama_cpp, progress)
 
 
@@ -92,7 +95,12 @@ class Task:
     @property
     def done(self) -> bool:
         """Whether nothing is left to do."""
-        return self.wanted.run is not None and all(planned.up_to_date for planned in self.wanted.steps)
+        return self.wanted.run is not None and self.left == 0
+
+    @property
+    def left(self) -> int:
+        """How many stages there are still to do."""
+        return sum(not planned.up_to_date for planned in self.wanted.steps)
 
 
 def assign(loaded: Loaded, phase: str) -> Task:
@@ -102,9 +110,13 @@ def assign(loaded: Loaded, phase: str) -> Task:
     return Task(loaded, whole, wanted, wanted.run or create_run(loaded, whole))
 
 
-def carry_out(task: Task, watcher: Watcher, launch: Launch = start) -> None:
-    """Do what is left of a task and record what came of it. Raises what `Executor.carry_out` raises."""
+def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None) -> None:
+    """Do what is left of a task and record what came of it. Raises what `Executor.carry_out` raises.
+
+    Without a `launch`, the spec's `execution` decides how stages start.
+    """
     loaded, run = task.loaded, task.run
+    launch = launch or launcher(loaded.spec.spec.execution, task.left) or start
     write_text(run.folder / layout.SPEC, loaded.spec.text)
     Executor(loaded.question.runs_dir, loaded.request.hashes, watcher, launch).carry_out(task.wanted, run)
     run.set(metrics=metrics(run.folder), lineage=lineage(task.whole, run))
