@@ -184,7 +184,8 @@ def _show_run(done: Any, as_json: bool) -> None:
 def _show_newest(loaded: Any, as_json: bool) -> None:
     from orchestrator import records
 
-    _show_run(records.find(loaded.question.runs_dir, loaded.spec.spec.name), as_json)
+    runs = records.every(loaded.question.runs_dir)
+    _show_run(next(run for run in runs if run.record["name"] == loaded.spec.spec.name), as_json)
 
 
 def _score_file(predictions: Path, task: str | None, as_json: bool) -> None:
