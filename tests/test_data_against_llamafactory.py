@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
 
-from orchestrator.data.conversation import Conversation
+from orchestrator.data.conversation import Conversation, Message
 from orchestrator.data.reading import RowProblem, load, read
 from orchestrator.data.writing import dataset_info, write_sharegpt, write_texts
 
@@ -279,3 +280,19 @@ def test_plain_texts_reach_llamafactory(tmp_path: Path) -> None:
     (row,) = json.loads((tmp_path / "train.json").read_text(encoding="utf-8"))
     converted = get_dataset_converter(found.formatting, found, SimpleNamespace(media_dir="."))(row)
     assert converted["_prompt"] == [{"role": "user", "content": "春眠不觉晓"}]
+
+
+def test_the_tokens_counted_are_those_of_training(builtin_model: Path) -> None:
+    from llamafactory.data.template import TEMPLATES
+
+    from orchestrator.chat_template.encode import load_tokenizer
+    from orchestrator.data.checks.tokens import token_counter
+
+    count, tokenizer = token_counter(builtin_model, "chatml", thinking=False), load_tokenizer(builtin_model)
+    rows = [
+        Conversation((Message("user", f"新闻分类：第{n}天 day {n}"), Message("assistant", "科技"))) for n in range(9)
+    ]
+    for row in [*rows, *(replace(row, system="你是编辑。") for row in rows)]:
+        turns = [{"role": message.role, "content": message.content} for message in row.messages]
+        prompt, answer = TEMPLATES["chatml"].encode_oneturn(tokenizer, turns, row.system)
+        assert count(row) == len(prompt) + len(answer)
