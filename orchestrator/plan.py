@@ -103,7 +103,7 @@ def aliases(context: Context) -> dict[str, str]:
 def make_context(question: Question, hashes: HashCache) -> Context:
     """The facts about this machine that the stages need."""
     spec, project = question.spec, question.project
-    base = models.locate(spec.model.base, project, hashes)
+    base = models.locate(spec.model.base, project, hashes, question.runs_dir)
     converter = llamacpp.checkout(spec.llama_cpp)
     if base.path is None:
         raise MissingError(f"{base.name} is not on this machine yet", f"Run `orchestrator model fetch {base.name}`.")
@@ -116,7 +116,7 @@ def make_context(question: Question, hashes: HashCache) -> Context:
         project=project,
         base_path=base.path,
         base_identity=base.identity,
-        template=resolve_template(spec),
+        template=resolve_template(spec, question.runs_dir),
         data_hashes={name: _data_hash(name, project, hashes) for name in data_files(spec)},
         versions={**versions(), "llama.cpp": llamacpp.version(converter)},
         converter=converter,
@@ -124,11 +124,11 @@ def make_context(question: Question, hashes: HashCache) -> Context:
     )
 
 
-def resolve_template(spec: Spec) -> str:
+def resolve_template(spec: Spec, runs_dir: Path | None = None) -> str:
     """The name of the LLaMA-Factory template. Raises InputError when `auto` finds none."""
     if spec.model.template != "auto":
         return spec.model.template
-    found = models.template_of(spec.model.base)
+    found = models.template_of(spec.model.base, runs_dir)
     if found is None:
         raise InputError(
             f"model.template: no template is known for {spec.model.base!r}",

@@ -64,7 +64,8 @@ def plan(request: Request) -> Plan:
 def fetch(loaded: Loaded, progress: Progress) -> None:
     """Get what the plan needs and this machine lacks: the base model and llama.cpp's converter."""
     spec = loaded.spec.spec
-    models.fetch(spec.model.base, loaded.spec.project, loaded.request.hashes, progress)
+    runs_dir = loaded.question.runs_dir
+    models.fetch(spec.model.base, loaded.spec.project, loaded.request.hashes, progress, runs_dir)
     hub.fetch_missing(data_files(spec))
     llamacpp.fetch(spec.llama_cpp, progress)
 
@@ -119,7 +120,7 @@ def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None) -> Non
     launch = launch or launcher(loaded.spec.spec.execution, task.left) or start
     write_text(run.folder / layout.SPEC, loaded.spec.text)
     Executor(loaded.question.runs_dir, loaded.request.hashes, watcher, launch).carry_out(task.wanted, run)
-    run.set(metrics=metrics(run.folder), lineage=lineage(task.whole, run))
+    run.set(metrics=metrics(run.folder), lineage={**run.record["lineage"], **lineage(task.whole, run)})
 
 
 def create_run(loaded: Loaded, whole: Plan) -> Run:
@@ -155,13 +156,22 @@ def lineage(whole: Plan, run: Run) -> dict[str, Any]:
     train = next(planned.step for planned in whole.steps if planned.step.stage == "train")
     return {
         "spec": sha256(run.folder / layout.SPEC),
-        "base_model": {"name": whole.spec.model.base, "identity": train.inputs["base"]},
+        "base_model": {"name": whole.spec.model.base, "identity": train.inputs["base"], **_ancestor(whole, run)},
         "train_data": outputs.get(layout.TRAIN_ROWS),
         "eval_data": outputs.get(layout.EVAL_ROWS),
         "adapter": outputs.get("train/adapter_model.safetensors"),
         "merged_model": {path: sha for path, sha in outputs.items() if path.startswith(layout.MERGED)},
         "gguf": {path: sha for path, sha in outputs.items() if path.endswith(".gguf")},
     }
+
+
+def _ancestor(whole: Plan, run: Run) -> dict[str, Any]:
+    """The run that this one continues, and what that one was made from."""
+    source, _, name = whole.spec.model.base.partition(":")
+    if source != "run":
+        return {}
+    parent = records.find(run.folder.parent, name)
+    return {"run": parent.id, "base_model": parent.record["lineage"].get("base_model")}
 
 
 def require_gate(run: Run, wanted: Plan) -> None:

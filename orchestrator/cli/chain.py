@@ -20,6 +20,7 @@ from orchestrator.cli.common import (
     verbosity,
     verbosity_options,
 )
+from orchestrator.cli.endpoint import Asked, ask_endpoint, endpoint_options
 
 if TYPE_CHECKING:
     from orchestrator.plan import Plan
@@ -90,11 +91,14 @@ def train(**options: Any) -> None:
 @chain_options
 @click.option("--predictions", type=click.Path(path_type=Path), metavar="FILE.jsonl", help="Score this file instead.")
 @click.option("--task", type=click.Choice(["classification", "generation"]), help="What the answers are [guessed].")
-def evaluate(predictions: Path | None, task: str | None, **options: Any) -> None:
-    """Run the chain up to the scores of base and tuned model, or score any predictions file.
+@endpoint_options
+def evaluate(predictions: Path | None, task: str | None, asked: Asked, **options: Any) -> None:
+    """Run the chain up to the scores of base and tuned model, or score any predictions file or server.
 
     Example: orchestrator evaluate --predictions answers.jsonl --json
     """
+    if asked.url:
+        predictions = ask_endpoint(asked, options["runs_dir"])
     if predictions is None:
         _chain("evaluate", options)
     else:

@@ -56,11 +56,21 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
-def download_progress(console: Console, what: str = "fetching") -> Callable[[int, int], None]:
-    """A progress bar for a transfer that appears with its first byte."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+def secret(variable: str | None) -> str | None:
+    """The value of the variable that --api-key-env names; a key on the command line would be seen by everybody."""
+    if variable is None:
+        return None
+    if not (value := os.environ.get(variable)):
+        raise click.UsageError(f"--api-key-env {variable}: that variable is not set")
+    return value
 
-    bar = Progress(TextColumn(f"  {what}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console)
+
+def download_progress(console: Console, what: str = "fetching", counts: bool = False) -> Callable[[int, int], None]:
+    """A progress bar for bytes, or for things that are counted; it appears with the first of them."""
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
+
+    column = MofNCompleteColumn() if counts else DownloadColumn()
+    bar = Progress(TextColumn(f"  {what}"), BarColumn(), column, console=console)
     task = None
 
     def advance(done: int, total: int) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import download_progress, json_option, print_json, stderr_console, stdout_console
+from orchestrator.cli.common import download_progress, json_option, print_json, secret, stderr_console, stdout_console
 
 if TYPE_CHECKING:
     from orchestrator.records import Run
@@ -88,7 +88,7 @@ def serve(
 
     run = _find(runs_dir, which)
     name = choose(run, artifact)
-    at = where(host, port, _secret(api_key_env), context)
+    at = where(host, port, secret(api_key_env), context)
     with running(run, name, at) as (endpoint, child):
         shown = "" if api_key_env else f"OPENAI_API_KEY={endpoint.key}\n"
         click.echo(f"OPENAI_BASE_URL={endpoint.url}\n{shown}model={endpoint.model}")
@@ -188,16 +188,6 @@ def _served(run: Run, name: str) -> Iterator[Endpoint]:
         loaded = stack.pop_all()
     with loaded:
         yield endpoint
-
-
-def _secret(variable: str | None) -> str | None:
-    import os
-
-    if variable is None:
-        return None
-    if not (value := os.environ.get(variable)):
-        raise click.UsageError(f"--api-key-env {variable}: that variable is not set")
-    return value
 
 
 def _read_line() -> str | None:

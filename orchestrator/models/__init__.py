@@ -8,9 +8,9 @@ from pathlib import Path
 from orchestrator.errors import InputError, MissingError
 from orchestrator.fetch import Progress
 from orchestrator.files import HashCache
-from orchestrator.models import builtin, hub
+from orchestrator.models import builtin, earlier, hub
 
-SOURCES = ("builtin:", "hf:", "modelscope:")
+SOURCES = ("builtin:", "hf:", "modelscope:", "run:")
 CONTENT = (".safetensors", ".json", ".jinja", ".model", ".txt")
 """Files of a model folder that decide what it computes; pickled weights are refused, not hashed."""
 
@@ -27,8 +27,11 @@ class Base:
     """What it is: a hash of its content or a hub revision; changes when the model does."""
 
 
-def locate(base: str, project: Path, hashes: HashCache) -> Base:
-    """Find a base model without the network. Raises InputError for a name or folder that cannot be one."""
+def locate(base: str, project: Path, hashes: HashCache, runs_dir: Path | None = None) -> Base:
+    """Find a base model without the network; `run:ID` is looked for in `runs_dir`, by default the project's runs/.
+
+    Raises InputError for a name or folder that cannot be one.
+    """
     source, _, name = base.partition(":")
     if source == "builtin":
         folder = builtin.folder(name)
@@ -37,28 +40,38 @@ def locate(base: str, project: Path, hashes: HashCache) -> Base:
         snapshot = hub.cached(base)
         return Base(base, snapshot, f"{base}@{snapshot.name}" if snapshot else base)
     folder = (project / Path(base).expanduser()).resolve()
+    if source == earlier.SOURCE:
+        folder = earlier.folder(name, runs_dir or project / "runs")
     require_model_folder(folder, base)
     return Base(base, folder, _content_hash(folder, hashes))
 
 
-def fetch(base: str, project: Path, hashes: HashCache, progress: Progress = lambda done, total: None) -> Base:
+def fetch(
+    base: str,
+    project: Path,
+    hashes: HashCache,
+    progress: Progress = lambda done, total: None,
+    runs_dir: Path | None = None,
+) -> Base:
     """`locate`, after downloading or building what is not there yet. Raises MissingError when it cannot be had."""
-    located = locate(base, project, hashes)
+    located = locate(base, project, hashes, runs_dir)
     if located.path is None:
         _download(base, progress)
-        located = locate(base, project, hashes)
+        located = locate(base, project, hashes, runs_dir)
     if located.path is None:
         raise MissingError(f"{base} was downloaded and cannot be found", "Run `orchestrator doctor`.")
     return located
 
 
-def template_of(base: str) -> str | None:
+def template_of(base: str, runs_dir: Path | None = None) -> str | None:
     """The LLaMA-Factory template that is known for a base model, or None."""
     from orchestrator.chat_template.registry import template_for_model
 
     source, _, name = base.partition(":")
     if source == "builtin":
         return builtin.TEMPLATES.get(name)
+    if source == earlier.SOURCE:
+        return earlier.template(name, runs_dir)
     repository = hub.parse(base)[1] if source in ("hf", "modelscope") else base
     return template_for_model(repository)
 

@@ -28,6 +28,8 @@ def check_model(model: Model, project: Path) -> Iterator[Finding]:
             builtin.folder(name)
         elif source in ("hf", "modelscope"):
             parse(model.base)
+        elif source == "run":
+            pass  # which runs there are is not a fact of the spec; the plan looks
         else:
             models.require_model_folder((project / Path(model.base).expanduser()).resolve(), model.base)
     except InputError as error:

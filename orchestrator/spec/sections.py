@@ -25,7 +25,7 @@ class Model(Section):
 
     base: str = Field(
         "builtin:smollm2-135m-instruct",
-        description="`builtin:NAME`, `hf:ORG/NAME[@REVISION]`, `modelscope:ORG/NAME`, or a folder.",
+        description="`builtin:NAME`, `hf:ORG/NAME[@REVISION]`, `modelscope:ORG/NAME`, `run:ID`, or a folder.",
     )
     template: str = Field("auto", description="A LLaMA-Factory template, or `auto`: the one known for the base model.")
     thinking: bool = Field(False, description="Whether a reasoning model thinks before it answers. Labels want false.")

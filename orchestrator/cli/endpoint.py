@@ -1,0 +1,69 @@
+"""evaluate --endpoint: the held-out rows asked through a server that is already running."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.cli.common import download_progress, secret, stderr_console
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the options say."""
+
+    url: str | None
+    model: str | None
+    key_variable: str | None
+    concurrency: int
+    run: str | None
+    rows: Path | None
+    output: Path | None
+    max_new_tokens: int
+    timeout: float
+
+
+def endpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options, handed to the command as one `Asked`."""
+    options = {
+        "url": click.option("--endpoint", "url", metavar="URL", help="Ask this server: OpenAI-compatible, or Ollama."),
+        "model": click.option("--model", help="Its model [the first it lists]."),
+        "key_variable": click.option("--api-key-env", "key_variable", metavar="VAR", help="Holds the server's key."),
+        "concurrency": click.option("--concurrency", default=4, show_default=True, help="Questions at the same time."),
+        "run": click.option("--run", metavar="RUN", help="Whose held-out rows to ask [the newest run's]."),
+        "rows": click.option("--rows", type=click.Path(path_type=Path), metavar="FILE", help="Ask a data file's rows."),
+        "output": click.option("--output", type=click.Path(path_type=Path), help="Where the predictions go."),
+        "max_new_tokens": click.option("--max-new-tokens", default=16, show_default=True, help="The longest answer."),
+        "timeout": click.option("--timeout", default=120.0, show_default=True, help="Seconds for one answer."),
+    }
+
+    @functools.wraps(command)
+    def gathered(**values: Any) -> Any:
+        asked = Asked(**{name: values.pop(name) for name in options})
+        return command(asked=asked, **values)
+
+    for option in reversed(options.values()):
+        gathered = option(gathered)
+    return gathered
+
+
+def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
+    """Ask the rows and write the predictions; returns their file."""
+    from orchestrator import records
+    from orchestrator.ship import rows
+    from orchestrator.ship.endpoint import connect
+
+    assert asked.url is not None
+    run = None if asked.rows else records.find(runs_dir or Path("runs"), asked.run)
+    questions = rows.of_run(run) if run else rows.of_file(asked.rows or Path())
+    target = asked.output or (run.folder / "evaluation/endpoint.jsonl" if run else Path("endpoint.jsonl"))
+    endpoint = connect(asked.url, asked.model, secret(asked.key_variable), asked.timeout)
+    progress = download_progress(stderr_console(), "asking", counts=True)
+    rows.answer(questions, endpoint, target, asked.max_new_tokens, asked.concurrency, progress)
+    click.echo(f"{len(questions)} answers of {endpoint.model} in {target}", err=True)
+    return target
