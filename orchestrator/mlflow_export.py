@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator import layout
-from orchestrator.errors import MissingError
+from orchestrator.errors import InputError, MissingError
 from orchestrator.progress import read_log
 from orchestrator.records import Run
 from orchestrator.side_by_side import settings
@@ -20,13 +20,23 @@ BATCH = 100
 
 
 def export(runs: Sequence[Run], uri: str) -> list[str]:
-    """Log runs to a tracking server or folder, each once; returns the ids that were new. Raises MissingError."""
+    """Log runs to a tracking server or database, each once; returns the ids that were new.
+
+    Raises MissingError without mlflow and InputError when it does not accept the URI.
+    """
     try:
+        from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
-    except ImportError:
-        raise MissingError("mlflow is not installed", "pip install mlflow-skinny, then try again.") from None
-    client = MlflowClient(tracking_uri=uri)
-    return [run.id for run in runs if _export(client, run)]
+    except ImportError as error:
+        raise MissingError(f"mlflow cannot be used: {error}", "pip install mlflow-skinny, then try again.") from None
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        return [run.id for run in runs if _export(client, run)]
+    except MlflowException as error:
+        first_line = str(error).partition("\n")[0]
+        raise InputError(
+            f"mlflow refuses {uri!r}: {first_line}", "Try sqlite:///mlflow.db, or a server's URL."
+        ) from error
 
 
 def _export(client: Any, run: Run) -> bool:

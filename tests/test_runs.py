@@ -223,7 +223,8 @@ class FakeClient:
     runs: dict[str, str] = {}  # noqa: RUF012
 
     def __init__(self, tracking_uri: str) -> None:
-        self.uri = tracking_uri
+        if tracking_uri == "bad":
+            raise FakeMlflowError("no such store\nand a long story")
 
     def get_experiment_by_name(self, name: str) -> None:
         return None
@@ -249,13 +250,29 @@ class FakeClient:
         self.logged.append(status)
 
 
-def test_mlflow_gets_each_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tracking, entities = ModuleType("mlflow.tracking"), ModuleType("mlflow.entities")
-    tracking.MlflowClient = FakeClient  # type: ignore[attr-defined]
-    entities.Metric = lambda key, value, moment, step: (key, value, step)  # type: ignore[attr-defined]
-    entities.Param = lambda key, value: (key, value)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "mlflow.tracking", tracking)
-    monkeypatch.setitem(sys.modules, "mlflow.entities", entities)
+class FakeMlflowError(Exception):
+    """As mlflow.exceptions.MlflowException."""
+
+
+@pytest.fixture
+def mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As much of mlflow as we use; the real one is no dependency."""
+    parts = {
+        "tracking": {"MlflowClient": FakeClient},
+        "exceptions": {"MlflowException": FakeMlflowError},
+        "entities": {
+            "Metric": lambda key, value, _, step: (key, value, step),
+            "Param": lambda key, value: (key, value),
+        },
+    }
+    for name, members in parts.items():
+        module = ModuleType(f"mlflow.{name}")
+        module.__dict__.update(members)
+        monkeypatch.setitem(sys.modules, f"mlflow.{name}", module)
+
+
+@pytest.mark.usefixtures("mlflow")
+def test_mlflow_gets_each_run_once(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     assert export([run], "file:x") == [run.id]
     assert export([run], "file:x") == []
@@ -265,7 +282,13 @@ def test_mlflow_gets_each_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
 
 
+@pytest.mark.usefixtures("mlflow")
+def test_what_mlflow_refuses_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="mlflow refuses 'bad': no such store$"):
+        export([make_run(tmp_path)], "bad")
+
+
 def test_without_mlflow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
-    with pytest.raises(MissingError, match="mlflow is not installed"):
+    with pytest.raises(MissingError, match="mlflow cannot be used"):
         export([], "file:x")

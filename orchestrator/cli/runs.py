@@ -178,7 +178,7 @@ def prune(keep_best: int, runs_dir: Path, name: str | None, metric: str | None, 
 @runs.command()
 @click.argument("wanted", nargs=-1, metavar="[RUN…]")
 @runs_dir_option
-@click.option("--mlflow", "uri", required=True, metavar="URI", help="A tracking server, or a folder as file:…")
+@click.option("--mlflow", "uri", required=True, metavar="URI", help="A tracking server, or sqlite:///mlflow.db")
 def export(wanted: tuple[str, ...], runs_dir: Path, uri: str) -> None:
     """Log runs, all of them without a name, to MLflow; each only once.
 
