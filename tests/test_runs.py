@@ -284,7 +284,7 @@ def test_mlflow_gets_each_run_once(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("mlflow")
 def test_what_mlflow_refuses_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="mlflow refuses 'bad': no such store$"):
+    with pytest.raises(InputError, match=r"mlflow refuses 'bad': no such store$"):
         export([make_run(tmp_path)], "bad")
 
 
