@@ -1,0 +1,35 @@
+"""Where the trials of a sweep run: anything with these three calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+Job = Callable[[Mapping[str, str], Callable[[], None]], None]
+"""What is to be done, in the environment it is given; it calls its second argument often, which raises once the job
+is cancelled. A job writes its result to disk, and can be pickled for an executor on other machines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job is over; `error` is what it raised, or None."""
+
+    error: BaseException | None
+
+
+class Executor(Protocol):
+    """A place for jobs."""
+
+    @property
+    def capacity(self) -> int:
+        """How many jobs it works on at the same time."""
+
+    def submit(self, job: Job) -> int:
+        """Start a job; at most `capacity` of them are submitted and not yet ended. Returns a handle for it."""
+
+    def poll(self, handle: int) -> Ended | None:
+        """How a job ended, or None while it runs. Each end is told once."""
+
+    def cancel(self, handle: int, reason: BaseException) -> None:
+        """Make a job raise this within moments. Its end is told by `poll`, as any other."""

@@ -1,0 +1,154 @@
+"""sweep, sweep promote, learning-curve: one spec, many runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.common import (
+    download_progress,
+    json_option,
+    print_json,
+    runs_dir_option,
+    set_option,
+    spec_argument,
+    stderr_console,
+    stdout_console,
+    verbosity,
+    verbosity_options,
+)
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.trial import Blueprint
+
+
+class RunByDefault(click.Group):
+    """A group in which whatever is no command of it is given to `run`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """`sweep spec.yaml` is `sweep run spec.yaml`."""
+        if not args or args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+def sweep_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What all that starts trials has in common."""
+    for option in (
+        spec_argument,
+        set_option,
+        runs_dir_option,
+        click.option("--strict", is_flag=True, help="Exit with 4 if any trial failed, not only if none succeeded."),
+        json_option,
+        verbosity_options,
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(cls=RunByDefault)
+def sweep() -> None:
+    """Run the trials of the spec's sweep: section, or go on with them, and rank what they measured.
+
+    \b
+    orchestrator sweep [SPEC] [OPTIONS]     see: orchestrator sweep run --help
+    orchestrator sweep promote [SWEEP]
+    """
+
+
+@sweep.command()
+@sweep_options
+@click.option("--dry-run", is_flag=True, help="List the trials and start nothing.")
+def run(dry_run: bool, strict: bool, as_json: bool, **options: Any) -> None:
+    """Run every trial that is not done yet (the default command).
+
+    Example: orchestrator sweep --set sweep.parallel=2
+    """
+    from orchestrator.sweep.display import show_ranking
+    from orchestrator.sweep.run import section, trials_ahead
+    from orchestrator.sweep.trial import Blueprint
+
+    loaded = _load(options)
+    blueprint = Blueprint(loaded, section(loaded), progress=download_progress(stderr_console()))
+    if dry_run:
+        for line in trials_ahead(blueprint):
+            click.echo(line)
+        return
+    page = _carry_out(blueprint, options)
+    print_json(page) if as_json else show_ranking(page, stdout_console())
+    _require_success(page, strict)
+
+
+@sweep.command()
+@click.argument("wanted", required=False, metavar="[SWEEP]")
+@runs_dir_option
+@click.option("--spec", default="spec.yaml", type=click.Path(path_type=Path), help="The spec to copy [spec.yaml].")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write it [SPEC with .best.yaml].")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
+def promote(wanted: str | None, runs_dir: Path | None, spec: Path, output: Path | None, overwrite: bool) -> None:
+    """Write the winner's values into a copy of the spec, comments kept.
+
+    Example: orchestrator sweep promote -o specs/news-best.yaml
+    """
+    from orchestrator.errors import InputError
+    from orchestrator.files import write_text
+    from orchestrator.layout import project_of
+    from orchestrator.sweep import book
+    from orchestrator.sweep.winner import promoted
+
+    target = output or spec.with_suffix(".best.yaml")
+    if target.exists() and not overwrite:
+        raise InputError(f"{target} is there already", "Name another file with --output, or say --overwrite.")
+    folder = book.find(runs_dir or project_of(spec) / "runs", wanted)
+    write_text(target, promoted(folder, spec))
+    click.echo(target)
+
+
+@click.command("learning-curve")
+@sweep_options
+@click.option("--fractions", default="0.1,0.25,0.5,1", show_default=True, help="Shares of the training rows.")
+@click.option("--seeds", default=3, show_default=True, help="Samples, and trainings, for each share.")
+@click.option("--metric", help="What is measured [accuracy, or rougeL for generation].")
+def learning_curve(fractions: str, seeds: int, metric: str | None, strict: bool, as_json: bool, **options: Any) -> None:
+    """Train on shares of the data, and say what more of it would likely bring.
+
+    Example: orchestrator learning-curve --fractions 0.25,0.5,1 --seeds 2
+    """
+    from orchestrator import learning_curve as curve
+
+    loaded = _load(options)
+    blueprint = curve.blueprint(loaded, curve.shares(fractions), seeds, metric, download_progress(stderr_console()))
+    page = curve.finish(_carry_out(blueprint, options), loaded)
+    print_json(page) if as_json else click.echo(curve.text(page))
+    _require_success(page, strict)
+
+
+def _load(options: dict[str, Any]) -> Any:
+    from orchestrator.workflow import Request, load
+
+    return load(Request(options["spec"], options["overrides"], options["runs_dir"]))
+
+
+def _carry_out(blueprint: Blueprint, options: dict[str, Any]) -> dict[str, Any]:
+    from orchestrator.progress import Display
+    from orchestrator.sweep.display import SweepDisplay
+    from orchestrator.sweep.run import run_sweep
+
+    console, detail = stderr_console(), verbosity(options["quiet"], options["verbose"])
+    with SweepDisplay(console, blueprint.sweep.metric, detail) as display:
+        return run_sweep(blueprint, display, Display(console, detail))
+
+
+def _require_success(page: dict[str, Any], strict: bool) -> None:
+    from orchestrator.errors import StageError
+
+    failed = [trial for trial in page["trials"] if trial["status"] == "failed"]
+    if failed and (strict or not page["ranking"]):
+        raise StageError(
+            f"{len(failed)} of {len(page['trials'])} trials failed, such as trial {failed[0]['number']}: "
+            f"{failed[0]['reason']}",
+            "Mend what it says and run the same command again: only what failed is repeated.",
+        )

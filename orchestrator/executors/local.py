@@ -1,0 +1,80 @@
+"""Jobs on this machine, each in a thread that watches its processes and with its share of the devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from typing import Literal
+
+from orchestrator.executors import Ended, Job
+
+CORES_PER_TRIAL = 4
+"""On a CPU, `auto` gives each trial so many cores; more of them would speed a small model up but little."""
+
+
+class LocalExecutor:
+    """As many jobs at a time as there are slots; a slot is the environment that its jobs get."""
+
+    def __init__(self, slots: Sequence[Mapping[str, str]]) -> None:
+        self.capacity = len(slots)
+        self._free = list(slots)
+        self._threads = ThreadPoolExecutor(len(slots), thread_name_prefix="trial")
+        self._numbers = count()
+        self._running: dict[int, _Running] = {}
+
+    def submit(self, job: Job) -> int:
+        """Start a job in the next free slot."""
+        handle, switch, slot = next(self._numbers), _Switch(), self._free.pop(0)
+        self._running[handle] = _Running(self._threads.submit(job, slot, switch.check), switch, slot)
+        return handle
+
+    def poll(self, handle: int) -> Ended | None:
+        """How a job ended, or None while it runs."""
+        running = self._running[handle]
+        if not running.future.done():
+            return None
+        del self._running[handle]
+        self._free.append(running.slot)
+        return Ended(running.future.exception())
+
+    def cancel(self, handle: int, reason: BaseException) -> None:
+        """Make a job raise this at its next check."""
+        self._running[handle].switch.reason = reason
+
+
+class _Switch:
+    """Set from one thread, felt in another."""
+
+    reason: BaseException | None = None
+
+    def check(self) -> None:
+        if self.reason is not None:
+            raise self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    future: Future[None]
+    switch: _Switch
+    slot: Mapping[str, str]
+
+
+def slots(parallel: int | Literal["auto"], gpus: Sequence[str], cores: int) -> list[dict[str, str]]:
+    """The environment of each slot: its GPU, or where there is none its share of the CPU cores.
+
+    Undivided, the OpenMP threads of two trainings slow each other more than tenfold.
+    """
+    if gpus:
+        wanted = len(gpus) if parallel == "auto" else parallel
+        return [{"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} for number in range(wanted)]
+    wanted = max(1, cores // CORES_PER_TRIAL) if parallel == "auto" else parallel
+    return [{"OMP_NUM_THREADS": str(max(1, cores // wanted))} for _ in range(wanted)]
+
+
+def visible(count: int, setting: str | None) -> list[str]:
+    """The names of the GPUs that may be used: those of CUDA_VISIBLE_DEVICES, else all."""
+    if setting is None:
+        return [str(number) for number in range(count)]
+    return [name.strip() for name in setting.split(",") if name.strip() not in ("", "-1")] if count else []

@@ -1,0 +1,232 @@
+"""Is my data enough? Trainings on shares of it, the usual power law through them, and what doubling would bring.
+
+error(n) = floor + scale · n^(−rate), as in Hestness et al., Deep Learning Scaling is Predictable, Empirically (2017).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator import layout
+from orchestrator.data.assemble import Wanted, assemble
+from orchestrator.errors import InputError
+from orchestrator.fetch import Progress
+from orchestrator.files import write_json, write_text
+from orchestrator.render import Renderer
+from orchestrator.spec.defaults import DEFAULTS
+from orchestrator.spec.sections import Spec, Sweep
+from orchestrator.sweep.objective import minimises
+from orchestrator.sweep.trial import SEEDED, Blueprint
+from orchestrator.workflow import Loaded
+
+KIND = "learning-curve"
+KEY = "data.max_samples"
+PICTURE = "learning-curve.svg"
+LEAST_ROWS = 10
+LEAST_POINTS = 5
+"""A law of three parameters passes through three points whatever they are."""
+RESAMPLES = 200
+BAR = 40
+"""Characters of the longest bar."""
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """A fitted power law of an error that falls with n."""
+
+    floor: float
+    scale: float
+    rate: float
+
+    def at(self, n: float) -> float:
+        """The error with n rows."""
+        return float(self.floor + self.scale * n**-self.rate)
+
+
+def shares(text: str) -> list[float]:
+    """`0.1,0.5,1` as numbers. Raises InputError unless there are three or more of them above 0 and up to 1."""
+    try:
+        found = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        found = []
+    if len(found) < 3 or not all(0 < share <= 1 for share in found):
+        raise InputError(f"--fractions {text!r} are not three or more shares", "Write them as 0.1,0.25,0.5,1.")
+    return found
+
+
+def blueprint(loaded: Loaded, wanted: Sequence[float], seeds: int, metric: str | None, progress: Progress) -> Blueprint:
+    """The sweep behind the curve: sizes × seeds, each with its own sample and its own training seed.
+
+    The untouched model is left out: it is the same at every size. Raises InputError when the data is too small.
+    """
+    spec = loaded.spec.spec
+    rows = count_rows(spec, loaded.spec.project)
+    sizes = sorted({max(LEAST_ROWS, round(share * rows)) for share in wanted})
+    if len(sizes) < 3:
+        raise InputError(f"{rows} training rows are too few for a curve", f"Each share needs {LEAST_ROWS} or more.")
+    chosen = metric or ("accuracy" if spec.evaluate.task == "classification" else "rougeL")
+    sweep = Sweep(method="grid", parameters={KEY: sizes}, metric=chosen, seeds=seeds, parallel=_parallel(spec))
+    # A name of its own, so that no run of the spec itself is scored again without its baseline.
+    always = {"name": f"{spec.name[:58]}-curve", "evaluate.baseline": False}
+    return Blueprint(loaded, sweep, (*SEEDED, "data.seed"), always, kind=KIND, progress=progress)
+
+
+def _parallel(spec: Spec) -> Any:
+    return spec.sweep.parallel if spec.sweep else 1
+
+
+def count_rows(spec: Spec, project: Path) -> int:
+    """How many rows the spec trains on when none are left out."""
+    stage = {**DEFAULTS, **spec.train}["stage"]
+    values = {"project": str(project), "kind": stage, **spec.data.model_dump(mode="json"), "max_samples": None}
+    return len(assemble(Wanted.from_config(values)).train)
+
+
+def finish(page: Json, loaded: Loaded) -> Json:
+    """Fit the curve to a finished sweep, draw it, and write both to the sweep's folder; returns the page with it."""
+    folder = loaded.question.runs_dir / page["id"]
+    done = [trial for trial in page["trials"] if trial["status"] == "completed"]
+    points = [(trial["parameters"][KEY], trial["value"]["value"]) for trial in done]
+    page = page | {"curve": describe(points, page["metric"])}
+    if points:
+        drawn = Renderer(loaded.spec.project)("learning-curve.svg.j2", **picture(page["curve"], page["metric"]))
+        write_text(folder / PICTURE, drawn)
+    write_json(folder / layout.SWEEP, page)
+    return page
+
+
+def describe(points: Sequence[tuple[int, float]], metric: str) -> Json:
+    """The curve as plain JSON: its points, the fitted law, and the sentence; no law where the points are too few."""
+    sizes = sorted({n for n, _ in points})
+    groups = [(n, [value for size, value in points if size == n]) for n in sizes]
+    known: Json = {
+        "points": [{"rows": n, "values": values, "mean": statistics.fmean(values)} for n, values in groups],
+        "law": None,
+        "doubled": None,
+    }
+    if len(sizes) < 3 or len(points) < LEAST_POINTS:
+        said = f"{len(points)} trainings on {len(sizes)} sizes are too few to say what more data would bring"
+        return known | {"sentence": f"{said}; use more --fractions or --seeds."}
+    down = minimises(metric)
+    errors = [(n, value if down else 100 - value) for n, value in points]
+    law = fit(errors)
+    known["law"] = {"of": metric if down else f"100 − {metric}", **asdict(law)}
+    known["doubled"] = gain(law, errors)
+    return known | {"sentence": sentence(known["doubled"], metric, sizes[-1])}
+
+
+def fit(points: Sequence[tuple[int, float]]) -> Law:
+    """The law closest to (n, error) in least squares; floor and scale are not negative, the rate is 0.01 to 2."""
+    import numpy as np
+    from scipy.optimize import nnls
+
+    n, error = (np.array(column, dtype=float) for column in zip(*points, strict=True))
+    # For a given rate the law is linear in floor and scale, which has one exact solution: no start value, no failure.
+    solved = []
+    for rate in np.geomspace(0.01, 2, 60):
+        (floor, scale), rest = nnls(np.column_stack([np.ones_like(n), n**-rate]), error)
+        solved.append((rest, float(floor), float(scale), float(rate)))
+    return Law(*min(solved)[1:])
+
+
+def gain(law: Law, points: Sequence[tuple[int, float]]) -> Json:
+    """What twice the most rows would take off the error, with the middle 95 % of refits to resampled residuals."""
+    import numpy as np
+
+    most = max(n for n, _ in points)
+    n, error = (np.array(column, dtype=float) for column in zip(*points, strict=True))
+    fitted = np.array([law.at(size) for size in n])
+    # Three parameters were fitted, which makes residuals smaller than the errors they stand for.
+    residuals = (error - fitted) * (len(n) / max(1, len(n) - 3)) ** 0.5
+    generator = np.random.default_rng(0)
+    gains = []
+    for _ in range(RESAMPLES):
+        again = fit(list(zip(n, fitted + generator.choice(residuals, len(n)), strict=True)))
+        gains.append(again.at(most) - again.at(2 * most))
+    value = law.at(most) - law.at(2 * most)
+    low, high = (float(bound) for bound in np.quantile(gains, [0.025, 0.975]))
+    return {"rows": 2 * most, "gain": {"value": value, "low": min(low, value), "high": max(high, value)}}
+
+
+def picture(curve: Json, metric: str) -> Json:
+    """What the picture's template draws: a frame of 560 × 300 whose x axis is logarithmic, from the smallest size to
+    twice the largest."""
+    points = [(point["rows"], value) for point in curve["points"] for value in point["values"]]
+    law = Law(*(curve["law"][name] for name in ("floor", "scale", "rate"))) if curve["law"] else None
+    first, last = min(n for n, _ in points), max(n for n, _ in points)
+    values = [value for _, value in points]
+
+    def value_at(n: float) -> float:
+        assert law is not None
+        return law.at(n) if minimises(metric) else 100 - law.at(n)
+
+    ends: list[float] = []
+    if law is not None:
+        gained = curve["doubled"]["gain"]
+        way = -1 if minimises(metric) else 1
+        ends = [value_at(last) + way * gained[end] for end in ("low", "high")]
+    low, high = _frame([*values, *ends], metric)
+
+    def x(n: float) -> float:
+        return round(60 + 560 * math.log(n / first) / math.log(2 * last / first), 1)
+
+    def y(value: float) -> float:
+        return round(312 - 284 * (value - low) / (high - low), 1)
+
+    def path(start: float, end: float) -> str:
+        steps = [start * (end / start) ** (step / 30) for step in range(31)] if law else []
+        return " ".join(f"{x(n)},{y(value_at(n))}" for n in steps)
+
+    sizes = [point["rows"] for point in curve["points"]]
+    return {
+        "title": curve["sentence"],
+        "metric": metric,
+        "dots": [{"x": x(n), "y": y(value)} for n, value in points],
+        "line": path(first, last),
+        "beyond": path(last, 2 * last),
+        "doubled": {"x": x(2 * last), "low": y(ends[0]), "high": y(ends[1])} if ends else None,
+        "x_marks": [{"at": x(n), "label": n} for n in [*sizes, 2 * last]],
+        "y_marks": [{"at": y(low + (high - low) * part / 4), "label": f"{low + (high - low) * part / 4:.3g}"}
+                    for part in range(5)],
+    }  # fmt: skip
+
+
+def _frame(values: Sequence[float], metric: str) -> tuple[float, float]:
+    """The least and the greatest value to show, with some air, within what the metric can be."""
+    air = 0.1 * (max(values) - min(values)) or 1.0
+    top = math.inf if minimises(metric) else 100.0
+    return max(0.0, min(values) - air), min(top, max(values) + air)
+
+
+def sentence(doubled: Json, metric: str, most: int) -> str:
+    """What doubling the data would likely bring."""
+    found = doubled["gain"]
+    unit, digits = ("", 3) if minimises(metric) else (" points of", 1)
+    shown = f"{found['value']:.{digits}f}{unit} {metric}"
+    between = f"95 %: {found['low']:.{digits}f} to {found['high']:.{digits}f}"
+    way = "lower" if minimises(metric) else "bring"
+    if found["high"] < (0.005 if minimises(metric) else 1):
+        return f"Doubling the data from {most} to {doubled['rows']} rows would hardly change {metric} ({between})."
+    what = f"{metric} by {found['value']:.{digits}f}" if way == "lower" else shown
+    return f"Doubling the data from {most} to {doubled['rows']} rows would likely {way} {what} ({between})."
+
+
+def text(page: Json) -> str:
+    """The curve for a terminal: a bar for each size, and the sentence."""
+    curve, metric = page["curve"], page["metric"]
+    most = max((point["mean"] for point in curve["points"]), default=0) or 1
+    lines = [f"rows  {metric}"]
+    for point in curve["points"]:
+        bar = "█" * round(point["mean"] / most * BAR)
+        lines.append(f"{point['rows']:>5} {bar:<{BAR}} {point['mean']:.4g} ({_range(point['values'])})")
+    return "\n".join([*lines, curve["sentence"]])
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{min(values):.4g}–{max(values):.4g}, {len(values)} seed{'s' if len(values) > 1 else ''}"

@@ -1,0 +1,70 @@
+"""What a trial is worth: a figure of the tuned model on the held-out rows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from orchestrator import layout
+from orchestrator.errors import InputError, StageError
+from orchestrator.files import read_json
+from orchestrator.records import Run
+from orchestrator.spec.defaults import DEFAULTS
+from orchestrator.spec.sections import Spec
+
+EVAL_LOSS = "eval_loss"
+MINIMISED = (EVAL_LOSS, "invalid_label_rate")
+Figure = dict[str, float | None]
+"""`{value, low, high}`: a 95 % interval over the held-out rows; none for a loss, whose rows are not known."""
+
+
+def require_metric(spec: Spec, metric: str) -> None:
+    """Raise InputError unless the evaluation of this spec measures the metric."""
+    from orchestrator.evaluation.measure import measure
+    from orchestrator.evaluation.rows import Row
+
+    known = [EVAL_LOSS]
+    if {**DEFAULTS, **spec.train}["stage"] == "sft":
+        known += measure([Row("1", "", "a", "a")], spec.evaluate.task).metrics
+    if metric not in known:
+        raise InputError(f"sweep.metric: nothing measures {metric!r} here", f"Choose one of: {', '.join(known)}.")
+
+
+def minimises(metric: str) -> bool:
+    """Whether less of it is better."""
+    return metric in MINIMISED
+
+
+def figure(run: Run, metric: str) -> Figure:
+    """The metric of a finished run. Raises StageError when its training diverged or it was not measured."""
+    if reason := divergence(run):
+        raise StageError(reason, "Lower train.learning_rate.")
+    if metric == EVAL_LOSS:
+        value = read_json(run.folder / layout.TRAINED / "all_results.json").get(EVAL_LOSS)
+        found: Figure | None = None if value is None else {"value": value, "low": None, "high": None}
+    else:
+        found = run.record["metrics"].get("tuned", {}).get(metric)
+    if found is None:
+        raise StageError(f"{run.id} was not measured by {metric}", "Choose another sweep.metric.")
+    return found
+
+
+def divergence(run: Run) -> str:
+    """Where a training lost its numbers, in words, or ''.
+
+    transformers hides a loss that is no number behind a running mean (`logging_nan_inf_filter`); the gradient shows it.
+    """
+    history = read_json(run.folder / layout.TRAINED / "trainer_state.json").get("log_history", [])
+    for entry in history:
+        if lost := not_finite(entry):
+            return f"training diverged: {lost} at step {entry.get('step')}"
+    return ""
+
+
+def not_finite(entry: dict[str, Any]) -> str:
+    """Which figure of a log entry is no number, in words, or ''."""
+    for name in ("loss", "grad_norm", EVAL_LOSS):
+        value = entry.get(name)
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"{name} became {value}"
+    return ""

@@ -1,0 +1,143 @@
+"""The trials in order, with what can and what cannot be said about their order."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator import layout
+from orchestrator.evaluation.compare import compare, paired
+from orchestrator.evaluation.rows import Row, read_rows
+from orchestrator.spec.sections import Evaluate
+from orchestrator.sweep.objective import EVAL_LOSS, Figure, minimises
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The completed repetitions of one point, best first."""
+
+    parameters: Mapping[str, Any]
+    trials: Sequence[Json]
+
+    @property
+    def value(self) -> float:
+        """The mean of the repetitions."""
+        return statistics.fmean(trial["value"]["value"] for trial in self.trials)
+
+    def figure(self) -> Figure:
+        """The means of the values and of their intervals: repetitions answer the same rows, so more of them say
+        nothing about other rows, and the interval does not shrink."""
+
+        def mean(part: str) -> float | None:
+            known = [trial["value"][part] for trial in self.trials if trial["value"][part] is not None]
+            return statistics.fmean(known) if known else None
+
+        return {part: mean(part) for part in ("value", "low", "high")}
+
+    def spread(self) -> float | None:
+        """The standard deviation between the repetitions; None for a single one."""
+        values = [trial["value"]["value"] for trial in self.trials]
+        return statistics.stdev(values) if len(values) > 1 else None
+
+
+def rank(trials: Iterable[Json], metric: str) -> list[Group]:
+    """The points with completed trials, best first; of equal ones the earlier."""
+    sign = 1 if minimises(metric) else -1
+    by_point: dict[str, dict[str, Json]] = {}
+    for trial in trials:
+        if trial["status"] == "completed":  # random may draw a point twice, which is one run all the same
+            by_point.setdefault(json.dumps(trial["parameters"]), {}).setdefault(trial["run"], trial)
+    groups = [
+        Group(
+            next(iter(runs.values()))["parameters"],
+            sorted(runs.values(), key=lambda trial: sign * trial["value"]["value"]),
+        )
+        for runs in by_point.values()
+    ]
+    return sorted(groups, key=lambda group: sign * group.value)
+
+
+def ranking(groups: Sequence[Group], runs_dir: Path, metric: str, evaluate: Evaluate) -> list[Json]:
+    """The ranking as plain JSON; `tied` says that a point cannot be told from the best (None where nobody can say)."""
+    if not groups:
+        return []
+    best = None if metric == EVAL_LOSS else _Answers(groups[0], runs_dir)
+    ranked = []
+    for place, group in enumerate(groups, 1):
+        verdict = _Verdict(None, "") if best is None else best.against(_Answers(group, runs_dir), evaluate)
+        ranked.append(
+            {
+                "rank": place,
+                "parameters": group.parameters,
+                "trials": [trial["number"] for trial in group.trials],
+                "best_trial": group.trials[0]["number"],
+                "value": group.figure(),
+                "spread": group.spread(),
+                "tied": True if place == 1 else verdict.tied,
+                "sentence": "" if place == 1 else verdict.sentence,
+            }
+        )
+    return ranked
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    tied: bool | None
+    sentence: str
+
+
+class _Answers:
+    """What the runs of a group answered."""
+
+    def __init__(self, group: Group, runs_dir: Path) -> None:
+        self._name = f"trial {group.trials[0]['number']}"
+        self._runs = [read_rows(runs_dir / trial["run"] / layout.predictions("tuned")) for trial in group.trials]
+
+    def against(self, other: _Answers, evaluate: Evaluate) -> _Verdict:
+        """Whether the other can be told from this, by accuracy or ROUGE-L, row by row."""
+        names = (other._name, self._name)
+        if not all(_same_rows(self._runs[0], rows) for rows in (*self._runs, *other._runs)):
+            return _Verdict(None, f"{names[0]} and {names[1]} were measured on different rows")
+        if len(self._runs) == len(other._runs) == 1:
+            found = compare(other._runs[0], self._runs[0], evaluate.task, names=names, labels=evaluate.labels)
+            return _Verdict(found.verdict == "cannot tell", found.sentence)
+        return _repeated(other._runs, self._runs, evaluate, names)
+
+
+def _same_rows(a: Sequence[Row], b: Sequence[Row]) -> bool:
+    return {(row.id, row.truth) for row in a} == {(row.id, row.truth) for row in b}
+
+
+def _repeated(a: Sequence[list[Row]], b: Sequence[list[Row]], evaluate: Evaluate, names: tuple[str, str]) -> _Verdict:
+    """Repetitions are averaged row by row first: rows are what was sampled, so rows are what is resampled."""
+    from orchestrator.evaluation.intervals import percentile, resampled_sums
+
+    delta = _row_means(a, b[0], evaluate) - _row_means(b, b[0], evaluate)
+    draws = resampled_sums(delta[:, None])[:, 0] / len(delta)
+    interval = percentile(float(delta.mean()), draws, len(delta), (-100, 100))
+    tied = interval.low <= 0 <= interval.high
+    words = "cannot tell {} from {}" if tied else "{} differs from {}"
+    shown = f"{interval.value:+.1f}, 95 % {interval.low:+.1f}…{interval.high:+.1f}, n = {len(delta)}"
+    return _Verdict(tied, f"{words.format(*names)} over {len(a)} and {len(b)} seeds ({shown})")
+
+
+def _row_means(runs: Sequence[list[Row]], order: list[Row], evaluate: Evaluate) -> Any:
+    """The score of each row, 0 to 100, averaged over runs."""
+    import numpy as np
+
+    from orchestrator.evaluation.classification import confusion
+    from orchestrator.evaluation.overlap import rouge
+
+    def scores(rows: list[Row]) -> Any:
+        aligned = [row for _, row in paired(order, rows)]
+        if evaluate.task == "classification":
+            return 100 * confusion(aligned, evaluate.labels).correct
+        return np.array([rouge(row.truth, row.answer)[2] for row in aligned])
+
+    return np.mean([scores(rows) for rows in runs], axis=0)

@@ -1,0 +1,89 @@
+"""A sweep from its spec to its ranking."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from orchestrator import layout
+from orchestrator.environment import gpus
+from orchestrator.errors import InputError
+from orchestrator.execute import Watcher, locked
+from orchestrator.executors import Executor
+from orchestrator.executors.local import LocalExecutor, slots, visible
+from orchestrator.machine import cores
+from orchestrator.plan import make_plan
+from orchestrator.spec.sections import Sweep
+from orchestrator.sweep import book
+from orchestrator.sweep.objective import minimises, require_metric
+from orchestrator.sweep.space import grid, label
+from orchestrator.sweep.study import DEFAULT_TRIALS, Study
+from orchestrator.sweep.sweeper import Audience, Sweeper
+from orchestrator.sweep.trial import Blueprint
+from orchestrator.sweep.winner import measure_on_test
+from orchestrator.workflow import Loaded, fetch
+
+Json = dict[str, Any]
+
+
+def section(loaded: Loaded) -> Sweep:
+    """The `sweep:` section. Raises InputError where there is none."""
+    found: Sweep | None = loaded.spec.spec.sweep
+    if found is None:
+        raise InputError(
+            f"{loaded.spec.path.name} has no sweep: section",
+            "Add one, such as `sweep: {parameters: {learning_rate: [1.0e-4, 5.0e-4]}}`.",
+        )
+    return found
+
+
+def run_sweep(blueprint: Blueprint, audience: Audience, watcher: Watcher, executor: Executor | None = None) -> Json:
+    """Carry a sweep out, or go on with it; returns what its sweep.json says at the end.
+
+    `watcher` sees the winner's last measurement. Raises InputError before anything starts when a trial cannot run.
+    """
+    loaded, sweep = blueprint.loaded, blueprint.sweep
+    require_metric(loaded.spec.spec, sweep.metric)
+    require_specs(blueprint)
+    fetch(loaded, blueprint.progress)
+    base = make_plan(loaded.question, loaded.request.hashes)
+    runs_dir, name = loaded.question.runs_dir, loaded.spec.spec.name
+    folder = book.open_folder(runs_dir, name, blueprint.kind, book.key_of(base, sweep, blueprint.kind))
+    with locked(folder):
+        place = executor or local_executor(sweep)
+        study = Study(folder / layout.STUDY, sweep, minimises(sweep.metric), place.capacity)
+        Sweeper(folder, blueprint, study, place, audience).go()
+        measure_on_test(folder, blueprint, watcher)
+        loaded.request.hashes.save()
+        return book.read(folder)
+
+
+def require_specs(blueprint: Blueprint) -> None:
+    """Raise InputError, naming the point, unless every point of a grid is a spec that can run."""
+    if blueprint.sweep.method != "grid":  # loading has tried the ends of every range
+        return
+    for point in grid(blueprint.sweep.parameters):
+        try:
+            blueprint.spec(blueprint.changes(point, 0))
+        except InputError as error:
+            raise InputError(f"the trial {label(point)} cannot run: {error.message}", error.hint) from None
+
+
+def trials_ahead(blueprint: Blueprint) -> list[str]:
+    """The trials of a sweep, one a line, as far as they are known beforehand. Raises InputError as `run_sweep` does."""
+    sweep = blueprint.sweep
+    require_metric(blueprint.loaded.spec.spec, sweep.metric)
+    require_specs(blueprint)
+    if sweep.method != "grid":
+        return [f"{sweep.trials or DEFAULT_TRIALS} points chosen by {sweep.method}, {sweep.seeds} seeds each"]
+    return [
+        f"{number}  {label(point)}"
+        for number, point in enumerate(grid(sweep.parameters), 1)
+        for _ in range(sweep.seeds)
+    ]
+
+
+def local_executor(sweep: Sweep) -> LocalExecutor:
+    """This machine, with its devices divided among the trials."""
+    devices = visible(len(gpus()), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return LocalExecutor(slots(sweep.parallel, devices, cores()))

@@ -1,0 +1,233 @@
+"""The loop: ask for trials, hand them to an executor, watch them, tell how they ended, write it all down."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchestrator import layout, records
+from orchestrator.errors import Interrupted, OrchestratorError, Pruned, StageError
+from orchestrator.executors import Executor
+from orchestrator.files import write_json
+from orchestrator.progress import read_log
+from orchestrator.sweep import book
+from orchestrator.sweep.objective import figure, minimises, not_finite
+from orchestrator.sweep.ranking import rank, ranking
+from orchestrator.sweep.study import Study, Trial
+from orchestrator.sweep.trial import Blueprint
+from orchestrator.workflow import Task
+
+Json = dict[str, Any]
+POLL_SECONDS = 0.02
+WATCH_SECONDS = 0.5
+"""How often trials are looked at while they train, and sweep.json is written anew."""
+
+
+class Audience(Protocol):
+    """Someone who wants to see how a sweep goes."""
+
+    def watch(self, running: list[Running], done: int, total: int) -> None:
+        """These trials are running."""
+
+    def ended(self, entry: Json, total: int) -> None:
+        """A trial is over; `entry` is what sweep.json says of it."""
+
+
+@dataclass(slots=True)
+class Running:
+    """A trial that has begun."""
+
+    trial: Trial
+    changes: Json
+    task: Task
+    handle: int
+    started: float = field(default_factory=time.monotonic)
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    """Step and watched loss, as far as the study was told."""
+    reason: BaseException | None = None
+    """Why it was cancelled."""
+
+
+@dataclass(slots=True)
+class Sweeper:
+    """One sweep being carried out."""
+
+    folder: Path
+    blueprint: Blueprint
+    study: Study
+    executor: Executor
+    audience: Audience
+    entries: dict[int, Json] = field(default_factory=dict)
+    running: list[Running] = field(default_factory=list)
+    twins: list[tuple[Trial, Json, Task]] = field(default_factory=list)
+    """Trials whose run another trial is carrying out right now."""
+    written: float = 0.0
+
+    def go(self) -> Json:
+        """Carry out every trial that is left; returns what sweep.json then says.
+
+        Failed trials are recorded, not raised. An interruption ends the running ones first.
+        """
+        self.entries = {trial.number: outcome for trial, outcome in self.study.finished()}
+        try:
+            while self._fill() or self.running:
+                self._settle()
+                self._watch()
+                time.sleep(POLL_SECONDS if self.running else 0)
+        except BaseException as error:
+            self._stop(error if isinstance(error, OrchestratorError) else Interrupted("the sweep was interrupted"))
+            raise
+        return self._write("completed", ranked=True)
+
+    # ---- starting
+
+    def _fill(self) -> bool:
+        """Start trials while there is room; whether any began."""
+        begun = False
+        while len(self.running) < self.executor.capacity and (trial := self.study.next()) is not None:
+            self._start(trial)
+            begun = True
+        return begun
+
+    def _start(self, trial: Trial) -> None:
+        changes: Json = {}
+        try:
+            changes = self.blueprint.changes(trial.point, trial.repetition)
+            task = self.blueprint.task(changes)
+        except OrchestratorError as error:
+            return self._tell(trial, changes, None, _failure(error))
+        if any(other.task.run.id == task.run.id for other in self.running):
+            return self.twins.append((trial, changes, task))
+        if task.done:
+            return self._tell(trial, changes, task, self._measured(task) | {"reused": True})
+        if task.run.record["sweep"] is None:
+            about = {"id": self.folder.name, "trial": trial.number, "parameters": trial.point}
+            task.run.set(sweep=about)
+        self.running.append(Running(trial, changes, task, self.executor.submit(self.blueprint.job(task))))
+
+    # ---- ending
+
+    def _settle(self) -> None:
+        """Tell the study of every trial that is over."""
+        for running in list(self.running):
+            if (ended := self.executor.poll(running.handle)) is None:
+                continue
+            self.running.remove(running)
+            outcome = self._outcome(running, ended.error)
+            seconds = round(time.monotonic() - running.started, 1)
+            self._tell(running.trial, running.changes, running.task, outcome | {"seconds": seconds})
+            for twin in [twin for twin in self.twins if twin[2].run.id == running.task.run.id]:
+                self.twins.remove(twin)
+                self._tell(*twin, outcome | {"reused": True})
+
+    def _outcome(self, running: Running, error: BaseException | None) -> Json:
+        if error is None:
+            return self._measured(running.task)
+        if isinstance(error, Pruned):
+            return {"status": "pruned", "reason": error.message, "curve": running.curve}
+        if isinstance(error, OrchestratorError) and not isinstance(error, Interrupted):
+            return _failure(error)
+        raise error  # an interruption, or a bug of ours
+
+    def _measured(self, task: Task) -> Json:
+        try:
+            run = records.load(task.run.folder)  # another process, or machine, may have written it
+            return {"status": "completed", "value": figure(run, self.blueprint.sweep.metric)}
+        except (OrchestratorError, OSError) as error:
+            return _failure(error)
+
+    def _tell(self, trial: Trial, changes: Json, task: Task | None, outcome: Json) -> None:
+        entry: Json = {
+            "number": trial.number,
+            "run": task.run.id if task else None,
+            "parameters": trial.point,
+            "changes": changes,
+            "seed": changes.get("train.seed"),
+            "value": None,
+            "reason": None,
+            "seconds": 0.0,
+            "reused": False,
+            **outcome,
+        }
+        self.study.tell(trial, entry)
+        self.entries[trial.number] = entry
+        self.audience.ended(entry, self.study.total)
+
+    # ---- while they run
+
+    def _watch(self) -> None:
+        if time.monotonic() - self.written < WATCH_SECONDS:
+            return
+        for running in self.running:
+            self._inspect(running)
+        self.audience.watch(self.running, len(self.entries), self.study.total)
+        self._write("running", ranked=False)
+
+    def _inspect(self, running: Running) -> None:
+        """Cancel a trial that has diverged, or that the study gives up."""
+        stopping = self.blueprint.sweep.early_stopping
+        entries = read_log(running.task.run.folder)
+        if running.reason is not None:
+            return
+        if lost := next(filter(None, map(not_finite, entries)), ""):
+            self._cancel(running, StageError(f"training diverged: {lost}", "Lower train.learning_rate."))
+            return
+        name = stopping.metric if stopping else ""
+        seen = {step for step, _ in running.curve}
+        for entry in entries:
+            step, loss = entry.get("current_steps"), entry.get(name)
+            if step is None or loss is None or step in seen:
+                continue
+            running.curve.append((step, loss))
+            if self.study.should_end(running.trial, step, loss):
+                said = f"{name} {loss:.3f} at step {step} is behind the other trials"
+                return self._cancel(running, Pruned(said))
+
+    def _cancel(self, running: Running, reason: BaseException) -> None:
+        running.reason = reason
+        self.executor.cancel(running.handle, reason)
+
+    def _stop(self, reason: OrchestratorError) -> None:
+        """End every running trial, and wait until its processes are gone."""
+        for running in self.running:
+            self._cancel(running, reason)
+        while self.running:
+            self.running = [left for left in self.running if self.executor.poll(left.handle) is None]
+            time.sleep(POLL_SECONDS)
+        self._write("interrupted", ranked=False)
+
+    # ---- sweep.json
+
+    def _write(self, status: str, ranked: bool) -> Json:
+        sweep, base = self.blueprint.sweep, self.blueprint.loaded
+        entries = [self.entries[number] for number in sorted(self.entries)]
+        page = book.read(self.folder)
+        groups = rank(entries, sweep.metric)
+        page |= {
+            "status": status,
+            "finished_at": records.now() if status == "completed" else None,
+            "spec": _relative(base.spec.path, base.spec.project),
+            "metric": sweep.metric,
+            "direction": "minimise" if minimises(sweep.metric) else "maximise",
+            **sweep.model_dump(mode="json", include={"method", "parameters", "seeds", "early_stopping"}),
+            "total": self.study.total,
+            "trials": entries,
+        }
+        if ranked:
+            page["ranking"] = ranking(groups, self.folder.parent, sweep.metric, base.spec.spec.evaluate)
+        write_json(self.folder / layout.SWEEP, page)
+        self.written = time.monotonic()
+        return page
+
+
+def _relative(path: Path, project: Path) -> str:
+    """A path as the project's own files name it; no record holds a folder of this machine."""
+    whole = path.resolve()
+    return str(whole.relative_to(project)) if whole.is_relative_to(project) else whole.name
+
+
+def _failure(error: BaseException) -> Json:
+    message = error.message if isinstance(error, OrchestratorError) else str(error)
+    return {"status": "failed", "reason": message, "value": None}

@@ -1,0 +1,123 @@
+"""A trial as an ordinary run: the spec it means, the task that comes of it, and the job that carries it out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from orchestrator import process
+from orchestrator.execute import Launch, start
+from orchestrator.executors import Job
+from orchestrator.executors.warm import SEVERAL, launcher
+from orchestrator.fetch import Progress
+from orchestrator.spec.defaults import DEFAULTS
+from orchestrator.spec.document import parse
+from orchestrator.spec.editing import edited
+from orchestrator.spec.keys import spec_key, with_value
+from orchestrator.spec.load import build_spec
+from orchestrator.spec.sections import Spec, Sweep
+from orchestrator.step import Step
+from orchestrator.sweep.objective import EVAL_LOSS
+from orchestrator.sweep.space import Point
+from orchestrator.workflow import Loaded, Task, assign, carry_out, fetch
+
+PHASE = "evaluate"
+SEEDED = ("train.seed",)
+"""What differs between the repetitions of a point."""
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What all trials of a sweep have in common."""
+
+    loaded: Loaded
+    sweep: Sweep
+    seeded: tuple[str, ...] = SEEDED
+    always: Mapping[str, Any] = field(default_factory=dict)
+    """Dotted key → value for every trial."""
+    kind: str = "sweep"
+    """Part of the folder's name."""
+    progress: Progress = lambda done, total: None
+
+    def changes(self, point: Point, repetition: int) -> dict[str, Any]:
+        """Dotted key → value: all that a trial's spec has and the file of the sweep's spec has not."""
+        made = {**self._overrides, **implied(self.loaded.spec.spec, self.sweep), **self.always}
+        made |= {".".join(spec_key(name)): value for name, value in point.items()}
+        if self.sweep.seeds > 1:
+            made |= {key: made.get(key, self._seed(key)) + repetition for key in self.seeded}
+        return made
+
+    def spec(self, changes: Mapping[str, Any]) -> Spec:
+        """The spec of a trial. Raises InputError when it cannot run."""
+        whole = self.loaded.spec
+        values = whole.spec.model_dump(mode="json", exclude_unset=True)
+        values.pop("sweep", None)
+        for name, value in changes.items():
+            values = with_value(values, name.split("."), value)
+        return build_spec(values, whole.project)
+
+    def task(self, changes: Mapping[str, Any]) -> Task:
+        """The run of a trial, found or created, and what is left to do for it."""
+        trial = self.load(changes)
+        fetch(trial, self.progress)
+        return assign(trial, PHASE)
+
+    def load(self, changes: Mapping[str, Any]) -> Loaded:
+        """A trial as if its spec had been read from a file."""
+        text = edited(self.loaded.spec.text, changes, without=("sweep",))
+        return Loaded(self.loaded.request, replace(self.loaded.spec, spec=self.spec(changes), lines={}, text=text))
+
+    def job(self, task: Task) -> Job:
+        """What an executor is to do for a task."""
+        return functools.partial(work, task, self.launch)
+
+    @functools.cached_property
+    def launch(self) -> Launch:
+        """How the processes of trials start, as the spec's `execution` says; a sweep has several stages."""
+        return launcher(self.loaded.spec.spec.execution, SEVERAL) or start
+
+    @functools.cached_property
+    def _overrides(self) -> dict[str, Any]:
+        parts = [override.partition("=") for override in self.loaded.request.overrides]
+        return {name.strip(): parse(text).value for name, _, text in parts if not name.startswith("sweep.")}
+
+    def _seed(self, key: str) -> int:
+        spec = self.loaded.spec.spec
+        seed: int = spec.data.seed if key == "data.seed" else spec.train.get("seed", DEFAULTS["seed"])
+        return seed
+
+
+def implied(spec: Spec, sweep: Sweep) -> dict[str, Any]:
+    """What the training must do for a sweep to see its loss on held-out rows, where the spec does not say it."""
+    if spec.train.get("eval_strategy", "no") != "no":
+        return {}
+    if sweep.early_stopping and sweep.early_stopping.metric == EVAL_LOSS:
+        return {"train.eval_strategy": "steps", "train.eval_steps": sweep.early_stopping.grace_steps}
+    return {"train.eval_strategy": "epoch"} if sweep.metric == EVAL_LOSS else {}
+
+
+def work(task: Task, launch: Launch, env: Mapping[str, str], check: Callable[[], None]) -> None:
+    """Carry a task out with something added to the environment of its processes, until `check` raises."""
+
+    def start_with(step: Step, command: process.Command) -> process.Child:
+        return launch(step, replace(command, env={**command.env, **env}))
+
+    carry_out(task, _Checking(check), start_with)
+
+
+@dataclass(frozen=True, slots=True)
+class _Checking:
+    """A watcher that shows nothing; the sweep reads what there is to show from the run's folder."""
+
+    check: Callable[[], None]
+
+    def starts(self, step: Step, folder: Any) -> None:
+        self.check()
+
+    def tick(self) -> None:
+        self.check()
+
+    def ends(self, step: Step, status: str, seconds: float) -> None:
+        pass

@@ -1,0 +1,74 @@
+"""What follows a sweep: the winner measured once on rows that chose nothing, and its values in a spec."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator import layout
+from orchestrator.errors import InputError
+from orchestrator.execute import Executor, Watcher, adopt
+from orchestrator.files import write_json, write_text
+from orchestrator.plan import Plan, make_plan
+from orchestrator.records import Run
+from orchestrator.spec.editing import edited
+from orchestrator.step import fingerprint
+from orchestrator.sweep import book
+from orchestrator.sweep.trial import Blueprint
+from orchestrator.workflow import create_run, metrics
+
+MEASURED = ("prepare", "predict-tuned", "score")
+Json = dict[str, Any]
+
+
+def measure_on_test(folder: Path, blueprint: Blueprint, watcher: Watcher) -> Json | None:
+    """Score the winner on `data.test`, unless it has been; returns `{run, trial, metrics}`, None without such rows.
+
+    The best of many looks better than it is on the rows that it was chosen by.
+    """
+    page = book.read(folder)
+    test = blueprint.loaded.spec.spec.data.test
+    if test is None or not page["ranking"]:
+        return None
+    winner = book.best_trial(folder)
+    known: Json | None = page.get("test")
+    if known is None or known["trial"] != winner["number"]:
+        run = _measure(blueprint, winner, test, book.best_run(folder), watcher)
+        known = {"run": run.id, "trial": winner["number"], "metrics": metrics(run.folder)["tuned"]}
+        write_json(folder / layout.SWEEP, page | {"test": known})
+    return known
+
+
+def _measure(blueprint: Blueprint, winner: Json, test: str, trained: Run, watcher: Watcher) -> Run:
+    """A run of its own that takes the trained model over and answers the test rows."""
+    swap = {"data.eval": test, "data.eval_fraction": None, "data.test": None, "evaluate.baseline": False}
+    loaded = blueprint.load({**winner["changes"], **swap})
+    question, hashes = loaded.question, loaded.request.hashes
+    whole = make_plan(question, hashes)
+    run = create_run(loaded, whole)
+    write_text(run.folder / layout.SPEC, loaded.spec.text)
+    training = next(planned.step for planned in whole.steps if planned.step.stage == "train")
+    adopt(training, run, trained)
+    Executor(question.runs_dir, hashes, watcher, blueprint.launch).carry_out(_about(whole, trained), run)
+    run.set(metrics=metrics(run.folder))
+    return run
+
+
+def _about(whole: Plan, trained: Run) -> Plan:
+    """The measuring steps of a plan, about a model that was trained by another one: their fingerprints say so."""
+    prints = {"train": str(trained.stage("train")["fingerprint"])}
+    steps = []
+    for planned in whole.steps:
+        if planned.step.stage in MEASURED:
+            step = planned.step
+            prints[step.stage] = fingerprint(step, prints, {}) if step.needs else planned.fingerprint
+            steps.append(replace(planned, fingerprint=prints[step.stage]))
+    return Plan(whole.spec, None, tuple(steps))
+
+
+def promoted(folder: Path, spec: Path) -> str:
+    """The text of a spec with the winner's values in it, comments kept. Raises InputError where there is no file."""
+    if not spec.is_file():
+        raise InputError(f"no file {str(spec)!r}", "Name the spec of the sweep with --spec.")
+    return edited(spec.read_text(encoding="utf-8-sig"), book.best_trial(folder)["changes"])
