@@ -25,6 +25,18 @@ runs_dir_option = click.option(
 )
 
 
+def _project_runs(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path:
+    from orchestrator.layout import SPEC, project_of
+
+    return value or project_of(Path(SPEC)) / "runs"
+
+
+found_runs_dir_option = click.option(
+    "--runs-dir", type=click.Path(path_type=Path), callback=_project_runs, help="Where runs are kept [project's runs/]."
+)
+"""For commands without a spec: the runs of the project that the current folder belongs to."""
+
+
 def verbosity_options(command: Command) -> Command:
     """-q and -v."""
     command = click.option("-q", "--quiet", is_flag=True, help="Only results and errors.")(command)

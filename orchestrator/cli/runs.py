@@ -9,12 +9,9 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.common import json_option, print_json, stdout_console
+from orchestrator.cli.common import found_runs_dir_option, json_option, print_json, stdout_console
 from orchestrator.errors import InputError
 
-runs_dir_option = click.option(
-    "--runs-dir", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where runs are kept."
-)
 name_option = click.option("--name", metavar="PATTERN", help="Only runs of this name; * stands for anything.")
 metric_option = click.option("--metric", metavar="KEY", help="Accuracy, or ROUGE-L, unless said otherwise.")
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -30,7 +27,7 @@ def runs() -> None:
 
 
 @runs.command("list")
-@runs_dir_option
+@found_runs_dir_option
 @name_option
 @click.option("--status", metavar="STATUS", help="running, completed, failed, interrupted or pruned.")
 @click.option("--where", multiple=True, metavar="CONDITION", help="Such as 'accuracy>70'; repeatable, all must hold.")
@@ -60,7 +57,7 @@ def list_(runs_dir: Path, limit: int, as_csv: bool, as_json: bool, **wanted: Any
 
 @runs.command()
 @click.argument("which", required=False, metavar="[RUN]")
-@runs_dir_option
+@found_runs_dir_option
 @json_option
 def show(which: str | None, runs_dir: Path, as_json: bool) -> None:
     """One run: how it ended, its stages, its figures. The newest without a name.
@@ -86,7 +83,7 @@ def show(which: str | None, runs_dir: Path, as_json: bool) -> None:
 
 @runs.command()
 @wanted_arguments
-@runs_dir_option
+@found_runs_dir_option
 @click.option("--artifact", default="tuned", show_default=True, help="Whose figures: tuned, base, gguf-q4_k_m, …")
 @click.option("--page", type=click.Path(path_type=Path), metavar="FILE.html", help="Also write a page with the curves.")
 @json_option
@@ -111,7 +108,7 @@ def compare(wanted: tuple[str, ...], runs_dir: Path, artifact: str, page: Path |
 
 @runs.command()
 @click.argument("sweep", required=False, metavar="[SWEEP]")
-@runs_dir_option
+@found_runs_dir_option
 @name_option
 @metric_option
 @json_option
@@ -138,7 +135,7 @@ def best(sweep: str | None, runs_dir: Path, name: str | None, metric: str | None
 
 @runs.command()
 @wanted_arguments
-@runs_dir_option
+@found_runs_dir_option
 @yes_option
 @json_option
 def rm(wanted: tuple[str, ...], runs_dir: Path, yes: bool, as_json: bool) -> None:
@@ -156,7 +153,7 @@ def rm(wanted: tuple[str, ...], runs_dir: Path, yes: bool, as_json: bool) -> Non
 
 @runs.command()
 @click.option("--keep-best", type=click.IntRange(min=1), default=3, show_default=True, help="So many of each name.")
-@runs_dir_option
+@found_runs_dir_option
 @name_option
 @metric_option
 @yes_option
@@ -177,7 +174,7 @@ def prune(keep_best: int, runs_dir: Path, name: str | None, metric: str | None, 
 
 @runs.command()
 @click.argument("wanted", nargs=-1, metavar="[RUN…]")
-@runs_dir_option
+@found_runs_dir_option
 @click.option("--mlflow", "uri", required=True, metavar="URI", help="A tracking server, or sqlite:///mlflow.db")
 def export(wanted: tuple[str, ...], runs_dir: Path, uri: str) -> None:
     """Log runs, all of them without a name, to MLflow; each only once.
