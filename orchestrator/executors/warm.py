@@ -143,10 +143,9 @@ def run_python(argv: tuple[str, ...]) -> None:
 
 
 def set_threads(env: Mapping[str, str]) -> None:
-    """Give torch the threads that the environment says; OpenMP has read it before the fork."""
-    import torch
-
-    if wanted := env.get("OMP_NUM_THREADS"):
+    """Give a torch that is already loaded the threads of the environment, which OpenMP reads only once."""
+    wanted, torch = env.get("OMP_NUM_THREADS"), sys.modules.get("torch")
+    if wanted and torch:
         torch.set_num_threads(int(wanted))
 
 
@@ -168,10 +167,13 @@ def die_with_the_tool() -> None:
 @contextlib.contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
     # The forkserver takes ours when it starts; UTF-8 mode and unbuffered output cannot be had later.
-    before = dict(os.environ)
+    before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
