@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from orchestrator.errors import InputError
 from orchestrator.evaluation.classification import classification_detail, classification_metrics, confusion
@@ -55,10 +55,13 @@ def measure(rows: Sequence[Row], task: Task, labels: Sequence[str] | None = None
     return Measurement(len(rows), metrics | overlap_metrics(rows, seed), detail)
 
 
-def evaluate_file(path: Path, task: Task | None = None, labels: Sequence[str] | None = None) -> Measurement:
-    """The figures of a predictions file; `detail.task_reason` says how a task that was not given was chosen."""
+def evaluate_file(path: Path, task: str | None = None, labels: Sequence[str] | None = None) -> Measurement:
+    """The figures of a predictions file; `detail.task_reason` says how a task that was not given was chosen.
+
+    Raises InputError for a bad file, naming file and line, and for an unknown task.
+    """
     rows = read_rows(path)
-    chosen, reason = (task, "given") if task else guess_task(rows)
+    chosen, reason = (check_task(task), "given") if task else guess_task(rows)
     measurement = measure(rows, chosen, labels)
     measurement.detail["task_reason"] = reason
     return measurement
@@ -74,7 +77,8 @@ def guess_task(rows: Sequence[Row]) -> tuple[Task, str]:
     return "generation", seen
 
 
-def check_task(task: str) -> None:
-    """Raises InputError for a task that does not exist."""
+def check_task(task: str) -> Task:
+    """The task of that name; raises InputError for one that does not exist."""
     if task not in get_args(Task):
         raise InputError(f"unknown task {task!r}", f"Choose one of: {', '.join(get_args(Task))}.")
+    return cast(Task, task)
