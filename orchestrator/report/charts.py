@@ -19,8 +19,8 @@ WIDTH, HEIGHT = 640, 260
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 20, 38
 MANY = 40
 """More series than this are drawn thin and see-through."""
-LOG_FROM = 20.0
-"""Positive values whose largest is so many times the smallest are drawn on a log axis."""
+LOG_FROM = 9.9
+"""Positive values whose largest is so many times the smallest are drawn on a log axis, unless it is said otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,15 @@ class Series:
     look: str = "s0"
     dots: bool = False
     """Points that no line joins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One of several parallel axes, with a value for each line; words are spread in order of appearance."""
+
+    title: str
+    values: Sequence[Any]
+    log: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,7 @@ class Scale:
         if self.log and math.floor(math.log10(self.high)) - math.ceil(math.log10(self.low)) >= 1:
             first, last = math.ceil(math.log10(self.low)), math.floor(math.log10(self.high))
             return [10.0**power for power in range(first, last + 1)]
-        step = _step((self.high - self.low) / 4)
+        step = _step((self.high - self.low) / 5)
         first = math.ceil(self.low / step - 1e-9)
         return [round(number * step, 12) for number in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
@@ -96,17 +105,17 @@ def plot(title: str, x_label: str, y_label: str, series: Sequence[Series], log_x
     return head + _grid(x, y) + labels + shapes + Markup("</svg>") + _legend(drawn)
 
 
-def parallel(axes: Sequence[tuple[str, Sequence[float | str]]], names: Sequence[str], looks: Sequence[str]) -> Markup:
-    """Parallel coordinates: an axis for each (title, value of every line); words are spread in order of appearance."""
+def parallel(axes: Sequence[Axis], names: Sequence[str], looks: Sequence[str]) -> Markup:
+    """Parallel coordinates: a line for each name and look. Empty without two axes."""
     if len(axes) < 2 or not names:
         return Markup("")
     places = [LEFT + index * (WIDTH - 2 * LEFT) / (len(axes) - 1) for index in range(len(axes))]
     columns, marks = [], Markup("")
-    for place, (title, values) in zip(places, axes, strict=True):
-        pixels, ends = _positions(values)
+    for place, axis in zip(places, axes, strict=True):
+        pixels, ends = _positions(axis)
         columns.append([(round(place, 1), pixel) for pixel in pixels])
         marks += Markup('<line class="axis" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(place, TOP + 18, HEIGHT - 26)
-        marks += Markup('<text class="label" x="{}" y="12">{}</text>').format(place, title)
+        marks += Markup('<text class="label" x="{}" y="12">{}</text>').format(place, axis.title)
         marks += Markup(
             '<text class="label" x="{0}" y="24">{1}</text><text class="label" x="{0}" y="{2}">{3}</text>'
         ).format(place, ends[1], HEIGHT - 10, ends[0])
@@ -114,7 +123,7 @@ def parallel(axes: Sequence[tuple[str, Sequence[float | str]]], names: Sequence[
         _line(path, look, name) for path, look, name in zip(zip(*columns, strict=True), looks, names, strict=True)
     )
     head = Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" tabindex="0" aria-label="{}">').format(
-        _class(names), WIDTH, HEIGHT, f"parallel coordinates of {', '.join(title for title, _ in axes)}"
+        _class(names), WIDTH, HEIGHT, f"parallel coordinates of {', '.join(axis.title for axis in axes)}"
     )
     return head + marks + lines + Markup("</svg>")
 
@@ -131,15 +140,16 @@ def _class(drawn: Sequence[Any]) -> str:
     return "chart many" if len(drawn) > MANY else "chart"
 
 
-def _positions(values: Sequence[float | str]) -> tuple[list[float], tuple[str, str]]:
+def _positions(axis: Axis) -> tuple[list[float], tuple[str, str]]:
     """The pixels of one axis's values, and the words at its lower and upper end."""
-    numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
-    if len(numbers) == len(values):
-        axis = scale(numbers, HEIGHT - 28, TOP + 20)
-        return [axis(number) for number in numbers], (short(axis.low), short(axis.high))
-    words = list(dict.fromkeys(str(value) for value in values))
-    axis = scale([0, max(1, len(words) - 1)], HEIGHT - 28, TOP + 20, False)
-    return [axis(words.index(str(value))) for value in values], (words[0], words[-1])
+    start, end = HEIGHT - 28, TOP + 20
+    numbers = [value for value in axis.values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    if len(numbers) == len(axis.values):
+        along = scale(numbers, start, end, axis.log)
+        return [along(number) for number in numbers], (short(along.low), short(along.high))
+    words = list(dict.fromkeys(str(value) for value in axis.values))
+    along = scale([0, max(1, len(words) - 1)], start, end, False)
+    return [along(words.index(str(value))) for value in axis.values], (words[0], words[-1])
 
 
 def _shape(series: Series, x: Scale, y: Scale) -> Markup:

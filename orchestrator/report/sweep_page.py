@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from orchestrator import layout
-from orchestrator.report.charts import Series, parallel, plot, short
+from orchestrator.report.charts import Axis, Series, parallel, plot, short
 from orchestrator.side_by_side import losses
 
 Json = dict[str, Any]
@@ -82,6 +82,11 @@ def look(trial: Json, ranking: Sequence[Json]) -> str:
     return "s1" if place["rank"] == 1 else "s2" if place["tied"] else "s0"
 
 
+def is_log(space: Any) -> bool | None:
+    """What a range says of its scale; a list of values says nothing."""
+    return bool(space.get("log")) if isinstance(space, dict) else None
+
+
 def scatter(name: str, space: Any, sweep: Json, measured: Sequence[Json], looks: dict[int, str]) -> Json:
     """The metric against one parameter; words stand at 0, 1, 2, …"""
     values = [trial["parameters"].get(name) for trial in measured]
@@ -90,18 +95,20 @@ def scatter(name: str, space: Any, sweep: Json, measured: Sequence[Json], looks:
         known = list(dict.fromkeys(str(value) for value in values))
         values = [known.index(str(value)) for value in values]
         label = f"{name}: {', '.join(f'{place} = {word}' for place, word in enumerate(known))}"
-    log = bool(space.get("log")) if isinstance(space, dict) else None
     dots = [
         Series(titled(trial), [(value, trial["value"]["value"])], looks[trial["number"]], dots=True)
         for trial, value in zip(measured, values, strict=True)
     ]
-    return {"name": name, "svg": plot(f"{sweep['metric']} against {name}", label, sweep["metric"], dots, log)}
+    return {"name": name, "svg": plot(f"{sweep['metric']} against {name}", label, sweep["metric"], dots, is_log(space))}
 
 
 def coordinates(sweep: Json, measured: Sequence[Json], looks: dict[int, str]) -> Markup:
     """Every measured trial as a line through its parameters and its metric."""
-    axes = [(name, [trial["parameters"].get(name) for trial in measured]) for name in sweep["parameters"]]
-    axes.append((sweep["metric"], [trial["value"]["value"] for trial in measured]))
+    axes = [
+        Axis(name, [trial["parameters"].get(name) for trial in measured], is_log(space))
+        for name, space in sweep["parameters"].items()
+    ]
+    axes.append(Axis(sweep["metric"], [trial["value"]["value"] for trial in measured], False))
     return parallel(axes, [titled(trial) for trial in measured], [looks[trial["number"]] for trial in measured])
 
 
