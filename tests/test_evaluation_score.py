@@ -215,7 +215,8 @@ def test_the_gate_and_parity_are_written_down(run: Path) -> None:
     write_rows(Path("evaluation/gguf-q4_k_m.jsonl"), rows_with(40))
     sound = {"rows": 100, "compared": 100, "equal_prompts": 100, "repeating": 0, "first_difference": None}
     write_json(Path("sound.json"), sound)
-    write_json(Path("broken.json"), sound | {"repeating": 90})
+    difference = {"id": "3", "at": 5, "same_text": True, "doubled_first": False}
+    write_json(Path("broken.json"), sound | {"equal_prompts": 90, "first_difference": difference})
     score.main(judged(parity={"gguf-q4_k_m": "sound.json", "gguf-f16": "broken.json"}))
     found = summary("judge")
     assert [(f["artifact"], f["what"]) for f in found["failures"]] == [
