@@ -11,7 +11,7 @@ from orchestrator import layout
 from orchestrator.errors import InputError
 from orchestrator.progress import read_log
 from orchestrator.records import Run
-from orchestrator.workflow import summaries
+from orchestrator.workflow import metrics, summaries
 
 Json = dict[str, Any]
 
@@ -53,9 +53,9 @@ def differing(all_settings: Sequence[Json]) -> list[Json]:
 
 def figures(runs: Sequence[Run], artifact: str) -> list[Json]:
     """Each metric of an artifact: a figure, or None, for each run."""
-    measured = [run.record.get("metrics", {}).get(artifact, {}) for run in runs]
-    metrics = dict.fromkeys(metric for one in measured for metric in one if metric != "n")
-    return [{"metric": metric, "values": [one.get(metric) for one in measured]} for metric in metrics]
+    measured = [metrics(run.folder).get(artifact, {}) for run in runs]
+    names = dict.fromkeys(metric for one in measured for metric in one if metric != "n")
+    return [{"metric": name, "values": [one.get(name) for one in measured]} for name in names]
 
 
 def sentence(run: Run, reference: Run, artifact: str) -> str:
