@@ -41,15 +41,22 @@ def freed(folders: Iterable[Path]) -> int:
 
 
 def in_use(folders: Sequence[Path]) -> list[Path]:
-    """Those that a process is working on."""
-    busy = []
-    for folder in folders:
-        try:
-            with locked(folder):
-                pass
-        except InputError:
-            busy.append(folder)
-    return busy
+    """Those that a process is working on, be it as a trial of a sweep that goes on."""
+    return [folder for folder in folders if any(map(is_locked, (folder, *_sweep_of(folder))))]
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the lock of a run or a sweep."""
+    try:
+        with locked(folder):
+            return False
+    except InputError:
+        return True
+
+
+def _sweep_of(folder: Path) -> list[Path]:
+    sweep = (records.load(folder).record.get("sweep") or {}).get("id")
+    return [folder.parent / sweep] if sweep and (folder.parent / sweep).is_dir() else []
 
 
 def remove(folder: Path) -> None:

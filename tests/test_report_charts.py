@@ -110,6 +110,7 @@ SHIPPED = {
         ("running", {"train": "completed"}, {}, ("Running: between two stages.", "plain")),
         ("failed", {"train": "failed"}, {}, ("Failed in train; the log is logs/train.log.", "bad")),
         ("interrupted", {}, {}, ("Interrupted.", "bad")),
+        ("pruned", {}, {}, ("Given up early: other trials of its sweep did better.", "plain")),
         ("completed", {}, {}, ("Finished; nothing was measured.", "plain")),
         (
             "completed",

@@ -7,6 +7,7 @@ import hashlib
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -157,22 +158,48 @@ class Watching:
 
 def test_the_page_follows_a_run(tmp_path: Path) -> None:
     run, watching, step = records.create(tmp_path / "runs", "news"), Watching(), Step("train", "train", ())
-    page = live.LivePage(watching)
-    page.write()  # before anything is known of a run
-    page.starts(step, run.folder)
-    page.tick()
-    page.ends(step, "completed", 1.0)
-    assert watching.seen == ["starts", "tick", "ends"]
+    watcher = live.LiveRun(watching)
+    watcher.tick()
+    watcher.write()  # nothing is known of a run yet
+    watcher.starts(step, run.folder)
+    watcher.tick()
+    watcher.ends(step, "completed", 1.0)
+    assert watching.seen == ["tick", "starts", "tick", "ends"]
     assert "between two stages" in (run.folder / "report.html").read_text(encoding="utf-8")
+    run.set(status="completed")
+    watcher.write()
+    assert "nothing was measured" in (run.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_pages_of_a_sweep_and_its_trials_follow(tmp_path: Path) -> None:
+    folder, run = make_sweep(tmp_path, 3), records.create(tmp_path, "news")
+    told: list[object] = []
+    audience = SimpleNamespace(watch=lambda *told_of: told.append(told_of), ended=lambda *told_of: told.append(told_of))
+    watcher = live.LiveSweep(audience, live.LivePage(folder))
+    watcher.watch([], 1, 3)
+    watcher.ended({"run": None}, 3)
+    watcher.ended({"run": run.id}, 3)
+    assert told == [([], 1, 3), ({"run": None}, 3), ({"run": run.id}, 3)]
+    assert (folder / "report.html").is_file()
+    assert (run.folder / "report.html").is_file()
+
+
+def test_a_page_is_not_written_at_every_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Path] = []
+    monkeypatch.setattr(live, "write", written.append)
+    page = live.LivePage(tmp_path)
+    for _ in range(3):
+        page.refresh()
+    assert written == [tmp_path]
 
 
 def test_a_broken_template_stops_no_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = records.create(tmp_path / "runs", "news")
     (tmp_path / "templates").mkdir()
     (tmp_path / "templates/report.html.j2").write_text("{{ nobody_knows }}")
-    page = live.LivePage(Watching())
-    page.write(run.folder)
-    page.write(run.folder)
+    page = live.LivePage(run.folder)
+    page.write()
+    page.write()
     assert [record.message.split(":")[0] for record in caplog.records] == [
         f"the report of {run.id} is not kept up to date"
     ]

@@ -171,6 +171,13 @@ def test_rm_says_what_it_frees(call: Call, runs_dir: Path) -> None:
     assert not (runs_dir / "1-news-a").exists()
 
 
+def test_the_trials_of_a_sweep_that_goes_on_stay(call: Call, runs_dir: Path) -> None:
+    (runs_dir / "s").mkdir()
+    with locked(runs_dir / "s"):
+        assert "in use: 2-news-b" in str(call("rm", "2-news", "--yes").exception)
+    assert call("rm", "2-news", "--yes").exit_code == 0
+
+
 def test_rm_refuses_what_is_in_use(call: Call, runs_dir: Path) -> None:
     with locked(runs_dir / "1-news-a"):
         assert "in use: 1-news-a" in str(call("rm", "1-news", "2-news", "--yes").exception)

@@ -129,23 +129,23 @@ def _chain(phase: str, options: dict[str, Any]) -> None:
     from orchestrator import workflow
     from orchestrator.errors import GateError
     from orchestrator.progress import Display
-    from orchestrator.report.live import LivePage
+    from orchestrator.report.live import LiveRun
 
     request = _request(options)
     if options["dry_run"]:
         _show_plan(workflow.plan(request).until(phase), options["as_json"])
         return
     console = stderr_console()
-    page = LivePage(Display(console, verbosity(options["quiet"], options["verbose"])))
+    watcher = LiveRun(Display(console, verbosity(options["quiet"], options["verbose"])))
     loaded = workflow.load(request)
+    done = None
     try:
-        done = workflow.run_until(loaded, phase, page, download_progress(console))
+        done = workflow.run_until(loaded, phase, watcher, download_progress(console))
     except GateError:
         _show_newest(loaded, options["as_json"])
         raise
     finally:
-        page.write()
-    page.write(done.folder)
+        watcher.write(done.folder if done else None)
     _show_run(done, options["as_json"])
 
 

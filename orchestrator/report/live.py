@@ -1,4 +1,4 @@
-"""Keeps a run's page true while the run goes on, so that an open tab follows along without a server."""
+"""Keeps pages true while runs and sweeps go on, so that an open tab follows along without a server."""
 
 from __future__ import annotations
 
@@ -7,51 +7,93 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from orchestrator import layout
 from orchestrator.errors import OrchestratorError
 from orchestrator.execute import Watcher
 from orchestrator.report import write
 from orchestrator.step import Step
 
 SECONDS = 4.0
+SHARE = 0.05
+"""So much of the time may go into writing pages; the page of a large sweep is written less often."""
 
 
 @dataclass(slots=True)
 class LivePage:
-    """A watcher that passes everything on to another one and rewrites the run's page every few seconds."""
+    """The page of a run or a sweep.
+
+    A page that cannot be written, as with a broken template of the project's own, is said once; no training fails for
+    it.
+    """
+
+    folder: Path
+    _next: float = field(default=0.0, init=False)
+
+    def refresh(self) -> None:
+        """Write the page if it has grown old."""
+        if time.monotonic() >= self._next:
+            self.write()
+
+    def write(self) -> None:
+        """Write the page now."""
+        if self._next == math.inf:
+            return
+        began = time.monotonic()
+        try:
+            write(self.folder)
+            self._next = time.monotonic() + max(SECONDS, (time.monotonic() - began) / SHARE)
+        except (OrchestratorError, OSError) as error:
+            self._next = math.inf
+            logging.getLogger(__name__).warning("the report of %s is not kept up to date: %s", self.folder.name, error)
+
+
+@dataclass(slots=True)
+class LiveRun:
+    """A watcher of steps that passes everything on to another one and keeps the run's page."""
 
     watcher: Watcher
-    _run: Path | None = field(default=None, init=False)
-    _written: float = field(default=0.0, init=False)
+    page: LivePage | None = field(default=None, init=False)
 
     def starts(self, step: Step, folder: Path) -> None:
         """A step began."""
         self.watcher.starts(step, folder)
-        self._run = folder
-        self.write()
+        self.page = self.page or LivePage(folder)
+        self.page.write()
 
     def tick(self) -> None:
         """It goes on."""
         self.watcher.tick()
-        if time.monotonic() - self._written >= SECONDS:
-            self.write()
+        if self.page:
+            self.page.refresh()
 
     def ends(self, step: Step, status: str, seconds: float) -> None:
         """It is over."""
         self.watcher.ends(step, status, seconds)
 
-    def write(self, run: Path | None = None) -> None:
-        """Write the page, of the run last seen unless one is named.
+    def write(self, done: Path | None = None) -> None:
+        """Write the page of the run in which something was done, or of a finished one that has none yet."""
+        if done and not (done / layout.REPORT).is_file():
+            self.page = LivePage(done)
+        if self.page:
+            self.page.write()
 
-        A page that cannot be written, as with a broken template of the project's own, is said once; no training fails
-        for it.
-        """
-        folder = run or self._run
-        if folder is None or self._written == math.inf:
-            return
-        self._written = time.monotonic()
-        try:
-            write(folder)
-        except (OrchestratorError, OSError) as error:
-            self._written = math.inf
-            logging.getLogger(__name__).warning("the report of %s is not kept up to date: %s", folder.name, error)
+
+@dataclass(slots=True)
+class LiveSweep:
+    """An audience that passes everything on to another one and keeps the pages of a sweep and its trials."""
+
+    audience: Any
+    page: LivePage
+
+    def watch(self, running: list[Any], done: int, total: int) -> None:
+        """These trials are running."""
+        self.audience.watch(running, done, total)
+        self.page.refresh()
+
+    def ended(self, entry: dict[str, Any], total: int) -> None:
+        """A trial is over."""
+        self.audience.ended(entry, total)
+        if entry["run"]:
+            LivePage(self.page.folder.parent / entry["run"]).write()

@@ -16,7 +16,7 @@ OFTEN = 5.0
 
 def outcome(record: Json, summary: Json) -> tuple[str, str]:
     """A run in a sentence, and its tone: good, bad or plain."""
-    if record["status"] in ("running", "interrupted", "failed"):
+    if record["status"] in ("running", "interrupted", "failed", "pruned"):
         return _unfinished(record)
     if "tuned" not in summary.get("metrics", {}):
         return "Finished; nothing was measured.", "plain"
@@ -26,7 +26,7 @@ def outcome(record: Json, summary: Json) -> tuple[str, str]:
 
 def advice(record: Json, summary: Json, log: Sequence[Json], findings: Sequence[Json]) -> list[str]:
     """What to try next, the most promising first."""
-    if record["status"] == "running":
+    if record["status"] in ("running", "pruned"):
         return []
     if record["status"] != "completed":
         return [f"Read logs/{stage}.log." for stage in _stages(record, "failed")] + [
@@ -45,6 +45,8 @@ def _unfinished(record: Json) -> tuple[str, str]:
     stage = next(iter(_stages(record, status)), None)
     if status == "running":
         return (f"Running: {stage}." if stage else "Running: between two stages."), "plain"
+    if status == "pruned":
+        return "Given up early: other trials of its sweep did better.", "plain"
     how = "Failed" if status == "failed" else "Interrupted"
     return (f"{how} in {stage}; the log is logs/{stage}.log." if stage else f"{how}."), "bad"
 

@@ -13,6 +13,7 @@ from orchestrator.executors import Executor
 from orchestrator.executors.local import LocalExecutor, slots, visible
 from orchestrator.machine import cores
 from orchestrator.plan import make_plan
+from orchestrator.report.live import LivePage, LiveSweep
 from orchestrator.spec.sections import Sweep
 from orchestrator.sweep import book
 from orchestrator.sweep.objective import minimises, require_metric
@@ -52,8 +53,12 @@ def run_sweep(blueprint: Blueprint, audience: Audience, watcher: Watcher, execut
     with locked(folder):
         place = executor or local_executor(sweep)
         study = Study(folder / layout.STUDY, sweep, minimises(sweep.metric), place.capacity)
-        Sweeper(folder, blueprint, study, place, audience).go()
-        measure_on_test(folder, blueprint, watcher)
+        page = LivePage(folder)
+        try:
+            Sweeper(folder, blueprint, study, place, LiveSweep(audience, page)).go()
+            measure_on_test(folder, blueprint, watcher)
+        finally:
+            page.write()
         loaded.request.hashes.save()
         return book.read(folder)
 
