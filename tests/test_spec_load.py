@@ -88,6 +88,8 @@ BAD_SECTIONS = [
     ("model: {base: 'builtin:llama'}", "5: model.base: unknown builtin model 'llama'"),
     ("model: {base: 'hf:nobody'}", "5: model.base: cannot read 'hf:nobody'. Write hf:ORG/NAME"),
     ("model: {base: org/name}", "5: model.base: no folder 'org/name'. Name a folder, or a model with builtin:, hf:"),
+    ("model: {base: ~nobody/models}", "5: model.base: no folder '~nobody/models'"),
+    ("llama_cpp: ~nobody/llama.cpp", "5: llama_cpp: the folder '~nobody/llama.cpp' does not exist"),
     ("model: {base: folder}", "5: model.base: 'folder' has no config.json"),
     ("model: {template: qwen33}", "5: model.template: unknown template 'qwen33'; did you mean qwen3?"),
     ("model: {template: '中文'}", "5: model.template: unknown template '中文'; LLaMA-Factory has "),
@@ -419,7 +421,8 @@ def test_problems_are_data(project: Path) -> None:
 TOKENS = [
     "name", "data", "train", "eval", "model", "export", "gguf", "sweep", "parameters", "seed", "learning_rate", "bf16",
     "low", "high", "1e-4", "no", "~", "[", "]", "{", "}", ":", ": ", "- ", ",", "\n", "\n  ", "\t", "&a ", "*a", "'",
-    '"', "|", "#", "!!str ", "train.json", "新闻", "\0", "\\", "-1", ".inf", "f16", "..", "<<: *a", "%", "@", "---\n",
+    '"', "|", "#", "!!str ", "train.json", "新闻", "\0", "\\", "-1", ".inf", "f16", "..", "~x", "<<: *a", "%", "@",
+    "---\n",
 ]  # fmt: skip
 WORDS = st.sampled_from(TOKENS)
 FREE = st.text(max_size=60) | st.lists(WORDS, max_size=25).map("".join) | st.lists(WORDS, max_size=25).map(" ".join)

@@ -31,7 +31,7 @@ def check_model(model: Model, project: Path) -> Iterator[Finding]:
         elif source == "run":
             pass  # which runs there are is not a fact of the spec; the plan looks
         else:
-            models.require_model_folder((project / Path(model.base).expanduser()).resolve(), model.base)
+            models.require_model_folder(_folder(model.base, project), model.base)
     except InputError as error:
         yield Finding(("model", "base"), f"{error.message.removeprefix('model.base: ')}. {error.hint}")
     if model.template != "auto":
@@ -93,7 +93,12 @@ def check_export(export: Export, project: Path) -> Iterator[Finding]:
 
 def check_llama_cpp(folder: str, project: Path) -> Iterator[Finding]:
     """The folder is a checkout of llama.cpp."""
-    path = project / Path(folder).expanduser()
+    path = _folder(folder, project)
     if not (path / CONVERTER).is_file():
         what = f"has no {CONVERTER}" if path.is_dir() else "does not exist"
         yield Finding(("llama_cpp",), f"the folder {folder!r} {what}; name a checkout of llama.cpp, or leave it out")
+
+
+def _folder(name: str, project: Path) -> Path:
+    """Where a folder of the spec lies; `~nobody` is left as it is, which pathlib's own expansion raises on."""
+    return project / os.path.expanduser(name)  # noqa: PTH111
