@@ -59,11 +59,14 @@ class RowError(Exception):
 class Format:
     """The name of a format, and which column of the file holds what (a subset of COLUMNS).
 
-    Instead of a column there may be a text with columns in it, such as `News category: {title}`.
+    Instead of a column there may be a text with columns in it, such as `News category: {title}`. Rows without a system
+    text get `system`.
     """
 
     name: str
     columns: Mapping[str, str]
+    kind: Kind = "sft"
+    system: str = ""
 
     def get(self, row: Row, role: str) -> Any:
         """The value of the column with that role, or None where the file or the row has none."""
@@ -85,16 +88,16 @@ def detect_format(rows: Sequence[Row], kind: Kind = "sft", columns: Mapping[str,
     if kind == "kto":
         found |= _first("kto_tag", _TAGS, keys)
     if kind == "pt":
-        return Format("text", _required(_first("prompt", _TEXTS, keys) | chosen, ("prompt",), keys))
+        return Format("text", _required(_first("prompt", _TEXTS, keys) | chosen, ("prompt",), keys), kind)
     if "prompt" not in chosen and (messages := _first("messages", _MESSAGES, keys) | chosen).get("messages"):
         columns = _required(found | messages, _pair_roles(kind), keys)
-        return Format(_messages_format(rows, columns["messages"]), columns)
+        return Format(_messages_format(rows, columns["messages"]), columns, kind)
     return _flat_format(found, chosen, keys, kind)
 
 
 def _flat_format(found: dict[str, str], chosen: dict[str, str], keys: list[str], kind: Kind) -> Format:
     if kind in ("dpo", "rm") and "prompt" not in chosen and not any(name in keys for name in _PROMPTS):
-        return Format("pairs", _required(found | chosen, _pair_roles(kind), keys))
+        return Format("pairs", _required(found | chosen, _pair_roles(kind), keys), kind)
     columns = found | _first("prompt", _PROMPTS, keys)
     if "input" in keys and columns.get("prompt") == "instruction":
         columns["query"] = "input"
@@ -104,7 +107,7 @@ def _flat_format(found: dict[str, str], chosen: dict[str, str], keys: list[str],
         columns |= _first("response", _ANSWERS, [key for key in keys if key not in taken])
         needed += ("response",)
     name = "alpaca" if columns.get("prompt") == "instruction" else "table"
-    return Format(name, _required(columns | chosen, needed, keys))
+    return Format(name, _required(columns | chosen, needed, keys), kind)
 
 
 def _pair_roles(kind: Kind) -> tuple[str, ...]:
@@ -143,21 +146,24 @@ def _messages_format(rows: Sequence[Row], column: str) -> str:
 # ---- one row
 
 
-def to_conversation(row: Row, form: Format, kind: Kind, system: str = "") -> Conversation:
-    """Returns the row as a Conversation; `system` is used where the row has none. Raises RowError."""
+def to_conversation(row: Row, form: Format, source: str, number: int) -> Conversation:
+    """Returns row `number` of a source as a Conversation. Raises RowError."""
     if media := next((name for name in _MEDIA if row.get(name)), None):
         raise RowError("media", f"has {media}, but only text can be trained here")
-    if kind == "pt":
-        return Conversation((Message("user", _filled(form.get(row, "prompt"), "text", "empty_row")),))
+    if form.kind == "pt":
+        text = Message("user", _filled(form.get(row, "prompt"), "text", "empty_row"))
+        return Conversation((text,), source=source, row=number)
     turns, own_system = _turns(row, form)
-    pair = _pair(row, form) if kind in ("dpo", "rm") else ("", "")
+    pair = _pair(row, form) if form.kind in ("dpo", "rm") else ("", "")
     check_turns(turns, ends_with_answer=not any(pair))
     return Conversation(
         tuple(turns),
-        own_system or system,
+        own_system or form.system,
         _tools(form.get(row, "tools")),
         *pair,
-        desirable=_tag(form.get(row, "kto_tag")) if kind == "kto" else None,
+        desirable=_tag(form.get(row, "kto_tag")) if form.kind == "kto" else None,
+        source=source,
+        row=number,
     )
 
 

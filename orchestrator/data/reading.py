@@ -59,12 +59,13 @@ def read(
     """
     rows, source = read_rows(Path(path)), name or str(path)
     head = list(itertools.islice(rows, _LOOK_AT))
-    form = _format(source, [value for _, value in head if not isinstance(value, Damaged)], kind, columns)
+    samples = [value for _, value in head if not isinstance(value, Damaged)]
+    form = replace(_format(source, samples, kind, columns), system=system)
     for number, value in itertools.chain(head, rows):
         try:
             if isinstance(value, Damaged):
                 raise RowError(value.kind, value.message)
-            yield replace(to_conversation(value, form, kind, system), source=source, row=number)
+            yield to_conversation(value, form, source, number)
         except RowError as error:
             yield RowProblem(error.kind, source, number, error.message)
 

@@ -36,8 +36,10 @@ def exact_groups(corpus: Corpus) -> Iterator[list[int]]:
 def groups(keys: npt.NDArray[np.uint64]) -> Iterator[list[int]]:
     """Yields the indices of equal keys, where there are at least two, in the order of their first rows."""
     order = np.argsort(keys, kind="stable")
-    changes = np.flatnonzero(np.diff(keys[order])) + 1
-    parts = [part for part in np.split(order, changes) if len(part) > 1]
+    starts = np.flatnonzero(np.diff(keys[order], prepend=~keys[order[:1]]))
+    sizes = np.diff(starts, append=len(keys))
+    repeated = np.flatnonzero(sizes > 1)
+    parts = [order[start : start + size] for start, size in zip(starts[repeated], sizes[repeated], strict=True)]
     yield from sorted((part.tolist() for part in parts), key=lambda part: int(part[0]))
 
 

@@ -18,9 +18,9 @@ from orchestrator.data.checks.text import LONG_ANSWER, names_its_label, same_tex
 from orchestrator.data.conversation import Conversation
 from orchestrator.data.reading import RowProblem
 
-LONG = 512  # characters; beyond it near copies are told by their signatures alone, and the text is not kept
+LONG = 256  # characters; beyond it near copies are told by their signatures alone, and the text is not kept
 MAX_LABELS = 1000  # more different answers than this are no labels
-_HEAD = 100  # characters of each row kept to show it
+_HEAD = 60  # characters of each row kept to show it
 _SAMPLE = 1000  # rows that decide the common frame
 _BATCH = 4096  # rows signed at a time
 

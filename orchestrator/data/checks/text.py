@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 
 # What a sign is called, how it is put to a person, and the pattern. Each has a cheap guard in `signs`.
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\ufeff\ufff9-\ufffb]")
@@ -76,10 +77,14 @@ def words_of(text: str) -> str:
 
 def names_its_label(words: str, answer: str) -> bool:
     """Whether a short answer stands in the prompt as a word; `words` is what `words_of` returned."""
-    label = words_of(same_text(answer[:60]))
-    if not label or len(answer) > 60:
+    if len(answer) > LONG_ANSWER or not (label := _label_words(answer)):
         return False
     return f" {label} " in f" {words} " if label.isascii() else label in words
+
+
+@lru_cache(1024)
+def _label_words(answer: str) -> str:
+    return words_of(same_text(answer))
 
 
 def unfinished(answer: str) -> bool:
