@@ -7,7 +7,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from orchestrator import records, runs
 from orchestrator.errors import InputError
@@ -66,13 +65,3 @@ def remove(folder: Path) -> None:
         folder.rename(trash)
     for left in folder.parent.glob(f"{TRASH}*"):
         shutil.rmtree(left)
-
-
-def load_all(runs_dir: Path, wanted: Sequence[str]) -> list[records.Run]:
-    """The runs that some words name. Raises InputError for a word that names none, or several."""
-    return [records.find(runs_dir, word) for word in wanted]
-
-
-def report(removed: Sequence[Path], size: int) -> dict[str, Any]:
-    """The answer of `runs rm --json`."""
-    return {"removed": [folder.name for folder in removed], "bytes": size}

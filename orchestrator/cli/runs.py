@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.common import found_runs_dir_option, json_option, print_json, stdout_console
 from orchestrator.errors import InputError
+
+if TYPE_CHECKING:
+    from orchestrator.records import Run
 
 name_option = click.option("--name", metavar="PATTERN", help="Only runs of this name; * stands for anything.")
 metric_option = click.option("--metric", metavar="KEY", help="Accuracy, or ROUGE-L, unless said otherwise.")
@@ -92,11 +95,10 @@ def compare(wanted: tuple[str, ...], runs_dir: Path, artifact: str, page: Path |
 
     Example: orchestrator runs compare 1a2b3c 4d5e6f --page compare.html
     """
-    from orchestrator.prune import load_all
     from orchestrator.report import write_comparison
     from orchestrator.side_by_side import side_by_side
 
-    compared = side_by_side(load_all(runs_dir, wanted), artifact)
+    compared = side_by_side(_found(runs_dir, wanted), artifact)
     if page:
         write_comparison(compared, page)
         click.echo(f"page: {page}", err=True)
@@ -143,9 +145,9 @@ def rm(wanted: tuple[str, ...], runs_dir: Path, yes: bool, as_json: bool) -> Non
 
     Example: orchestrator runs rm 1a2b3c
     """
-    from orchestrator.prune import in_use, load_all
+    from orchestrator.prune import in_use
 
-    folders = [run.folder for run in load_all(runs_dir, wanted)]
+    folders = [run.folder for run in _found(runs_dir, wanted)]
     if busy := in_use(folders):
         raise InputError(f"in use: {', '.join(folder.name for folder in busy)}", "Stop what works on it first.")
     _remove(folders, yes, as_json)
@@ -183,17 +185,22 @@ def export(wanted: tuple[str, ...], runs_dir: Path, uri: str) -> None:
     """
     from orchestrator import records
     from orchestrator.mlflow_export import export as to_mlflow
-    from orchestrator.prune import load_all
 
-    chosen = load_all(runs_dir, wanted) if wanted else list(records.every(runs_dir))
+    chosen = _found(runs_dir, wanted) if wanted else list(records.every(runs_dir))
     new = to_mlflow(chosen, uri)
     click.echo(f"{len(new)} of {len(chosen)} runs exported; the others were there already")
+
+
+def _found(runs_dir: Path, wanted: Sequence[str]) -> list[Run]:
+    from orchestrator import records
+
+    return [records.find(runs_dir, word) for word in wanted]
 
 
 def _remove(folders: Sequence[Path], yes: bool, as_json: bool) -> None:
     from rich.filesize import decimal
 
-    from orchestrator.prune import freed, remove, report
+    from orchestrator.prune import freed, remove
 
     size = freed(folders)
     for folder in folders:
@@ -205,7 +212,7 @@ def _remove(folders: Sequence[Path], yes: bool, as_json: bool) -> None:
     for folder in folders:
         remove(folder)
     if as_json:
-        print_json(report(folders, size))
+        print_json({"removed": [folder.name for folder in folders], "bytes": size})
     else:
         click.echo(f"removed {len(folders)} runs, {decimal(size)} freed")
 
