@@ -124,7 +124,7 @@ def route(state: FakeOllama, method: str, path: str, body: bytes) -> tuple[int, 
             return create(state, asked)
         case "POST", "/api/show":
             made = model(state, asked["model"])
-            return 200, [{"template": made.template, "system": made.system}]
+            return 200, [{"template": made.template, "system": made.system, "model_info": {}}]
         case "POST", "/api/chat":
             return chat(state, asked)
         case "DELETE", "/api/delete":
@@ -165,7 +165,8 @@ def create(state: FakeOllama, asked: dict[str, Any]) -> tuple[int, list[dict[str
     if (error := rendered(made.template, [{"role": "user", "content": "?"}])).startswith("error: "):
         raise Refused(400, f"template error: {error.removeprefix('error: ')}")
     state.models[full_name(name)] = made
-    return 200, [{"status": "parsing GGUF"}, {"status": "success"}]
+    lines = [{"status": "parsing GGUF"}, {"status": "success"}]
+    return 200, lines if asked.get("stream", True) else lines[-1:]
 
 
 def chat(state: FakeOllama, asked: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 from orchestrator.errors import InputError, MissingError
 
-_INSTRUCTION = re.compile(r'(?m)^(?P<name>[A-Z]+)[ \t]+(?:"""(?P<long>.*?)"""|(?P<short>[^\n]*))', re.DOTALL)
+_INSTRUCTION = re.compile(
+    r'(?m)^(?P<name>[A-Z]+)[ \t]+(?P<key>\w+[ \t]+)?(?:"""(?P<long>.*?)"""|(?P<short>[^\n]*))', re.DOTALL
+)
 _COMMENT = re.compile(r"(?m)\A(?:#[^\n]*\n)*")
 
 
@@ -37,8 +40,11 @@ def parse(text: str) -> Modelfile:
     """The instructions in a text. Several `stop` parameters become a list; numbers and booleans become themselves."""
     found = Modelfile()
     for match in _INSTRUCTION.finditer(_COMMENT.sub("", text)):
-        value = match["long"] if match["long"] is not None else match["short"].strip()
-        _take(found, match["name"], value)
+        key, long = (match["key"] or ""), match["long"]
+        if match["name"] == "PARAMETER":
+            _parameter(found.parameters, key.strip(), long if long is not None else match["short"])
+        else:
+            _take(found, match["name"], key + (long if long is not None else match["short"].strip()))
     return found
 
 
@@ -52,9 +58,6 @@ def _take(found: Modelfile, name: str, value: str) -> None:
             found.template = value
         case "SYSTEM":
             found.system = value
-        case "PARAMETER":
-            key, _, rest = value.partition(" ")
-            _parameter(found.parameters, key, rest.strip())
         case _:
             raise InputError(f"the Modelfile says {name}, which cannot be pushed", "Use `ollama create` for this one.")
 
@@ -67,15 +70,10 @@ def _parameter(parameters: dict[str, Any], key: str, text: str) -> None:
 
 
 def _unquoted(text: str) -> str:
-    for quotes in ('"""', '"'):
-        if text.startswith(quotes) and text.endswith(quotes) and len(text) >= 2 * len(quotes):
-            return text[len(quotes) : -len(quotes)]
-    return text
+    return text[1:-1] if len(text) > 1 and text.startswith('"') and text.endswith('"') else text
 
 
 def _number(text: str) -> Any:
-    import json
-
     try:
         return json.loads(text)
     except ValueError:

@@ -1,0 +1,77 @@
+"""A finished run on the tiny model, made by the real steps; only training is replaced by a random adapter."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from orchestrator import layout, process, workflow
+from orchestrator.execute import require_success, set_up
+from orchestrator.files import write_text
+from orchestrator.plan import Plan, make_plan
+from orchestrator.records import Run, outputs
+from orchestrator.step import Step
+from tests.conftest import make_project
+
+DONE = ("prepare", "serving", "convert", "adapter", "ask-f16", "ask-adapter", "judge")
+OVERRIDES = ("export.gguf=[f16]", "export.adapter=true", "evaluate.baseline=false")
+
+
+def make_run(folder: Path, tiny_model: Path) -> Run:
+    """The run, with a merged model, an f16 GGUF, an adapter GGUF over the base's, their answers and the verdict."""
+    project = make_project(folder, tiny_model)
+    request = workflow.Request(project / "spec.yaml", OVERRIDES)
+    loaded = workflow.load(request)
+    plan = make_plan(loaded.question, request.hashes)
+    run = workflow.create_run(loaded, plan)
+    write_text(run.folder / layout.SPEC, loaded.spec.text)
+    for planned in plan.steps:
+        step = planned.step
+        if step.stage == "train":
+            train_and_merge(tiny_model, run.folder)
+            write_text(run.folder / layout.config("train"), step.files[layout.config("train")])
+            record(run, step, planned.fingerprint)
+        elif step.stage in DONE:
+            carry_out(run, step, planned.fingerprint)
+    finish(run, plan)
+    return run
+
+
+def train_and_merge(base: Path, folder: Path) -> None:
+    """train/ with a random LoRA adapter, export/merged/ with the model that it makes."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False, use_rslora=True)
+    adapted = get_peft_model(model, config)
+    adapted.save_pretrained(str(folder / layout.TRAINED))
+    adapted.merge_and_unload().save_pretrained(str(folder / layout.MERGED))
+    AutoTokenizer.from_pretrained(str(base)).save_pretrained(str(folder / layout.MERGED))
+
+
+def carry_out(run: Run, step: Step, fingerprint: str) -> None:
+    if step.stage == "judge":
+        shutil.copy(run.folder / layout.predictions("gguf-f16"), run.folder / layout.predictions("tuned"))
+    argv = set_up(step, run, resumable=False)
+    log = run.folder / layout.log(step.stage)
+    code = process.wait(process.start(process.Command(argv, run.folder, log, step.env)))
+    require_success(step, run.folder, code)
+    record(run, step, fingerprint)
+
+
+def record(run: Run, step: Step, fingerprint: str) -> None:
+    run.begin(step, fingerprint, step.argv, pid=0)
+    run.end(step.stage, "completed", 1.0, 0, [])
+
+
+def finish(run: Run, plan: Plan) -> None:
+    from orchestrator.cache import cache_folder
+    from orchestrator.files import HashCache
+
+    hashes = HashCache(cache_folder() / "hashes.json")
+    ggufs = [layout.gguf("tiny", kind) for kind in ("f16", "adapter")]
+    run.stage("convert")["outputs"] = outputs(run.folder, ggufs, hashes)
+    run.set(status="completed", metrics=workflow.metrics(run.folder), lineage=workflow.lineage(plan, run))

@@ -1,0 +1,84 @@
+"""A Modelfile read back is what was rendered; a bundle holds what it names; adapters that a GGUF cannot hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import InputError, MissingError
+from orchestrator.render import Renderer
+from orchestrator.ship import modelfile
+from orchestrator.ship.modelfile import Modelfile
+from orchestrator.stages.adapter import plain_alpha, unfit_adapter, unfit_training
+from orchestrator.workers.adapter import over_base
+
+VALUES: list[dict[str, Any]] = [
+    {"system": None, "stop": [], "parameters": {}},
+    {"system": "你是“助手”。\nFROM here on:\nPARAMETER x", "stop": ["<|im_end|>", "<｜end｜>"], "parameters": {}},
+    {"system": 'say "no" once', "stop": ["\n\n"], "parameters": {"temperature": 0, "top_p": 0.9, "num_ctx": 4096}},
+    {"system": None, "stop": ['a "b'], "parameters": {"seed": 1, "penalize_newline": True}},
+]
+TEMPLATE = '{{ if $.System }}<|system|>{{ $.System }}{{ end }}{{ range .Messages }}{{ .Content }}{{ "\\n" }}{{ end }}'
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_what_is_rendered_is_read_back(tmp_path: Path, values: dict[str, Any]) -> None:
+    text = Renderer(tmp_path)("Modelfile.j2", name="news", gguf="a b.gguf", ollama_template=TEMPLATE, **values)
+    parameters = values["parameters"] | ({"stop": values["stop"]} if values["stop"] else {})
+    expected = Modelfile("./a b.gguf", "", TEMPLATE, values["system"], parameters)
+    assert modelfile.parse(text) == expected
+    with_adapter = modelfile.parse(over_base(text, "base.gguf", "lora.gguf"))
+    expected.model, expected.adapter = "./base.gguf", "./lora.gguf"
+    assert with_adapter == expected
+
+
+def test_what_cannot_be_pushed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="MESSAGE"):
+        modelfile.parse("FROM ./a.gguf\nMESSAGE user hi\n")
+    with pytest.raises(MissingError, match="Modelfile"):
+        modelfile.read(tmp_path / "Modelfile")
+
+
+LORA = {"finetuning_type": "lora"}
+
+
+@pytest.mark.parametrize(
+    ("training", "reason"),
+    [
+        (LORA, None),
+        (LORA | {"use_rslora": True}, None),
+        (LORA | {"pissa_init": True, "pissa_convert": True}, None),
+        (LORA | {"pissa_init": True}, "pissa_convert"),
+        (LORA | {"use_dora": True}, "magnitudes"),
+        (LORA | {"additional_target": "embed_tokens"}, "whole modules"),
+        (LORA | {"resize_vocab": True}, "whole modules"),
+        ({"finetuning_type": "full"}, "'full' makes no LoRA adapter"),
+        ({"finetuning_type": "oft"}, "'oft' makes no LoRA adapter"),
+    ],
+)
+def test_which_training_fits_a_gguf(training: dict[str, Any], reason: str | None) -> None:
+    found = unfit_training(training)
+    assert found is None if reason is None else found is not None and reason in found
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"modules_to_save": None, "bias": "none", "alpha_pattern": {}}, None),
+        ({"use_dora": True}, "DoRA"),
+        ({"modules_to_save": ["lm_head"]}, "lm_head"),
+        ({"alpha_pattern": {"q_proj": 32}}, "lora_alpha"),
+        ({"bias": "all"}, "biases"),
+    ],
+)
+def test_which_adapter_fits_a_gguf(config: dict[str, Any], reason: str | None) -> None:
+    found = unfit_adapter(config)
+    assert found is None if reason is None else found is not None and reason in found
+
+
+def test_rank_stabilised_scaling_is_kept() -> None:
+    assert plain_alpha({"lora_alpha": 16, "r": 8}) == 16
+    scale = plain_alpha({"lora_alpha": 16, "r": 64, "use_rslora": True}) / 64
+    assert scale == 16 / 64**0.5
