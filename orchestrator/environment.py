@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from orchestrator import __version__, process
+from orchestrator import __version__, machine, process
 
 
 def describe(project: Path, versions: dict[str, str]) -> dict[str, Any]:
@@ -45,6 +45,15 @@ def _nvidia_smi(fields: str) -> list[list[str]]:
     except (OSError, process.Failed):
         return []
     return [[cell.strip() for cell in line.split(",")] for line in lines]
+
+
+def free_memory() -> int:
+    """Bytes that a training could take now: of the fullest GPU, or of main memory, cut by the cgroup's limit."""
+    if left := [total - used for used, total in gpu_memory()]:
+        return int(min(left) * 2**30)
+    import psutil
+
+    return min([int(psutil.virtual_memory().available), *machine.memory_left()])
 
 
 @functools.cache

@@ -27,6 +27,8 @@ LOG_LINES = 12
 """So much of a log is quoted when a stage fails."""
 
 Launch = Callable[[Step, process.Command], process.Child]
+Extra = Callable[[Step, Path], tuple[str, ...]]
+"""Step, run folder → arguments to add that change no result, chosen when the step starts."""
 
 
 def start(step: Step, command: process.Command) -> process.Child:
@@ -55,6 +57,7 @@ class Executor:
     hashes: HashCache
     watcher: Watcher
     launch: Launch = start
+    extra: Extra = lambda step, folder: ()
 
     def carry_out(self, plan: Plan, run: Run) -> None:
         """Do every step that is not up to date, in order, and record each.
@@ -111,6 +114,7 @@ class Executor:
     def _run(self, planned: Planned, run: Run) -> None:
         step, started = planned.step, time.monotonic()
         argv = set_up(step, run, resumable=run.stage(step.stage).get("fingerprint") == planned.fingerprint)
+        argv = (*argv, *self.extra(step, run.folder))
         command = process.Command(argv, run.folder, run.folder / layout.log(step.stage), step.env)
         status, code = "failed", None
         try:

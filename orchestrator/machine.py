@@ -5,13 +5,23 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP_QUOTA = _CGROUP / "cpu.max"
 
 
 def cores() -> int:
     """CPU cores that this process may run on: its affinity, cut by the cgroup's quota, at least one."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(available, _quota() or available))
+
+
+def memory_left() -> list[int]:
+    """Bytes that the cgroup still allows; empty where it sets no limit."""
+    try:
+        limit, used = ((_CGROUP / name).read_text() for name in ("memory.max", "memory.current"))
+        return [int(limit) - int(used)]
+    except (OSError, ValueError):  # no cgroup v2, or "max"
+        return []
 
 
 def _quota() -> int | None:

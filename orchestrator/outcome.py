@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import layout
+from orchestrator.speed import forecast
 from orchestrator.workflow import summaries
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from orchestrator.evaluation.measure import Measurement
-    from orchestrator.plan import Plan
+    from orchestrator.plan import Plan, Planned
     from orchestrator.records import Run
 
 
@@ -27,6 +28,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 "up_to_date": planned.up_to_date,
                 "why": planned.why,
                 "argv": list(planned.step.argv),
+                "speed": _faster(plan, planned),
                 "expects": list(planned.step.expects),
             }
             for planned in plan.steps
@@ -42,7 +44,14 @@ def plan_lines(plan: Plan) -> list[str]:
         mark = "·" if planned.up_to_date else "→"
         lines.append(f"{mark} {planned.step.stage:<15} {planned.why}")
         lines.append(f"    {shlex.join(planned.step.argv)}")
+        lines += [f"    + {argument}: {why}" for argument, why in _faster(plan, planned).items()]
     return lines
+
+
+def _faster(plan: Plan, planned: Planned) -> dict[str, str]:
+    if planned.up_to_date or plan.spec.speed == "off":
+        return {}
+    return forecast(planned.step, plan.run.folder if plan.run else None)
 
 
 def show_run(run: Run, console: Console) -> None:

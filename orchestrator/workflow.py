@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from orchestrator.files import HashCache, read_json, sha256, write_text
 from orchestrator.plan import Plan, Question, data_files, make_plan, versions
 from orchestrator.records import Run
 from orchestrator.spec.load import LoadedSpec, load_spec
+from orchestrator.speed import extra_arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +113,16 @@ def assign(loaded: Loaded, phase: str) -> Task:
     return Task(loaded, whole, wanted, wanted.run or create_run(loaded, whole))
 
 
-def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None) -> None:
+def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share: float = 1.0) -> None:
     """Do what is left of a task and record what came of it. Raises what `Executor.carry_out` raises.
 
-    Without a `launch`, the spec's `execution` decides how stages start.
+    Without a `launch`, the spec's `execution` decides how stages start. `share` is the part of the machine it may use.
     """
-    loaded, run = task.loaded, task.run
-    launch = launch or launcher(loaded.spec.spec.execution, task.left) or start
+    loaded, run, spec = task.loaded, task.run, task.loaded.spec.spec
+    launch = launch or launcher(spec.execution, task.left) or start
+    extra = partial(extra_arguments, share=share if spec.speed == "auto" else 0.0)
     write_text(run.folder / layout.SPEC, loaded.spec.text)
-    Executor(loaded.question.runs_dir, loaded.request.hashes, watcher, launch).carry_out(task.wanted, run)
+    Executor(loaded.question.runs_dir, loaded.request.hashes, watcher, launch, extra).carry_out(task.wanted, run)
     run.set(metrics=metrics(run.folder), lineage={**run.record["lineage"], **lineage(task.whole, run)})
 
 

@@ -15,10 +15,10 @@ FLOORS = (
     ("files", "process", "cache", "fetch", "llamacpp", "llamafactory", "render", "records", "records_index", "environment"),
     ("chat_template", "data", "evaluation", "models", "spec"),
     ("stages", "workers", "executors"),
-    ("plan",),
+    ("plan", "speed"),
     ("execute", "progress"),
     ("workflow",),
-    ("outcome", "runs", "sweep", "report", "doctor", "learning_curve", "ship"),
+    ("outcome", "side_by_side", "runs", "prune", "mlflow_export", "sweep", "report", "doctor", "learning_curve", "ship"),
     ("cli", "__main__"),
 )
 """From the ground up; a room may use its own floor and those below."""

@@ -12,6 +12,7 @@ from orchestrator.execute import Launch, start
 from orchestrator.executors import Job
 from orchestrator.executors.warm import SEVERAL, launcher
 from orchestrator.fetch import Progress
+from orchestrator.machine import cores
 from orchestrator.spec.defaults import DEFAULTS
 from orchestrator.spec.document import parse
 from orchestrator.spec.editing import edited
@@ -104,7 +105,12 @@ def work(task: Task, launch: Launch, env: Mapping[str, str], check: Callable[[],
     def start_with(step: Step, command: process.Command) -> process.Child:
         return launch(step, replace(command, env={**command.env, **env}))
 
-    carry_out(task, _Checking(check), start_with)
+    carry_out(task, _Checking(check), start_with, share=_share(env))
+
+
+def _share(env: Mapping[str, str]) -> float:
+    """The part of a CPU machine's memory for one trial: as large as its part of the cores."""
+    return int(env.get("OMP_NUM_THREADS", cores())) / cores()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,66 @@
+"""What `speed: auto` chooses, and that it never overrules the user or memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import environment, layout, speed
+from orchestrator.speed import Base, activations, choose, extra_arguments, forecast
+from orchestrator.step import Step
+
+SMOLLM = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
+BASE = Base(SMOLLM, weight_bytes=2**29)
+TRAINING: dict[str, Any] = {"per_device_train_batch_size": 4, "finetuning_type": "lora", "cutoff_len": 1024}
+OFF = ["disable_gradient_checkpointing=true"]
+
+
+def test_activations_follow_the_formula() -> None:
+    assert activations(SMOLLM, 400) == 2 * 4 * 400 * 30 * (8 * 576 + 4 * 1536)
+    assert activations(SMOLLM, 400, half=True) == activations(SMOLLM, 200)
+    assert activations({"d_model": 512}, 400) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "longest", "free_gib", "expected"),
+    [
+        ({}, 100, 16, OFF),
+        ({}, 100, 4, []),
+        ({}, 1024, 16, []),
+        ({"per_device_train_batch_size": 32}, 100, 16, []),
+        ({"finetuning_type": "full"}, 100, 16, []),
+        ({"disable_gradient_checkpointing": False}, 100, 16, []),
+        ({"gradient_checkpointing": True}, 100, 16, []),
+        ({"quantization_bit": 4}, 100, 16, []),
+        ({"deepspeed": "ds.json"}, 100, 16, []),
+    ],
+)
+def test_checkpointing_goes_only_where_memory_and_the_user_allow(
+    change: dict[str, Any], longest: int, free_gib: float, expected: list[str]
+) -> None:
+    chosen = choose({**TRAINING, **change}, BASE, longest, free_gib * 2**30)
+    assert [choice.argument for choice in chosen] == expected
+
+
+def test_an_unknown_architecture_is_left_alone() -> None:
+    assert choose(TRAINING, Base({}, 0), 1, 2**40) == []
+
+
+def test_rows_count_as_long_as_measured_and_before_that_as_long_as_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "free_memory", lambda: 16 * 2**30)
+    (tmp_path / "config.json").write_text(json.dumps(SMOLLM))
+    config = json.dumps({**TRAINING, "model_name_or_path": str(tmp_path)})
+    step = Step("train", "train", ("llamafactory-cli",), files={layout.config("train"): config})
+    assert list(forecast(step, tmp_path)) == ["speed: auto"]
+    assert extra_arguments(step, tmp_path) == ()
+    (tmp_path / "data").mkdir()
+    (tmp_path / layout.SERVING).write_text('{"tokens": {"longest": 90}}')
+    assert list(forecast(step, tmp_path)) == OFF
+    assert extra_arguments(step, tmp_path) == tuple(OFF)
+    assert extra_arguments(step, tmp_path, share=0.0) == ()
+    assert speed.forecast(Step("merge", "export", ()), tmp_path) == {}
