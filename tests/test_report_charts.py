@@ -149,6 +149,12 @@ def test_outcome(status: str, stages: dict[str, str], summary: dict[str, Any], s
     assert outcome(record, summary) == said
 
 
+def test_outcome_of_a_training_says_how_far_it_is() -> None:
+    record = {"status": "running", "stages": {"train": {"status": "running"}}}
+    last = {"current_steps": 5, "total_steps": 20, "remaining_time": "0:03:21"}
+    assert outcome(record, {}, [last])[0] == "Running: train, step 5 of 20, 0:03:21 left."
+
+
 def losses(*values: float, key: str = "loss") -> list[dict[str, float]]:
     return [{"current_steps": step, key: value} for step, value in enumerate(values)]
 

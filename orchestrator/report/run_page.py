@@ -30,7 +30,7 @@ FIGURES = {
 def facts(folder: Path, record: Json) -> Json:
     """The values of report.html.j2."""
     summary, log, findings = summaries(folder), read_log(folder), read_findings(folder)
-    sentence, tone = outcome(record, summary)
+    sentence, tone = outcome(record, summary, log)
     return {
         "run": record,
         "live": record["status"] == "running",

@@ -14,10 +14,10 @@ OFTEN = 5.0
 """Percent of answers without a known label that call for action."""
 
 
-def outcome(record: Json, summary: Json) -> tuple[str, str]:
+def outcome(record: Json, summary: Json, log: Sequence[Json] = ()) -> tuple[str, str]:
     """A run in a sentence, and its tone: good, bad or plain."""
     if record["status"] in ("running", "interrupted", "failed", "pruned"):
-        return _unfinished(record)
+        return _unfinished(record, log)
     if "tuned" not in summary.get("metrics", {}):
         return "Finished; nothing was measured.", "plain"
     failures = summary.get("failures", [])
@@ -40,15 +40,23 @@ def headline(figures: Json) -> str:
     return "accuracy" if "accuracy" in figures else "rougeL"
 
 
-def _unfinished(record: Json) -> tuple[str, str]:
+def _unfinished(record: Json, log: Sequence[Json]) -> tuple[str, str]:
     status = record["status"]
     stage = next(iter(_stages(record, status)), None)
     if status == "running":
-        return (f"Running: {stage}." if stage else "Running: between two stages."), "plain"
+        return (
+            f"Running: {stage or 'between two stages'}{_progress(log[-1]) if stage == 'train' and log else ''}.",
+            "plain",
+        )
     if status == "pruned":
         return "Given up early: other trials of its sweep did better.", "plain"
     how = "Failed" if status == "failed" else "Interrupted"
     return (f"{how} in {stage}; the log is logs/{stage}.log." if stage else f"{how}."), "bad"
+
+
+def _progress(last: Json) -> str:
+    left = f", {last['remaining_time']} left" if "remaining_time" in last else ""
+    return f", step {last['current_steps']} of {last['total_steps']}{left}"
 
 
 def _stages(record: Json, status: str) -> list[str]:
