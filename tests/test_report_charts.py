@@ -74,8 +74,8 @@ def test_nothing_to_draw() -> None:
 
 def test_parallel_axes_take_words_and_numbers() -> None:
     svg = parallel([Axis("rate", [1e-4, 1e-2]), Axis("kind", ["x", True])], ["one", "two"], ["s0", "s1"])
-    assert 'points="54,232 586,232"' in svg
-    assert 'points="54,40 586,40"' in svg
+    assert 'points="54,222 466,222"' in svg
+    assert 'points="54,40 466,40"' in svg
 
 
 def test_thinned_keeps_the_last_point() -> None:

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 Point = tuple[float, float]
 
-WIDTH, HEIGHT = 640, 260
+WIDTH, HEIGHT = 520, 250
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 20, 38
 MANY = 40
 """More series than this are drawn thin and see-through."""
