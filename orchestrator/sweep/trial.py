@@ -41,6 +41,8 @@ class Blueprint:
     kind: str = "sweep"
     """Part of the folder's name."""
     progress: Progress = lambda done, total: None
+    launch: Launch | None = None
+    """How processes start; by default as the spec's `execution` says."""
 
     def changes(self, point: Point, repetition: int) -> dict[str, Any]:
         """Dotted key → value: all that a trial's spec has and the file of the sweep's spec has not."""
@@ -72,12 +74,12 @@ class Blueprint:
 
     def job(self, task: Task) -> Job:
         """What an executor is to do for a task."""
-        return functools.partial(work, task, self.launch)
+        return functools.partial(work, task, self.starter)
 
     @functools.cached_property
-    def launch(self) -> Launch:
-        """How the processes of trials start, as the spec's `execution` says; a sweep has several stages."""
-        return launcher(self.loaded.spec.spec.execution, SEVERAL) or start
+    def starter(self) -> Launch:
+        """What starts the processes of all trials: one forkserver serves them, since a sweep has several stages."""
+        return self.launch or launcher(self.loaded.spec.spec.execution, SEVERAL) or start
 
     @functools.cached_property
     def _overrides(self) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def _measure(blueprint: Blueprint, winner: Json, test: str, trained: Run, watche
     write_text(run.folder / layout.SPEC, loaded.spec.text)
     training = next(planned.step for planned in whole.steps if planned.step.stage == "train")
     adopt(training, run, trained)
-    Executor(question.runs_dir, hashes, watcher, blueprint.launch).carry_out(_about(whole, trained), run)
+    Executor(question.runs_dir, hashes, watcher, blueprint.starter).carry_out(_about(whole, trained), run)
     run.set(metrics=metrics(run.folder))
     return run
 
