@@ -103,8 +103,8 @@ name: tiny
 model: {{base: "{base}", template: smollm2}}
 data: {{train: data/train.json, eval: data/eval.json}}
 train:
-  learning_rate: 1.0e-2
-  num_train_epochs: 2
+  learning_rate: 2.0e-2
+  num_train_epochs: 6
   per_device_train_batch_size: 4
   gradient_accumulation_steps: 1
   cutoff_len: 128

@@ -19,6 +19,8 @@ class Asked:
     id: str
     trained: Sequence[int] | None
     served: Sequence[int]
+    same_text: bool
+    """Whether the served template wrote the text of training; if so, other tokens are the tokenizer's doing."""
     answer: Sequence[int]
     cut_off: bool
 
@@ -36,15 +38,19 @@ def parity(rows: Sequence[Asked]) -> dict[str, Any]:
     }
 
 
-def complaints(artifact: str, found: Mapping[str, Any]) -> list[str]:
-    """What the gate has to say of a parity report; each sentence names the likely cause."""
+def complaints(artifact: str, found: Mapping[str, Any], agreement: float) -> list[str]:
+    """What the gate has to say of a parity report; each sentence names the likely cause.
+
+    `agreement` is the percentage of rows answered as the tuned model does: where that one repeats itself too, a
+    faithful copy is not at fault.
+    """
     sentences = []
     if found["equal_prompts"] < found["compared"]:
         share = f"{found['compared'] - found['equal_prompts']} of {found['compared']}"
         sentences.append(
             f"{artifact}: the prompts of {share} rows differ from training; {_cause(found['first_difference'])}"
         )
-    if found["repeating"] > TOO_MANY * found["rows"]:
+    if found["repeating"] > TOO_MANY * found["rows"] and agreement < 100 * TOO_MANY:
         sentences.append(
             f"{artifact}: {found['repeating']} of {found['rows']} answers only repeat themselves; "
             "likely cause: quantisation, the file lost what the model had learnt"
@@ -61,6 +67,7 @@ def _difference(row: Asked) -> dict[str, Any]:
         "at": at,
         "trained": trained[at : at + 8],
         "served": served[at : at + 8],
+        "same_text": row.same_text,
         "doubled_first": len(served) > 1 and served[0] == served[1] and served[1:] == trained,
         "trained_length": len(trained),
         "served_length": len(served),
@@ -70,8 +77,8 @@ def _difference(row: Asked) -> dict[str, Any]:
 def _cause(difference: Mapping[str, Any]) -> str:
     if difference["doubled_first"]:
         return "likely cause: template, the first token (BOS) is there twice"
-    row, at = difference["id"], difference["at"]
-    return f"likely cause: template or tokenizer, row {row} differs from token {at} on"
+    culprit = "tokenizer" if difference["same_text"] else "template"
+    return f"likely cause: {culprit}, row {difference['id']} differs from token {difference['at']} on"
 
 
 def _repeats(answer: Sequence[int]) -> bool:

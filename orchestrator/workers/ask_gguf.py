@@ -12,6 +12,7 @@ from orchestrator.chat_template.jinja import render_messages
 from orchestrator.chat_template.tokens import SpecialTokens
 from orchestrator.errors import StageError
 from orchestrator.evaluation.parity import Asked, parity
+from orchestrator.evaluation.rows import read_records
 from orchestrator.files import read_json, write_json, write_text
 from orchestrator.models.gguf_model import GgufModel
 
@@ -19,7 +20,7 @@ from orchestrator.models.gguf_model import GgufModel
 def main(config: Path) -> None:
     """Write the answers, and whether the prompts were those of training."""
     wanted = read_json(config)
-    rows = [json.loads(line) for line in Path(wanted["prompts"]).read_text(encoding="utf-8").splitlines()]
+    rows = [record for _, record in read_records(Path(wanted["prompts"]))]
     stop_words = read_json(Path(layout.SERVING))["stop"]
     adapter = Path(wanted["adapter"]) if "adapter" in wanted else None
     with GgufModel(Path(wanted["gguf"]), adapter) as model:

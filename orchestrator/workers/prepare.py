@@ -36,21 +36,24 @@ def main(config: Path) -> None:
     write = writing.write_texts if wanted["kind"] == "pt" else writing.write_sharegpt
     write(Path(layout.TRAIN_ROWS), sets.train)
     write(Path(layout.EVAL_ROWS), sets.eval)
-    write_text(Path(layout.PROMPTS), "".join(map(_line, _prompts(encoder, sets.eval))))
+    write_json(Path(layout.FINDINGS), {"findings": [found.to_json() for found in sets.findings]})
+    prompts = [_prompt(encoder, tokenizer, number, row) for number, row in enumerate(sets.eval, 1)]
+    write_text(Path(layout.PROMPTS), "".join(map(_line, prompts)))
     write_json(Path(layout.SERVING), _serving(wanted, words, sets, lengths))
 
 
-def _prompts(encoder: Encoder, rows: Sequence[Conversation]) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": str(number),
-            "prompt": row.prompt,
-            "label": row.answer,
-            "messages": (messages := _question(row)),
-            "ids": _prompt_ids(encoder, messages),
-        }
-        for number, row in enumerate(rows, 1)
-    ]
+def _prompt(encoder: Encoder, tokenizer: Any, number: int, row: Conversation) -> dict[str, Any]:
+    """What a held-out row asks, in words and in the tokens of training."""
+    messages = _question(row)
+    ids = _prompt_ids(encoder, messages)
+    return {
+        "id": str(number),
+        "prompt": row.prompt,
+        "label": row.answer,
+        "messages": messages,
+        "text": tokenizer.decode(ids, clean_up_tokenization_spaces=False) if ids else None,
+        "ids": ids,
+    }
 
 
 def _question(row: Conversation) -> list[dict[str, str]]:

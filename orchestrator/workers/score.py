@@ -92,7 +92,9 @@ def score(rows: Mapping[str, list[Row]], config: Config) -> Scores:
     }
     agreements = {name: agreement(rows[name], rows[b], seed) for name, b in against.items() if b == reference}
     failures = judge(measurements, agreements, config.gate or {}, reference)
-    complained = {name: complaints(name, read_json(Path(file))) for name, file in config.parity.items()}
+    complained = {
+        name: complaints(name, read_json(Path(file)), agreements[name].value) for name, file in config.parity.items()
+    }
     return Scores(measurements, agreements, comparisons, with_causes(failures, complained))
 
 

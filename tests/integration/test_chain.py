@@ -124,7 +124,7 @@ def test_editing_export_never_retrains(project: Path) -> None:
 
 
 def test_editing_the_learning_rate_trains_a_new_run_and_reuses_the_rest(project: Path) -> None:
-    edit(project, "learning_rate: 1.0e-2", "learning_rate: 2.0e-3")
+    edit(project, "learning_rate: 2.0e-2", "learning_rate: 1.0e-2")
     done = run_tool(("evaluate", "--json"), project)
     assert done.code == 0, done.stderr
     stages = done.json["stages"]
