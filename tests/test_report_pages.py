@@ -124,6 +124,13 @@ def test_a_sweep_of_500_trials_stays_small(tmp_path: Path) -> None:
     assert "<img" not in text
 
 
+def test_a_sweep_that_has_just_begun(tmp_path: Path) -> None:
+    write_json(tmp_path / "runs/s/sweep.json", {"id": "s", "name": "news", "trials": [], "ranking": []})
+    text = write(tmp_path / "runs/s").read_text(encoding="utf-8")
+    assert "0 of 0 trials ended; none was ranked yet." in text
+    assert 'http-equiv="refresh"' in text
+
+
 def test_some_runs_side_by_side(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / "runs"), make_run(tmp_path / "runs", wrong=range(12), learning_rate=1e-4)]
     write_comparison(side_by_side(runs), tmp_path / "page.html")

@@ -23,13 +23,14 @@ DRAWN = ("off", "s0", "s2", "s1")
 
 def facts(folder: Path, sweep: Json) -> Json:
     """The values of report_sweep.html.j2."""
+    sweep = {"status": "running", "metric": "metric", "parameters": {}, **sweep}  # a new one knows little of itself
     trials, ranking = sweep["trials"], sweep["ranking"]
     looks = {trial["number"]: look(trial, ranking) for trial in trials}
     measured = [trial for trial in trials if trial.get("value")]
     measured.sort(key=lambda trial: DRAWN.index(looks[trial["number"]]))
     return {
         "sweep": sweep,
-        "live": sweep.get("status") == "running",
+        "live": sweep["status"] == "running",
         "outcome": outcome(sweep),
         "ranking": ranking,
         "trials": [
