@@ -62,7 +62,7 @@ class Executor:
     def carry_out(self, plan: Plan, run: Run) -> None:
         """Do every step that is not up to date, in order, and record each.
 
-        Raises StageError when one fails, GateError when an artifact is at fault, Interrupted on a signal; the run says so.
+        Raises StageError when one fails, GateError when an artifact is at fault, Interrupted on a signal.
         """
         with locked(run.folder):
             run.set(status="running", finished_at=None)
@@ -152,7 +152,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def set_up(step: Step, run: Run, resumable: bool) -> tuple[str, ...]:
-    """Write a step's files and clear its folder; returns its command, which continues from a checkpoint if there is one."""
+    """Write a step's files and clear its folder; returns its command, which goes on from a checkpoint if there is one."""
     checkpoint = newest_checkpoint(run.folder / step.folder) if step.checkpoints and resumable else None
     if step.folder and checkpoint is None:
         shutil.rmtree(run.folder / step.folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""llama.cpp's converter: of the same commit as the runtime, from one pinned source archive, or the user's own checkout."""
+"""llama.cpp's converter: of the runtime's commit, from one pinned source archive, or the user's own checkout."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def yaml_scalar(value: Any) -> str:
 
 
 def modelfile_text(text: str) -> str:
-    """Text between the triple quotes of a Modelfile, which knows no escapes. Raises InputError for what cannot stand there."""
+    """Text between the triple quotes of a Modelfile, which knows no escapes. Raises InputError for what it cannot hold."""
     if '"""' in text or text.endswith('"'):
         raise InputError(
             f'a Modelfile cannot hold {text[-40:]!r}: it ends at """',

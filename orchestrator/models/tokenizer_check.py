@@ -18,14 +18,14 @@ PROBES = (
 
 
 def require_sound(folder: Path, tokenizer: Any, stop_words: Sequence[str]) -> None:
-    """Raise InputError unless texts survive a round trip, agree with tokenizer.json, and every stop word is one token."""
+    """Raise InputError unless texts survive a round trip and agree with tokenizer.json, and stop words are tokens."""
     direct = _direct(folder)
     for text in PROBES:
         ids = tokenizer.encode(text, add_special_tokens=False)
         _require_round_trip(text, tokenizer.decode(ids, clean_up_tokenization_spaces=False))
         if direct is not None and (expected := direct.encode(text, add_special_tokens=False).ids) != ids:
             raise InputError(
-                f"the tokenizer of {folder.name} gives {ids[:6]}… for {text[:24]!r}, its tokenizer.json {expected[:6]}…",
+                f"the tokenizer of {folder.name} gives {ids[:6]}… for {text[:24]!r}, tokenizer.json {expected[:6]}…",
                 "transformers loads it as the wrong class: set tokenizer_class to PreTrainedTokenizerFast in a copy.",
             )
     for word in stop_words:

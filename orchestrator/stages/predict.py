@@ -8,8 +8,10 @@ from orchestrator import layout
 from orchestrator.stages.context import TRAINING_PACKAGES, Context
 from orchestrator.step import Step
 
-KEPT = ("cutoff_len", "per_device_eval_batch_size", "bf16", "fp16", "flash_attn", "quantization_bit",
-        "quantization_method", "quantization_type", "double_quantization", "rope_scaling", "seed", "use_cpu")  # fmt: skip
+KEPT = (
+    "cutoff_len", "per_device_eval_batch_size", "bf16", "fp16", "flash_attn", "quantization_bit", "quantization_method",
+    "quantization_type", "double_quantization", "rope_scaling", "seed", "use_cpu",
+)  # fmt: skip
 """Training arguments that also decide how the model answers."""
 
 
