@@ -124,6 +124,9 @@ NEAR = [
     ("markets rally as fed holds rates", "markets rally as fed cuts rates", True, True),
     ("markets rally as fed holds rates", "rates holds fed as rally markets", True, True),
     ("what is 13 plus 24", "what is 14 plus 24", False, False),
+    ("what is the capital of france", "what is the capital of greece", False, False),
+    ("what is the capital of france", "what's the capital of France?", False, True),
+    ("中国的首都是哪里", "法国的首都是哪里", False, False),
     ("what is 13 plus 24", "what is 14 plus 24", True, True),
     ("spears advance to quarterfinals", "hewitt cruises to quarterfinals", True, False),
 ]
