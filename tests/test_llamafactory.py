@@ -106,11 +106,10 @@ def test_inference_has_no_trainer() -> None:
 
 def test_the_second_reading_comes_from_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = arguments()
-    (file,) = cache.iterdir()
+    assert [file.suffix for file in cache.iterdir()] == [".json"]
     llamafactory._schema.cache_clear()
     monkeypatch.setattr(llamafactory, "_read", lambda: pytest.fail("read the source again"))
     assert arguments() == first
-    assert file.name.startswith("arguments-0.9.")
 
 
 @pytest.mark.parametrize(

