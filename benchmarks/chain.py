@@ -1,0 +1,134 @@
+"""The whole chain against the same work by hand: one tool call after the other, with the same configurations."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.harness import LLAMAFACTORY, ORCHESTRATOR, Bench, Measured, Row, at_most, median, ratio, run
+from benchmarks.work import CHAIN, HEADLINES, Job, by_hand_folder, newest, settings, stage_seconds
+from orchestrator import llamacpp
+from orchestrator.files import read_json
+
+MADE = ("convert", "quantise")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One turn: our run of a job, and what each command took by hand."""
+
+    ours: Measured
+    folder: Path
+    by_hand: dict[str, Measured]
+    hand_folder: Path
+
+    @property
+    def by_hand_seconds(self) -> float:
+        return sum(one.seconds for one in self.by_hand.values())
+
+
+def chain(bench: Bench) -> None:
+    """Rows 5, 8, 9 and 10."""
+    pairs = [turn(bench, CHAIN, number) for number in range(bench.repeats)]
+    ours, bare = [pair.ours.seconds for pair in pairs], [pair.by_hand_seconds for pair in pairs]
+    what = "48 rows, predict 100 twice, merge, 3 GGUF, all asked, over by hand"
+    bench.add(ratio("chain", what, 0.60, ours, bare))
+    made = [_sum(stage_seconds(pair.folder)) for pair in pairs]
+    by_hand = [_sum({name: one.seconds for name, one in pair.by_hand.items()}) for pair in pairs]
+    bench.add(ratio("gguf", "conversion and quantisations over converter and quantiser", 0.7, made, by_hand))
+    throughput(bench, pairs)
+
+
+def headlines(bench: Bench) -> None:
+    """Row 11. By hand nothing is verified; ours asks both GGUF files."""
+    pairs = [turn(bench, HEADLINES, number) for number in range(bench.repeats)]
+    ours, bare = [pair.ours.seconds for pair in pairs], [pair.by_hand_seconds for pair in pairs]
+    bench.add(
+        ratio("headlines", "300 rows x 3 epochs to two GGUF, verified, over by hand unverified", 0.70, ours, bare)
+    )
+
+
+def train(bench: Bench) -> None:
+    """Row 4: the same YAML, so nothing is added to it. Ours includes the preparation of the data."""
+    ours, bare = [], []
+    for number in range(bench.repeats):
+        runs_dir = fresh(bench.work / f"train-{number}")
+        ours.append(run([ORCHESTRATOR, "train", *settings(CHAIN, runs_dir, "speed=off")]))
+        folder = by_hand_folder(bench.work, CHAIN, newest(runs_dir))
+        bare.append(run([LLAMAFACTORY, "train", "configs/train.yaml"], folder))
+    seconds = ([one.seconds for one in ours], [one.seconds for one in bare])
+    bench.add(ratio("train", "`train`, data checks included, over bare llamafactory-cli", 1.01, *seconds))
+    bench.add(at_most("train", "our own process beside it", 80, "MiB", [one.own_mib for one in ours]))
+
+
+def memory(bench: Bench) -> None:
+    """Row 9: peaks of the merge and the conversion, each a process of its own in both ways."""
+    pair = turn(bench, CHAIN, 0, execution="cli")
+    bare = [max(pair.by_hand[name].tree_mib for name in ("merge", "convert"))]
+    runs_dir, more = pair.folder.parent, ("--force", "merge", "--force", "convert", "--set", "execution=cli")
+    ours = [run([ORCHESTRATOR, "export", *settings(CHAIN, runs_dir), *more], codes=(0, 5)).tree_mib]
+    bench.add(ratio("memory", "peak of merge and conversion over the bare tools", 0.8, ours, bare))
+
+
+def throughput(bench: Bench, pairs: list[Pair]) -> None:
+    """Row 10, from the trainings of a chain."""
+    ours, bare = ([_speed(folder) for folder in folders] for folders in _folders(pairs))
+    value = median(ours) / median(bare)
+    same = all(_losses(pair.folder) == _losses(pair.hand_folder) for pair in pairs)
+    note = "losses equal to the last digit" if same else "LOSSES DIFFER"
+    what = "training throughput over LLaMA-Factory's defaults"
+    bench.add(Row("throughput", what, value, "≥ 1.3", value >= 1.3 and same, ours, bare, note))
+
+
+def turn(bench: Bench, job: Job, number: int, execution: str = "auto") -> Pair:
+    """Our run first, since its data and configurations are what is then used by hand."""
+    runs_dir = fresh(bench.work / f"{job.name}-{number}")
+    command = [ORCHESTRATOR, "run", *settings(job, runs_dir, f"execution={execution}")]
+    ours = run(command, codes=(0, 5))
+    folder = newest(runs_dir)
+    hand = by_hand_folder(bench.work, job, folder)
+    return Pair(ours, folder, by_hand(job, hand), hand)
+
+
+def by_hand(job: Job, folder: Path) -> dict[str, Measured]:
+    """Name → what each command took."""
+    python, converter = sys.executable, str((llamacpp.checkout(None) or Path()) / llamacpp.CONVERTER)
+    tool = [python, "-m", "benchmarks.by_hand"]
+    done = {"train": run([LLAMAFACTORY, "train", "configs/train.yaml"], folder)}
+    for artifact in ("base", "tuned") if job.baseline else ("tuned",):
+        done[f"predict-{artifact}"] = run([LLAMAFACTORY, "train", f"configs/predict-{artifact}.yaml"], folder)
+    done["merge"] = run([LLAMAFACTORY, "export", "configs/merge.yaml"], folder)
+    f16 = str(folder / "export/f16.gguf")
+    done["convert"] = run([python, converter, "export/merged", "--outfile", f16, "--outtype", "f16"], folder)
+    for kind in job.quantisations:
+        done[f"quantise-{kind}"] = run([*tool, "quantise", f16, str(folder / f"export/{kind}.gguf"), kind])
+    if job.baseline:
+        for kind in ("f16", *job.quantisations):
+            files = (folder / f"export/{kind}.gguf", folder / "data/prompts.jsonl", folder / f"evaluation/{kind}.jsonl")
+            done[f"ask-{kind}"] = run([*tool, "ask", *map(str, files), "16"])
+    return done
+
+
+def fresh(folder: Path) -> Path:
+    """An empty folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def _folders(pairs: list[Pair]) -> tuple[list[Path], list[Path]]:
+    return [pair.folder for pair in pairs], [pair.hand_folder for pair in pairs]
+
+
+def _sum(seconds: dict[str, float]) -> float:
+    return sum(value for name, value in seconds.items() if name.startswith(MADE))
+
+
+def _speed(folder: Path) -> float:
+    return float(read_json(folder / "train/all_results.json")["train_samples_per_second"])
+
+
+def _losses(folder: Path) -> list[float]:
+    history = read_json(folder / "train/trainer_state.json")["log_history"]
+    return [entry["loss"] for entry in history if "loss" in entry]

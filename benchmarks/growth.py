@@ -1,0 +1,66 @@
+"""How our own cost grows: seconds at 10, 100, 1,000 and 10,000 runs and rows, and the slope on a log-log scale."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from random import Random
+
+from benchmarks.chain import fresh
+from benchmarks.harness import ORCHESTRATOR, ROOT, Bench, Row, median, run
+from benchmarks.records import many_runs
+from benchmarks.work import NEWS_SMALL, settings
+
+SIZES = (10, 100, 1_000, 10_000)
+LINEAR = 1.05
+"""A slope that is still called linear: the clock is not exact."""
+
+
+def growth(bench: Bench) -> None:
+    """One line for each thing that can become many."""
+    curve(bench, "runs", "`runs list`", listed)
+    curve(bench, "planned", "`plan` beside so many runs", planned)
+    curve(bench, "rows", "`data check` of so many rows", checked)
+
+
+def curve(bench: Bench, name: str, what: str, command: Callable[[Bench, int], list[str]]) -> None:
+    """Measure a command at each size, the first time left out, which may build an index."""
+    seconds = []
+    for count in SIZES:
+        argv = command(bench, count)
+        run(argv, codes=(0, 2))
+        seconds.append(median([run(argv, codes=(0, 2)).seconds for _ in range(bench.repeats)]))
+    slope = max(math.log10(after / before) for before, after in pairwise(seconds))
+    note = ", ".join(f"{count:,}: {one:.2f} s" for count, one in zip(SIZES, seconds, strict=True))
+    reached = slope <= LINEAR
+    bench.add(Row(f"growth-{name}", f"{what}, steepest log-log slope", slope, "≤ 1", reached, seconds, (), note))
+
+
+def listed(bench: Bench, count: int) -> list[str]:
+    """All runs are looked at, fifty shown."""
+    return [ORCHESTRATOR, "runs", "list", "--runs-dir", str(many_runs(bench, count))]
+
+
+def planned(bench: Bench, count: int) -> list[str]:
+    """A plan whose run must be looked for among others."""
+    return [ORCHESTRATOR, "plan", *settings(NEWS_SMALL, many_runs(bench, count))]
+
+
+def checked(bench: Bench, count: int) -> list[str]:
+    """Different rows, as many as wanted, of the words of the shipped ones."""
+    shipped = (ROOT / "datasets/news/train.json").read_text(encoding="utf-8")
+    words = [word for word in shipped.split() if word.isalpha()]
+    random = Random(count)
+    project = fresh(bench.work / f"rows-{count}")
+    project.mkdir()
+    for name, rows in (("train", count), ("eval", 10)):
+        lines = [
+            {"instruction": " ".join(random.choices(words, k=14)), "output": random.choice(("Sports", "World"))}
+            for _ in range(rows)
+        ]
+        (project / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    spec = "name: rows\ndata: {train: train.jsonl, eval: eval.jsonl}\n"
+    (project / "spec.yaml").write_text(spec, encoding="utf-8")
+    return [ORCHESTRATOR, "data", "check", str(project / "spec.yaml")]
