@@ -15,24 +15,28 @@ SMALL = 1 << 20
 """Files below so many bytes are hashed faster than remembered."""
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step: a reader, or a crash, sees the old text or the new one, never half of it."""
+def write_text(path: Path, text: str, durable: bool = True) -> None:
+    """Replace a file in one step: a reader, or a crash, sees the old text or the new one, never half of it.
+
+    What is not `durable` does not wait for the disk: it may be lost with the power, but not with the process.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, durable: bool = True) -> None:
     """`write_text` of a value as indented JSON."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n", durable)
 
 
 def read_json(path: Path) -> Any:
@@ -60,8 +64,8 @@ class HashCache:
         self._paranoid = paranoid
         self._known: dict[str, list[Any]] = {}
         self._changed = False
-        with contextlib.suppress(OSError, ValueError):  # a lost cache costs time, nothing else
-            self._known = read_json(file)
+        with contextlib.suppress(OSError, ValueError, TypeError):  # a lost cache costs time, nothing else
+            self._known = {key: list(entry) for key, entry in dict(read_json(file)).items()}
 
     def sha256(self, path: Path) -> str:
         """The hash of a file, from memory unless its status changed or the cache is paranoid."""

@@ -6,13 +6,17 @@ and templates run in Jinja's sandbox, since a project may come from a stranger.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import InputError
+
+if TYPE_CHECKING:
+    import yaml
+    from jinja2 import Environment
 
 PACKAGED = (Path(__file__).parent / "templates", Path(__file__).parent.parent / "templates")
 """Inside an installed package, or beside it in a checkout."""
@@ -22,21 +26,7 @@ class Renderer:
     """Renders the templates of one project."""
 
     def __init__(self, project: Path) -> None:
-        from jinja2 import FileSystemLoader, StrictUndefined
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        self._environment = ImmutableSandboxedEnvironment(
-            loader=FileSystemLoader([project / "templates", *PACKAGED]),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-            autoescape=lambda name: bool(name) and name.endswith(".html.j2"),
-        )
-        self._environment.filters["yaml"] = yaml_scalar
-        self._environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
-        self._environment.filters["modelfile"] = modelfile_text
-        self._environment.filters["modelfile_word"] = modelfile_word
+        self._environment = _environment(project)
 
     def __call__(self, template: str, /, **values: Any) -> str:
         """The rendered text. Raises InputError that names the template when it cannot be rendered."""
@@ -57,19 +47,49 @@ class Renderer:
         return hashlib.sha256(source.encode()).hexdigest()
 
 
+@functools.cache
+def _environment(project: Path) -> Environment:
+    """One for each project: its templates are compiled once, and again when their files change."""
+    from jinja2 import FileSystemLoader, StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(
+        loader=FileSystemLoader([project / "templates", *PACKAGED]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=lambda name: bool(name) and name.endswith(".html.j2"),
+    )
+    environment.filters["yaml"] = yaml_scalar
+    environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
+    environment.filters["modelfile"] = modelfile_text
+    environment.filters["modelfile_word"] = modelfile_word
+    return environment
+
+
 def yaml_scalar(value: Any) -> str:
-    """A value as YAML that every YAML version reads back unchanged: text is always quoted, floats have a point."""
-    if isinstance(value, float) and math.isfinite(value):
-        return _float(value)
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(yaml_scalar(item) for item in value)}]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{yaml_scalar(str(key))}: {yaml_scalar(item)}" for key, item in value.items()) + "}"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\x7f")
+    """A value as YAML on one line that every YAML version reads back unchanged: text is always quoted."""
+    import yaml
+
+    text = yaml.dump(value, Dumper=_dumper(), default_flow_style=True, allow_unicode=True, width=float("inf"))
+    return str(text).removesuffix("\n").removesuffix("\n...")
+
+
+@functools.cache
+def _dumper() -> type[yaml.SafeDumper]:
+    import yaml
+
+    class Quoting(yaml.SafeDumper):
+        """PyYAML's dumper, which writes floats with the point that YAML 1.1 wants, and text in double quotes."""
+
+    Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+    Quoting.add_representer(tuple, lambda dumper, items: dumper.represent_list(items))
+    return Quoting
 
 
 def modelfile_text(text: str) -> str:
-    """Text between the triple quotes of a Modelfile, which knows no escapes. Raises InputError for what it cannot hold."""
+    """Text between the triple quotes of a Modelfile, which has no escapes. Raises InputError for what it cannot hold."""
     if '"""' in text or text.endswith('"'):
         raise InputError(
             f'a Modelfile cannot hold {text[-40:]!r}: it ends at """',
@@ -83,9 +103,3 @@ def modelfile_word(value: Any) -> str:
     if not isinstance(value, str):
         return json.dumps(value)
     return f'"{value}"' if not set(value) & set('"\n\r') else modelfile_text(value)
-
-
-def _float(value: float) -> str:
-    # PyYAML reads 1e-05 as text (YAML 1.1 wants a point), and LLaMA-Factory would then train with a string.
-    mantissa, mark, exponent = repr(value).partition("e")
-    return f"{mantissa if '.' in mantissa else mantissa + '.0'}{mark}{exponent}"

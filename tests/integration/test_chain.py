@@ -69,7 +69,7 @@ def test_every_artifact_has_figures_with_intervals(project: Path, finished: tupl
 
 
 def test_the_gguf_was_asked_the_tokens_of_training(project: Path) -> None:
-    folder = next((project / "runs").iterdir())
+    folder = next((project / "runs").glob("*/run.json")).parent
     parity = json.loads((folder / "evaluation/gguf-f16.parity.json").read_text())
     assert parity["compared"] == parity["equal_prompts"] == parity["rows"] == 12
 
@@ -83,7 +83,7 @@ def test_lineage_names_everything_by_hash(project: Path) -> None:
 def test_the_gguf_carries_its_origin(project: Path) -> None:
     from gguf import GGUFReader
 
-    folder = next((project / "runs").iterdir())
+    folder = next((project / "runs").glob("*/run.json")).parent
     fields = GGUFReader(str(folder / "export/tiny-q8_0.gguf")).fields
     assert fields["general.name"].contents() == "tiny"
     assert fields["general.dataset.0.name"].contents() == "data/train.json"

@@ -1,0 +1,57 @@
+"""Files are whole or not there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from orchestrator.files import SMALL, HashCache, read_json, sha256, write_json, write_text
+
+
+def test_text_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "a.txt"
+    write_text(target, "一\n")
+    write_text(target, "二\n")
+    assert target.read_bytes() == "二\n".encode()
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_failing_write_leaves_the_old_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "a.json"
+    write_json(target, {"a": 1})
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError):
+        write_json(target, {"a": 2})
+    assert read_json(target) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_hashes_are_remembered_until_the_file_changes(tmp_path: Path) -> None:
+    target, memory = tmp_path / "a", tmp_path / "hashes.json"
+    target.write_text("one" * SMALL)
+    first = HashCache(memory)
+    assert first.sha256(target) == sha256(target)
+    first.save()
+
+    status = target.stat()
+    target.write_text("two" * SMALL)
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert HashCache(memory).sha256(target) != sha256(target)  # same size, time and inode: trusted
+    assert HashCache(memory, paranoid=True).sha256(target) == sha256(target)
+
+    target.write_text("three" * SMALL)
+    assert HashCache(memory).sha256(target) == sha256(target)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", '{"x": 1}', '{"x": []}'])
+def test_a_damaged_memory_is_only_forgotten(tmp_path: Path, text: str) -> None:
+    target, memory = tmp_path / "a", tmp_path / "hashes.json"
+    target.write_text("one" * SMALL)
+    memory.write_text(text)
+    assert HashCache(memory).sha256(target) == sha256(target)
