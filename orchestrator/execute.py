@@ -159,7 +159,7 @@ def set_up(step: Step, run: Run, resumable: bool) -> tuple[str, ...]:
     for path in (*step.partials, *step.partials.values()):
         (run.folder / path).unlink(missing_ok=True)
     for path, text in step.files.items():
-        write_text(run.folder / path, text)
+        write_text(run.folder / path, text, durable=False)  # written again by whoever needs it
     for path in (*step.expects, *step.partials):
         (run.folder / path).parent.mkdir(parents=True, exist_ok=True)
     (run.folder / layout.log(step.stage)).unlink(missing_ok=True)
@@ -239,7 +239,7 @@ def adopt(step: Step, run: Run, donor: Run) -> None:
     """Take a finished stage's outputs from another run: linked where the disk can, copied elsewhere."""
     entry = donor.stage(step.stage)
     for path, text in step.files.items():
-        write_text(run.folder / path, text)
+        write_text(run.folder / path, text, durable=False)  # written again by whoever needs it
     for output in entry["outputs"]:
         source, target = donor.folder / output["path"], run.folder / output["path"]
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -154,6 +155,7 @@ def versions() -> dict[str, str]:
     return {name: _version(name) for name in PACKAGES}
 
 
+@functools.cache
 def _version(name: str) -> str:
     try:
         return metadata.version(name)

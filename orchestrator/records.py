@@ -60,6 +60,7 @@ class Run:
 
     def begin(self, step: Step, fingerprint: str, argv: tuple[str, ...], pid: int) -> None:
         """Record that a stage has started. What was recorded of it before is no longer true."""
+        replaces = step.stage in self.record["stages"]
         self.record["stages"][step.stage] = {
             "status": "running",
             "fingerprint": fingerprint,
@@ -67,7 +68,7 @@ class Run:
             "started_at": now(),
             "pid": pid,
         }
-        self.save()
+        self.save(durable=replaces)
 
     def end(self, stage: str, status: str, seconds: float, exit_code: int | None, outputs: list[Json]) -> None:
         """Record how a stage ended."""
@@ -79,16 +80,16 @@ class Run:
     def adopt(self, stage: str, entry: Json, donor: str) -> None:
         """Record a stage whose outputs were taken from another run."""
         self.record["stages"][stage] = {**entry, "reused_from": donor}
-        self.save()
+        self.save(durable=False)
 
     def set(self, **values: Any) -> None:
         """Change top-level fields and write the record."""
         self.record.update(values)
         self.save()
 
-    def save(self) -> None:
-        """Write run.json in one step."""
-        write_json(self.folder / layout.RECORD, self.record)
+    def save(self, durable: bool = True) -> None:
+        """Write run.json in one step. Only what may not be lost with the power is worth a wait for the disk."""
+        write_json(self.folder / layout.RECORD, self.record, durable)
 
 
 def create(runs_dir: Path, name: str, **values: Any) -> Run:
@@ -103,7 +104,7 @@ def create(runs_dir: Path, name: str, **values: Any) -> Run:
         record = {"schema": SCHEMA, "id": identifier, "name": name, "status": "running", "created_at": now()}
         record |= {"finished_at": None, "stages": {}, "metrics": {}, "lineage": {}, "environment": {}, "sweep": None}
         run = Run(runs_dir / identifier, record | values)
-        run.save()
+        run.save(durable=False)
         return run
 
 

@@ -68,6 +68,9 @@ def _usable(file: Path) -> sqlite3.Connection:
 def _connect(file: str) -> sqlite3.Connection:
     connection = sqlite3.connect(file, timeout=10)
     try:
+        # A cache need not wait for the disk; with a write-ahead log it survives kill -9 all the same.
+        connection.execute("pragma journal_mode = wal")
+        connection.execute("pragma synchronous = off")
         if connection.execute("pragma user_version").fetchone()[0] != VERSION:
             connection.executescript(f"begin immediate; {TABLES} pragma user_version = {VERSION}; commit;")
     except BaseException:

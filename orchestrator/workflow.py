@@ -121,7 +121,7 @@ def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share:
     loaded, run, spec = task.loaded, task.run, task.loaded.spec.spec
     launch = launch or launcher(spec.execution, task.left) or start
     extra = partial(extra_arguments, share=share if spec.speed == "auto" else 0.0)
-    write_text(run.folder / layout.SPEC, loaded.spec.text)
+    write_text(run.folder / layout.SPEC, loaded.spec.text, durable=False)
     Executor(loaded.question.runs_dir, loaded.request.hashes, watcher, launch, extra).carry_out(task.wanted, run)
     run.set(metrics=metrics(run.folder), lineage={**run.record["lineage"], **lineage(task.whole, run)})
 

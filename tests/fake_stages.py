@@ -74,6 +74,8 @@ def write_outputs(step: Step, folder: Path) -> None:
     for path in step.expects:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text("{}\n", encoding="utf-8")
+    if step.stage == "prepare":
+        write_json(folder / layout.SERVING, {"tokens": {"longest": 60, "mean": 40.0}})
     if step.stage == "train":
         history = [{"loss": 1.0, "grad_norm": 1.0, "step": 1}]
         write_json(folder / "train/trainer_state.json", {"log_history": history})

@@ -20,7 +20,7 @@ from orchestrator.sweep.trial import Blueprint
 from orchestrator.workflow import Task
 
 Json = dict[str, Any]
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.01
 WATCH_SECONDS = 0.5
 """How often trials are looked at while they train, and sweep.json is written anew."""
 
@@ -217,7 +217,7 @@ class Sweeper:
         }
         if ranked:
             page["ranking"] = ranking(groups, self.folder.parent, sweep.metric, base.spec.spec.evaluate)
-        write_json(self.folder / layout.SWEEP, page)
+        write_json(self.folder / layout.SWEEP, page, durable=ranked)
         self.written = time.monotonic()
         return page
 

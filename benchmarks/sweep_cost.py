@@ -1,0 +1,79 @@
+"""What the orchestrator itself costs a trial: a sweep over stages that do nothing.
+
+python -m benchmarks.sweep_cost [TRIALS]
+"""
+
+from __future__ import annotations
+
+import cProfile
+import json
+import pstats
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from orchestrator.executors import Ended, Executor, Job
+from orchestrator.spec.sections import Sweep
+from orchestrator.sweep.run import run_sweep
+from orchestrator.sweep.trial import Blueprint
+from orchestrator.workflow import Request, load
+from tests.fake_stages import FakeLaunch
+
+SPEC = """\
+name: nothing
+data: {{train: {data}/train.json, eval: {data}/eval.json}}
+train: {{learning_rate: 1.0e-3}}
+"""
+
+
+class Silence:
+    def watch(self, *_: object) -> None: ...
+    def ended(self, *_: object) -> None: ...
+    def starts(self, *_: object) -> None: ...
+    def tick(self) -> None: ...
+
+
+class Inline:
+    """An executor without threads, so that a profile shows everything."""
+
+    capacity = 1
+
+    def submit(self, job: Job) -> int:
+        self._error: BaseException | None = None
+        try:
+            job({}, lambda: None)
+        except Exception as error:
+            self._error = error
+        return 0
+
+    def poll(self, handle: int) -> Ended:
+        return Ended(self._error)
+
+    def cancel(self, handle: int, reason: BaseException) -> None: ...
+
+
+def milliseconds_per_trial(trials: int, method: str = "grid", executor: Executor | None = None) -> tuple[float, float]:
+    """Wall and processor time of a whole sweep, its planning and its ranking included, for each trial."""
+    with tempfile.TemporaryDirectory() as folder:
+        spec = Path(folder) / "spec.yaml"
+        spec.write_text(SPEC.format(data=Path("datasets/news").resolve()), encoding="utf-8")
+        rates = [1e-5 * (1 + number / trials) for number in range(trials)]
+        parameters = {"learning_rate": rates if method == "grid" else {"low": 1e-5, "high": 1e-2, "log": True}}
+        sweep = Sweep.model_validate_json(json.dumps({"method": method, "parameters": parameters, "trials": trials}))
+        started, worked = time.perf_counter(), time.process_time()
+        page = run_sweep(Blueprint(load(Request(spec)), sweep, launch=FakeLaunch()), Silence(), Silence(), executor)
+        wall, processor = time.perf_counter() - started, time.process_time() - worked
+    assert len(page["ranking"]) == trials
+    return 1000 * wall / trials, 1000 * processor / trials
+
+
+if __name__ == "__main__":
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    if "--profile" in sys.argv:
+        profile = cProfile.Profile()
+        profile.runcall(milliseconds_per_trial, count, executor=Inline())
+        pstats.Stats(profile).sort_stats("cumulative").print_stats(45)
+    else:
+        wall, processor = milliseconds_per_trial(count)
+        print(f"{wall:.1f} ms a trial over {count} trials, {processor:.1f} ms of them on the processor")
