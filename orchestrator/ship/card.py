@@ -20,14 +20,14 @@ TRAINING = ("stage", "finetuning_type", "learning_rate", "num_train_epochs", "lo
 def model_card(run: Run, artifact: str, project: Path) -> str:
     """The README.md of a repository: data, figures with intervals, parity, limits, licence, lineage."""
     lineage, metrics = run.record["lineage"], run.record["metrics"]
-    base = lineage.get("base_model", {}).get("name", "unknown")
+    of_hub = lineage.get("base_model", {}).get("name", "").startswith(("hf:", "modelscope:"))
     training = _yaml(run.folder / layout.config("train"))
     return Renderer(project)(
         "model_card.md.j2",
         run=run.record,
         artifact=artifact,
-        base=base,
-        repository=base.partition(":")[2].partition("@")[0] if base.startswith(("hf:", "modelscope:")) else None,
+        base=base_name(run),
+        repository=base_name(run) if of_hub else None,
         licence=licence(Path(str(training.get("model_name_or_path", "")))),
         metrics={name: _figures(metrics[name]) for name in metrics},
         training={key: training[key] for key in TRAINING if key in training},
@@ -36,6 +36,13 @@ def model_card(run: Run, artifact: str, project: Path) -> str:
         lineage=lineage,
         packages=run.record["environment"].get("packages", {}),
     )
+
+
+def base_name(run: Run) -> str:
+    """The base model's name for others: its repository, or the last part of a name or folder of this machine."""
+    base = run.record["lineage"].get("base_model", {}).get("name", "unknown")
+    source, _, repository = base.partition(":")
+    return repository.partition("@")[0] if source in ("hf", "modelscope") else Path(repository or base).name
 
 
 def licence(base: Path) -> str | None:

@@ -13,10 +13,10 @@ from pathlib import Path
 from orchestrator import layout
 from orchestrator.errors import InputError, MissingError, StageError
 from orchestrator.fetch import Progress
-from orchestrator.files import write_text
+from orchestrator.files import read_json, write_json, write_text
 from orchestrator.records import Run
 from orchestrator.ship import artifacts, bundle
-from orchestrator.ship.card import model_card
+from orchestrator.ship.card import base_name, model_card
 
 CARD = "README.md"
 MODEL_FILES = re.compile(r"(adapter_|model|config|generation_|tokenizer|special_|added_|vocab|merges|chat_).*")
@@ -53,7 +53,7 @@ def collect(run: Run, wanted: str, project: Path, force: bool) -> list[Upload]:
     if wanted == "base":
         raise InputError("the base model is not ours to upload", "Choose --artifact adapter, tuned or a GGUF.")
     if wanted == "lora":
-        found = _folder(run.folder / layout.TRAINED, run)
+        found = _without_paths(_folder(run.folder / layout.TRAINED, run), run)
     elif wanted == "tuned":
         found = _folder(run.folder / layout.MERGED, run)
     else:
@@ -89,7 +89,7 @@ def _to_hugging_face(target: Target, uploads: list[Upload], message: str, token:
         raise StageError(
             f"the hub refused {target.repository}: {_first_line(error)}", "Has the token write access?"
         ) from error
-    except httpx.TransportError as error:
+    except (httpx.TransportError, OSError) as error:  # hf_xet raises ConnectionError
         raise MissingError(
             f"the hub does not answer: {_first_line(error)}", "Check the network and HF_ENDPOINT."
         ) from error
@@ -125,6 +125,14 @@ def _folder(folder: Path, run: Run) -> list[Upload]:
         raise MissingError(f"run {run.id} has no {folder.name}/ yet", "Make it with `orchestrator export`.")
     paths = sorted(path for path in folder.iterdir() if path.is_file() and MODEL_FILES.fullmatch(path.name))
     return [Upload(path, path.name) for path in paths]
+
+
+def _without_paths(uploads: list[Upload], run: Run) -> list[Upload]:
+    """PEFT writes the base model's folder on this machine into the adapter's configuration; others need its name."""
+    clean = run.folder / "export/adapter_config.json"
+    config = read_json(run.folder / layout.TRAINED / "adapter_config.json")
+    write_json(clean, {**config, "base_model_name_or_path": base_name(run)})
+    return [Upload(clean, one.name) if one.name == clean.name else one for one in uploads]
 
 
 def _first_line(error: Exception) -> str:

@@ -105,6 +105,7 @@ def llama_factory_server(run: Run, artifact: str, at: Where) -> Server:
         adapts = trained["finetuning_type"] in (LORA, "oft")
         loads = {"adapter_name_or_path": layout.TRAINED, "finetuning_type": trained["finetuning_type"]}
         values |= loads if adapts else {"model_name_or_path": layout.TRAINED}
+    values["do_sample"] = False
     if system := artifacts.serving(run)["system"]:
         values["default_system"] = system
     if not (run.folder / values["model_name_or_path"]).is_dir():

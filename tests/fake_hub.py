@@ -1,0 +1,118 @@
+"""A stand-in for the Hugging Face hub: the HTTP API that its client speaks to create a repository and to commit.
+
+See https://huggingface.co/docs/hub/api and Git LFS's batch API (git-lfs/docs/api/batch.md).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class FakeHub:
+    """What the server was told."""
+
+    token: str = "hf_secret"
+    url: str = ""
+    private: dict[str, bool] = field(default_factory=dict)
+    large: dict[str, bytes] = field(default_factory=dict)
+    """sha256 → content, of what came through LFS."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Path → content, of what was committed."""
+    messages: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def fake_hub() -> Iterator[FakeHub]:
+    """A running hub, stopped when the block ends."""
+    hub = FakeHub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *arguments: Any) -> None:
+            return
+
+        def do_POST(self) -> None:
+            self.reply()
+
+        def do_PUT(self) -> None:
+            self.reply()
+
+        def reply(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            path = self.path.partition("?")[0]
+            if not path.startswith("/lfs/") and self.headers.get("Authorization") != f"Bearer {hub.token}":
+                status, value = 401, {"error": "Invalid credentials in Authorization header"}
+            else:
+                status, value = answer(hub, path, body)
+            content = json.dumps(value).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def answer(hub: FakeHub, path: str, body: bytes) -> tuple[int, Any]:
+    if path.startswith("/lfs/"):
+        hub.large[path.removeprefix("/lfs/")] = body
+        return 200, {}
+    if path == "/api/repos/create":
+        return create(hub, json.loads(body))
+    if path == "/api/validate-yaml":
+        return 200, {"warnings": [], "errors": []}
+    if path.endswith("/preupload/main"):
+        sizes = {file["path"]: file["size"] for file in json.loads(body)["files"]}
+        modes = {name: "lfs" if name.endswith((".gguf", ".safetensors")) else "regular" for name in sizes}
+        return 200, {"files": [{"path": n, "uploadMode": mode, "shouldIgnore": False} for n, mode in modes.items()]}
+    if path.endswith("/info/lfs/objects/batch"):
+        return 200, {"transfer": "basic", "objects": [offered(hub, one) for one in json.loads(body)["objects"]]}
+    if path.endswith("/commit/main"):
+        return commit(hub, path, body)
+    return 404, {"error": f"no {path}"}
+
+
+def create(hub: FakeHub, asked: dict[str, Any]) -> tuple[int, Any]:
+    name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
+    known = name in hub.private
+    hub.private.setdefault(name, asked.get("private") or asked.get("visibility") == "private")
+    return (409 if known else 200), {"url": f"{hub.url}/{name}", "error": "You already created this repo"}
+
+
+def offered(hub: FakeHub, one: dict[str, Any]) -> dict[str, Any]:
+    """Nothing to do for a file that is there already, else where to put it."""
+    if one["oid"] in hub.large:
+        return one
+    return {**one, "actions": {"upload": {"href": f"{hub.url}/lfs/{one['oid']}"}}}
+
+
+def commit(hub: FakeHub, path: str, body: bytes) -> tuple[int, Any]:
+    for line in body.splitlines():
+        entry = json.loads(line)
+        value = entry["value"]
+        if entry["key"] == "header":
+            hub.messages.append(value["summary"])
+        elif entry["key"] == "file":
+            hub.files[value["path"]] = base64.b64decode(value["content"])
+        elif entry["key"] == "lfsFile":
+            content = hub.large[value["oid"]]
+            assert hashlib.sha256(content).hexdigest() == value["oid"]
+            hub.files[value["path"]] = content
+    repository = path.removeprefix("/api/models/").removesuffix("/commit/main")
+    return 200, {"commitUrl": f"{hub.url}/{repository}/commit/1", "commitOid": "1", "hookOutput": ""}
