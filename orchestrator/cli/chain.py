@@ -107,11 +107,16 @@ def evaluate(predictions: Path | None, task: str | None, asked: Asked, **options
 
 @click.command()
 @chain_options
-def export(**options: Any) -> None:
+@click.option("--from", "sweep", metavar="SWEEP", help="Export the winner of a sweep: its id, or a part of it.")
+def export(sweep: str | None, **options: Any) -> None:
     """Run the chain up to GGUF files that are proven to answer as the tuned model does.
 
     Example: orchestrator export --set 'export.gguf=[q4_k_m]'
     """
+    if sweep is not None:
+        from orchestrator.sweep.winner import overrides
+
+        options["overrides"] = (*overrides(_request(options), sweep), *options["overrides"])
     _chain("verify", options)
 
 

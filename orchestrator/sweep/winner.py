@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from orchestrator import layout
 from orchestrator.errors import InputError
 from orchestrator.execute import Executor, Watcher, adopt
 from orchestrator.files import write_json, write_text
+from orchestrator.layout import project_of
 from orchestrator.plan import Plan, make_plan
 from orchestrator.records import Run
 from orchestrator.spec.editing import edited
 from orchestrator.step import fingerprint
 from orchestrator.sweep import book
 from orchestrator.sweep.trial import Blueprint
-from orchestrator.workflow import create_run, metrics
+from orchestrator.workflow import Request, create_run, metrics, plan
 
 MEASURED = ("prepare", "predict-tuned", "score")
 Json = dict[str, Any]
@@ -65,6 +67,26 @@ def _about(whole: Plan, trained: Run) -> Plan:
             prints[step.stage] = fingerprint(step, prints, {}) if step.needs else planned.fingerprint
             steps.append(replace(planned, fingerprint=prints[step.stage]))
     return Plan(whole.spec, None, tuple(steps))
+
+
+def overrides(request: Request, wanted: str) -> list[str]:
+    """What `--set` must say for the spec of a request to be the winner's.
+
+    Raises InputError when the spec has changed since, so that it would train something else.
+    """
+    runs_dir = request.runs_dir or project_of(request.spec) / "runs"
+    folder = book.find(runs_dir, wanted)
+    winner = book.best_run(folder)
+    found = [
+        f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in book.best_trial(folder)["changes"].items()
+    ]
+    planned = plan(replace(request, overrides=(*found, *request.overrides))).run
+    if planned is None or planned.record["fingerprint"] != winner.record["fingerprint"]:
+        raise InputError(
+            f"{request.spec} does not train what the winner of {folder.name} was trained with",
+            f"Name the spec of the sweep ({book.read(folder)['spec']}) as it was, or run the sweep again.",
+        )
+    return found
 
 
 def promoted(folder: Path, spec: Path) -> str:
