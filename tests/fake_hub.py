@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub: the HTTP API that its client speaks to create a repository and to commit.
+"""A stand-in for the Hugging Face hub and for ModelScope: what their clients say to create a repository and to commit.
 
 See https://huggingface.co/docs/hub/api and Git LFS's batch API (git-lfs/docs/api/batch.md).
 """
@@ -82,10 +82,30 @@ def answer(hub: FakeHub, path: str, body: bytes) -> tuple[int, Any]:
         modes = {name: "lfs" if name.endswith((".gguf", ".safetensors")) else "regular" for name in sizes}
         return 200, {"files": [{"path": n, "uploadMode": mode, "shouldIgnore": False} for n, mode in modes.items()]}
     if path.endswith("/info/lfs/objects/batch"):
-        return 200, {"transfer": "basic", "objects": [offered(hub, one) for one in json.loads(body)["objects"]]}
+        objects = [offered(hub, one) for one in json.loads(body)["objects"]]
+        return 200, {"transfer": "basic", "objects": objects, "Data": {"objects": objects}}
     if path.endswith("/commit/main"):
         return commit(hub, path, body)
+    if path.startswith("/api/v1/"):
+        return modelscope(hub, path.removeprefix("/api/v1/"), json.loads(body))
     return 404, {"error": f"no {path}"}
+
+
+def modelscope(hub: FakeHub, path: str, asked: dict[str, Any]) -> tuple[int, Any]:
+    """ModelScope's API, whose answers lie in `Data`."""
+    if path == "models":
+        name = f"{asked['Path']}/{asked['Name']}"
+        if name in hub.private:
+            return 409, {"Code": 10020101002, "Success": False, "Message": "model already exists"}
+        hub.private[name] = asked["Visibility"] == 1
+        return 200, {"Code": 200, "Success": True, "Data": {"Name": name}}
+    if path.endswith("/commit/master"):
+        hub.messages.append(asked["commit_message"])
+        for action in asked["actions"]:
+            content = hub.large[action["sha256"]] if action["type"] == "lfs" else base64.b64decode(action["content"])
+            hub.files[action["path"]] = content
+        return 200, {"Code": 200, "Success": True, "Data": {"oid": "1"}}
+    return 404, {"Code": 404, "Success": False, "Message": f"no {path}"}
 
 
 def create(hub: FakeHub, asked: dict[str, Any]) -> tuple[int, Any]:

@@ -26,10 +26,6 @@ FOUND = {
 }  # fmt: skip
 
 
-def quiet(done: int, total: int) -> None:
-    return
-
-
 @pytest.mark.parametrize("artifact", FOUND)
 def test_which_files_belong_to_an_artifact(shipped_run: Run, tmp_path: Path, artifact: str) -> None:
     assert [one.name for one in collect(shipped_run, artifact, tmp_path, force=False)] == FOUND[artifact]
@@ -55,10 +51,22 @@ def test_a_push_is_one_commit_in_a_private_repository(
     with fake_hub() as server:
         connect(server, monkeypatch)
         for _ in range(2):  # again, as after new training: the repository is there
-            push(Target("hf", "me/tiny", public), uploads, "f16 of a run", quiet)
+            push(Target("hf", "me/tiny", public), uploads, "f16 of a run")
     assert server.private == {"me/tiny": private}
     assert server.messages == ["f16 of a run"] * 2
     assert server.files == {one.name: one.source.read_bytes() for one in uploads}
+
+
+def test_modelscope_takes_the_same_files(shipped_run: Run, orchestrator: Any) -> None:
+    arguments = ["push", "modelscope:me/tiny", "--artifact", "lora", "--runs-dir", str(shipped_run.folder.parent)]
+    with fake_hub() as server:
+        variables = {"MODELSCOPE_ENDPOINT": server.url, "MODELSCOPE_API_TOKEN": server.token}
+        answers = [orchestrator(*arguments, env=variables) for _ in range(2)]
+    assert [(answer.code, answer.stdout) for answer in answers] == [(0, "modelscope:me/tiny\n")] * 2
+    assert server.private == {"me/tiny": True}
+    assert sorted(server.files) == sorted(FOUND["lora"])
+    weights = shipped_run.folder / "train/adapter_model.safetensors"
+    assert server.files["adapter_model.safetensors"] == weights.read_bytes()
 
 
 def test_a_wrong_token_is_said(shipped_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +74,7 @@ def test_a_wrong_token_is_said(shipped_run: Run, tmp_path: Path, monkeypatch: py
     with fake_hub() as server:
         connect(server, monkeypatch, "wrong")
         with pytest.raises(StageError, match="the hub refused"):
-            push(Target("hf", "me/tiny"), uploads, "m", quiet)
+            push(Target("hf", "me/tiny"), uploads, "m")
     assert server.files == {}
 
 
@@ -74,7 +82,7 @@ def test_a_wrong_token_is_said(shipped_run: Run, tmp_path: Path, monkeypatch: py
 def test_without_a_token_nothing_is_sent(monkeypatch: pytest.MonkeyPatch, source: str, variable: str) -> None:
     monkeypatch.delenv(variable, raising=False)
     with pytest.raises(MissingError, match=variable):
-        push(Target(source, "me/tiny"), [], "m", quiet)
+        push(Target(source, "me/tiny"), [], "m")
 
 
 def test_a_dry_run_lists_every_file_and_size(shipped_run: Run, orchestrator: Any) -> None:

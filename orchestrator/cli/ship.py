@@ -161,8 +161,7 @@ def _push_hub(run: Run, target: str, artifact: str | None, options: dict[str, An
     if options["dry_run"]:
         return _listing([(one.name, one.bytes) for one in uploads])
     message = f"{wanted} of run {run.id}"
-    progress = download_progress(stderr_console(), "sending")
-    url = hub.push(hub.Target(source, repository, options["public"]), uploads, message, progress)
+    url = hub.push(hub.Target(source, repository, options["public"]), uploads, message)
     return {"url": url, "files": [one.name for one in uploads], "done": url}
 
 

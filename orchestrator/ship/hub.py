@@ -5,14 +5,15 @@ The token comes from the environment only (HF_TOKEN, MODELSCOPE_API_TOKEN), the 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import layout
 from orchestrator.errors import InputError, MissingError, StageError
-from orchestrator.fetch import Progress
 from orchestrator.files import read_json, write_json, write_text
 from orchestrator.records import Run
 from orchestrator.ship import artifacts, bundle
@@ -64,15 +65,15 @@ def collect(run: Run, wanted: str, project: Path, force: bool) -> list[Upload]:
     return [Upload(card, CARD), *found]
 
 
-def push(target: Target, uploads: list[Upload], message: str, progress: Progress) -> str:
-    """Upload in one commit; returns the repository's address. Raises MissingError without a token or an answer."""
+def push(target: Target, uploads: list[Upload], message: str) -> str:
+    """Upload, in one commit where the hub can; returns the address. Raises MissingError without a token or an answer."""
     variable = "HF_TOKEN" if target.source == "hf" else "MODELSCOPE_API_TOKEN"
     token = os.environ.get(variable)
     if not token:
         raise MissingError(f"{variable} is not set", f"Make a token with write access and export {variable}=…")
     if target.source == "hf":
         return _to_hugging_face(target, uploads, message, token)
-    return _to_modelscope(target, uploads, message, token, progress)
+    return _to_modelscope(target, uploads, message, token)
 
 
 def _to_hugging_face(target: Target, uploads: list[Upload], message: str, token: str) -> str:
@@ -96,27 +97,20 @@ def _to_hugging_face(target: Target, uploads: list[Upload], message: str, token:
     return str(made)
 
 
-def _to_modelscope(target: Target, uploads: list[Upload], message: str, token: str, progress: Progress) -> str:
+def _to_modelscope(target: Target, uploads: list[Upload], message: str, token: str) -> str:
     from modelscope.hub.api import HubApi
     from modelscope.hub.constants import ModelVisibility
 
-    api = HubApi()
+    api, same = HubApi(), {"repo_type": "model", "token": token}
     visibility = ModelVisibility.PUBLIC if target.public else ModelVisibility.PRIVATE
     try:
-        api.create_repo(target.repository, token=token, visibility=visibility, repo_type="model", exist_ok=True)
-        for done, one in enumerate(uploads, 1):
-            api.upload_file(
-                path_or_fileobj=str(one.source),
-                path_in_repo=one.name,
-                repo_id=target.repository,
-                token=token,
-                commit_message=message,
-            )
-            progress(done, len(uploads))
+        with contextlib.redirect_stdout(sys.stderr):  # its client prints what it does
+            api.create_repo(target.repository, visibility=visibility, exist_ok=True, **same)
+            for one in uploads:
+                api.upload_file(target.repository, str(one.source), one.name, commit_message=message, **same)
     except Exception as error:  # its client raises a dozen kinds
-        raise StageError(
-            f"ModelScope refused {target.repository}: {_first_line(error)}", "Is the token valid?"
-        ) from error
+        reason = f"ModelScope refused {target.repository}: {_first_line(error)}"
+        raise StageError(reason, "Is the token valid?") from error
     return f"{target.source}:{target.repository}"
 
 
