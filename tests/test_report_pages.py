@@ -17,7 +17,7 @@ from orchestrator.files import write_json
 from orchestrator.report import find, live, write, write_comparison
 from orchestrator.side_by_side import side_by_side
 from orchestrator.step import Step
-from tests.example_runs import HOSTILE, make_run, make_sweep
+from tests.example_runs import HOSTILE, make_run, make_sweep, write_log
 
 STYLE = Path(__file__).parent.parent / "templates" / "report.css"
 
@@ -125,10 +125,18 @@ def test_a_sweep_of_500_trials_stays_small(tmp_path: Path) -> None:
 
 
 def test_a_sweep_that_has_just_begun(tmp_path: Path) -> None:
-    write_json(tmp_path / "runs/s/sweep.json", {"id": "s", "name": "news", "trials": [], "ranking": []})
+    sweep = {"id": "s", "name": "news", "trials": [], "ranking": []}
+    write_json(tmp_path / "runs/s/sweep.json", sweep)
     text = write(tmp_path / "runs/s").read_text(encoding="utf-8")
     assert "0 of 0 trials ended; none was ranked yet." in text
     assert 'http-equiv="refresh"' in text
+    run = records.create(tmp_path / "runs", "news")
+    write_log(run.folder, 3)
+    trial = {"number": 1, "run": run.id, "parameters": {"learning_rate": 5e-4}}
+    write_json(tmp_path / "runs/s/sweep.json", {**sweep, "total": 2, "running": [trial]})
+    text = write(tmp_path / "runs/s").read_text(encoding="utf-8")
+    assert "0 of 2 trials ended" in text
+    assert 'data-name="trial 1, running, learning_rate = 5e-4"' in text
 
 
 def test_some_runs_side_by_side(tmp_path: Path) -> None:

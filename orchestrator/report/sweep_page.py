@@ -17,14 +17,17 @@ Json = dict[str, Any]
 CURVE_POINTS = 60
 """Points of one loss curve: five hundred curves must stay a page that opens at once."""
 
-DRAWN = ("off", "s0", "s2", "s1")
+DRAWN = ("off", "s0", "s3", "s2", "s1")
 """The order of drawing: the best lies on top."""
+RUNNING: Json = {"status": "running", "value": None, "seconds": None, "reason": None}
+"""What is not known of a trial that has not ended."""
 
 
 def facts(folder: Path, sweep: Json) -> Json:
     """The values of report_sweep.html.j2."""
     sweep = {"status": "running", "metric": "metric", "parameters": {}, **sweep}  # a new one knows little of itself
-    trials, ranking = sweep["trials"], sweep["ranking"]
+    running = [{**RUNNING, **trial} for trial in sweep.get("running", [])]
+    trials, ranking = [*sweep["trials"], *running], sweep["ranking"]
     looks = {trial["number"]: look(trial, ranking) for trial in trials}
     measured = [trial for trial in trials if trial.get("value")]
     measured.sort(key=lambda trial: DRAWN.index(looks[trial["number"]]))
@@ -75,6 +78,8 @@ def words(parameters: Json) -> str:
 
 def look(trial: Json, ranking: Sequence[Json]) -> str:
     """The colour of a trial: the best setting, one that cannot be told from it, another, or one without a value."""
+    if trial["status"] == "running":
+        return "s3"
     if not trial.get("value"):
         return "off"
     place = next((entry for entry in ranking if trial["number"] in entry["trials"]), None)

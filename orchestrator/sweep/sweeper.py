@@ -49,6 +49,10 @@ class Running:
     reason: BaseException | None = None
     """Why it was cancelled."""
 
+    def to_json(self) -> Json:
+        """What is known of it by now, for whoever reads along."""
+        return {"number": self.trial.number, "run": self.task.run.id, "parameters": self.trial.point}
+
 
 @dataclass(slots=True)
 class Sweeper:
@@ -214,6 +218,7 @@ class Sweeper:
             **sweep.model_dump(mode="json", include={"method", "parameters", "seeds", "early_stopping"}),
             "total": self.study.total,
             "trials": entries,
+            "running": [running.to_json() for running in self.running],
         }
         if ranked:
             page["ranking"] = ranking(groups, self.folder.parent, sweep.metric, base.spec.spec.evaluate)
