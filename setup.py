@@ -1,4 +1,5 @@
-"""Copies templates/ into the wheel: the folder lies beside the package so that people find it, and travels with it."""
+"""Copies templates/ and the dataset of `orchestrator init` into the wheel: they lie beside the package so that people
+find them, and travel with it."""
 
 from pathlib import Path
 from shutil import copytree
@@ -6,11 +7,15 @@ from shutil import copytree
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
+TRAVELS = ("templates", "datasets/news")
 
-class BuildWithTemplates(build_py):
+
+class BuildWithData(build_py):
     def run(self) -> None:
         super().run()
-        copytree(Path(__file__).parent / "templates", Path(self.build_lib) / "orchestrator" / "templates", dirs_exist_ok=True)
+        for name in TRAVELS:
+            target = Path(self.build_lib) / "orchestrator" / name
+            copytree(Path(__file__).parent / name, target, dirs_exist_ok=True)
 
 
-setup(cmdclass={"build_py": BuildWithTemplates})
+setup(cmdclass={"build_py": BuildWithData})

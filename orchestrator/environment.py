@@ -36,6 +36,12 @@ def gpu_memory() -> list[tuple[float, float]]:
     return [(int(used) / 1024, int(total) / 1024) for used, total in cells if used.isdigit() and total.isdigit()]
 
 
+def capabilities() -> list[tuple[int, ...]]:
+    """The CUDA compute capability of each NVIDIA GPU whose driver tells it."""
+    cells = [cell for (cell,) in _nvidia_smi("compute_cap")]
+    return [tuple(map(int, cell.split("."))) for cell in cells if cell.replace(".", "").isdigit()]
+
+
 def _nvidia_smi(fields: str) -> list[list[str]]:
     query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     if shutil.which(query[0]) is None:

@@ -12,13 +12,15 @@ ROOT = Path(orchestrator.__file__).parent
 
 FLOORS = (
     ("errors", "layout", "step", "machine"),
-    ("files", "process", "cache", "fetch", "llamacpp", "llamafactory", "render", "records", "records_index", "environment"),
+    ("files", "process", "cache", "fetch", "llamacpp", "llamafactory", "render", "records", "records_index", "environment")
+    + ("hints",),
     ("chat_template", "data", "evaluation", "models", "spec"),
     ("stages", "workers", "executors"),
-    ("plan", "speed"),
+    ("plan", "speed", "memory"),
     ("execute", "progress"),
     ("workflow",),
-    ("outcome", "side_by_side", "runs", "prune", "mlflow_export", "sweep", "report", "doctor", "learning_curve", "ship"),
+    ("outcome", "side_by_side", "runs", "prune", "mlflow_export", "sweep", "report", "doctor", "learning_curve", "ship")
+    + ("init",),
     ("cli", "__main__"),
 )
 """From the ground up; a room may use its own floor and those below."""

@@ -17,6 +17,8 @@ from orchestrator import __version__
 from orchestrator.errors import Interrupted, OrchestratorError
 
 COMMANDS = {
+    "init": ("init", "Write a new project that runs."),
+    "doctor": ("doctor", "What is on this machine, and what is missing."),
     "check": ("chain", "Validate spec and data; start nothing."),
     "plan": ("chain", "Show the stages, what is up to date and why."),
     "train": ("chain", "Run the chain up to the trained model."),
@@ -34,6 +36,7 @@ COMMANDS = {
     "template": ("template", "Show and check what the model sees."),
     "data": ("data", "Import, check, clean and split data."),
     "schema": ("schema", "The JSON schema of spec.yaml, for editors."),
+    "completion": ("completion", "Completion of commands and options for bash, zsh or fish."),
 }
 """Name → module of this package, and the line that `--help` shows without importing it."""
 
@@ -103,7 +106,9 @@ def main() -> None:
 def _print_error(error: OrchestratorError) -> None:
     click.secho(f"error: {error.message}", err=True, fg="red")
     if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
+        from orchestrator.hints import localised
+
+        click.echo(f"hint: {localised(error.hint)}", err=True)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> Any:

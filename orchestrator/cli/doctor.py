@@ -1,0 +1,64 @@
+"""`orchestrator doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.common import json_option, print_json, set_option, spec_argument, stdout_console
+
+if TYPE_CHECKING:
+    from orchestrator.doctor.check import Check, Patient
+
+MARKS = {"ok": "[green]✓[/]", "note": "[yellow]·[/]", "missing": "[red]✗[/]"}
+
+
+@click.command()
+@spec_argument
+@set_option
+@click.option("--online", is_flag=True, help="Also ask the model hubs whether they answer.")
+@json_option
+def doctor(spec: Path, overrides: tuple[str, ...], online: bool, as_json: bool) -> None:
+    """Look at this machine for what a spec needs; without a spec.yaml, for what the built-in model needs.
+
+    Exit code 3 when something needed is missing; each line says what mends it.
+
+    Example: orchestrator doctor --online
+    """
+    from dataclasses import asdict
+
+    from orchestrator.doctor import examine
+    from orchestrator.errors import MissingError
+
+    checks = examine(_patient(spec, overrides, online))
+    missing = [check for check in checks if check.state == "missing"]
+    if as_json:
+        print_json({"ok": not missing, "checks": [asdict(check) for check in checks]})
+    else:
+        _show(checks)
+    if missing:
+        raise MissingError(f"missing: {', '.join(check.name for check in missing)}", missing[0].mend)
+
+
+def _patient(spec: Path, overrides: tuple[str, ...], online: bool) -> Patient:
+    from orchestrator.doctor.check import Patient
+    from orchestrator.spec.load import load_spec
+    from orchestrator.spec.sections import Model
+
+    if spec == Path("spec.yaml") and not spec.exists():
+        return Patient(Path.cwd(), Model.model_fields["base"].default, online=online)
+    loaded = load_spec(spec, overrides)
+    return Patient(loaded.project, loaded.spec.model.base, loaded.spec.llama_cpp, online)
+
+
+def _show(checks: list[Check]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for check in checks:
+        mend = f"\n[bold]{escape(check.mend)}[/]" if check.mend else ""
+        table.add_row(MARKS[check.state], escape(check.name), escape(check.detail) + mend)
+    stdout_console().print(table)

@@ -1,0 +1,55 @@
+"""What is on this machine and what is missing, each with the command that mends it.
+
+Nothing that is looked at is imported: an installation may be broken, and torch takes seconds to load.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator import models
+from orchestrator.cache import cache_folder
+from orchestrator.doctor import gpu, network, software
+from orchestrator.doctor.check import Check, Patient
+from orchestrator.errors import OrchestratorError
+from orchestrator.files import HashCache
+
+ROOM = 5 * 2**30
+"""Bytes of disk below which a run on a small model may not end well: merged weights, f16 GGUF and checkpoints."""
+
+
+def examine(patient: Patient) -> list[Check]:
+    """Everything there is to say, in the order in which it should be mended."""
+    return [
+        software.python(),
+        *software.packages(),
+        software.command(),
+        *gpu.gpus(),
+        gpu.torch(),
+        software.converter(patient.llama_cpp),
+        _base_model(patient),
+        *_disks(patient.project),
+        network.ollama(),
+        *network.hubs(patient),
+    ]
+
+
+def _base_model(patient: Patient) -> Check:
+    try:
+        base = models.locate(patient.base, patient.project, HashCache(cache_folder() / "hashes.json"))
+    except OrchestratorError as error:
+        return Check("base model", "missing", error.message, error.hint)
+    if base.path is None:
+        return Check("base model", "missing", f"{patient.base} is not here", f"orchestrator model fetch {patient.base}")
+    return Check("base model", "ok", f"{patient.base} at {base.path}")
+
+
+def _disks(project: Path) -> Iterator[Check]:
+    for name, folder in (("disk of the project", project), ("disk of the cache", cache_folder())):
+        there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+        free = shutil.disk_usage(there).free
+        detail = f"{free / 2**30:,.0f} GiB free at {there}"
+        enough = free >= ROOM
+        yield Check(name, "ok" if enough else "missing", detail, "" if enough else "orchestrator runs prune")

@@ -1,0 +1,204 @@
+"""What the doctor says of machines that are not this one."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import environment, llamacpp, process
+from orchestrator.doctor import examine, gpu, network, software
+from orchestrator.doctor.check import Check, Patient
+from tests.conftest import Result
+
+H100 = {"name": "NVIDIA H100", "memory_mib": 81559, "driver": "580.95"}
+BUILTIN = "builtin:smollm2-135m-instruct"
+
+
+def states(checks: Iterator[Check] | list[Check]) -> dict[str, str]:
+    return {check.name: check.state for check in checks}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "build", "driver", "state", "words"),
+    [
+        ([], "13.0", None, "ok", "built for CUDA 13.0"),
+        ([], None, None, "ok", "built for the CPU"),
+        ([H100], "13.0", "13.0", "ok", "driver up to CUDA 13.0"),
+        ([H100], "12.8", "13.0", "ok", "driver up to CUDA 13.0"),
+        ([H100], "12.8", "12.2", "ok", "driver up to CUDA 12.2"),
+        ([H100], "13.0", "12.2", "missing", "the driver stops at CUDA 12.2"),
+        ([H100], None, "12.2", "missing", "cannot use the GPU"),
+    ],
+)
+def test_torch_must_fit_the_driver(
+    gpus: list[Any], build: str | None, driver: str | None, state: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "gpus", lambda: gpus)
+    monkeypatch.setattr(gpu, "torch_build", lambda: ("2.14.1", build))
+    monkeypatch.setattr(gpu, "driver_cuda", lambda: driver)
+    check = gpu.torch()
+    assert (check.state, words in check.detail, bool(check.mend)) == (state, True, state == "missing")
+
+
+def test_the_installed_torch_is_read_without_being_imported() -> None:
+    version, cuda = gpu.torch_build()
+    assert version == metadata.version("torch")
+    code = "import torch; print(torch.version.cuda)"
+    assert str(cuda) == process.output([sys.executable, "-c", code], timeout=120).strip()
+
+
+@pytest.mark.parametrize(
+    ("table", "cuda"),
+    [
+        ("| NVIDIA-SMI 535.183  Driver Version: 535.183  CUDA Version: 12.2     |", "12.2"),
+        ("| NVIDIA-SMI 590.10 KMD Version: 590.10  CUDA UMD Version: 13.1 |", "13.1"),
+        ("no devices were found", None),
+    ],
+)
+def test_the_driver_tells_its_cuda(table: str, cuda: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "output", lambda argv, timeout=0: table)
+    assert gpu.driver_cuda() == cuda
+
+
+def test_a_gpu_is_told_with_its_number_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "gpus", lambda: [H100, {**H100, "name": "Tesla T4", "memory_mib": 15360}])
+    monkeypatch.setattr(environment, "capabilities", lambda: [(9, 0), (7, 5)])
+    first, second = gpu.gpus()
+    assert first.detail == "NVIDIA H100, 80 GiB, driver 580.95, bf16 (set train.bf16: true)"
+    assert second.detail == "Tesla T4, 15 GiB, driver 580.95, no bf16 (set train.fp16: true)"
+
+
+def test_every_requirement_that_does_not_hold_has_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    required = {
+        "llamafactory": ["trl<=0.24.0,>=0.18.0", "jieba", "torch; extra == 'x'"],
+        "llamafactory-orchestrator": ["nltk>=3"],
+    }
+    installed = {"trl": "0.30.0", "nltk": "3.9"}
+
+    def version(name: str) -> str:
+        if name not in installed:
+            raise metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(metadata, "requires", required.__getitem__)
+    monkeypatch.setattr(metadata, "version", version)
+    assert [(check.name, check.mend) for check in software.packages()] == [
+        ("trl", "pip install 'trl<=0.24.0,>=0.18.0'"),
+        ("jieba", "pip install 'jieba'"),
+    ]
+
+
+def test_this_installation_fits_and_has_its_program() -> None:
+    assert states(software.packages()) == {"packages": "ok"}
+    assert software.command().state == "ok"
+
+
+def test_converter_and_runtime_of_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llamacpp, "checkout", lambda chosen: None)
+    assert software.converter(None).mend == "orchestrator model fetch"
+    monkeypatch.setattr(llamacpp, "checkout", lambda chosen: tmp_path)
+    assert software.converter(None).state == "note"
+    monkeypatch.setattr(llamacpp, "version", lambda folder: llamacpp.ARCHIVE.requirement)
+    assert software.converter(None).state == "ok"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, str], str]]:
+    """A local server that gives one answer to everything; calling the fixture sets it and returns the address."""
+    answer = {"status": 200, "body": ""}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(int(answer["status"]))
+            self.end_headers()
+            self.wfile.write(str(answer["body"]).encode())
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    http = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+    def set_answer(status: int, body: str) -> str:
+        answer.update(status=status, body=body)
+        return f"http://127.0.0.1:{http.server_port}"
+
+    yield set_answer
+    http.shutdown()
+    http.server_close()
+
+
+def test_a_running_ollama_tells_its_version(server: Callable[[int, str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", server(200, '{"version":"0.13.1"}'))
+    check = network.ollama()
+    assert (check.state, check.detail.partition(" ")[0]) == ("ok", "0.13.1")
+
+
+def test_no_ollama_is_only_a_note(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "http://127.0.0.1:9")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert network.ollama().state == "note"
+
+
+@pytest.mark.parametrize(
+    ("base", "online", "status", "state"),
+    [
+        (BUILTIN, False, 200, "note"),
+        ("hf:org/name", True, 200, "ok"),
+        ("hf:org/name", True, 404, "ok"),
+        ("hf:org/name", True, None, "missing"),
+        (BUILTIN, True, None, "note"),
+    ],
+)
+def test_a_mirror_is_asked_only_online_and_needed_only_by_its_models(
+    base: str,
+    online: bool,
+    status: int | None,
+    state: str,
+    server: Callable[[int, str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    url = "http://127.0.0.1:9" if status is None else server(status, "")
+    monkeypatch.setenv("HF_ENDPOINT", url.replace("http://", "http://user:secret@") if not online else url)
+    monkeypatch.setenv("MODELSCOPE_DOMAIN", url)
+    checks = list(network.hubs(Patient(tmp_path, base, online=online)))
+    assert states(checks)["hf hub"] == state
+    assert "secret" not in str(checks)
+
+
+def test_an_empty_cache_lacks_model_and_converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path))
+    checks = examine(Patient(tmp_path, BUILTIN))
+    missing = {check.name: check.mend for check in checks if check.state == "missing"}
+    assert missing == {
+        "converter": "orchestrator model fetch",
+        "base model": f"orchestrator model fetch {BUILTIN}",
+    }
+
+
+def test_what_is_missing_makes_exit_code_3_and_one_json_document(
+    orchestrator: Callable[..., Result], tmp_path: Path
+) -> None:
+    done = orchestrator("doctor", "--json", env={"ORCHESTRATOR_CACHE": str(tmp_path / "empty")})
+    answer = json.loads(done.stdout)
+    assert (done.code, answer["ok"]) == (3, False)
+    assert "converter" in done.stderr
+    assert {"name", "state", "detail", "mend"} == set(answer["checks"][0])
+
+
+def test_a_good_machine_for_a_spec(orchestrator: Callable[..., Result], project: Path) -> None:
+    done = orchestrator("doctor", cwd=project)
+    assert done.code == 0, done.stderr
+    assert "requirements fit each other" in done.stdout

@@ -1,0 +1,172 @@
+"""A newcomer's first minutes: a project from nothing, help with examples, completion, hints in Chinese."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import orchestrator as package
+from orchestrator import hints, init, process
+from orchestrator.cli import cli
+from orchestrator.errors import InputError
+from orchestrator.files import read_json
+from orchestrator.spec.load import load_spec
+from tests.conftest import run_tool
+
+ROOT = Path(package.__file__).parent
+ERRORS = {"InputError", "MissingError", "StageError", "GateError", "Interrupted"}
+
+
+# ---- init
+
+
+def test_a_new_project_is_accepted_and_has_all_it_names(tmp_path: Path) -> None:
+    files = init.create(tmp_path / "项目 one")
+    names = {str(path.relative_to(tmp_path / "项目 one")) for path in files}
+    assert names >= {"spec.yaml", "spec.schema.json", "Makefile", ".gitignore", "datasets/news/train.json"}
+    loaded = load_spec(tmp_path / "项目 one" / "spec.yaml")
+    assert len(read_json(loaded.project / str(loaded.spec.data.train))) == 300
+
+
+def test_its_first_line_names_the_schema_beside_it(tmp_path: Path) -> None:
+    init.create(tmp_path)
+    line = (tmp_path / "spec.yaml").read_text().splitlines()[0]
+    assert line == "# yaml-language-server: $schema=./spec.schema.json"
+    assert "learning_rate" in read_json(tmp_path / "spec.schema.json")["properties"]["train"]["properties"]
+
+
+def test_nothing_is_replaced_and_nothing_half_written(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text("mine")
+    with pytest.raises(InputError, match="already has Makefile"):
+        init.create(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["Makefile"]
+    assert (tmp_path / "Makefile").read_text() == "mine"
+
+
+def test_a_file_where_the_folder_should_be_is_an_answer(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(InputError, match="taken"):
+        init.create(tmp_path / "taken")
+
+
+def test_every_target_of_its_makefile_calls_a_command(tmp_path: Path) -> None:
+    init.create(tmp_path)
+    lines = (tmp_path / "Makefile").read_text().splitlines()
+    called = {line.split()[1] for line in lines if line.startswith("\t@$(TOOL)")}
+    assert called <= set(cli.list_commands(click.Context(cli)))
+    assert called >= {"check", "train", "evaluate", "export", "run", "sweep", "report", "doctor"}
+
+
+def test_the_wheel_carries_what_init_writes(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    kept = ("orchestrator", "templates", "datasets")
+    for name in kept:
+        shutil.copytree(ROOT.parent / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT.parent / name, source)
+    build = [sys.executable, "setup.py", "build_py", "--build-lib", str(tmp_path / "lib")]
+    process.output(["env", "-C", str(source), *build], timeout=120)
+    done = run_tool(("init", "new"), tmp_path, {"PYTHONPATH": str(tmp_path / "lib")})
+    assert (done.code, len(done.stdout.splitlines())) == (0, 7), done.stderr
+    installed = tmp_path / "lib" / "orchestrator"
+    assert (installed / "templates" / "train.yaml.j2").is_file()
+    assert (installed / "hints_zh.json").is_file()
+
+
+# ---- help and completion
+
+
+def commands(command: click.Command = cli, path: str = "orchestrator") -> Iterator[tuple[str, click.Command]]:
+    """Every command that does something, with the words that call it."""
+    if isinstance(command, click.Group):
+        context = click.Context(command, info_name=path)
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            yield from commands(inner, f"{path} {name}")
+    else:
+        yield path, command
+
+
+@pytest.mark.parametrize("path", [path for path, _ in commands()])
+def test_every_help_has_an_example(path: str) -> None:
+    help_text = CliRunner().invoke(cli, [*path.split()[1:], "--help"]).output.partition("\n")[2]  # after the usage
+    calls = {path, path.replace("sweep run", "sweep")}  # the default command of its group
+    assert any(re.search(rf"{call}(\s|$)", help_text) for call in calls)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str) -> None:
+    script = CliRunner().invoke(cli, ["completion", shell]).output
+    assert f"_ORCHESTRATOR_COMPLETE={shell}_complete" in script
+
+
+def test_completion_offers_commands() -> None:
+    asked = {"_ORCHESTRATOR_COMPLETE": "bash_complete", "COMP_WORDS": "orchestrator ev", "COMP_CWORD": "1"}
+    tool = Path(sys.executable).with_name("orchestrator")
+    done = process.output(["env", *(f"{name}={value}" for name, value in asked.items()), str(tool)])
+    assert done.split() == ["plain,evaluate"]
+
+
+# ---- hints
+
+
+@pytest.mark.parametrize(
+    ("environment", "language"),
+    [
+        ({"LANG": "zh_CN.UTF-8"}, "zh"),
+        ({"LANG": "en_US.UTF-8", "LC_ALL": "zh_TW"}, "zh"),
+        ({"LANG": "zh_CN.UTF-8", "LC_MESSAGES": "de_DE"}, "de"),
+        ({"LANG": "zh_CN.UTF-8", "LC_ALL": ""}, "zh"),
+        ({"LANG": "C"}, "c"),
+        ({}, ""),
+    ],
+)
+def test_the_language_is_that_of_posix(environment: dict[str, str], language: str) -> None:
+    assert hints.language(environment) == language
+
+
+def test_a_hint_keeps_what_was_filled_in() -> None:
+    chinese = {"LANG": "zh_CN.UTF-8"}
+    assert hints.localised("Choose one of: {a}, b.", chinese) == "可选：{a}, b。"
+    assert hints.localised("Nobody translated this.", chinese) == "Nobody translated this."
+    assert hints.localised("Choose one of: a.", {"LANG": "en_GB"}) == "Choose one of: a."
+
+
+def test_the_catalogue_translates_hints_that_exist() -> None:
+    assert set(read_json(hints.CATALOGUES["zh"])) - set(_hints()) == set()
+
+
+def test_translations_fill_in_as_much_as_the_hints() -> None:
+    catalogue = read_json(hints.CATALOGUES["zh"])
+    assert [hint for hint, chinese in catalogue.items() if hint.count("{}") != chinese.count("{}")] == []
+
+
+def test_an_error_is_hinted_in_chinese(tmp_path: Path) -> None:
+    done = run_tool(("check", "无.yaml"), tmp_path, {"LANG": "zh_CN.UTF-8", "LC_ALL": ""})
+    assert (done.code, "请指定一个 spec 文件" in done.stderr) == (2, True)
+
+
+def _hints() -> Iterator[str]:
+    """The hint of every error that is raised, with {} for what is filled in."""
+    for file in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ERRORS and len(node.args) > 1:
+                for alternative in ast.walk(node.args[1]):
+                    if isinstance(alternative, ast.Constant | ast.JoinedStr):
+                        yield _template(alternative)
+
+
+def _template(node: ast.expr) -> str:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+    assert isinstance(node, ast.Constant)
+    return str(node.value)
