@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from benchmarks import chain, evaluation, growth, records, startup, sweep
+from benchmarks import chain, data_check, evaluation, growth, records, startup, sweep
 from benchmarks.harness import ROOT, Bench, machine
 from orchestrator.files import read_json, write_json, write_text
 
@@ -25,6 +25,7 @@ BENCHMARKS = {
     "headlines": chain.headlines,
     "records": records.records,
     "growth": growth.growth,
+    "data": data_check.data_check,
 }
 RESULTS = ROOT / "benchmarks" / "results.json"
 README = ROOT / "benchmarks" / "README.md"

@@ -15,7 +15,7 @@ from orchestrator.data.checks.minhash import Indices, Search, similar_between, s
 # neighbours fewer, so that time grows as n log n: copies with a Jaccard similarity of 0.6 are still found with a
 # probability of 99 %, but at 0.4 only with 56 % (1-(1-s^4)^32).
 SENSITIVE_PAIRS = 200_000_000
-_SENSITIVE = Search(at_least=0.15, width=2, limit=64)
+_SENSITIVE = Search(at_least=0.15, width=2, limit=32)
 _FAST = Search(at_least=0.35, width=4, limit=8)
 
 # Least likeness (rapidfuzz, 0–100) of a near copy. The most alike of 600 real headlines that are no copies reach 71 in
