@@ -97,8 +97,11 @@ class Task:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.wanted.run is not None and self.left == 0
+        """Whether nothing is left to do; a tool that was killed at the very end left an unfinished record."""
+        if self.wanted.run is None or self.left:
+            return False
+        record = self.wanted.run.record
+        return record["status"] != "running" and record["metrics"] == metrics(self.wanted.run.folder)
 
     @property
     def left(self) -> int:

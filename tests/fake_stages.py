@@ -86,7 +86,8 @@ def write_outputs(step: Step, folder: Path) -> None:
 
 def write_scores(folder: Path, right: int) -> None:
     rows = [
-        {"id": str(n), "prompt": "标题", "label": "体育", "prediction": "体育" if n < right else "财经"} for n in range(ROWS)
+        {"id": str(n), "prompt": "标题", "label": "体育", "prediction": "体育" if n < right else "财经"}
+        for n in range(ROWS)
     ]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (folder / layout.predictions("tuned")).write_text(text, encoding="utf-8")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import count
 from typing import Literal
@@ -20,14 +21,16 @@ class LocalExecutor:
     def __init__(self, slots: Sequence[Mapping[str, str]]) -> None:
         self.capacity = len(slots)
         self._free = list(slots)
-        self._threads = ThreadPoolExecutor(len(slots), thread_name_prefix="trial")
         self._numbers = count()
         self._running: dict[int, _Running] = {}
 
     def submit(self, job: Job) -> int:
         """Start a job in the next free slot."""
         handle, switch, slot = next(self._numbers), _Switch(), self._free.pop(0)
-        self._running[handle] = _Running(self._threads.submit(job, slot, switch.check), switch, slot)
+        future: Future[None] = Future()
+        self._running[handle] = _Running(future, switch, slot)
+        # Linux ends a child with the thread that started it, so each job keeps one thread from beginning to end.
+        threading.Thread(target=_run, args=(future, job, slot, switch), name=f"trial {handle}", daemon=True).start()
         return handle
 
     def poll(self, handle: int) -> Ended | None:
@@ -52,6 +55,14 @@ class _Switch:
     def check(self) -> None:
         if self.reason is not None:
             raise self.reason
+
+
+def _run(future: Future[None], job: Job, slot: Mapping[str, str], switch: _Switch) -> None:
+    try:
+        job(slot, switch.check)
+        future.set_result(None)
+    except BaseException as error:
+        future.set_exception(error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,7 @@ def _pruner(stopping: EarlyStopping | None) -> Any:
     if stopping is None:
         return optuna.pruners.NopPruner()
     if stopping.method == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=stopping.grace_steps - 1)
+        return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=stopping.grace_steps)
     return optuna.pruners.SuccessiveHalvingPruner(min_resource=stopping.grace_steps)
 
 

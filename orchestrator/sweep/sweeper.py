@@ -173,8 +173,8 @@ class Sweeper:
         """Cancel a trial that has diverged, or that the study gives up."""
         stopping = self.blueprint.sweep.early_stopping
         entries = read_log(running.task.run.folder)
-        if running.reason is not None:
-            return
+        if running.reason is not None or (running.task.run.folder / layout.TRAINED / "all_results.json").is_file():
+            return  # once trained, it is worth its measurement
         if lost := next(filter(None, map(not_finite, entries)), ""):
             self._cancel(running, StageError(f"training diverged: {lost}", "Lower train.learning_rate."))
             return

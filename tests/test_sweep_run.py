@@ -1,0 +1,268 @@
+"""Whole sweeps over stages that take no time."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import layout, records
+from orchestrator.errors import InputError, Interrupted
+from orchestrator.files import read_json
+from orchestrator.spec.sections import Sweep
+from orchestrator.sweep import book, sweeper, winner
+from orchestrator.sweep.run import run_sweep
+from orchestrator.sweep.trial import Blueprint
+from orchestrator.workflow import Request, load
+from tests.conftest import rows
+from tests.fake_stages import FakeLaunch
+
+Json = dict[str, Any]
+
+
+class Audience:
+    """Sees everything, shows nothing, and may act on it."""
+
+    def __init__(self, on_watch: Callable[[list[Any]], None] = lambda running: None) -> None:
+        self.entries: list[Json] = []
+        self._on_watch = on_watch
+
+    def watch(self, running: list[Any], done: int, total: int) -> None:
+        self._on_watch(running)
+
+    def ended(self, entry: Json, total: int) -> None:
+        self.entries.append(entry)
+
+    def starts(self, *_: object) -> None: ...
+    def tick(self) -> None: ...
+    def ends(self, *_: object) -> None: ...
+
+
+def sweep(**values: Any) -> Sweep:
+    return Sweep.model_validate_json(json.dumps(values))
+
+
+RATES = sweep(parameters={"learning_rate": [1e-4, 1e-3, 1e-2]})
+
+
+def carry_out(project: Path, search: Sweep, launch: FakeLaunch, audience: Audience | None = None) -> Json:
+    blueprint = Blueprint(load(Request(project / "spec.yaml")), search, launch=launch)
+    watcher = audience or Audience()
+    return run_sweep(blueprint, watcher, watcher)
+
+
+def stages(launch: FakeLaunch, name: str) -> list[float]:
+    return [rate for stage, rate in launch.started if stage == name]
+
+
+def test_a_grid_becomes_runs_and_a_ranking(project: Path) -> None:
+    launch = FakeLaunch()
+    page = carry_out(project, RATES, launch)
+    assert [place["parameters"]["learning_rate"] for place in page["ranking"]] == [1e-3, 1e-4, 1e-2]
+    assert [trial["status"] for trial in page["trials"]] == ["completed"] * 3
+    assert stages(launch, "train") == [1e-4, 1e-3, 1e-2]
+    assert len(stages(launch, "prepare")) == len(stages(launch, "predict-base")) == 1  # the others take them over
+    best = book.best_run(project / "runs" / page["id"])
+    assert best.record["sweep"] == {"id": page["id"], "trial": 2, "parameters": {"learning_rate": 1e-3}}
+    assert best.record["metrics"]["tuned"]["accuracy"]["value"] == 100.0
+
+
+def test_nothing_is_done_twice(project: Path) -> None:
+    launch = FakeLaunch()
+    carry_out(project, RATES, launch)
+    done = len(launch.started)
+    carry_out(project, RATES, launch)
+    assert len(launch.started) == done
+    page = carry_out(project, sweep(parameters={"learning_rate": [1e-4, 1e-3, 1e-2, 1e-1]}), launch)
+    assert stages(launch, "train") == [1e-4, 1e-3, 1e-2, 1e-1]
+    assert [trial["reused"] for trial in page["trials"]] == [True, True, True, False]
+
+
+def test_a_failed_trial_is_recorded_and_tried_again(project: Path) -> None:
+    page = carry_out(project, RATES, FakeLaunch(fails=frozenset({1e-3})))
+    assert [trial["status"] for trial in page["trials"]] == ["completed", "failed", "completed"]
+    assert "CUDA out of memory" in page["trials"][1]["reason"]
+    assert len(page["ranking"]) == 2
+    launch = FakeLaunch()
+    page = carry_out(project, RATES, launch)
+    assert stages(launch, "train") == [1e-3]
+    assert [trial["number"] for trial in page["trials"]] == [1, 2, 3]
+    assert page["ranking"][0]["best_trial"] == 2
+
+
+def test_a_training_that_lost_its_numbers_has_failed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests import fake_stages
+
+    plain = fake_stages.write_outputs
+
+    def diverging(step: Any, folder: Path) -> None:
+        plain(step, folder)
+        if step.stage == "train":
+            (folder / "train/trainer_state.json").write_text('{"log_history": [{"grad_norm": NaN, "step": 7}]}')
+
+    monkeypatch.setattr(fake_stages, "write_outputs", diverging)
+    page = carry_out(project, RATES, FakeLaunch())
+    assert page["ranking"] == []
+    assert page["trials"][0]["reason"] == "training diverged: grad_norm became nan at step 7"
+
+
+def test_seeds_repeat_each_point(project: Path) -> None:
+    page = carry_out(project, sweep(parameters={"learning_rate": [1e-4, 1e-3]}, seeds=2), FakeLaunch())
+    assert [trial["seed"] for trial in page["trials"]] == [42, 43, 42, 43]
+    assert [place["trials"] for place in page["ranking"]] == [[3, 4], [1, 2]]
+    assert page["ranking"][0]["spread"] == 0.0
+
+
+def test_parallel_trials_share_cores_and_what_they_have_in_common(project: Path) -> None:
+    launch = FakeLaunch(seconds=0.05)
+    page = carry_out(project, RATES.model_copy(update={"parallel": 3}), launch)
+    assert len(page["ranking"]) == 3
+    assert len(stages(launch, "prepare")) == len(stages(launch, "predict-base")) == 1
+    assert {environment["OMP_NUM_THREADS"] for environment in launch.environments} == {
+        str(max(1, len(os.sched_getaffinity(0)) // 3))
+    }
+
+
+def test_equal_points_at_the_same_time_are_one_run(project: Path) -> None:
+    launch = FakeLaunch(seconds=0.05)
+    search = sweep(method="random", parameters={"learning_rate": [1e-3]}, trials=3, parallel=3)
+    page = carry_out(project, search, launch)
+    assert stages(launch, "train") == [1e-3]
+    assert len({trial["run"] for trial in page["trials"]}) == 1
+
+
+def test_a_pruned_trial_is_recorded_with_its_curve(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeper, "WATCH_SECONDS", 0.0)
+
+    def learn(running: list[Any]) -> None:
+        for one in running:
+            rate = one.trial.point["learning_rate"]
+            log = one.task.run.folder / layout.TRAINED / "trainer_log.jsonl"
+            log.parent.mkdir(exist_ok=True)
+            lines = [{"current_steps": step, "eval_loss": 9.0 if rate == 1e-2 else 1.0 / step} for step in (1, 2, 4)]
+            log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    search = sweep(
+        parameters={"learning_rate": [1e-3, 1e-4, 2e-4, 1e-2]}, early_stopping={"method": "median", "grace_steps": 2}
+    )
+    launch = FakeLaunch(seconds=0.2)
+    page = carry_out(project, search, launch, Audience(learn))
+    assert [trial["status"] for trial in page["trials"]] == ["completed"] * 3 + ["pruned"]
+    last = page["trials"][3]
+    assert last["curve"] == [[1, 9.0], [2, 9.0]]
+    assert last["reason"] == "eval_loss 9.000 at step 2 is behind the other trials"
+    run = records.load(project / "runs" / last["run"])
+    assert (run.record["status"], run.stage("predict-tuned")) == ("pruned", {})
+    assert "eval_steps: 2" in (run.folder / "configs/train.yaml").read_text(encoding="utf-8")
+
+
+def test_the_winner_is_measured_once_on_test_rows(project: Path) -> None:
+    (project / "data/test.json").write_text(json.dumps(rows(8, first=200)), encoding="utf-8")
+    spec = project / "spec.yaml"
+    spec.write_text(
+        spec.read_text(encoding="utf-8").replace("eval.json}", "eval.json, test: data/test.json}"), encoding="utf-8"
+    )
+    launch = FakeLaunch()
+    page = carry_out(project, RATES, launch)
+    assert page["test"]["trial"] == 2 and page["test"]["metrics"]["accuracy"]["value"] == 100.0
+    assert stages(launch, "train") == [1e-4, 1e-3, 1e-2]
+    measured = records.load(project / "runs" / page["test"]["run"])
+    assert measured.stage("train")["reused_from"] == page["trials"][1]["run"]
+    asked = read_json(measured.folder / "configs/prepare.json")
+    assert (asked["eval"], asked["test"]) == ("data/test.json", None)
+    started = len(launch.started)
+    assert carry_out(project, RATES, launch)["test"] == page["test"]
+    assert len(launch.started) == started
+
+
+@pytest.mark.parametrize(
+    ("search", "words"),
+    [
+        (sweep(parameters={"learning_rate": [1e-3]}, metric="acuracy"), "nothing measures 'acuracy'"),
+        (
+            sweep(parameters={"lora_rank": [8, -1]}),
+            "the trial lora_rank=-1 cannot run: train.lora_rank: must be at least 1",
+        ),
+    ],
+)
+def test_what_cannot_run_is_said_before_anything_starts(project: Path, search: Sweep, words: str) -> None:
+    launch = FakeLaunch()
+    with pytest.raises(InputError) as raised:
+        carry_out(project, search, launch)
+    assert words in raised.value.message
+    assert launch.started == [] and not (project / "runs").exists()
+
+
+def test_an_interruption_ends_the_running_trials(project: Path) -> None:
+    def interrupt(running: list[Any]) -> None:
+        if running and running[0].trial.number == 2:
+            raise Interrupted("stop")
+
+    launch = FakeLaunch(seconds=0.3)
+    with pytest.raises(Interrupted):
+        carry_out(project, RATES, launch, Audience(interrupt))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("trial")]
+    status = {run.record["sweep"]["trial"]: run.record["status"] for run in records.every(project / "runs")}
+    assert status == {1: "completed", 2: "interrupted"}
+    page = carry_out(project, RATES, FakeLaunch())
+    assert [trial["status"] for trial in page["trials"]] == ["completed"] * 3
+
+
+def test_promote_and_export_mean_the_winner(project: Path) -> None:
+    page = carry_out(project, RATES, FakeLaunch())
+    folder = project / "runs" / page["id"]
+    text = winner.promoted(folder, project / "spec.yaml")
+    assert "learning_rate: 0.001" in text
+    request = Request(project / "spec.yaml")
+    assert winner.overrides(request, page["id"]) == ["train.learning_rate=0.001"]
+    with pytest.raises(InputError, match="does not train what the winner"):
+        winner.overrides(Request(project / "spec.yaml", ("train.seed=7",)), page["id"])
+    (project / "spec.yaml").write_text(text, encoding="utf-8")
+    launch = FakeLaunch()
+    carry_out(project, sweep(parameters={"train.learning_rate": [1e-3]}), launch)
+    assert stages(launch, "train") == []
+
+
+KILLS = 10
+MANY = sweep(parameters={"learning_rate": [1e-3 * (1 + n / 100) for n in range(24)]}, parallel=2)
+
+
+def finished(project: Path) -> dict[str, str]:
+    """Run → when its training began, of every run that is done."""
+    done = (run for run in records.every(project / "runs") if run.record["status"] == "completed")
+    return {run.id: run.stage("train")["started_at"] for run in done}
+
+
+def test_kill_at_any_moment_loses_nothing(project: Path) -> None:
+    carry_out(project, sweep(parameters={"learning_rate": [0.5]}), FakeLaunch())  # imports everything before the forks
+    chance = random.Random(5)
+    kept: dict[str, str] = {}
+    for _ in range(KILLS):
+        process_id = os.fork()
+        if process_id == 0:
+            try:
+                carry_out(project, MANY, FakeLaunch(seconds=0.02))
+            finally:
+                os._exit(0)
+        time.sleep(chance.uniform(0.1, 1.5))
+        os.kill(process_id, signal.SIGKILL)
+        os.waitpid(process_id, 0)
+        now = finished(project)
+        assert kept.items() <= now.items()
+        kept = now
+    page = carry_out(project, MANY, FakeLaunch())
+    assert {trial["reason"] for trial in page["trials"]} == {None}
+    assert [trial["status"] for trial in page["trials"]] == ["completed"] * 24
+    assert [trial["number"] for trial in page["trials"]] == list(range(1, 25))
+    assert len({trial["run"] for trial in page["trials"]}) == 24
+    assert kept.items() <= finished(project).items()
+    assert len(list(records.every(project / "runs"))) == 24 + 1  # none was begun anew beside a lost one
+    assert len(list((project / "runs").glob(f"*/{layout.SWEEP}"))) == 2
