@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ _SOURCES = {
     "transformers": ("training_args.py", "training_args_seq2seq.py", "trainer_utils.py", "debug_utils.py"),
 }
 _KINDS = {"str": "text", "path": "text", "int": "int", "float": "float", "bool": "bool", "dict": "dict", "list": "list"}
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = b"1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +88,25 @@ def _folder(package: str) -> Path:
 
 
 def _fingerprint() -> str:
-    """The two versions, and the state of each file: an editable installation changes without a new version."""
-    files = [_folder(package) / name for package, names in _SOURCES.items() for name in names]
-    state = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file()]
-    digest = hashlib.sha256(json.dumps([_CACHE_FORMAT, state]).encode()).hexdigest()
-    return "-".join([*map(_version, _SOURCES), digest[:12]])
+    """A hash of what would be read: it tells versions apart, and an editable installation from itself yesterday."""
+    texts = [file.read_bytes() for package in _SOURCES for file in _files(package).values()]
+    return hashlib.sha256(b"\0".join([_CACHE_FORMAT, *texts])).hexdigest()[:16]
 
 
-def _version(package: str) -> str:
-    with contextlib.suppress(PackageNotFoundError):
-        return version(package)
-    return "unknown"
+def _files(package: str) -> dict[str, Path]:
+    """The sources of a package that are there: the name for people → the file."""
+    files = {f"{package}/{name}": _folder(package) / name for name in _SOURCES[package]}
+    return {name: file for name, file in files.items() if file.is_file()}
 
 
 # ---- reading the source
 
 
 def _read() -> Mapping[str, Mapping[str, Argument]]:
-    classes = _Classes({package: _parse(package) for package in _SOURCES})
+    classes = _Classes()
+    for package in _SOURCES:
+        for name, file in _files(package).items():
+            classes.collect(package, name, ast.parse(file.read_bytes()))
     if missing := [name for name in TRAINING if classes.find("llamafactory", name) is None]:
         raise MissingError(
             f"the installed LLaMA-Factory declares no {', '.join(missing)}", "Install llamafactory>=0.9.5,<0.10."
@@ -115,14 +115,6 @@ def _read() -> Mapping[str, Mapping[str, Argument]]:
     return {
         part: {a.name: a for name in names for a in classes.fields("llamafactory", name)}
         for part, names in parts.items()
-    }
-
-
-def _parse(package: str) -> dict[str, ast.Module]:
-    return {
-        f"{package}/{name}": ast.parse(file.read_bytes())
-        for name in _SOURCES[package]
-        if (file := _folder(package) / name).is_file()
     }
 
 
@@ -138,14 +130,12 @@ class _Class:
 class _Classes:
     """The classes of both packages; each package's own come first, since both declare `TrainingArguments`."""
 
-    def __init__(self, packages: Mapping[str, Mapping[str, ast.Module]]) -> None:
+    def __init__(self) -> None:
         self._known: dict[tuple[str, str], _Class] = {}
         self._aliases: dict[tuple[str, str], str] = {}
-        for package, modules in packages.items():
-            for file, tree in modules.items():
-                self._collect(package, file, tree)
 
-    def _collect(self, package: str, file: str, tree: ast.Module) -> None:
+    def collect(self, package: str, file: str, tree: ast.Module) -> None:
+        """Remember what a parsed file declares."""
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 self._known[package, node.name] = _Class(package, file, node)

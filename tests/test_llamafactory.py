@@ -18,8 +18,8 @@ import dataclasses, enum, json
 from llamafactory.hparams import parser
 
 def plain(field):
-    missing = dataclasses.MISSING
-    value = field.default if field.default is not missing else field.default_factory() if field.default_factory is not missing else None
+    made = None if field.default_factory is dataclasses.MISSING else field.default_factory()
+    value = made if field.default is dataclasses.MISSING else field.default
     return value.value if isinstance(value, enum.Enum) else value
 
 def fields(classes):

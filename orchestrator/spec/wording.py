@@ -17,9 +17,9 @@ def quote(value: Any) -> str:
         case str():
             return f"the text '{value[:40]}{'…' if len(value) > 40 else ''}'"
         case list() | tuple():
-            return "a list"
+            return "a list" if value else "an empty list"
         case dict():
-            return "a mapping"
+            return "a mapping" if value else "an empty mapping"
     return str(value)
 
 

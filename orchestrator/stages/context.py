@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.render import Renderer
+from orchestrator.spec.defaults import DEFAULTS, LORA
 from orchestrator.spec.sections import Spec
-
-LORA = "lora"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +59,6 @@ class Context:
         """The versions of some packages, as inputs of a step."""
         return {name: self.versions[name] for name in packages}
 
-
-DEFAULTS: dict[str, Any] = {
-    "stage": "sft",
-    "finetuning_type": LORA,
-    "lora_target": "all",
-    "cutoff_len": 1024,
-    "per_device_train_batch_size": 4,
-    "gradient_accumulation_steps": 4,
-    "learning_rate": 1.0e-4,
-    "num_train_epochs": 3.0,
-    "lr_scheduler_type": "cosine",
-    "logging_steps": 5,
-    "save_strategy": "epoch",
-    "save_total_limit": 2,
-    "plot_loss": True,
-    "report_to": "none",
-    "seed": 42,
-}
-"""Where LLaMA-Factory's own defaults would not learn from 300 rows, or would fill the disk."""
 
 TRAINING_PACKAGES = ("llamafactory", "transformers", "torch", "peft", "accelerate")
 
