@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -22,7 +22,8 @@ LONG = 256  # characters; beyond it near copies are told by their signatures alo
 MAX_LABELS = 1000  # more different answers than this are no labels
 _HEAD = 60  # characters of each row kept to show it
 _SAMPLE = 1000  # rows that decide the common frame
-_BATCH = 4096  # rows signed at a time
+_BATCH_ROWS, _BATCH_CHARACTERS = 4096, 2_000_000  # signed at a time, with about 50 bytes for each character
+_SIGNED = 100_000  # characters of a text that are signed
 
 
 class Texts:
@@ -138,21 +139,28 @@ def _common_prefix(texts: Collection[str]) -> str:
 def build(rows: Iterable[Conversation | RowProblem], progress: Callable[[int], None] | None = None) -> Corpus:
     """Returns the Corpus of a stream of rows; `progress` hears the number of rows done so far."""
     corpus = Corpus()
-    waiting: list[Conversation] = []
     frames: dict[str, Frame] = {}
+    for batch in _batches(rows, corpus.problems):
+        _add(corpus, batch, frames)
+        if progress:
+            progress(len(corpus))
+    return corpus
+
+
+def _batches(rows: Iterable[Conversation | RowProblem], problems: list[RowProblem]) -> Iterator[list[Conversation]]:
+    batch: list[Conversation] = []
+    characters = 0
     for row in rows:
         if isinstance(row, RowProblem):
-            corpus.problems.append(row)
+            problems.append(row)
             continue
-        waiting.append(row)
-        if len(waiting) == _BATCH:
-            _add(corpus, waiting, frames)
-            waiting.clear()
-            if progress:
-                progress(len(corpus))
-    if waiting:
-        _add(corpus, waiting, frames)
-    return corpus
+        batch.append(row)
+        characters += sum(len(message.content) for message in row.messages)
+        if len(batch) == _BATCH_ROWS or characters > _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 def _add(corpus: Corpus, batch: list[Conversation], frames: dict[str, Frame]) -> None:
@@ -165,7 +173,7 @@ def _add(corpus: Corpus, batch: list[Conversation], frames: dict[str, Frame]) ->
             corpus.sources.append(conversation.source)
         inner = frames[conversation.source].inside(question)
         words.append(_add_row(corpus, conversation, question, inner))
-    corpus.signed.append(signatures(words))
+    corpus.signed.append(signatures([text[:_SIGNED] for text in words]))
     corpus.script.append(scripts(words))
 
 
