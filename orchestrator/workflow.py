@@ -101,7 +101,7 @@ class Task:
         if self.wanted.run is None or self.left:
             return False
         record = self.wanted.run.record
-        return record["status"] != "running" and record["metrics"] == metrics(self.wanted.run.folder)
+        return bool(record["status"] != "running" and record["metrics"] == metrics(self.wanted.run.folder))
 
     @property
     def left(self) -> int:
