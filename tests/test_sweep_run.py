@@ -9,15 +9,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator import layout, records
+from orchestrator import layout, process, records
 from orchestrator.errors import InputError, Interrupted
 from orchestrator.files import read_json
 from orchestrator.spec.sections import Sweep
+from orchestrator.step import Step
 from orchestrator.sweep import book, sweeper, winner
 from orchestrator.sweep.run import run_sweep
 from orchestrator.sweep.trial import Blueprint
@@ -266,3 +268,32 @@ def test_kill_at_any_moment_loses_nothing(project: Path) -> None:
     assert kept.items() <= finished(project).items()
     assert len(list(records.every(project / "runs"))) == 24 + 1  # none was begun anew beside a lost one
     assert len(list((project / "runs").glob(f"*/{layout.SWEEP}"))) == 2
+
+
+class SleepingLaunch(FakeLaunch):
+    """As its parent, but trains with the rate 1e-2 by a real process that would sleep for an hour."""
+
+    pids: list[int]
+
+    def __call__(self, step: Step, command: process.Command) -> process.Child:
+        fake = super().__call__(step, command)
+        if step.stage != "train" or self.started[-1][1] != 1e-2:
+            return fake
+        child = process.start(replace(command, argv=("sh", "-c", "sleep 3600 & sleep 3600")))
+        self.pids = [child.pid]
+        return child
+
+
+def test_the_processes_of_a_cancelled_trial_are_gone(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def give_up(running: list[Any]) -> None:
+        for one in running:
+            if one.trial.point["learning_rate"] == 1e-2 and one.reason is None and hasattr(launch, "pids"):
+                log = one.task.run.folder / layout.TRAINED / "trainer_log.jsonl"
+                log.write_text('{"current_steps": 1, "loss": NaN}\n', encoding="utf-8")
+
+    launch = SleepingLaunch()
+    monkeypatch.setattr(sweeper, "WATCH_SECONDS", 0.05)
+    page = carry_out(project, RATES, launch, Audience(give_up))
+    assert page["trials"][2]["reason"] == "training diverged: loss became nan"
+    with pytest.raises(ProcessLookupError):
+        os.killpg(launch.pids[0], 0)

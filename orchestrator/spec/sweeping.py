@@ -66,6 +66,8 @@ def points(space: Any, grid: bool) -> list[Any]:
         raise ValueError(f"expected low below high and a step above 0, got low {low}, high {high}, step {step}")
     if space.get("log") and low <= 0:
         raise ValueError(f"a logarithmic range begins above 0, got low {low}")
+    if space.get("log") and step is not None:
+        raise ValueError("log and step exclude each other; keep one")
     if grid and step is None:
         raise ValueError("a grid needs a list, or a range with a step; method: random and tpe take any range")
     return [low, high]
