@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from orchestrator import layout, process, records
 from orchestrator.errors import GateError, InputError, Interrupted, MissingError, OrchestratorError, Pruned, StageError
-from orchestrator.files import HashCache, read_json, write_text
+from orchestrator.files import HashCache, link, read_json, write_text
 from orchestrator.plan import Plan, Planned
 from orchestrator.records import Run
 from orchestrator.step import Step
@@ -241,13 +241,7 @@ def adopt(step: Step, run: Run, donor: Run) -> None:
     for path, text in step.files.items():
         write_text(run.folder / path, text, durable=False)  # written again by whoever needs it
     for output in entry["outputs"]:
-        source, target = donor.folder / output["path"], run.folder / output["path"]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        try:
-            target.hardlink_to(source)
-        except OSError:
-            shutil.copy2(source, target)
+        link(donor.folder / output["path"], run.folder / output["path"])
     run.adopt(step.stage, entry, donor.id)
 
 

@@ -21,7 +21,10 @@ SERVING = "data/serving.json"
 FINDINGS = "data/findings.json"
 
 TRAINED = "train"
+AS_MERGED = "export/as-merged"
+"""The merged model as LLaMA-Factory left it."""
 MERGED = "export/merged"
+"""The same weights with the chat template of training: what is converted, served and pushed."""
 MODELFILE = "export/Modelfile"
 
 

@@ -15,7 +15,7 @@ from orchestrator.records import Run, outputs
 from orchestrator.step import Step
 from tests.conftest import make_project
 
-DONE = ("prepare", "serving", "convert", "adapter", "ask-f16", "ask-adapter", "judge")
+DONE = ("prepare", "template", "modelfile", "convert", "adapter", "ask-f16", "ask-adapter", "judge")
 STEPS = 60
 OVERRIDES = ("export.gguf=[f16]", "export.adapter=true", "evaluate.baseline=false")
 
@@ -41,7 +41,7 @@ def make_run(folder: Path, tiny_model: Path) -> Run:
 
 
 def train_and_merge(base: Path, folder: Path) -> None:
-    """train/ with a LoRA adapter that knows the held-out rows by heart, export/merged/ with the model that it makes.
+    """train/ with a LoRA adapter that knows the held-out rows by heart, export/as-merged/ with the model that it makes.
 
     By heart, since the answers of a random model are near ties, which no two ways of computing decide alike.
     """
@@ -56,8 +56,8 @@ def train_and_merge(base: Path, folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(str(base))
     learn(adapted, [example(json.loads(line), tokenizer) for line in (folder / layout.PROMPTS).open(encoding="utf-8")])
     adapted.save_pretrained(str(folder / layout.TRAINED))
-    adapted.merge_and_unload().save_pretrained(str(folder / layout.MERGED))
-    tokenizer.save_pretrained(str(folder / layout.MERGED))
+    adapted.merge_and_unload().save_pretrained(str(folder / layout.AS_MERGED))
+    tokenizer.save_pretrained(str(folder / layout.AS_MERGED))
 
 
 def example(row: dict[str, Any], tokenizer: Any) -> tuple[list[int], list[int]]:

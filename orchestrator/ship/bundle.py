@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator import layout
 from orchestrator.errors import InputError
-from orchestrator.files import write_text
+from orchestrator.files import link, write_text
 from orchestrator.records import Run
 from orchestrator.ship import modelfile
 
@@ -41,12 +40,3 @@ def write(run: Run, kind: str, name: str, folder: Path) -> Sequence[Path]:
 def command(name: str) -> str:
     """What to type in the bundle's folder."""
     return f"ollama create {name} -f Modelfile && ollama run {name}"
-
-
-def link(source: Path, target: Path) -> None:
-    """A hard link, or a copy where the disk has none."""
-    target.unlink(missing_ok=True)
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        shutil.copy2(source, target)

@@ -42,7 +42,7 @@ def build(context: Context) -> list[Step]:
             argv=worker("adapter", config),
             files={config: json.dumps(values, indent=2) + "\n"},
             expects=(values["gguf"], values["base_gguf"], MODELFILE),
-            needs=("train", "serving"),
+            needs=("train", "template", "modelfile"),
             inputs={"base": context.base_identity, "llama.cpp": context.versions["llama.cpp"]},
         )
     ]

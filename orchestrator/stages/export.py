@@ -1,4 +1,4 @@
-"""merge, serving, convert, quantise: the tuned model becomes GGUF files with the template of its training."""
+"""merge, template, modelfile, convert, quantise: the tuned model becomes GGUF files with the template of its training."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ CONVERTED = ("f32", "f16", "bf16", "q8_0")
 """Types that llama.cpp's converter writes itself; all others are quantised from one of these."""
 
 METADATA = "export/metadata.json"
+OLLAMA_TEMPLATE = "export/ollama.template"
 
 
 def build_merge(context: Context) -> list[Step]:
@@ -28,35 +29,48 @@ def build_merge(context: Context) -> list[Step]:
             phase="export",
             argv=("llamafactory-cli", "export", config),
             files={config: text},
-            expects=(f"{layout.MERGED}/config.json", f"{layout.MERGED}/tokenizer_config.json"),
+            expects=(f"{layout.AS_MERGED}/config.json", f"{layout.AS_MERGED}/tokenizer_config.json"),
             needs=("train",),
             inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES)},
+            folder=layout.AS_MERGED,
+        )
+    ]
+
+
+def build_template(context: Context) -> list[Step]:
+    """The merged model with the template of training, as it is converted, served and pushed."""
+    values = {"name": context.spec.name, "base": context.spec.model.base, "dataset": context.spec.data.train}
+    return [
+        Step(
+            stage="template",
+            phase="export",
+            argv=worker("template", "configs/template.json"),
+            files={"configs/template.json": _json(values)},
+            expects=(f"{layout.MERGED}/config.json", f"{layout.MERGED}/chat_template.jinja", OLLAMA_TEMPLATE, METADATA),
+            needs=("prepare", "merge"),
             folder=layout.MERGED,
         )
     ]
 
 
-def build_serving(context: Context) -> list[Step]:
-    """The training template written into the merged model before it is converted, and the Modelfile beside it."""
-    config = "configs/serving.json"
-    ollama = context.spec.export.ollama
-    values: dict[str, Any] = {
+def build_modelfile(context: Context) -> list[Step]:
+    """A Modelfile for each GGUF; apart from the template, so that a changed parameter converts nothing again."""
+    ollama, kinds = context.spec.export.ollama, context.spec.export.gguf
+    values = {
         "project": str(context.project),
         "name": context.spec.name,
-        "files": {kind: layout.gguf(context.spec.name, kind) for kind in context.spec.export.gguf},
-        "base": context.spec.model.base,
-        "dataset": context.spec.data.train,
+        "files": {kind: layout.gguf(context.spec.name, kind) for kind in kinds},
         "system": ollama.system,
         "parameters": ollama.parameters,
     }
     return [
         Step(
-            stage="serving",
+            stage="modelfile",
             phase="export",
-            argv=worker("serving", config),
-            files={config: json.dumps(values, ensure_ascii=False, indent=2) + "\n"},
-            expects=(f"{layout.MERGED}/chat_template.jinja", layout.MODELFILE, METADATA),
-            needs=("prepare", "merge"),
+            argv=worker("modelfile", "configs/modelfile.json"),
+            files={"configs/modelfile.json": _json(values)},
+            expects=(layout.MODELFILE, *(f"{layout.MODELFILE}.{kind}" for kind in kinds)),
+            needs=("prepare", "template"),
             inputs={"Modelfile.j2": context.render.source_hash("Modelfile.j2")},
         )
     ]
@@ -74,7 +88,7 @@ def build_convert(context: Context) -> list[Step]:
             phase="export",
             argv=(*argv, "--outtype", kind, "--model-name", context.spec.name, "--metadata", METADATA),
             expects=(target,),
-            needs=("serving",),
+            needs=("template",),
             inputs={"llama.cpp": context.versions["llama.cpp"]},
             partials={growing: target},
         )
@@ -102,9 +116,13 @@ def _quantise(context: Context, source: str, kind: str) -> Step:
         stage=f"quantise-{kind}",
         phase="quantise",
         argv=worker("quantise", config),
-        files={config: json.dumps(values, indent=2) + "\n"},
+        files={config: _json(values)},
         expects=(target,),
         needs=("convert",),
         inputs=context.picked("llama-cpp-python"),
         partials={layout.partial(target): target},
     )
+
+
+def _json(values: dict[str, Any]) -> str:
+    return json.dumps(values, ensure_ascii=False, indent=2) + "\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 from orchestrator import layout, process, workers
 from orchestrator.cache import building, cache_folder
 from orchestrator.errors import InputError, StageError
-from orchestrator.files import read_json, sha256, write_json, write_text
+from orchestrator.files import link, read_json, sha256, write_json, write_text
 from orchestrator.stages import adapter as stage
 
 MERGED = Path(layout.MERGED)
@@ -30,7 +30,7 @@ def main(config: Path) -> None:
     if reason := stage.unfit_adapter(peft):
         raise InputError(f"the adapter cannot become a GGUF: {reason}", "Set export.adapter to false.")
     whole = base_gguf(wanted)
-    _link(whole, Path(wanted["base_gguf"]))
+    link(whole, Path(wanted["base_gguf"]))
     _convert_adapter(wanted, peft)
     text = Path(wanted["modelfile"]).read_text(encoding="utf-8")
     write_text(Path(stage.MODELFILE), over_base(text, Path(wanted["base_gguf"]).name, Path(wanted["gguf"]).name))
@@ -89,14 +89,6 @@ def _run(program: Path, *arguments: str) -> None:
         raise StageError(
             f"{program.name} ended with exit code {code}: {(lines or ['no reason given'])[-1]}", f"See {LOG}."
         )
-
-
-def _link(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 if __name__ == "__main__":

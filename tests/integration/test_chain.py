@@ -49,7 +49,7 @@ def test_every_stage_is_recorded_with_its_outputs(project: Path) -> None:
     record = only_run(project)
     assert record["status"] == "completed"
     assert list(record["stages"]) == [
-        "prepare", "train", "predict-base", "predict-tuned", "score", "merge", "serving", "convert",
+        "prepare", "train", "predict-base", "predict-tuned", "score", "merge", "template", "modelfile", "convert",
         "quantise-q8_0", "ask-f16", "ask-q8_0", "judge",
     ]  # fmt: skip
     for stage in record["stages"].values():
@@ -105,22 +105,23 @@ def test_nothing_is_done_twice(project: Path) -> None:
 
 
 def test_plan_says_why(project: Path) -> None:
-    plan = run_tool(("plan", "--json", "--set", "export.gguf=[f16, q4_0]"), project).json
+    plan = run_tool(("plan", "--json", "--set", "export.gguf=[f16, q6_k]"), project).json
     why = {step["stage"]: step["why"] for step in plan["steps"] if not step["up_to_date"]}
-    assert why["quantise-q4_0"] == "not done yet"
-    assert "configuration" in why["serving"]
+    assert why["quantise-q6_k"] == "not done yet"
+    assert "configuration" in why["modelfile"]
+    assert "convert" not in why
     assert "train" not in why and "predict-tuned" not in why and "merge" not in why
 
 
 def test_editing_export_never_retrains(project: Path) -> None:
     before = started(only_run(project))
-    edit(project, "gguf: [f16, q8_0]", "gguf: [f16, q8_0, q4_0]")
+    edit(project, "gguf: [f16, q8_0]", "gguf: [f16, q8_0, q6_k]")
     done = run_tool(("export",), project)
     assert done.code == 0, done.stderr
     after = started(only_run(project))
-    for stage in ("prepare", "train", "predict-base", "predict-tuned", "score", "merge"):
+    for stage in ("prepare", "train", "predict-base", "predict-tuned", "score", "merge", "convert", "ask-f16"):
         assert after[stage] == before[stage]
-    assert "ask-q4_0" in after
+    assert "ask-q6_k" in after
 
 
 def test_editing_the_learning_rate_trains_a_new_run_and_reuses_the_rest(project: Path) -> None:

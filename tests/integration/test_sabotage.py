@@ -36,7 +36,8 @@ TOKENIZER = """
 import json
 file = merged / "tokenizer.json"
 tokenizer = json.loads(file.read_text())
-del tokenizer["model"]["merges"][:2000]
+vocabulary = tokenizer["model"]["vocab"]
+vocabulary["Ġgarden"], vocabulary["Ġbridge"] = vocabulary["Ġbridge"], vocabulary["Ġgarden"]
 file.write_text(json.dumps(tokenizer))
 """
 

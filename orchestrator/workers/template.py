@@ -1,4 +1,4 @@
-"""Write what serves the merged model as it was trained: its chat template, the Modelfiles, the GGUF's metadata."""
+"""Give the merged model the template it was trained with, for llama.cpp and for Ollama: `template CONFIG.json`."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from orchestrator.chat_template.ollama import ollama_template
 from orchestrator.chat_template.registry import Definition, definition
 from orchestrator.chat_template.tokens import converter_adds_bos, special_tokens
 from orchestrator.chat_template.turns import starts_with_bos
-from orchestrator.files import read_json, write_json, write_text
-from orchestrator.render import Renderer
-from orchestrator.stages.export import METADATA
+from orchestrator.files import link, read_json, write_json, write_text
+from orchestrator.stages.export import METADATA, OLLAMA_TEMPLATE
 
 MERGED = Path(layout.MERGED)
 
 
 def main(config: Path) -> None:
-    """Write export/merged/chat_template.jinja, export/Modelfile*, export/metadata.json."""
+    """Write export/merged/ (weights linked, not copied), the Ollama TEMPLATE and the GGUF's metadata."""
     wanted, trained = read_json(config), read_json(Path(layout.SERVING))
     shape = definition(trained["template"])
+    for path in Path(layout.AS_MERGED).iterdir():
+        if path.name != "Modelfile":  # LLaMA-Factory's own, which leaves out thinking and may double BOS
+            link(path, MERGED / path.name)
     _leave_bos_to_training(shape)
     tokens = special_tokens(MERGED)
     write_text(MERGED / "chat_template.jinja", jinja_template(shape, tokens, trained["thinking"]))
     _drop_other_templates()
-    ollama = ollama_template(shape, tokens, trained["thinking"], converter_adds_bos(MERGED))
-    values = {**wanted, **trained, "ollama_template": ollama, "system": wanted["system"] or trained["system"]}
-    _write_modelfiles(Renderer(Path(wanted["project"])), wanted["files"], values)
+    adds_bos = converter_adds_bos(MERGED)
+    write_text(Path(OLLAMA_TEMPLATE), ollama_template(shape, tokens, trained["thinking"], adds_bos))
     write_json(Path(METADATA), _metadata(wanted))
 
 
@@ -45,14 +46,6 @@ def _drop_other_templates() -> None:
     config = read_json(file)
     if config.pop("chat_template", None) is not None:
         write_json(file, config)
-
-
-def _write_modelfiles(render: Renderer, files: dict[str, str], values: dict[str, Any]) -> None:
-    """One for each GGUF, and the plain Modelfile for the last one asked for."""
-    for kind, gguf in files.items():
-        text = render("Modelfile.j2", gguf=Path(gguf).name, **{key: values[key] for key in values if key != "gguf"})
-        write_text(Path(f"{layout.MODELFILE}.{kind}"), text)
-        write_text(Path(layout.MODELFILE), text)
 
 
 def _metadata(wanted: dict[str, Any]) -> dict[str, Any]:
