@@ -66,7 +66,7 @@ def example(row: dict[str, Any], tokenizer: Any) -> tuple[list[int], list[int]]:
 
 
 def learn(model: Any, examples: list[tuple[list[int], list[int]]]) -> None:
-    """Fit the answers. Only their tokens are scored: a vocabulary of 49,000 times every token of a prompt takes long."""
+    """Fit the answers. Only their tokens are scored: 49,000 scores for every token of a prompt would take long."""
     import torch
 
     wholes = [[*prompt, *answer] for prompt, answer in examples]

@@ -37,7 +37,12 @@ def test_what_is_pushed_answers_as_measured(run: Run, tmp_path: Path, kind: str)
         "rows": 12, "agreement": 1.0, "counted": 12, "equal_counts": 12, "template": "TEMPLATE",
     }  # fmt: skip
     entry = records.load(run.folder).record["lineage"]["ollama"]["tiny:v1"]
-    assert entry == {"digest": told["digest"], "gguf": kind, "agreement": 1.0, "template": "TEMPLATE"}
+    sha256 = run.stage("convert")["outputs"][kind == "f16"]["sha256"]
+    assert entry == {
+        "digest": told["digest"], "gguf": kind, "sha256": sha256, "agreement": 1.0, "template": "TEMPLATE",
+    }  # fmt: skip
+    assert ollama.is_current(run, kind, "tiny:v1")
+    assert not ollama.is_current(run, kind, "tiny:v2")
 
 
 def test_a_server_that_prefers_the_gguf_template_is_found_out_and_agrees(run: Run, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def measured(run: Run, kind: str) -> list[str]:
 @pytest.fixture(scope="module")
 def served(shipped_run: Run) -> Iterator[Endpoint]:
     """The f16 GGUF behind its server."""
-    with serve.running(shipped_run, "f16", serve.where(context=512)) as (endpoint, _):
+    with serve.running(shipped_run, "f16", serve.where(port=0, context=512)) as (endpoint, _):
         yield endpoint
 
 
@@ -70,7 +70,7 @@ def test_a_wrong_key_is_refused(served: Endpoint) -> None:
 
 
 def test_the_adapter_over_its_base_answers_as_measured(shipped_run: Run) -> None:
-    with serve.running(shipped_run, "adapter", serve.where(context=512)) as (endpoint, _):
+    with serve.running(shipped_run, "adapter", serve.where(port=0, context=512)) as (endpoint, _):
         replies = ask_all(endpoint, [row["messages"] for row in rows(shipped_run)], 4, concurrency=2)
     assert [reply.text for reply in replies] == measured(shipped_run, "adapter")
 
@@ -113,7 +113,7 @@ def test_a_server_that_cannot_start_shows_its_last_line(shipped_run: Run, tmp_pa
     (tmp_path / layout.SERVING).write_bytes((shipped_run.folder / layout.SERVING).read_bytes())
     (tmp_path / layout.gguf("tiny", "f16")).write_bytes(b"GGUF, not really")
     started = time.monotonic()
-    with pytest.raises(StageError, match="the server did not start: "), serve.running(run, "f16", serve.where()):
+    with pytest.raises(StageError, match="the server did not start: "), serve.running(run, "f16", serve.where(port=0)):
         pass
     assert time.monotonic() - started < serve.START_SECONDS
 

@@ -152,6 +152,10 @@ def _chain(phase: str, options: dict[str, Any]) -> None:
     finally:
         watcher.write(done.folder if done else None)
     _show_run(done, options["as_json"])
+    if phase == "verify" and loaded.spec.spec.export.ollama.create:
+        from orchestrator.cli.ship import create_in_ollama
+
+        create_in_ollama(done, loaded.spec.spec.export.ollama.name or done.record["name"])
 
 
 def _request(options: dict[str, Any]) -> Request:

@@ -150,6 +150,17 @@ def _push_ollama(run: Run, target: str, artifact: str | None, options: dict[str,
     return ollama.ship(run, kind, name, client, options["host"], progress)
 
 
+def create_in_ollama(run: Run, name: str) -> None:
+    """What `export.ollama.create` asks for at the end of the chain, unless it was done for this very file."""
+    from orchestrator.ship.artifacts import choose_gguf
+    from orchestrator.ship.ollama import is_current
+
+    kind = choose_gguf(run, None, force=False)
+    if not is_current(run, kind, name):
+        options = {"force": False, "dry_run": False, "bundle": None, "host": None}
+        click.echo(_push_ollama(run, f"ollama:{name}", kind, options)["done"], err=True)
+
+
 def _push_hub(run: Run, target: str, artifact: str | None, options: dict[str, Any]) -> dict[str, Any]:
     from orchestrator.models.hub import parse
     from orchestrator.ship import hub
@@ -183,7 +194,7 @@ def _served(run: Run, name: str) -> Iterator[Endpoint]:
     from orchestrator.ship.serve import running, where
 
     with stderr_console().status(f"loading {name}"), contextlib.ExitStack() as stack:
-        endpoint, _ = stack.enter_context(running(run, name, where()))
+        endpoint, _ = stack.enter_context(running(run, name, where(port=0)))
         loaded = stack.pop_all()
     with loaded:
         yield endpoint

@@ -66,7 +66,7 @@ def collect(run: Run, wanted: str, project: Path, force: bool) -> list[Upload]:
 
 
 def push(target: Target, uploads: list[Upload], message: str) -> str:
-    """Upload, in one commit where the hub can; returns the address. Raises MissingError without a token or an answer."""
+    """Upload, in one commit where the hub can; returns the address. Raises MissingError without a token."""
     variable = "HF_TOKEN" if target.source == "hf" else "MODELSCOPE_API_TOKEN"
     token = os.environ.get(variable)
     if not token:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from orchestrator import layout
 from orchestrator.errors import GateError, InputError, MissingError, StageError
+from orchestrator.execute import locked
 from orchestrator.fetch import Progress
 from orchestrator.files import read_json, sha256
 from orchestrator.records import Run
@@ -73,14 +74,22 @@ def connect(host: str | None = None) -> Client:
 
 def ship(run: Run, kind: str, name: str, client: Client, host: str | None, progress: Progress) -> dict[str, Any]:
     """Push, ask the held-out rows, record; returns what to tell. Raises GateError for answers not as measured."""
-    digest = push(run, kind, name, client, host, progress)
-    served = check(run, kind, name, host)
-    remember(run, kind, name, digest, served)
+    with locked(run.folder):
+        digest = push(run, kind, name, client, host, progress)
+        served = check(run, kind, name, host)
+        remember(run, kind, name, digest, served)
     require_gate(served, name, read_json(run.folder / "configs/judge.json")["gate"]["min_agreement"])
     share = f"{100 * served.agreement:.0f} % of {served.rows} answers are those measured"
     counts = f"{served.equal_counts} of {served.counted} prompts have the tokens of training"
     counts += f", made by {MAKERS[served.template]}"
     return {**asdict(served), "name": name, "digest": digest, "done": f"{share}; {counts}\nollama run {name}"}
+
+
+def is_current(run: Run, kind: str, name: str) -> bool:
+    """Whether this very file was made the model `name` before, and answered as measured."""
+    entry = run.record["lineage"].get("ollama", {}).get(name, {})
+    gate = read_json(run.folder / "configs/judge.json")["gate"]["min_agreement"]
+    return bool(entry) and entry["sha256"] == sha256(artifacts.ggufs(run)[kind]) and entry["agreement"] >= gate
 
 
 def push(run: Run, kind: str, name: str, client: Client, host: str | None, progress: Progress) -> str:
@@ -175,11 +184,15 @@ def require_gate(served: Served, name: str, min_agreement: float) -> None:
         )
 
 
-def remember(run: Run, kind: str, name: str, digest: str, served: Served | None) -> None:
+def remember(run: Run, kind: str, name: str, digest: str, served: Served) -> None:
     """Record what was made of which file in the run's lineage."""
-    entry: dict[str, Any] = {"digest": digest, "gguf": kind}
-    if served:
-        entry |= {"agreement": served.agreement, "template": served.template}
+    entry = {
+        "digest": digest,
+        "gguf": kind,
+        "sha256": sha256(artifacts.ggufs(run)[kind]),
+        "agreement": served.agreement,
+        "template": served.template,
+    }
     lineage = run.record["lineage"]
     run.set(lineage={**lineage, "ollama": {**lineage.get("ollama", {}), name: entry}})
 

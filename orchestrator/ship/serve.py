@@ -27,6 +27,9 @@ from orchestrator.spec.defaults import LORA
 START_SECONDS = 600.0
 """How long a model may take to load."""
 FIRST_PORT = 8080
+KEPT = ("model_name_or_path", "trust_remote_code", "template", "enable_thinking", "quantization_bit",
+        "quantization_method", "rope_scaling", "flash_attn")  # fmt: skip
+"""Training arguments that also decide how LLaMA-Factory answers."""
 KEY_VARIABLE = "ORCHESTRATOR_API_KEY"
 """Carries the key to our llama.cpp server, so that neither a file nor the process list shows it."""
 
@@ -51,10 +54,12 @@ class Server:
 
 
 def where(host: str = "127.0.0.1", port: int | None = None, key: str | None = None, context: int = 4096) -> Where:
-    """The address to serve at: the port asked for, else the first free one from 8080 on, and a random key by default.
+    """The address to serve at: the port asked for, 0 for any, else the first free one from 8080 on; a random key.
 
     Raises InputError when the port asked for is taken.
     """
+    if port == 0:
+        port = _any_port(host)
     if port is not None and not _is_free(host, port):
         raise InputError(f"port {port} of {host} is taken", "Leave --port out for one that is free, or stop the other.")
     chosen = (
@@ -99,8 +104,7 @@ def llama_factory_server(run: Run, artifact: str, at: Where) -> Server:
     import yaml
 
     trained = yaml.safe_load((run.folder / layout.config("train")).read_text(encoding="utf-8"))
-    kept = ("model_name_or_path", "trust_remote_code", "template", "enable_thinking")
-    values: dict[str, Any] = {key: trained[key] for key in kept}
+    values: dict[str, Any] = {key: trained[key] for key in KEPT if key in trained}
     if artifact == "tuned":
         adapts = trained["finetuning_type"] in (LORA, "oft")
         loads = {"adapter_name_or_path": layout.TRAINED, "finetuning_type": trained["finetuning_type"]}
