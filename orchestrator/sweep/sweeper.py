@@ -148,7 +148,7 @@ class Sweeper:
             "run": task.run.id if task else None,
             "parameters": trial.point,
             "changes": changes,
-            "seed": changes.get("train.seed"),
+            "seed": changes.get("train.seed", self.blueprint.seed("train.seed")),
             "value": None,
             "reason": None,
             "seconds": 0.0,

@@ -49,7 +49,7 @@ class Blueprint:
         made = {**self._overrides, **implied(self.loaded.spec.spec, self.sweep), **self.always}
         made |= {".".join(spec_key(name)): value for name, value in point.items()}
         if self.sweep.seeds > 1:
-            made |= {key: made.get(key, self._seed(key)) + repetition for key in self.seeded}
+            made |= {key: made.get(key, self.seed(key)) + repetition for key in self.seeded}
         return made
 
     def spec(self, changes: Mapping[str, Any]) -> Spec:
@@ -86,7 +86,8 @@ class Blueprint:
         parts = [override.partition("=") for override in self.loaded.request.overrides]
         return {name.strip(): parse(text).value for name, _, text in parts if not name.startswith("sweep.")}
 
-    def _seed(self, key: str) -> int:
+    def seed(self, key: str) -> int:
+        """The seed of the spec itself, which the first repetition keeps."""
         spec = self.loaded.spec.spec
         seed: int = spec.data.seed if key == "data.seed" else spec.train.get("seed", DEFAULTS["seed"])
         return seed
