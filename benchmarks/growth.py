@@ -11,9 +11,12 @@ from random import Random
 from benchmarks.chain import fresh
 from benchmarks.harness import ORCHESTRATOR, ROOT, Bench, Row, median, run
 from benchmarks.records import many_runs
+from benchmarks.sweep_cost import milliseconds_per_trial
 from benchmarks.work import NEWS_SMALL, settings
 
 SIZES = (10, 100, 1_000, 10_000)
+TRIAL_SIZES = 3
+"""Ten thousand trials take hours even where the stages take no time."""
 LINEAR = 1.05
 """A slope that is still called linear: the clock is not exact."""
 
@@ -23,6 +26,8 @@ def growth(bench: Bench) -> None:
     curve(bench, "runs", "`runs list`", listed)
     curve(bench, "planned", "`plan` beside so many runs", planned)
     curve(bench, "rows", "`data check` of so many rows", checked)
+    trials = [milliseconds_per_trial(count)[0] * count / 1000 for count in SIZES[:TRIAL_SIZES]]
+    bench.add(line("trials", "a sweep's own time for so many trials", trials))
 
 
 def curve(bench: Bench, name: str, what: str, command: Callable[[Bench, int], list[str]]) -> None:
@@ -32,10 +37,14 @@ def curve(bench: Bench, name: str, what: str, command: Callable[[Bench, int], li
         argv = command(bench, count)
         run(argv, codes=(0, 2))
         seconds.append(median([run(argv, codes=(0, 2)).seconds for _ in range(bench.repeats)]))
+    bench.add(line(name, what, seconds))
+
+
+def line(name: str, what: str, seconds: list[float]) -> Row:
+    """A line of the table from seconds at each size."""
     slope = max(math.log10(after / before) for before, after in pairwise(seconds))
-    note = ", ".join(f"{count:,}: {one:.2f} s" for count, one in zip(SIZES, seconds, strict=True))
-    reached = slope <= LINEAR
-    bench.add(Row(f"growth-{name}", f"{what}, steepest log-log slope", slope, "≤ 1", reached, seconds, (), note))
+    note = ", ".join(f"{count:,}: {one:.2f} s" for count, one in zip(SIZES, seconds, strict=False))
+    return Row(f"growth-{name}", f"{what}, steepest log-log slope", slope, "≤ 1", slope <= LINEAR, seconds, (), note)
 
 
 def listed(bench: Bench, count: int) -> list[str]:

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chain import fresh
-from benchmarks.harness import MIB, ORCHESTRATOR, Bench, at_most, run
+from benchmarks.harness import ORCHESTRATOR, ROOT, Bench, at_most, run
+from benchmarks.sweep_cost import Silence
 from benchmarks.work import NEWS_SMALL, finished, newest
+from orchestrator import layout
 from orchestrator.files import read_json
+from tests.fake_stages import FakeLaunch
 
 RUNS, TRIALS = 10_000, 500
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
@@ -24,50 +27,42 @@ def records(bench: Bench) -> None:
     first = run(listed).seconds
     again = [run(listed).seconds for _ in range(3 * bench.repeats)]
     bench.add(at_most("records", f"`runs list` of {RUNS:,} runs", 1, "s", again, f"the first time {first:.1f} s"))
-    reported = [ORCHESTRATOR, "report", str(many_trials(bench, TRIALS)), "--runs-dir", str(runs_dir)]
+    sweep = sweep_of(bench, TRIALS)
+    reported = [ORCHESTRATOR, "report", str(sweep), "--runs-dir", str(sweep.parent)]
     seconds = [run(reported).seconds for _ in range(bench.repeats)]
     bench.add(at_most("records", f"report of a sweep of {TRIALS} trials", 3, "s", seconds))
-    (page,) = many_trials(bench, TRIALS, again=False).glob("*.html")
-    bench.add(at_most("records", "its page", 3, "MB", [page.stat().st_size / MIB]))
+    size = (sweep / layout.REPORT).stat().st_size
+    bench.add(at_most("records", "its page", 3, "MB", [size / 1e6]))
 
 
 def many_runs(bench: Bench, count: int) -> Path:
     """A runs folder full of copies of a real record; most runs have a name of their own."""
-    record = read_json(newest(finished(bench.work, NEWS_SMALL)) / "run.json")
+    record = read_json(newest(finished(bench.work, NEWS_SMALL)) / layout.RECORD)
     runs_dir = fresh(bench.work / f"many-{count}")
     for number in range(count):
         write_run(runs_dir, record, number, name=f"news-{number % 50}")
     return runs_dir
 
 
-def write_run(runs_dir: Path, record: dict[str, Any], number: int, **values: Any) -> str:
-    """A run's folder with nothing but its record; returns the run's id."""
+def write_run(runs_dir: Path, record: dict[str, Any], number: int, **values: Any) -> None:
+    """A run's folder with nothing but its record."""
     moment = FIRST + timedelta(minutes=number)
     identifier = f"{moment:%Y%m%dT%H%M%SZ}-{values.get('name', record['name'])}-{secrets.token_hex(3)}"
     made = {**record, "id": identifier, "created_at": f"{moment:%Y-%m-%dT%H:%M:%SZ}", **values}
     (runs_dir / identifier).mkdir(parents=True)
-    (runs_dir / identifier / "run.json").write_text(json.dumps(made), encoding="utf-8")
-    return identifier
+    (runs_dir / identifier / layout.RECORD).write_text(json.dumps(made), encoding="utf-8")
 
 
-def many_trials(bench: Bench, count: int, again: bool = True) -> Path:
-    """A sweep's folder with its trials beside it, as `orchestrator sweep` leaves them."""
-    runs_dir = bench.work / f"many-{RUNS}"
-    if not again:
-        return next(runs_dir.glob("*-sweep-*"))
-    record = read_json(newest(finished(bench.work, NEWS_SMALL)) / "run.json")
-    sweep_id = f"{FIRST:%Y%m%dT%H%M%SZ}-news-sweep-{secrets.token_hex(3)}"
-    trials = []
-    for number in range(count):
-        parameters = {"learning_rate": 1e-5 * (1 + number), "num_train_epochs": number % 4 + 1}
-        mark = {"id": sweep_id, "trial": number, "parameters": parameters}
-        run_id = write_run(runs_dir, record, RUNS + number, sweep=mark)
-        trials.append({"trial": number, "run": run_id, "parameters": parameters, "value": 50 + number % 37,
-                       "status": "completed"})  # fmt: skip
-    ranking = sorted(trials, key=lambda trial: -trial["value"])
-    page = {"schema": 1, "id": sweep_id, "name": "news", "kind": "sweep", "metric": "accuracy", "trials": trials,
-            "created_at": record["created_at"], "ranking": ranking}  # fmt: skip
-    folder = runs_dir / sweep_id
-    folder.mkdir()
-    (folder / "sweep.json").write_text(json.dumps(page), encoding="utf-8")
-    return folder
+def sweep_of(bench: Bench, count: int) -> Path:
+    """The folder of a sweep whose trials are real but for their stages, which leave what they promise at once."""
+    from orchestrator.spec.sections import Sweep
+    from orchestrator.sweep.run import run_sweep
+    from orchestrator.sweep.trial import Blueprint
+    from orchestrator.workflow import Request, load
+
+    runs_dir = fresh(bench.work / f"trials-{count}")
+    rates = [1e-5 * (1 + number / count) for number in range(count)]
+    sweep = Sweep.model_validate_json(json.dumps({"method": "grid", "parameters": {"learning_rate": rates}}))
+    loaded = load(Request(ROOT / layout.SPEC, runs_dir=runs_dir))
+    page = run_sweep(Blueprint(loaded, sweep, launch=FakeLaunch()), Silence(), Silence())
+    return runs_dir / str(page["id"])
