@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator import records
 from orchestrator.errors import InputError
-from orchestrator.files import write_json
+from orchestrator.files import write_json, write_text
 from orchestrator.report import find, live, write, write_comparison
 from orchestrator.side_by_side import side_by_side
 from orchestrator.step import Step
@@ -88,13 +88,15 @@ def test_policy_allows_only_the_style_and_the_script_of_the_page(text: str) -> N
     assert [name for name in attributes(text) if name == "style" or name.startswith("on")] == []
 
 
-def test_reads_itself_again_only_while_it_runs(tmp_path: Path) -> None:
+def test_reads_itself_again_while_it_runs_and_says_how_it_failed(tmp_path: Path) -> None:
     run = records.create(tmp_path / "runs", "news")
     assert 'http-equiv="refresh"' in write(run.folder).read_text(encoding="utf-8")
+    write_text(run.folder / "logs/train.log", f"loading\nValueError: {HOSTILE}\n")
     run.set(status="failed", stages={"train": {"status": "failed", "argv": [], "seconds": 1.0}})
     page = write(run.folder).read_text(encoding="utf-8")
     assert 'http-equiv="refresh"' not in page
     assert "Failed in train; the log is logs/train.log." in page
+    assert "ValueError: &lt;script&gt;" in page
 
 
 def test_findings_of_the_data_are_shown(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import layout
+from orchestrator.execute import tail
 from orchestrator.files import read_json
 from orchestrator.progress import read_log
 from orchestrator.report.charts import Series, plot
@@ -142,13 +143,14 @@ def read_findings(folder: Path) -> list[Json]:
 
 
 def stages(folder: Path, record: Json) -> Iterator[Json]:
-    """Each stage with its exact command and configuration."""
+    """Each stage with its exact command and configuration; of a failed one also what it said last."""
     import shlex
 
     for name, entry in record["stages"].items():
         files = [path for path in (f"configs/{name}.yaml", f"configs/{name}.json") if (folder / path).is_file()]
         configs = [{"path": path, "text": _text(folder / path)} for path in files]
-        yield {**entry, "name": name, "command": shlex.join(entry.get("argv", [])), "configs": configs}
+        said = "\n".join(tail(folder / layout.log(name))) if entry["status"] == "failed" else ""
+        yield {**entry, "name": name, "command": shlex.join(entry.get("argv", [])), "configs": configs, "said": said}
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
