@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import threading
 import time
@@ -86,6 +87,15 @@ def test_nothing_is_done_twice(project: Path) -> None:
     page = carry_out(project, sweep(parameters={"learning_rate": [1e-4, 1e-3, 1e-2, 1e-1]}), launch)
     assert stages(launch, "train") == [1e-4, 1e-3, 1e-2, 1e-1]
     assert [trial["reused"] for trial in page["trials"]] == [True, True, True, False]
+
+
+def test_a_removed_run_is_made_again(project: Path) -> None:
+    page = carry_out(project, RATES, FakeLaunch())
+    shutil.rmtree(project / "runs" / page["trials"][1]["run"])
+    launch = FakeLaunch()
+    again = carry_out(project, RATES, launch)
+    assert stages(launch, "train") == [1e-3]
+    assert again["ranking"][0]["parameters"] == page["ranking"][0]["parameters"]
 
 
 def test_a_failed_trial_is_recorded_and_tried_again(project: Path) -> None:

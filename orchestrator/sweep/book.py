@@ -17,6 +17,8 @@ from orchestrator.records import Run
 from orchestrator.spec.sections import Sweep
 
 SCHEMA = 1
+SWEEP = "sweep"
+"""The kind of a sweep that a spec asks for; a learning curve is another."""
 Json = dict[str, Any]
 
 
@@ -43,14 +45,14 @@ def open_folder(runs_dir: Path, name: str, kind: str, key: str) -> Path:
 
 
 def find(runs_dir: Path, wanted: str | None) -> Path:
-    """The folder of the sweep that `wanted` names: an id, a part of one, a folder, or None for the newest.
+    """The folder of the sweep that `wanted` names: an id, a part of one, a folder; None for the newest of a spec.
 
     Raises InputError when there is none or more than one.
     """
     if wanted and (Path(wanted) / layout.SWEEP).is_file():
         return Path(wanted)
     found = sorted((file.parent for file in runs_dir.glob(f"*/{layout.SWEEP}")), reverse=True)
-    matches = [folder for folder in found if not wanted or wanted in folder.name]
+    matches = [folder for folder in found if (wanted in folder.name if wanted else read(folder)["kind"] == SWEEP)]
     if not matches:
         what = f"no sweep matches {wanted!r}" if wanted else f"no sweeps in {runs_dir.name}/"
         raise InputError(what, "Make one with `orchestrator sweep`.")

@@ -52,7 +52,11 @@ def run_sweep(blueprint: Blueprint, audience: Audience, watcher: Watcher, execut
     folder = book.open_folder(runs_dir, name, blueprint.kind, book.key_of(base, sweep, blueprint.kind))
     with locked(folder):
         place = executor or local_executor(sweep)
-        study = Study(folder / layout.STUDY, sweep, minimises(sweep.metric), place.capacity)
+
+        def is_there(outcome: Json) -> bool:
+            return (runs_dir / str(outcome["run"]) / layout.RECORD).is_file()
+
+        study = Study(folder / layout.STUDY, sweep, minimises(sweep.metric), place.capacity, is_there)
         page = LivePage(folder)
         try:
             Sweeper(folder, blueprint, study, place, LiveSweep(audience, page)).go()

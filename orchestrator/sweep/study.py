@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ DEFAULT_TRIALS = 20
 SEED = 42
 NAME = "sweep"
 OUTCOME = "outcome"
+Keeps = Callable[[dict[str, Any]], bool]
+"""Whether the result of a finished trial is still there, from its outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,10 @@ class Study:
     """The trials of one sweep, point by point, each with its repetitions. A trial that was asked for and not
     told is asked for again after a restart."""
 
-    def __init__(self, file: Path, sweep: Sweep, minimise: bool, parallel: int = 1) -> None:
-        self._sweep, self._parallel = sweep, parallel
+    def __init__(
+        self, file: Path, sweep: Sweep, minimise: bool, parallel: int = 1, keeps: Keeps = lambda outcome: True
+    ) -> None:
+        self._sweep, self._parallel, self._keeps = sweep, parallel, keeps
         self._sign = 1 if minimise else -1
         self._points = grid(sweep.parameters) if sweep.method == "grid" else []
         self._spaces = distributions(sweep.parameters, sweep.method == "grid")
@@ -96,11 +101,11 @@ class Study:
             return optuna.samplers.TPESampler(seed=seed, constant_liar=self._parallel > 1)
 
     def _take_over(self, file: Path, stopping: EarlyStopping | None) -> Any:
-        """The study in the file, in which trials that failed, or were never told, wait to be asked for again."""
+        """The study in the file, in which trials that have no result (any more) wait to be asked for again."""
         self._study = _create(None, self._sign, stopping)
         former = _create(file, self._sign, stopping).get_trials(deepcopy=False)
         for trial in former:
-            if trial.state.name in ("COMPLETE", "PRUNED"):
+            if trial.state.name in ("COMPLETE", "PRUNED") and self._keeps(trial.user_attrs[OUTCOME]):
                 self._study.add_trial(trial)
                 continue
             fixed = self._fixed(trial.number, former)

@@ -20,6 +20,7 @@ from orchestrator.spec.keys import spec_key, with_value
 from orchestrator.spec.load import build_spec
 from orchestrator.spec.sections import Spec, Sweep
 from orchestrator.step import Step
+from orchestrator.sweep.book import SWEEP
 from orchestrator.sweep.objective import EVAL_LOSS
 from orchestrator.sweep.space import Point
 from orchestrator.workflow import Loaded, Task, assign, carry_out, fetch
@@ -38,7 +39,7 @@ class Blueprint:
     seeded: tuple[str, ...] = SEEDED
     always: Mapping[str, Any] = field(default_factory=dict)
     """Dotted key → value for every trial."""
-    kind: str = "sweep"
+    kind: str = SWEEP
     """Part of the folder's name."""
     progress: Progress = lambda done, total: None
     launch: Launch | None = None
