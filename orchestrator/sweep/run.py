@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from orchestrator import layout
@@ -43,28 +44,38 @@ def run_sweep(blueprint: Blueprint, audience: Audience, watcher: Watcher, execut
 
     `watcher` sees the winner's last measurement. Raises InputError before anything starts when a trial cannot run.
     """
-    loaded, sweep = blueprint.loaded, blueprint.sweep
-    require_metric(loaded.spec.spec, sweep.metric)
-    require_specs(blueprint)
-    fetch(loaded, blueprint.progress)
-    base = make_plan(loaded.question, loaded.request.hashes)
-    runs_dir, name = loaded.question.runs_dir, loaded.spec.spec.name
-    folder = book.open_folder(runs_dir, name, blueprint.kind, book.key_of(base, sweep, blueprint.kind))
+    folder = open_sweep(blueprint)
     with locked(folder):
-        place = executor or local_executor(sweep)
-
-        def is_there(outcome: Json) -> bool:
-            return (runs_dir / str(outcome["run"]) / layout.RECORD).is_file()
-
-        study = Study(folder / layout.STUDY, sweep, minimises(sweep.metric), place.capacity, is_there)
+        place = executor or local_executor(blueprint.sweep)
         page = LivePage(folder)
         try:
+            study = open_study(folder, blueprint, place)
             Sweeper(folder, blueprint, study, place, LiveSweep(audience, page)).go()
             measure_on_test(folder, blueprint, watcher)
         finally:
             page.write()
-        loaded.request.hashes.save()
+            blueprint.loaded.request.hashes.save()
         return book.read(folder)
+
+
+def open_sweep(blueprint: Blueprint) -> Path:
+    """The sweep's folder, found or created, once it is clear that its trials can run."""
+    loaded, sweep = blueprint.loaded, blueprint.sweep
+    require_metric(loaded.spec.spec, sweep.metric)
+    require_specs(blueprint)
+    fetch(loaded, blueprint.progress)
+    key = book.key_of(make_plan(loaded.question, loaded.request.hashes), sweep, blueprint.kind)
+    return book.open_folder(loaded.question.runs_dir, loaded.spec.spec.name, blueprint.kind, key)
+
+
+def open_study(folder: Path, blueprint: Blueprint, place: Executor) -> Study:
+    """The study of a sweep, which goes on from the trials whose runs are still there."""
+
+    def is_there(outcome: Json) -> bool:
+        return (folder.parent / str(outcome["run"]) / layout.RECORD).is_file()
+
+    sweep = blueprint.sweep
+    return Study(folder / layout.STUDY, sweep, minimises(sweep.metric), place.capacity, is_there)
 
 
 def require_specs(blueprint: Blueprint) -> None:
