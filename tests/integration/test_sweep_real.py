@@ -18,7 +18,7 @@ SWEEP = """\
 sweep:
   parameters:
     learning_rate: [1.0e-2, 1.0e-3]  # what we search
-  early_stopping: {grace_steps: 4}
+  early_stopping: {method: median, grace_steps: 4}  # of two trials, none is ended
   metric: eval_loss
   parallel: 2
 """
