@@ -101,6 +101,17 @@ def test_without_ollama_there_is_a_bundle(run: Run, tmp_path: Path, orchestrator
     assert {path.name for path in folder.iterdir()} == {"Modelfile", "README.md", "tiny-f16.gguf"}
 
 
+def test_the_chain_creates_the_model_once(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestrator.cli.ship import create_in_ollama
+
+    with fake_ollama(tmp_path) as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.url)
+        create_in_ollama(run, "tiny")
+        create_in_ollama(run, "tiny")
+        assert list(server.models) == ["tiny:latest"]
+        assert server.requests.count("POST /api/create") == 2, "the model and its probe, once"
+
+
 def test_a_bundle_of_an_adapter_brings_its_base(run: Run, tmp_path: Path) -> None:
     written = bundle.write(run, "adapter", "tiny", tmp_path / "bundle")
     assert [path.name for path in written] == ["Modelfile", "README.md", "tiny-adapter.gguf", "tiny-base.gguf"]

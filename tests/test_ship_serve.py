@@ -75,6 +75,30 @@ def test_the_adapter_over_its_base_answers_as_measured(shipped_run: Run) -> None
     assert [reply.text for reply in replies] == measured(shipped_run, "adapter")
 
 
+def test_evaluate_asks_a_server_the_held_out_rows(shipped_run: Run, served: Endpoint, orchestrator: Any) -> None:
+    options = ["--runs-dir", str(shipped_run.folder.parent), "--api-key-env", "KEY", "--max-new-tokens", "4", "--json"]
+    answer = orchestrator("evaluate", "--endpoint", served.url, *options, env={"KEY": str(served.key)})
+    assert answer.code == 0, answer.stderr
+    expected = shipped_run.record["metrics"]["gguf-f16"]
+    assert {key: answer.json["metrics"][key] for key in ("accuracy", "rougeL")} == {
+        key: expected[key] for key in ("accuracy", "rougeL")
+    }
+    lines = (shipped_run.folder / "evaluation/endpoint.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["prediction"] for line in lines] == measured(shipped_run, "f16")
+    refused = orchestrator("evaluate", "--endpoint", served.url, *options, env={"KEY": "wrong"})
+    assert (refused.code, "401" in refused.stderr) == (2, True)
+
+
+def test_chat_answers_once_side_by_side(shipped_run: Run, orchestrator: Any) -> None:
+    question = rows(shipped_run)[0]["prompt"]
+    options = ["--runs-dir", str(shipped_run.folder.parent), "--max-new-tokens", "4", "--once", question]
+    answer = orchestrator("chat", "--artifact", "f16", *options)
+    assert (answer.code, answer.stdout) == (0, measured(shipped_run, "f16")[0] + "\n")
+    both = orchestrator("chat", "--artifact", "f16", "--against", "adapter", *options)
+    assert both.code == 0
+    assert both.stdout.count(measured(shipped_run, "f16")[0].strip()) == 2
+
+
 def test_chat_remembers_and_forgets(served: Endpoint) -> None:
     conversations = {"f16": Conversation(served, 4, "答一个词")}
     questions = iter(["今天？", "/new", "  ", "明天？", "后天？", "/quit", "never"])
