@@ -70,12 +70,13 @@ def _step(
         "summary": layout.summary(stage),
         **(extra or {}),
     }
+    written = [layout.predictions(artifact) for artifact, source in sources.items() if isinstance(source, dict)]
     return Step(
         stage=stage,
         phase=phase,
         argv=worker("score", config),
         files={config: json.dumps(values, ensure_ascii=False, indent=2) + "\n"},
-        expects=(layout.summary(stage), *(layout.predictions(artifact) for artifact in sources)),
+        expects=(layout.summary(stage), *written),
         needs=needs,
         inputs=context.picked("rouge-score", "sacrebleu"),
     )

@@ -1,0 +1,110 @@
+"""What the shipped specs render to, compared whole: `UPDATE_GOLDEN=1 pytest tests/test_stages.py` writes the files anew."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.chat_template.ollama import ollama_template
+from orchestrator.chat_template.registry import definition
+from orchestrator.chat_template.tokens import SpecialTokens
+from orchestrator.chat_template.turns import stop_words
+from orchestrator.plan import PACKAGES, resolve_template
+from orchestrator.render import Renderer
+from orchestrator.spec.load import load_spec
+from orchestrator.stages import chain
+from orchestrator.stages.context import Context
+from orchestrator.stages.export import source_type
+from orchestrator.step import Step
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "golden"
+SPECS = ("spec.yaml", "specs/news-zh.yaml", "specs/news-deepseek-r1-7b.yaml")
+
+
+def context_of(name: str, *overrides: str) -> Context:
+    loaded = load_spec(ROOT / name, overrides)
+    return Context(
+        spec=loaded.spec,
+        project=ROOT,
+        base_path=Path("/models/base"),
+        base_identity="base-identity",
+        template=resolve_template(loaded.spec),
+        data_hashes={"data": "0" * 64},
+        versions=dict.fromkeys((*PACKAGES, "llama.cpp"), "1"),
+        converter=Path("/llama.cpp"),
+        render=Renderer(ROOT),
+    )
+
+
+def steps_of(name: str, *overrides: str) -> dict[str, Step]:
+    return {step.stage: step for step in chain(context_of(name, *overrides))}
+
+
+def compare(name: str, text: str) -> None:
+    text = text.replace(sys.executable, "PYTHON").replace(str(ROOT), "PROJECT")
+    file = GOLDEN / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(text, encoding="utf-8")
+    assert text == file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_rendered_configs(name: str) -> None:
+    parts = []
+    for step in steps_of(name).values():
+        parts.append(f"===== {step.stage}: {' '.join(step.argv)}\n")
+        parts += [f"--- {path}\n{text.rstrip()}\n" for path, text in step.files.items()]
+    compare(f"{Path(name).stem}.txt", "".join(parts))
+
+
+def test_the_7b_recipe_is_served_with_deepseeks_own_words() -> None:
+    context = context_of("specs/news-deepseek-r1-7b.yaml")
+    tokens = SpecialTokens(bos="<｜begin▁of▁sentence｜>", eos="<｜end▁of▁sentence｜>")
+    shape, ollama = definition(context.template), context.spec.export.ollama
+    text = context.render(
+        "Modelfile.j2",
+        name=context.spec.name,
+        gguf="news-deepseek-r1-7b-q4_k_m.gguf",
+        ollama_template=ollama_template(shape, tokens, False, bos_added_by_runtime=True),
+        system=ollama.system,
+        stop=stop_words(shape, tokens),
+        parameters=ollama.parameters,
+    )
+    assert "<｜User｜>{{ .Content }}<｜Assistant｜>" in text and "<|im_start|>" not in text
+    assert "<think>\n\n</think>\n\n" in text
+    compare("Modelfile.news-deepseek-r1-7b", text)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "source"),
+    [
+        (("f16",), "f16"),
+        (("q8_0",), "q8_0"),
+        (("q4_k_m",), "f16"),
+        (("f16", "q8_0", "q4_k_m"), "f16"),
+        (("bf16", "q4_k_m"), "bf16"),
+        (("f32", "q8_0"), "f32"),
+    ],
+)
+def test_one_conversion_feeds_all(kinds: tuple[str, ...], source: str) -> None:
+    assert source_type(kinds) == source
+    stages = steps_of("spec.yaml", f"export.gguf=[{', '.join(kinds)}]")
+    assert {stage.removeprefix("quantise-") for stage in stages if stage.startswith("quantise")} == set(kinds) - {source}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_step_comes_after_those_it_needs(name: str) -> None:
+    seen: set[str] = set()
+    for stage, step in steps_of(name).items():
+        assert set(step.needs) <= seen
+        seen.add(stage)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_no_two_steps_own_the_same_output(name: str) -> None:
+    owned = [path for step in steps_of(name).values() for path in (*step.expects, *step.files)]
+    assert len(owned) - len(set(owned)) <= 1  # dataset_info.json is written by prepare's step and expected of it
