@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import InputError, MissingError, StageError
+from orchestrator.evaluation.rows import write_rows
 from orchestrator.ship import endpoint, rows
 from orchestrator.ship.endpoint import Endpoint, Reply, ask, ask_all, connect, stream
 
@@ -169,7 +170,7 @@ def test_rows_of_a_data_file_become_predictions(tmp_path: Path) -> None:
     questions = rows.of_file(data)
     assert questions[0].messages == [{"role": "system", "content": "一个词"}, {"role": "user", "content": "天气？"}]
     with server(openai) as url:
-        rows.answer(questions, connect(url), tmp_path / "answers.jsonl", 7)
+        write_rows(tmp_path / "answers.jsonl", rows.answer(questions, connect(url), 7))
     written = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
     assert written == [
         {"id": "1", "prompt": "天气？", "label": "晴", "prediction": "first: 天气？"},

@@ -23,7 +23,7 @@ def run(shipped_run: Run, tmp_path: Path) -> Run:
 
 
 def ship(run: Run, kind: str, url: str, name: str = "tiny") -> dict[str, Any]:
-    return ollama.ship(run, kind, name, ollama.connect(url), url, lambda done, total: None)
+    return ollama.ship(run, kind, name, ollama.connect(url), lambda done, total: None)
 
 
 @pytest.mark.parametrize("kind", ["f16", "adapter"])
@@ -70,11 +70,11 @@ def test_other_answers_fail_the_gate(run: Run, tmp_path: Path) -> None:
 def test_a_busy_server_is_asked_again_and_a_file_is_sent_once(run: Run, tmp_path: Path) -> None:
     sent: list[tuple[int, int]] = []
     with fake_ollama(tmp_path) as server:
-        client = ollama.connect(server.url)
+        there = ollama.connect(server.url)
         for name in ("first", "second"):
-            ollama.push(run, "f16", name, client, server.url, lambda done, total: sent.append((done, total)))
+            ollama.push(run, "f16", name, there, lambda done, total: sent.append((done, total)))
         server.busy = 2
-        assert ollama.check(run, "f16", "first", server.url).agreement == 1.0
+        assert ollama.check(run, "f16", "first", there).agreement == 1.0
         uploads = [request for request in server.requests if request.startswith("POST /api/blobs")]
     size = (run.folder / layout.gguf("tiny", "f16")).stat().st_size
     assert len(uploads) == 1

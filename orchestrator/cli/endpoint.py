@@ -55,6 +55,7 @@ def endpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
     """Ask the rows and write the predictions; returns their file."""
     from orchestrator import records
+    from orchestrator.evaluation.rows import write_rows
     from orchestrator.ship import rows
     from orchestrator.ship.endpoint import connect
 
@@ -64,6 +65,6 @@ def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
     target = asked.output or (run.folder / "evaluation/endpoint.jsonl" if run else Path("endpoint.jsonl"))
     endpoint = connect(asked.url, asked.model, secret(asked.key_variable), asked.timeout)
     progress = download_progress(stderr_console(), "asking", counts=True)
-    rows.answer(questions, endpoint, target, asked.max_new_tokens, asked.concurrency, progress)
+    write_rows(target, rows.answer(questions, endpoint, asked.max_new_tokens, asked.concurrency, progress))
     click.echo(f"{len(questions)} answers of {endpoint.model} in {target}", err=True)
     return target

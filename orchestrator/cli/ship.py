@@ -142,12 +142,12 @@ def _push_ollama(run: Run, target: str, artifact: str | None, options: dict[str,
         bundle.write(run, kind, name, folder)
         return {"bundle": str(folder), "done": f"cd {folder} && {bundle.command(name)}"}
     try:
-        client = ollama.connect(options["host"])
+        server = ollama.connect(options["host"])
     except MissingError as error:
         bundle.write(run, kind, name, folder)
         raise MissingError(error.message, f"A bundle is ready: cd {folder} && {bundle.command(name)}") from None
     progress = download_progress(stderr_console(), "sending")
-    return ollama.ship(run, kind, name, client, options["host"], progress)
+    return ollama.ship(run, kind, name, server, progress)
 
 
 def create_in_ollama(run: Run, name: str) -> None:

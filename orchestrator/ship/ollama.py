@@ -31,6 +31,14 @@ MAKERS = {"GGUF": "the template inside the GGUF", "TEMPLATE": "TEMPLATE", "unkno
 
 
 @dataclass(frozen=True, slots=True)
+class Ollama:
+    """A running server."""
+
+    url: str
+    client: Client
+
+
+@dataclass(frozen=True, slots=True)
 class Served:
     """What asking the held-out rows through Ollama showed."""
 
@@ -55,8 +63,8 @@ def address(host: str | None = None) -> str:
     return f"{parts.scheme}://{name}:{parts.port or (443 if parts.scheme == 'https' else PORT)}"
 
 
-def connect(host: str | None = None) -> Client:
-    """A client of a running Ollama. Raises MissingError when there is none."""
+def connect(host: str | None = None) -> Ollama:
+    """A running Ollama. Raises MissingError when there is none."""
     import httpx
     from ollama import Client, ResponseError
 
@@ -69,14 +77,14 @@ def connect(host: str | None = None) -> Client:
         raise MissingError(
             f"no Ollama at {url}: {reason}", "Start it with `ollama serve`, or set OLLAMA_HOST."
         ) from None
-    return client
+    return Ollama(url, client)
 
 
-def ship(run: Run, kind: str, name: str, client: Client, host: str | None, progress: Progress) -> dict[str, Any]:
+def ship(run: Run, kind: str, name: str, server: Ollama, progress: Progress) -> dict[str, Any]:
     """Push, ask the held-out rows, record; returns what to tell. Raises GateError for answers not as measured."""
     with locked(run.folder):
-        digest = push(run, kind, name, client, host, progress)
-        served = check(run, kind, name, host)
+        digest = push(run, kind, name, server, progress)
+        served = check(run, kind, name, server)
         remember(run, kind, name, digest, served)
     require_gate(served, name, read_json(run.folder / "configs/judge.json")["gate"]["min_agreement"])
     share = f"{100 * served.agreement:.0f} % of {served.rows} answers are those measured"
@@ -92,14 +100,14 @@ def is_current(run: Run, kind: str, name: str) -> bool:
     return bool(entry) and entry["sha256"] == sha256(artifacts.ggufs(run)[kind]) and entry["agreement"] >= gate
 
 
-def push(run: Run, kind: str, name: str, client: Client, host: str | None, progress: Progress) -> str:
+def push(run: Run, kind: str, name: str, server: Ollama, progress: Progress) -> str:
     """Make the model `name` in Ollama from a GGUF; returns its digest. Raises StageError with Ollama's own words."""
     wanted = modelfile.read(run.folder / f"{layout.MODELFILE}.{kind}")
     files = bundle.files(run, kind)[1:]
-    digests = {path.name: upload(path, address(host), progress) for path in files}
+    digests = {path.name: upload(path, server.url, progress) for path in files}
     adapters = {Path(wanted.adapter).name} if wanted.adapter else set()
     with _own_words(name):
-        for _ in client.create(
+        for _ in server.client.create(
             model=name,
             files={path: digest for path, digest in digests.items() if path not in adapters},
             adapters={path: digest for path, digest in digests.items() if path in adapters} or None,
@@ -109,7 +117,7 @@ def push(run: Run, kind: str, name: str, client: Client, host: str | None, progr
             stream=True,
         ):
             pass
-        found = {model.model: model.digest for model in client.list().models}
+        found = {model.model: model.digest for model in server.client.list().models}
     return str(found.get(name) or found.get(f"{name}:latest") or "")
 
 
@@ -129,12 +137,12 @@ def upload(path: Path, url: str, progress: Progress) -> str:
     return digest
 
 
-def check(run: Run, kind: str, name: str, host: str | None) -> Served:
+def check(run: Run, kind: str, name: str, server: Ollama) -> Served:
     """Ask the held-out rows and compare with the answers and prompts that were measured."""
     rows = [json.loads(line) for line in (run.folder / layout.PROMPTS).read_text(encoding="utf-8").splitlines()]
     limit = read_json(run.folder / f"configs/ask-{kind}.json")["max_new_tokens"]
     measured = {row["id"]: row["prediction"] for row in map(json.loads, _lines(artifacts.answers(run, kind)))}
-    endpoint = Endpoint(address(host), "ollama", name)
+    endpoint = Endpoint(server.url, "ollama", name)
     replies = ask_all(endpoint, [row["messages"] for row in rows], limit, concurrency=1)
     agreeing = sum(reply.text.strip() == measured[row["id"]].strip() for row, reply in zip(rows, replies, strict=True))
     counts = [(row["id"], len(row["ids"]), reply.prompt_tokens) for row, reply in _counted(rows, replies)]
@@ -144,7 +152,7 @@ def check(run: Run, kind: str, name: str, host: str | None) -> Served:
         agreement=agreeing / len(rows),
         counted=len(counts),
         equal_counts=len(counts) - len(different),
-        template=template_used(endpoint, connect(host), rows[0]["messages"]),
+        template=template_used(endpoint, server.client, rows[0]["messages"]),
         example=different[0] if different else "",
     )
 

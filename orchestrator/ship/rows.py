@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator import layout
 from orchestrator.errors import InputError
-from orchestrator.evaluation.rows import Row, write_rows
+from orchestrator.evaluation.rows import Row
 from orchestrator.fetch import Progress
 from orchestrator.records import Run
 from orchestrator.ship.endpoint import Endpoint, ask_all
@@ -47,19 +47,16 @@ def of_file(path: Path) -> list[Question]:
 def answer(
     questions: list[Question],
     endpoint: Endpoint,
-    target: Path,
     max_new_tokens: int,
     concurrency: int = 4,
     progress: Progress = lambda done, total: None,
 ) -> list[Row]:
-    """The rows with the endpoint's answers, also written to `target`."""
+    """The rows with the endpoint's answers."""
     replies = ask_all(endpoint, [question.messages for question in questions], max_new_tokens, concurrency, progress)
-    rows = [
+    return [
         Row(question.id, question.prompt, question.label, reply.text)
         for question, reply in zip(questions, replies, strict=True)
     ]
-    write_rows(target, rows)
-    return rows
 
 
 def _messages(row: Any) -> list[dict[str, str]]:
