@@ -57,6 +57,11 @@ def free_memory() -> int:
     """Bytes that a training could take now: of the fullest GPU, or of main memory, cut by the cgroup's limit."""
     if left := [total - used for used, total in gpu_memory()]:
         return int(min(left) * 2**30)
+    return free_main_memory()
+
+
+def free_main_memory() -> int:
+    """Bytes of main memory that are free, cut by the cgroup's limit."""
     import psutil
 
     return min([int(psutil.virtual_memory().available), *machine.memory_left()])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import layout
+from orchestrator.memory import outlook
 from orchestrator.speed import forecast
 from orchestrator.workflow import summaries
 
@@ -33,11 +34,12 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             }
             for planned in plan.steps
         ],
+        "memory": outlook.to_json(outlook.of_plan(plan)),
     }
 
 
 def plan_lines(plan: Plan) -> list[str]:
-    """The plan for people: the run, then each stage with its reason and command."""
+    """The plan for people: the run, each stage with its reason and command, and the memory that it will take."""
     where = f"run {plan.run.id}" if plan.run else "a new run"
     lines = [f"{where}; commands are started in its folder"]
     for planned in plan.steps:
@@ -45,7 +47,7 @@ def plan_lines(plan: Plan) -> list[str]:
         lines.append(f"{mark} {planned.step.stage:<15} {planned.why}")
         lines.append(f"    {shlex.join(planned.step.argv)}")
         lines += [f"    + {argument}: {why}" for argument, why in _faster(plan, planned).items()]
-    return lines
+    return lines + outlook.lines(outlook.of_plan(plan))
 
 
 def _faster(plan: Plan, planned: Planned) -> dict[str, str]:

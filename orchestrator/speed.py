@@ -7,20 +7,22 @@ the result. What the user wrote is never overruled.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator import environment, layout
+from orchestrator.executors.local import visible
 from orchestrator.files import read_json
+from orchestrator.memory.forecast import Setting, train
+from orchestrator.memory.model import Model, read_model
 from orchestrator.step import Step
 
 SHARE = 0.25
 """Of the free memory that a training may be forecast to take: a forecast is only a forecast, and no result depends on
 it."""
-COPIES = {True: 2, False: 8}
-"""Weights in memory per byte on disk: for an adapter, room for an upcast; else gradients and Adam's two moments too."""
 CHECKPOINTING = "disable_gradient_checkpointing"
 UNSAFE = ("gradient_checkpointing", "use_unsloth", "quantization_bit", "deepspeed", "fsdp", "use_kt")
 """Where one of these is set, checkpointing is the user's choice or another library's."""
@@ -34,40 +36,26 @@ class Choice:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
-    """What a forecast needs to know of the base model."""
+def choose(training: Mapping[str, Any], model: Model | None, longest: int, free: float) -> list[Choice]:
+    """The arguments for a training configuration whose longest row has so many tokens, with so many bytes free.
 
-    config: Mapping[str, Any]
-    weight_bytes: int
-
-
-def choose(training: Mapping[str, Any], base: Base, longest: int, free: float) -> list[Choice]:
-    """The arguments for a training configuration whose longest row has so many tokens, with so many bytes free."""
-    if CHECKPOINTING in training or any(training.get(key) for key in UNSAFE):
+    `model` is None for an architecture that no forecast is known for.
+    """
+    if model is None or CHECKPOINTING in training or any(training.get(key) for key in UNSAFE):
         return []
-    kept = activations(base.config, training["per_device_train_batch_size"] * longest, _half(training))
-    if kept is None:
-        return []
-    needed = kept + COPIES[training["finetuning_type"] == "lora"] * base.weight_bytes
+    forecast = train(model, Setting({**training, CHECKPOINTING: True}, longest, devices=devices(training)))
+    needed = sum((forecast.gpu or forecast.host).values())
     if needed > SHARE * free:
         return []
     why = f"training takes about {needed / 2**30:.1f} GiB with all activations kept, and {free / 2**30:.0f} are free"
     return [Choice(f"{CHECKPOINTING}=true", why)]
 
 
-def activations(model: Mapping[str, Any], tokens: int, half: bool = False) -> int | None:
-    """Bytes of activations that the backward pass needs for so many tokens, or None for an unknown architecture.
-
-    After Korthikanti et al. 2022, "Reducing activation recomputation in large transformer models", equation 1, without
-    the attention scores, which fused kernels do not keep, and with a gated MLP; what adapters keep counts as much as
-    the layers again. The logits are left out, since they are kept either way.
-    """
-    try:
-        width, inner, layers = model["hidden_size"], model["intermediate_size"], model["num_hidden_layers"]
-    except KeyError:
-        return None
-    return int(2 * (2 if half else 4) * tokens * layers * (8 * width + 4 * inner))
+def devices(training: Mapping[str, Any]) -> int:
+    """How many GPUs a training would use."""
+    if training.get("use_cpu"):
+        return 0
+    return len(visible(len(environment.gpus()), os.environ.get("CUDA_VISIBLE_DEVICES")))
 
 
 def choices(step: Step, run_folder: Path | None, share: float = 1.0) -> list[Choice]:
@@ -81,7 +69,7 @@ def choices(step: Step, run_folder: Path | None, share: float = 1.0) -> list[Cho
 
     training = yaml.safe_load(step.files[layout.config(step.stage)])
     longest = _longest(run_folder, training["cutoff_len"])
-    return choose(training, _base(Path(training["model_name_or_path"])), longest, share * environment.free_memory())
+    return choose(training, _model(Path(training["model_name_or_path"])), longest, share * environment.free_memory())
 
 
 def forecast(step: Step, run_folder: Path | None) -> dict[str, str]:
@@ -97,14 +85,8 @@ def extra_arguments(step: Step, run_folder: Path, share: float = 1.0) -> tuple[s
     return tuple(choice.argument for choice in choices(step, run_folder, share))
 
 
-def _base(folder: Path) -> Base:
-    config = folder / "config.json"
-    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return Base(read_json(config) if config.is_file() else {}, weights)
-
-
-def _half(training: Mapping[str, Any]) -> bool:
-    return bool(training.get("bf16") or training.get("fp16"))
+def _model(folder: Path) -> Model | None:
+    return read_model(folder) if (folder / "config.json").is_file() else None
 
 
 def _longest(run_folder: Path | None, limit: int) -> int:

@@ -16,10 +16,16 @@ import pytest
 from orchestrator import environment, llamacpp, process
 from orchestrator.doctor import examine, gpu, network, software
 from orchestrator.doctor.check import Check, Patient
+from orchestrator.spec.sections import Spec
 from tests.conftest import Result
 
 H100 = {"name": "NVIDIA H100", "memory_mib": 81559, "driver": "580.95"}
 BUILTIN = "builtin:smollm2-135m-instruct"
+
+
+def patient(project: Path, base: str = BUILTIN, online: bool = False) -> Patient:
+    spec = {"name": "test", "model": {"base": base}, "data": {"train": "train.json"}}
+    return Patient(project, Spec.model_validate(spec), online)
 
 
 def states(checks: Iterator[Check] | list[Check]) -> dict[str, str]:
@@ -173,14 +179,14 @@ def test_a_mirror_is_asked_only_online_and_needed_only_by_its_models(
     url = "http://127.0.0.1:9" if status is None else server(status, "")
     monkeypatch.setenv("HF_ENDPOINT", url.replace("http://", "http://user:secret@") if not online else url)
     monkeypatch.setenv("MODELSCOPE_DOMAIN", url)
-    checks = list(network.hubs(Patient(tmp_path, base, online=online)))
+    checks = list(network.hubs(patient(tmp_path, base, online)))
     assert states(checks)["hf hub"] == state
     assert "secret" not in str(checks)
 
 
 def test_an_empty_cache_lacks_model_and_converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path))
-    checks = examine(Patient(tmp_path, BUILTIN))
+    checks = examine(patient(tmp_path))
     missing = {check.name: check.mend for check in checks if check.state == "missing"}
     assert missing == {
         "converter": "orchestrator model fetch",

@@ -48,17 +48,20 @@ def chain_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @set_option
 @json_option
 def check(spec: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Validate the spec and its data; start nothing.
+    """Validate the spec and its data, and forecast the memory it will take; start nothing.
 
     Example: orchestrator check spec.yaml
     """
+    from orchestrator.memory import outlook
     from orchestrator.workflow import Request, load
 
-    loaded = load(Request(spec, overrides))
+    loaded = load(Request(spec, overrides)).spec
+    memory = outlook.of_spec(loaded.spec, loaded.project)
     if as_json:
-        print_json({"spec": loaded.spec.spec.model_dump(mode="json"), "project": loaded.spec.project.name})
+        answer = {"spec": loaded.spec.model_dump(mode="json"), "project": loaded.project.name}
+        print_json({**answer, "memory": outlook.to_json(memory)})
     else:
-        click.echo(f"{spec}: good")
+        click.echo("\n".join([f"{spec}: good", *outlook.lines(memory)]))
 
 
 @click.command()

@@ -31,13 +31,17 @@ def doctor(spec: Path, overrides: tuple[str, ...], online: bool, as_json: bool) 
 
     from orchestrator.doctor import examine
     from orchestrator.errors import MissingError
+    from orchestrator.memory import outlook
 
-    checks = examine(_patient(spec, overrides, online))
+    patient = _patient(spec, overrides, online)
+    checks, memory = examine(patient), outlook.of_spec(patient.spec, patient.project)
     missing = [check for check in checks if check.state == "missing"]
     if as_json:
-        print_json({"ok": not missing, "checks": [asdict(check) for check in checks]})
+        answer = {"ok": not missing, "checks": [asdict(check) for check in checks]}
+        print_json({**answer, "memory": outlook.to_json(memory)})
     else:
         _show(checks)
+        click.echo("\n".join(outlook.lines(memory)))
     if missing:
         raise MissingError(f"missing: {', '.join(check.name for check in missing)}", missing[0].mend)
 
@@ -45,12 +49,12 @@ def doctor(spec: Path, overrides: tuple[str, ...], online: bool, as_json: bool) 
 def _patient(spec: Path, overrides: tuple[str, ...], online: bool) -> Patient:
     from orchestrator.doctor.check import Patient
     from orchestrator.spec.load import load_spec
-    from orchestrator.spec.sections import Model
+    from orchestrator.spec.sections import Data, Spec
 
     if spec == Path("spec.yaml") and not spec.exists():
-        return Patient(Path.cwd(), Model.model_fields["base"].default, online=online)
+        return Patient(Path.cwd(), Spec(name="none", data=Data(train="none")), online)
     loaded = load_spec(spec, overrides)
-    return Patient(loaded.project, loaded.spec.model.base, loaded.spec.llama_cpp, online)
+    return Patient(loaded.project, loaded.spec, online)
 
 
 def _show(checks: list[Check]) -> None:

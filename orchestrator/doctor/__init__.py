@@ -14,7 +14,6 @@ from orchestrator.cache import cache_folder
 from orchestrator.doctor import gpu, network, software
 from orchestrator.doctor.check import Check, Patient
 from orchestrator.errors import OrchestratorError
-from orchestrator.files import HashCache
 
 ROOM = 5 * 2**30
 """Bytes of disk below which a run on a small model may not end well: merged weights, f16 GGUF and checkpoints."""
@@ -28,7 +27,7 @@ def examine(patient: Patient) -> list[Check]:
         software.command(),
         *gpu.gpus(),
         gpu.torch(),
-        software.converter(patient.llama_cpp),
+        software.converter(patient.spec.llama_cpp),
         _base_model(patient),
         *_disks(patient.project),
         network.ollama(),
@@ -37,13 +36,14 @@ def examine(patient: Patient) -> list[Check]:
 
 
 def _base_model(patient: Patient) -> Check:
+    base = patient.spec.model.base
     try:
-        base = models.locate(patient.base, patient.project, HashCache(cache_folder() / "hashes.json"))
+        folder = models.find_folder(base, patient.project)
     except OrchestratorError as error:
         return Check("base model", "missing", error.message, error.hint)
-    if base.path is None:
-        return Check("base model", "missing", f"{patient.base} is not here", f"orchestrator model fetch {patient.base}")
-    return Check("base model", "ok", f"{patient.base} at {base.path}")
+    if folder is None:
+        return Check("base model", "missing", f"{base} is not here", f"orchestrator model fetch {base}")
+    return Check("base model", "ok", f"{base} at {folder}")
 
 
 def _disks(project: Path) -> Iterator[Check]:

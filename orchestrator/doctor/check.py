@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from orchestrator.spec.sections import Spec
+
 State = Literal["ok", "note", "missing"]
 
 
@@ -26,9 +28,6 @@ class Patient:
     """What the machine is examined for."""
 
     project: Path
-    base: str
-    """The base model."""
-    llama_cpp: str | None = None
-    """The spec's own llama.cpp checkout."""
+    spec: Spec
     online: bool = False
     """Whether the network may be asked."""

@@ -48,7 +48,7 @@ def _quoted(answer: bytes) -> str:
 
 def hubs(patient: Patient) -> Iterator[Check]:
     """Whether the hubs, or their mirrors, can be reached; needed is the one that the base model comes from."""
-    source = patient.base.partition(":")[0]
+    source = patient.spec.model.base.partition(":")[0]
     for name, (variable, default) in HUBS.items():
         url = os.environ.get(variable) or default
         yield _reach(f"{name} hub", url if "://" in url else f"https://{url}", patient.online, needed=source == name)

@@ -32,18 +32,32 @@ def locate(base: str, project: Path, hashes: HashCache, runs_dir: Path | None = 
 
     Raises InputError for a name or folder that cannot be one.
     """
+    folder = find_folder(base, project, runs_dir)
+    source, _, name = base.partition(":")
+    if source == "builtin":
+        return Base(base, folder, builtin.folder(name).name)
+    if source in ("hf", "modelscope"):
+        return Base(base, folder, f"{base}@{folder.name}" if folder else base)
+    assert folder is not None  # one of the user's own is here, or an error
+    return Base(base, folder, _content_hash(folder, hashes))
+
+
+def find_folder(base: str, project: Path, runs_dir: Path | None = None) -> Path | None:
+    """Where a base model lies, or None while it is not here; unlike `locate`, hashes nothing.
+
+    Raises InputError for a name or folder that cannot be one.
+    """
     source, _, name = base.partition(":")
     if source == "builtin":
         folder = builtin.folder(name)
-        return Base(base, folder if folder.is_dir() else None, folder.name)
+        return folder if folder.is_dir() else None
     if source in ("hf", "modelscope"):
-        snapshot = hub.cached(base)
-        return Base(base, snapshot, f"{base}@{snapshot.name}" if snapshot else base)
+        return hub.cached(base)
     folder = (project / Path(base).expanduser()).resolve()
     if source == earlier.SOURCE:
         folder = earlier.folder(name, runs_dir or project / "runs")
     require_model_folder(folder, base)
-    return Base(base, folder, _content_hash(folder, hashes))
+    return folder
 
 
 def fetch(
