@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from benchmarks.harness import LLAMAFACTORY, ORCHESTRATOR, Bench, Measured, Row, at_most, median, ratio, run
 from benchmarks.work import CHAIN, HEADLINES, Job, by_hand_folder, newest, settings, stage_seconds
 from orchestrator import llamacpp
@@ -101,7 +103,8 @@ def by_hand(job: Job, folder: Path) -> dict[str, Measured]:
         done[f"predict-{artifact}"] = run([LLAMAFACTORY, "train", f"configs/predict-{artifact}.yaml"], folder)
     done["merge"] = run([LLAMAFACTORY, "export", "configs/merge.yaml"], folder)
     f16 = str(folder / "export/f16.gguf")
-    done["convert"] = run([python, converter, "export/merged", "--outfile", f16, "--outtype", "f16"], folder)
+    merged = yaml.safe_load((folder / "configs/merge.yaml").read_text(encoding="utf-8"))["export_dir"]
+    done["convert"] = run([python, converter, merged, "--outfile", f16, "--outtype", "f16"], folder)
     for kind in job.quantisations:
         done[f"quantise-{kind}"] = run([*tool, "quantise", f16, str(folder / f"export/{kind}.gguf"), kind])
     if job.baseline:
