@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from orchestrator import environment, llamacpp, process
+from orchestrator.cli import cli
 from orchestrator.doctor import examine, gpu, network, software
 from orchestrator.doctor.check import Check, Patient
+from orchestrator.errors import MissingError
+from orchestrator.spec import load
 from orchestrator.spec.sections import Spec
 from tests.conftest import Result
 
@@ -202,6 +206,22 @@ def test_what_is_missing_makes_exit_code_3_and_one_json_document(
     assert (done.code, answer["ok"]) == (3, False)
     assert "converter" in done.stderr
     assert {"name", "state", "detail", "mend"} == set(answer["checks"][0])
+
+
+def test_without_llamafactory_a_spec_cannot_be_read_and_the_rest_is_still_told(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*_: Any) -> Any:
+        raise MissingError("llamafactory is not installed")
+
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(load, "load_spec", absent)
+    monkeypatch.setattr(software, "version", lambda name: None)
+    done = CliRunner().invoke(cli, ["doctor", "--json"])
+    assert isinstance(done.exception, MissingError)
+    answer = json.loads(done.stdout)
+    mends = {check["name"]: check["mend"] for check in answer["checks"]}
+    assert mends["llamafactory"].startswith("pip install 'llamafactory")
 
 
 def test_a_good_machine_for_a_spec(orchestrator: Callable[..., Result], project: Path) -> None:

@@ -218,6 +218,18 @@ def test_a_multimodal_configuration_holds_one_for_text(tmp_path: Path) -> None:
     assert read_model(folder) is not None
 
 
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1", struct.pack("<Q", 9) + b"{"])
+def test_a_damaged_file_is_no_traceback(content: bytes, tmp_path: Path) -> None:
+    folder = write_model(tmp_path, CONFIG, {})
+    (folder / "model.safetensors").write_bytes(content)
+    assert read_model(folder) is None
+
+
+@pytest.mark.parametrize("config", [[], "text", {**CONFIG, "hidden_size": "8"}])
+def test_a_damaged_configuration_is_no_traceback(config: Any, tmp_path: Path) -> None:
+    assert read_model(write_model(tmp_path, config, {"model.safetensors": {LAYER: [8, 8]}})) is None
+
+
 def test_an_unknown_architecture_has_no_forecast(tmp_path: Path) -> None:
     folder = write_model(tmp_path, {"d_model": 8}, {"model.safetensors": {LAYER: [8, 8]}})
     assert read_model(folder) is None

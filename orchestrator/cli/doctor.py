@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,14 +48,17 @@ def doctor(spec: Path, overrides: tuple[str, ...], online: bool, as_json: bool) 
 
 
 def _patient(spec: Path, overrides: tuple[str, ...], online: bool) -> Patient:
+    """The spec's project; this folder and the built-in model where there is no spec, or nothing to read it with."""
     from orchestrator.doctor.check import Patient
+    from orchestrator.errors import MissingError
     from orchestrator.spec.load import load_spec
     from orchestrator.spec.sections import Data, Spec
 
-    if spec == Path("spec.yaml") and not spec.exists():
-        return Patient(Path.cwd(), Spec(name="none", data=Data(train="none")), online)
-    loaded = load_spec(spec, overrides)
-    return Patient(loaded.project, loaded.spec, online)
+    if spec != Path("spec.yaml") or spec.exists():
+        with contextlib.suppress(MissingError):  # LLaMA-Factory; the examination will say so
+            loaded = load_spec(spec, overrides)
+            return Patient(loaded.project, loaded.spec, online)
+    return Patient(Path.cwd(), Spec(name="none", data=Data(train="none")), online)
 
 
 def _show(checks: list[Check]) -> None:

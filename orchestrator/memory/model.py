@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from orchestrator.files import read_json
+
+MAX_HEADER = 100_000_000
+"""Bytes; the format's own limit. A Git LFS pointer in place of a model would ask for far more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +40,45 @@ class Model:
 
 
 def read_model(folder: Path) -> Model | None:
-    """The facts of a model folder, or None for an architecture whose configuration uses other names."""
-    config = read_json(folder / "config.json")
-    config = config.get("text_config", config)
-    tensors = [entry for file in _weight_files(folder) for entry in _header(file).items()]
+    """The facts of a model folder, or None where its files are damaged or its configuration uses other names."""
     try:
-        hidden, heads = config["hidden_size"], config["num_attention_heads"]
-        size = config.get("head_dim") or hidden // heads
-        return Model(
-            weights=sum(end - start for _, (_, start, end) in tensors),
-            parameters=sum(math.prod(shape) for _, (shape, _, _) in tensors),
-            matrices=tuple(
-                (name.split(".")[-2], shape[0], shape[1]) for name, (shape, _, _) in tensors if _is_linear(name, shape)
-            ),
-            hidden=hidden,
-            inner=config["intermediate_size"],
-            layers=config["num_hidden_layers"],
-            heads=heads,
-            cached=2 * size * (config.get("num_key_value_heads") or heads),
-            vocabulary=config["vocab_size"],
-        )
-    except (KeyError, TypeError, IndexError):
-        return None
+        config = read_json(folder / "config.json")
+        return _measure(config.get("text_config", config), _tensors(folder))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error):
+        return None  # loading the model will say what is wrong with it; a forecast need not
+
+
+def _measure(config: Mapping[str, Any], tensors: list[Tensor]) -> Model:
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    size = config.get("head_dim") or hidden // heads
+    return Model(
+        weights=sum(tensor.bytes for tensor in tensors),
+        parameters=sum(math.prod(tensor.shape) for tensor in tensors),
+        matrices=tuple((t.name.split(".")[-2], t.shape[0], t.shape[1]) for t in tensors if t.linear),
+        hidden=hidden,
+        inner=config["intermediate_size"],
+        layers=config["num_hidden_layers"],
+        heads=heads,
+        cached=2 * size * (config.get("num_key_value_heads") or heads),
+        vocabulary=config["vocab_size"],
+    )
+
+
+class Tensor(NamedTuple):
+    """An entry of a header."""
+
+    name: str
+    shape: list[int]
+    bytes: int
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is the matrix of a linear layer that an adapter may go to."""
+        return len(self.shape) == 2 and ".layers." in self.name and self.name.endswith(".weight")
+
+
+def _tensors(folder: Path) -> list[Tensor]:
+    return [tensor for file in _weight_files(folder) for tensor in _header(file)]
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -66,12 +88,14 @@ def _weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def _header(file: Path) -> dict[str, tuple[list[int], int, int]]:
-    """Tensor → shape and place: eight bytes of length, then JSON (https://github.com/huggingface/safetensors)."""
+def _header(file: Path) -> Iterator[Tensor]:
+    """Eight bytes of length, then JSON (https://github.com/huggingface/safetensors, format)."""
     with file.open("rb") as stream:
-        entries = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
-    return {name: (entry["shape"], *entry["data_offsets"]) for name, entry in entries.items() if name != "__metadata__"}
-
-
-def _is_linear(name: str, shape: list[int]) -> bool:
-    return len(shape) == 2 and ".layers." in name and name.endswith(".weight")
+        (length,) = struct.unpack("<Q", stream.read(8))
+        if length > MAX_HEADER:
+            raise ValueError(f"{file} is no safetensors file")
+        entries = json.loads(stream.read(length))
+    for name, entry in entries.items():
+        if name != "__metadata__":
+            start, end = entry["data_offsets"]
+            yield Tensor(name, entry["shape"], end - start)
