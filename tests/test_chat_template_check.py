@@ -16,9 +16,8 @@ from orchestrator.chat_template.encode import training_prompt_ids
 from orchestrator.chat_template.jinja import jinja_template, render_messages
 from orchestrator.chat_template.ollama import ollama_template
 from orchestrator.chat_template.registry import definition, template_names
-from orchestrator.chat_template.tokens import converter_adds_bos, special_tokens
+from orchestrator.chat_template.tokens import special_tokens
 from orchestrator.errors import InputError
-from orchestrator.files import read_json, write_json
 
 SYSTEM = {"role": "system", "content": "只回答一个词。"}
 ASKED = {"role": "user", "content": '他说："{{ 你好 }}"\\n\n\nWhat is "it"? 🙂'}
@@ -47,18 +46,16 @@ def test_the_models_own_template_passes_on_its_own_tokenizer(tiny_model: Path, g
 
 
 def test_a_wrong_jinja_template_is_noticed(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        check_module, "jinja_template", lambda *of: jinja_template(*of).replace("<|im_end|>", "<|im_end")
-    )
+    monkeypatch.setattr(check_module, "jinja_template", lambda *of: jinja_template(*of).replace("_end|>", "_end"))
     [result] = check(["smollm2"], tiny_model, None)
     assert result.mismatch.startswith("Jinja, user: token")
     assert "<|im_end|>" in result.mismatch
 
 
 def test_a_wrong_ollama_template_is_noticed(tiny_model: Path, go: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_module, "ollama_template", lambda *of: ollama_template(*of).replace("$.System", "nil"))
+    monkeypatch.setattr(check_module, "ollama_template", lambda *of: ollama_template(*of).replace("system\n", "user\n"))
     [result] = check(["smollm2"], tiny_model, go)
-    assert result.mismatch.startswith("Ollama, system+user: token")
+    assert result.mismatch.startswith("Ollama, user: token")
 
 
 def test_a_conversation_must_alternate(tiny_model: Path) -> None:
@@ -77,17 +74,16 @@ def test_a_system_message_wins_over_the_given_system_and_that_over_the_default(t
 @pytest.fixture(scope="module")
 def vocabulary(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The tiny model's vocabulary in llama.cpp, from a GGUF that asks for BOS at the start of every prompt."""
+    from gguf import GGUFReader
     from llama_cpp import Llama
 
-    folder = tmp_path_factory.mktemp("model")
-    for file in tiny_model.iterdir():
-        if file.name != "tokenizer_config.json":
-            (folder / file.name).symlink_to(file)
-    settings = read_json(tiny_model / "tokenizer_config.json")
-    write_json(folder / "tokenizer_config.json", {**settings, "add_bos_token": True})
-    assert converter_adds_bos(folder)
-    converter, gguf = llamacpp.fetch() / llamacpp.CONVERTER, folder / "vocabulary.gguf"
-    process.output([sys.executable, str(converter), str(folder), "--vocab-only", "--outfile", str(gguf)], timeout=300)
+    converter, gguf = llamacpp.fetch() / llamacpp.CONVERTER, tmp_path_factory.mktemp("gguf") / "vocabulary.gguf"
+    process.output(
+        [sys.executable, str(converter), str(tiny_model), "--vocab-only", "--outfile", str(gguf)], timeout=300
+    )
+    field = GGUFReader(gguf, "r+").get_field("tokenizer.ggml.add_bos_token")
+    assert field is not None
+    field.parts[field.data[0]][0] = True
     return Llama(str(gguf), vocab_only=True, verbose=False)
 
 

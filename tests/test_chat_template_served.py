@@ -16,6 +16,7 @@ from orchestrator.chat_template.registry import definition, template_names
 from orchestrator.chat_template.tokens import SpecialTokens
 from orchestrator.errors import InputError
 
+DOCS = Path(__file__).parent.parent / "docs" / "templates.md"
 TOKENS = SpecialTokens(bos="<s>", eos="</s>")
 HELLO = {"role": "user", "content": "Hello"}
 HI = {"role": "assistant", "content": "Hi."}
@@ -89,9 +90,10 @@ def test_llama_cpp_python_renders_the_same(name: str) -> None:
 # ---- Ollama
 
 
-@pytest.mark.parametrize(
-    "text", ["{{ .System }}", 'a """ b', "全角\u3000空格", "👨\u200d👩", "ends with {", "a\r\n\tb", '"', "}}"]
-)
+AWKWARD = ["{{ .System }}", 'a """ b', "全角\u3000空格", "👨\u200d👩", "ends with {", "a\r\n\tb", '"', "}}"]
+
+
+@pytest.mark.parametrize("text", AWKWARD)
 def test_a_literal_is_written_so_that_modelfile_and_go_give_it_back(text: str, go: Path) -> None:
     written = literal(text)
     assert '"""' not in written
@@ -147,7 +149,17 @@ def test_go_reports_a_template_that_it_does_not_take(go: Path) -> None:
     assert text.startswith("error: template")
 
 
-def test_few_templates_are_refused_and_each_for_a_reason() -> None:
+def test_few_templates_are_refused() -> None:
     assert [name for name in template_names() if refusal(name, thinking=False)] == ["empty"]
-    alone = [name for name in template_names() if refusal(name, False, multi_turn=True) and not refusal(name, False)]
-    assert alone == ["breeze", "ernie_nothink", "ernie_vl", "fewshot"]
+
+
+def test_the_documentation_lists_what_is_refused() -> None:
+    table = DOCS.read_text(encoding="utf-8").partition("<!-- generated")[2]
+    documented = re.findall(r"^\| `(.+?)` \| (.+?) \| (.+?) \|$", table, re.MULTILINE)
+    nothing = {(name, "nothing", reason) for name in template_names() if (reason := refusal(name, False))}
+    alone = {
+        (name, "single questions", reason)
+        for name in template_names()
+        if (reason := refusal(name, False, multi_turn=True)) and not refusal(name, False)
+    }
+    assert set(documented) == nothing | alone

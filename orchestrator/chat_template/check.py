@@ -127,9 +127,12 @@ def _result(subject: _Subject, ollama: _Texts, tokenizer: PreTrainedTokenizerBas
 
 
 def _mismatches(subject: _Subject, ollama: _Texts, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    encoders = {
+        default: Encoder(subject.definition.name, tokenizer, subject.thinking, default)
+        for default in dict.fromkeys(case.default_system for case in subject.cases())
+    }
     for number, case in enumerate(subject.cases()):
-        encoder = Encoder(subject.definition.name, tokenizer, subject.thinking, case.default_system)
-        trained = encoder.prompt_ids(case.messages)
+        trained = encoders[case.default_system].prompt_ids(case.messages)
         for by, served in _served(subject, number, case, ollama, tokenizer):
             if served != trained:
                 yield f"{by}, {case.shape}: {_difference(trained, served, tokenizer)}"

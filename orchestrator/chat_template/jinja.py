@@ -61,9 +61,11 @@ def _user(written: Turns) -> str:
     if written.system_in_first_user_turn:
         system = _around(written.system, "system")
         around = f"{{% if loop.first and system %}}{{% set text = {system} + text %}}{{% endif %}}{around}"
-    if written.empty_thought and not written.thinking:
-        thought = _quote(written.empty_thought)
-        around += f"{{% if loop.last and add_generation_prompt %}}{{{{ {thought} }}}}{{% endif %}}"
+    if written.empty_thought:
+        wanted = "loop.last and add_generation_prompt"
+        if written.thinking:  # the variable by which callers of Qwen3 and its kin ask for no thinking
+            wanted += " and enable_thinking is defined and not enable_thinking"
+        around += f"{{% if {wanted} %}}{{{{ {_quote(written.empty_thought)} }}}}{{% endif %}}"
     return around
 
 
