@@ -152,7 +152,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def set_up(step: Step, run: Run, resumable: bool) -> tuple[str, ...]:
-    """Write a step's files and clear its folder; returns its command, which goes on from a checkpoint if there is one."""
+    """Write a step's files and clear its folder; returns its command, which goes on from a checkpoint it finds."""
     checkpoint = newest_checkpoint(run.folder / step.folder) if step.checkpoints and resumable else None
     if step.folder and checkpoint is None:
         shutil.rmtree(run.folder / step.folder, ignore_errors=True)

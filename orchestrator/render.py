@@ -89,7 +89,7 @@ def _dumper() -> type[yaml.SafeDumper]:
 
 
 def modelfile_text(text: str) -> str:
-    """Text between the triple quotes of a Modelfile, which has no escapes. Raises InputError for what it cannot hold."""
+    """Text between a Modelfile's triple quotes, which know no escapes. Raises InputError for what they cannot hold."""
     if '"""' in text or text.endswith('"'):
         raise InputError(
             f'a Modelfile cannot hold {text[-40:]!r}: it ends at """',

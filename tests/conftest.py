@@ -18,11 +18,11 @@ os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 
 TINY = "tiny-llama-v2"
 LABELS = ("Sports", "Politics")
-WORDS = (
-    "amber bridge candle desert engine forest garden harbor island jacket kettle ladder magnet needle orchid pepper "
-    "quarry ribbon saddle timber umbrella velvet window yellow zipper anchor basket copper dragon ember falcon glacier "
-    "hammer ivory jungle kernel lantern marble nectar oyster pillow quiver rocket silver tunnel urchin violin walnut"
-).split()
+WORDS = """
+    amber bridge candle desert engine forest garden harbor island jacket kettle ladder magnet needle orchid pepper
+    quarry ribbon saddle timber umbrella velvet window yellow zipper anchor basket copper dragon ember falcon glacier
+    hammer ivory jungle kernel lantern marble nectar oyster pillow quiver rocket silver tunnel urchin violin walnut
+"""
 TOPICS = {"Sports": ("cup", "goal", "coach", "match"), "Politics": ("vote", "law", "minister", "treaty")}
 
 
@@ -91,7 +91,7 @@ def rows(count: int, first: int = 0) -> list[dict[str, Any]]:
     for number in range(first, first + count):
         label = LABELS[number % 2]
         words = TOPICS[label]
-        others = random.Random(number).sample(WORDS, 6)
+        others = random.Random(number).sample(WORDS.split(), 6)
         text = f"Topic: {words[number % 4]} {' '.join(others)}"
         turns = [{"from": "human", "value": text}, {"from": "gpt", "value": label}]
         made.append({"conversations": turns})

@@ -11,24 +11,22 @@ import orchestrator
 ROOT = Path(orchestrator.__file__).parent
 
 FLOORS = (
-    ("errors", "layout", "step", "machine"),
-    ("files", "process", "cache", "fetch", "llamacpp", "llamafactory", "render", "records", "records_index", "environment")
-    + ("hints",),
-    ("chat_template", "data", "evaluation", "models", "spec"),
-    ("stages", "workers", "executors"),
-    ("plan", "speed", "memory"),
-    ("execute", "progress"),
-    ("workflow",),
-    ("outcome", "side_by_side", "runs", "prune", "mlflow_export", "sweep", "report", "doctor", "learning_curve", "ship")
-    + ("init",),
-    ("cli", "__main__"),
+    "errors layout step machine hints",
+    "files process cache fetch llamacpp llamafactory render records records_index environment",
+    "chat_template data evaluation models spec",
+    "stages workers executors",
+    "plan speed memory",
+    "execute progress",
+    "workflow",
+    "outcome runs side_by_side prune mlflow_export sweep learning_curve report doctor ship init",
+    "cli __main__",
 )
 """From the ground up; a room may use its own floor and those below."""
 
 
 def floor_of(module: str) -> int:
     room = module.split(".")[1] if "." in module else ""
-    return next((number for number, rooms in enumerate(FLOORS) if room in rooms), -1)
+    return next((number for number, rooms in enumerate(FLOORS) if room in rooms.split()), -1)
 
 
 def imports(file: Path) -> Iterator[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""What the shipped specs render to, compared whole: `UPDATE_GOLDEN=1 pytest tests/test_stages.py` writes the files anew."""
+"""What the shipped specs render to, compared whole; `UPDATE_GOLDEN=1 pytest tests/test_stages.py` writes it anew."""
 
 from __future__ import annotations
 
@@ -93,7 +93,8 @@ def test_the_7b_recipe_is_served_with_deepseeks_own_words() -> None:
 def test_one_conversion_feeds_all(kinds: tuple[str, ...], source: str) -> None:
     assert source_type(kinds) == source
     stages = steps_of("spec.yaml", f"export.gguf=[{', '.join(kinds)}]")
-    assert {stage.removeprefix("quantise-") for stage in stages if stage.startswith("quantise")} == set(kinds) - {source}
+    quantised = {stage.removeprefix("quantise-") for stage in stages if stage.startswith("quantise")}
+    assert quantised == set(kinds) - {source}
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -189,7 +189,7 @@ class _Decoder:
         self._free.append(slot)
 
     def _step(self, active: dict[int, _Sequence]) -> list[tuple[int, int]]:
-        """Decode what is pending, as much as one batch holds; returns (slot, next token) for each that got to its end."""
+        """Decode what is pending, as much as one batch holds; returns (slot, next token) where a prompt ended."""
         entries: list[tuple[int, int, int, bool]] = []
         ends: list[tuple[int, int]] = []
         for slot, sequence in active.items():

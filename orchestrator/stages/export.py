@@ -1,4 +1,4 @@
-"""merge, template, modelfile, convert, quantise: the tuned model becomes GGUF files with the template of its training."""
+"""merge, template, modelfile, convert, quantise: the tuned model becomes GGUFs with the template of its training."""
 
 from __future__ import annotations
 
