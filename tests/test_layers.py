@@ -11,8 +11,8 @@ import orchestrator
 ROOT = Path(orchestrator.__file__).parent
 
 FLOORS = (
-    "errors layout step machine hints",
-    "files process cache fetch llamacpp llamafactory render records records_index environment",
+    "errors layout step machine",
+    "files process cache fetch llamacpp llamafactory render records records_index environment hints",
     "chat_template data evaluation models spec",
     "stages workers executors",
     "plan speed memory",
