@@ -52,16 +52,23 @@ def check(spec: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
     Example: orchestrator check spec.yaml
     """
+    from orchestrator.data import assemble
+    from orchestrator.data.checks import require_clean
     from orchestrator.memory import outlook
     from orchestrator.workflow import Request, load
 
     loaded = load(Request(spec, overrides)).spec
+    wanted = assemble.Wanted.of_spec(loaded.spec, loaded.project)
+    findings = assemble.check(wanted)
+    require_clean(findings, wanted.accept)
     memory = outlook.of_spec(loaded.spec, loaded.project)
     if as_json:
         answer = {"spec": loaded.spec.model_dump(mode="json"), "project": loaded.project.name}
-        print_json({**answer, "memory": outlook.to_json(memory)})
+        found = [finding.to_json() for finding in findings]
+        print_json({**answer, "findings": found, "memory": outlook.to_json(memory)})
     else:
-        click.echo("\n".join([f"{spec}: good", *outlook.lines(memory)]))
+        noted = [f"data: {finding.message}" for finding in findings]
+        click.echo("\n".join([f"{spec}: good", *noted, *outlook.lines(memory)]))
 
 
 @click.command()

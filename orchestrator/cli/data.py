@@ -129,10 +129,8 @@ def _wanted(path: Path, held_out: Path | None) -> tuple[Wanted, TokenCounter | N
     from orchestrator.spec.load import load_spec
 
     loaded = load_spec(path)
-    training = {**DEFAULTS, **loaded.spec.train}
-    values = {"project": loaded.project, "kind": training["stage"], "task": loaded.spec.evaluate.task}
-    wanted = Wanted.from_config({**values, **loaded.spec.data.model_dump(mode="json")})
-    return wanted, _token_counter(loaded, training["cutoff_len"])
+    cutoff_len = {**DEFAULTS, **loaded.spec.train}["cutoff_len"]
+    return Wanted.of_spec(loaded.spec, loaded.project), _token_counter(loaded, cutoff_len)
 
 
 def _token_counter(loaded: Any, cutoff_len: int) -> TokenCounter | None:

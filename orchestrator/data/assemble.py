@@ -14,6 +14,8 @@ from orchestrator.data.checks.tokens import TokenCounter
 from orchestrator.data.conversation import Conversation, Kind
 from orchestrator.data.hub import local_files
 from orchestrator.data.reading import Loaded, RowProblem, collect, read, require
+from orchestrator.spec.defaults import DEFAULTS
+from orchestrator.spec.sections import Spec
 
 Rows = Sequence[Conversation]
 
@@ -53,6 +55,13 @@ class Wanted:
             accept=values["accept"],
             labels=values["task"] == "classification" if values.get("task") else None,
         )
+
+    @classmethod
+    def of_spec(cls, spec: Spec, project: Path) -> Wanted:
+        """What a spec asks for, before a run turns it into a configuration."""
+        kind = {**DEFAULTS, **spec.train}["stage"]
+        values = {"project": project, "kind": kind, "task": spec.evaluate.task}
+        return cls.from_config({**values, **spec.data.model_dump(mode="json")})
 
     @classmethod
     def of_files(cls, train: Path, held_out: Path | None) -> Wanted:
