@@ -13,7 +13,7 @@ import pytest
 from orchestrator.llamafactory import arguments
 from orchestrator.spec.defaults import DEFAULTS
 from orchestrator.spec.rules import RULES
-from orchestrator.spec.training import BOUNDS, ELSEWHERE, POSITIVE, REMOVED, check_training
+from orchestrator.spec.training import BOUNDS, ELSEWHERE, FILES, POSITIVE, REMOVED, check_training
 
 BEST = {"load_best_model_at_end": True}
 STEPS = {"eval_strategy": "steps", "save_strategy": "steps"}
@@ -46,7 +46,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"bf16_full_eval": True, "fp16_full_eval": True}, "bf16_full_eval", "cannot be combined with fp16_full_eval"),
     ({"mask_history": True, "train_on_prompt": True}, "mask_history", "cannot be combined with train_on_prompt"),
     ({**FULL, "use_galore": True, "use_badam": True}, "use_galore", "cannot be combined with use_badam"),
-    ({**FULL, "deepspeed": "z.json", "use_galore": True}, "deepspeed", "cannot be combined with use_galore"),
+    ({**FULL, "deepspeed": "/z.json", "use_galore": True}, "deepspeed", "cannot be combined with use_galore"),
     ({"quantization_device_map": "auto"}, "quantization_device_map", "cannot be used in training"),
     ({"stage": "kto", "pissa_init": True}, "pissa_init", "works neither with kto nor"),
     ({"stage": "dpo", "pissa_init": True}, "pissa_init", "works neither with kto nor"),
@@ -163,7 +163,7 @@ def test_what_is_decided_elsewhere_is_an_argument_that_exists(key: str) -> None:
 
 
 def test_the_tables_name_arguments_that_exist() -> None:
-    named = {*BOUNDS, *POSITIVE, *DEFAULTS, *(rule.key for rule in RULES)}
+    named = {*BOUNDS, *POSITIVE, *FILES, *DEFAULTS, *(rule.key for rule in RULES)}
     assert named <= set(arguments())
     assert not set(REMOVED) & set(arguments())
 
@@ -180,6 +180,14 @@ def test_a_wrong_type_asks_no_further_rule() -> None:
         ("max_steps", "expected a whole number, got the text 'ten'"),
         ("streaming", "needs max_steps, since a stream has no known length"),
     ]
+
+
+def test_a_settings_file_is_named_so_that_the_run_finds_it() -> None:
+    ((key, message),) = check_training({"deepspeed": "ds_z2.json"})
+    assert key == "deepspeed"
+    assert "give the absolute path of 'ds_z2.json', or the settings as a mapping" in message
+    for found in ("/etc/ds_z2.json", '{"zero_optimization": {"stage": 2}}', {"zero_optimization": {"stage": 2}}, None):
+        assert check_training({"deepspeed": found}) == []
 
 
 def test_a_long_text_is_cut() -> None:

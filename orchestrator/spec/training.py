@@ -6,6 +6,7 @@ LLaMA-Factory itself checks names only, after eight seconds, and neither types n
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from orchestrator.llamafactory import Argument, arguments
@@ -76,6 +77,7 @@ _RANGES: Mapping[tuple[float, float], tuple[str, ...]] = {
 }
 BOUNDS = {key: bounds for bounds, keys in _RANGES.items() for key in keys}
 """The least and the greatest value that can work."""
+FILES = ("deepspeed", "fsdp_config", "accelerator_config", "hyper_parallel_args", "new_special_tokens_config")
 POSITIVE = ("learning_rate", "num_train_epochs", "logging_steps", "save_steps", "eval_steps", "loraplus_lr_ratio")
 
 
@@ -99,7 +101,7 @@ def _wrong(key: str, value: Any, known: Mapping[str, Argument]) -> str | None:
         return f"cannot be set here: {ELSEWHERE.get(key, 'the export section decides it')}"
     if key not in known:
         return f"unknown key{f'; {REMOVED[key]}' if key in REMOVED else did_you_mean(key, known)}"
-    return _mistyped(known[key], value) or _out_of_bounds(key, value)
+    return _mistyped(known[key], value) or _out_of_bounds(key, value) or _out_of_reach(key, value)
 
 
 _KINDS: Mapping[str, tuple[type[Any] | tuple[type[Any], ...], str]] = {
@@ -136,3 +138,10 @@ def _out_of_bounds(key: str, value: Any) -> str | None:
     if value < low:
         return f"must be at least {low:g}, got {value}"
     return f"must be at most {high:.7g}, got {value}" if value > high else None
+
+
+def _out_of_reach(key: str, value: Any) -> str | None:
+    """A relative path would be looked for in the run's folder, where training works. Text in braces is JSON."""
+    if key not in FILES or not isinstance(value, str) or value.startswith("{") or PurePath(value).is_absolute():
+        return None
+    return f"each run works in a folder of its own; give the absolute path of {value!r}, or the settings as a mapping"
