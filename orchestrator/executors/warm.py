@@ -115,7 +115,9 @@ def fork(command: process.Command) -> BaseProcess:
     environment = process.child_environment(command.env)
     job = Job(tuple(command.argv), command.cwd.resolve(), command.log.resolve(), environment)
     child = context.Process(target=job.run, name=LLAMAFACTORY)
-    with _reaping, _environment(process.child_environment({})):
+    # Python's resource tracker lives on for a moment after Ctrl-C and would warn of a semaphore that nobody lost.
+    quiet = {"PYTHONWARNINGS": "ignore:resource_tracker"}
+    with _reaping, _environment(process.child_environment(quiet)):
         context.set_forkserver_preload([PRELOAD])
         child.start()
     return child
