@@ -52,12 +52,14 @@ def check(spec: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
     Example: orchestrator check spec.yaml
     """
+    from orchestrator.spec.load import load_spec
+
+    loaded = load_spec(spec, overrides)  # before anything else is imported: a typo is answered at once
+
     from orchestrator.data import assemble
     from orchestrator.data.checks import require_clean
     from orchestrator.memory import outlook
-    from orchestrator.workflow import Request, load
 
-    loaded = load(Request(spec, overrides)).spec
     wanted = assemble.Wanted.of_spec(loaded.spec, loaded.project)
     findings = assemble.check(wanted)
     require_clean(findings, wanted.accept)
