@@ -16,7 +16,7 @@ from tests.conftest import write_tree
 @pytest.fixture
 def earlier(tmp_path: Path) -> Run:
     """A run with a merged model, in the project's runs/."""
-    run = records.create(tmp_path / "runs", "first", stages={"serving": {"status": "completed"}})
+    run = records.create(tmp_path / "runs", "first", stages={"template": {"status": "completed"}})
     write_tree(run.folder / layout.MERGED, {"config.json": "{}", "model.safetensors": "weights"})
     write_json(run.folder / layout.SERVING, {"template": "qwen3"})
     return run

@@ -23,7 +23,7 @@ def folder(name: str, runs_dir: Path | None) -> Path:
     """The run's merged model, which holds its adapter and all before it. Raises MissingError while it has none."""
     run = run_of(name, runs_dir)
     merged = run.folder / layout.MERGED
-    if run.stage("serving").get("status") != "completed" or not merged.is_dir():
+    if run.stage("template").get("status") != "completed" or not merged.is_dir():
         raise MissingError(f"model.base: run {run.id} has no merged model", "Make it with `orchestrator export`.")
     return merged.resolve()
 
