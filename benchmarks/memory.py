@@ -44,9 +44,9 @@ class Case:
 
 KEPT = {"disable_gradient_checkpointing": True}
 CASES = [
-    Case("train", 1), Case("train", 4), Case("train", 12), Case("train", 4, KEPT),
+    Case("train", 1), Case("train", 4), Case("train", 8), Case("train", 4, KEPT),
     Case("train", 1, {"finetuning_type": "full"}),
-    Case("predict", 1), Case("predict", 8), Case("predict", 32), Case("merge"),
+    Case("predict", 1), Case("predict", 8), Case("predict", 16), Case("merge"),
 ]  # fmt: skip
 """The first leaves the adapter that predict and merge load."""
 
