@@ -35,6 +35,21 @@ class MissingError(OrchestratorError):
     exit_code = 3
 
 
+def of_system(error: OSError) -> MissingError:
+    """What to tell the user when the operating system refused something."""
+    import errno
+
+    what = f"{error.strerror or error}".partition("\n")[0]
+    where = f": {error.filename}" if error.filename else ""
+    full, refused = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), (errno.EACCES, errno.EPERM, errno.EROFS)
+    hint = "Mend that, then run the same command again; nothing that was finished is lost."
+    if error.errno in full:
+        hint = "Free some space, then run the same command again; nothing that was finished is lost."
+    elif error.errno in refused:
+        hint = "Allow writing there, or name another folder, such as with --runs-dir."
+    return MissingError(f"{what}{where}", hint)
+
+
 class StageError(OrchestratorError):
     """A stage ran and did not produce what it promised."""
 

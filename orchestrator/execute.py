@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from orchestrator import layout, process, records
 from orchestrator.errors import GateError, InputError, Interrupted, MissingError, OrchestratorError, Pruned, StageError
-from orchestrator.files import HashCache, link, read_json, write_text
+from orchestrator.files import HashCache, link, read_json, remove_leftovers, write_text
 from orchestrator.plan import Plan, Planned
 from orchestrator.records import Run
 from orchestrator.step import Step
@@ -25,6 +25,9 @@ KNOWN_ERRORS = {error.exit_code: error for error in (InputError, MissingError, S
 WORKER_MARK = "ORCHESTRATOR-ERROR "  # as orchestrator.workers writes it
 LOG_LINES = 12
 """So much of a log is quoted when a stage fails."""
+
+QUOTED = 400
+"""Characters of the line that an error message repeats."""
 
 Launch = Callable[[Step, process.Command], process.Child]
 Extra = Callable[[Step, Path], tuple[str, ...]]
@@ -65,10 +68,12 @@ class Executor:
         Raises StageError when one fails, GateError when an artifact is at fault, Interrupted on a signal.
         """
         with locked(run.folder):
+            remove_leftovers(run.folder, "**/.*.tmp")
             run.set(status="running", finished_at=None)
+            made: set[str] = set()
             try:
                 for planned in plan.steps:
-                    self._one(planned, run)
+                    self._one(planned, run, made)
             except BaseException as error:
                 run.set(status=_status(error), finished_at=records.now())
                 raise
@@ -76,16 +81,19 @@ class Executor:
                 self.hashes.save()
             run.set(status="completed", finished_at=records.now())
 
-    def _one(self, planned: Planned, run: Run) -> None:
+    def _one(self, planned: Planned, run: Run, made: set[str]) -> None:
         if planned.up_to_date:
             self.watcher.ends(planned.step, "up to date", 0.0)
             return
         with self._claim(planned):
-            if donor := self._donor(planned, run):
+            # What follows from a result that nobody had, nobody has: no need to look for it.
+            donor = None if made.intersection(planned.step.needs) else self._donor(planned, run)
+            if donor:
                 adopt(planned.step, run, donor)
                 self.watcher.ends(planned.step, "reused", 0.0)
             else:
                 self._run(planned, run)
+                made.add(planned.step.stage)
 
     @contextlib.contextmanager
     def _claim(self, planned: Planned) -> Iterator[None]:
@@ -118,8 +126,8 @@ class Executor:
         command = process.Command(argv, run.folder, run.folder / layout.log(step.stage), step.env)
         status, code = "failed", None
         try:
+            run.begin(step, planned.fingerprint, argv)
             child = self.launch(step, command)
-            run.begin(step, planned.fingerprint, argv, child.pid)
             self.watcher.starts(step, run.folder)
             code = process.wait(child, self.watcher.tick)
             require_success(step, run.folder, code)
@@ -156,7 +164,7 @@ def set_up(step: Step, run: Run, resumable: bool) -> tuple[str, ...]:
     checkpoint = newest_checkpoint(run.folder / step.folder) if step.checkpoints and resumable else None
     if step.folder and checkpoint is None:
         shutil.rmtree(run.folder / step.folder, ignore_errors=True)
-    for path in (*step.partials, *step.partials.values()):
+    for path in (*step.partials, *step.expects):  # what lies there already proves nothing, and may be another run's too
         (run.folder / path).unlink(missing_ok=True)
     for path, text in step.files.items():
         write_text(run.folder / path, text, durable=False)  # written again by whoever needs it
@@ -207,7 +215,9 @@ def explain(step: Step, log: Path, code: int) -> OrchestratorError:
     ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     reason = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "it printed nothing")
     kind = GateError if step.judges else StageError
-    return kind(f"{step.stage} {ended}: {reason.strip()}", out_of_memory(lines, code) or f"The whole log: {log}")
+    return kind(
+        f"{step.stage} {ended}: {reason.strip()[:QUOTED]}", out_of_memory(lines, code) or f"The whole log: {log}"
+    )
 
 
 def out_of_memory(lines: list[str], code: int) -> str:
@@ -238,6 +248,7 @@ def produced(step: Step, folder: Path) -> list[str]:
 def adopt(step: Step, run: Run, donor: Run) -> None:
     """Take a finished stage's outputs from another run: linked where the disk can, copied elsewhere."""
     entry = donor.stage(step.stage)
+    run.forget(step.stage)
     for path, text in step.files.items():
         write_text(run.folder / path, text, durable=False)  # written again by whoever needs it
     for output in entry["outputs"]:

@@ -22,7 +22,7 @@ def write_text(path: Path, text: str, durable: bool = True) -> None:
     What is not `durable` does not wait for the disk: it may be lost with the power, but not with the process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_beside(path)
     try:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
             file.write(text)
@@ -33,6 +33,25 @@ def write_text(path: Path, text: str, durable: bool = True) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def temporary_beside(path: Path) -> Path:
+    """Where something grows that is renamed to `path` when it is whole; the name tells which process is at it."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def remove_leftovers(folder: Path, pattern: str = ".*.tmp") -> None:
+    """Remove what processes that were killed left of `temporary_beside`; those of living ones stay."""
+    import psutil
+
+    for path in folder.glob(pattern):
+        owner = path.suffixes[-2].removeprefix(".").partition("-")[0]
+        if not owner.isdigit() or psutil.pid_exists(int(owner)):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any, durable: bool = True) -> None:
@@ -96,5 +115,6 @@ class HashCache:
         """Keep what was learned; several tools may do so at once, the last one wins."""
         if self._changed:
             with contextlib.suppress(OSError):
+                remove_leftovers(self._file.parent)
                 write_text(self._file, json.dumps(dict(self._known)))  # a copy: the trials of a sweep go on hashing
             self._changed = False

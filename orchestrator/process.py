@@ -54,10 +54,14 @@ class LocalChild:
         self.pid = popen.pid
 
     def poll(self) -> int | None:
-        return self._popen.poll()
+        running = self._popen.returncode is None
+        code = self._popen.poll()
+        if running and code is not None:  # what it left behind ends with it; once only, for ids are given out again
+            end_group(self.pid, self._popen.poll)
+        return code
 
     def stop(self) -> None:
-        end_group(self.pid, self.poll)
+        end_group(self.pid, self._popen.poll)
 
 
 def start(command: Command) -> LocalChild:

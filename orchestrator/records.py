@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 
 from orchestrator import layout
 from orchestrator.errors import InputError
-from orchestrator.files import HashCache, read_json, sync, write_json
+from orchestrator.files import HashCache, read_json, remove_leftovers, sync, temporary_beside, write_json
 from orchestrator.records_index import opened
 from orchestrator.step import Step
 
@@ -47,35 +48,29 @@ class Run:
         recorded = self.stage(stage)
         if recorded.get("status") != "completed" or recorded.get("fingerprint") != fingerprint:
             return False
-        return all(self._is_whole(output, hashes) for output in recorded["outputs"])
+        return all(is_whole(self.folder / output["path"], output, hashes) for output in recorded["outputs"])
 
-    def _is_whole(self, output: Json, hashes: HashCache | None) -> bool:
-        path = self.folder / output["path"]
-        try:
-            if path.stat().st_size != output["bytes"]:
-                return False
-        except OSError:
-            return False
-        return hashes is None or hashes.sha256(path) == output["sha256"]
-
-    def begin(self, step: Step, fingerprint: str, argv: tuple[str, ...], pid: int) -> None:
-        """Record that a stage has started. What was recorded of it before is no longer true."""
+    def begin(self, step: Step, fingerprint: str, argv: tuple[str, ...]) -> None:
+        """Record that a stage starts. What was recorded of it before is no longer true, so this comes first."""
         replaces = step.stage in self.record["stages"]
         self.record["stages"][step.stage] = {
             "status": "running",
             "fingerprint": fingerprint,
             "argv": list(argv),
             "started_at": now(),
-            "pid": pid,
         }
         self.save(durable=replaces)
 
     def end(self, stage: str, status: str, seconds: float, exit_code: int | None, outputs: list[Json]) -> None:
         """Record how a stage ended."""
         entry = self.record["stages"][stage]
-        entry.pop("pid", None)
         entry |= {"status": status, "seconds": round(seconds, 3), "exit_code": exit_code, "outputs": outputs}
         self.save()
+
+    def forget(self, stage: str) -> None:
+        """Drop what is recorded of a stage, before its outputs are replaced."""
+        if self.record["stages"].pop(stage, None):
+            self.save()
 
     def adopt(self, stage: str, entry: Json, donor: str) -> None:
         """Record a stage whose outputs were taken from another run."""
@@ -97,15 +92,25 @@ def create(runs_dir: Path, name: str, **values: Any) -> Run:
     while True:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         identifier = f"{stamp}-{name}-{secrets.token_hex(3)}"
-        try:
-            (runs_dir / identifier).mkdir(parents=True)
-        except FileExistsError:
-            continue
         record = {"schema": SCHEMA, "id": identifier, "name": name, "status": "running", "created_at": now()}
         record |= {"finished_at": None, "stages": {}, "metrics": {}, "lineage": {}, "environment": {}, "sweep": None}
-        run = Run(runs_dir / identifier, record | values)
-        run.save(durable=False)
-        return run
+        if _placed(runs_dir / identifier, record | values):
+            return Run(runs_dir / identifier, record | values)
+
+
+def _placed(folder: Path, record: Json) -> bool:
+    """Make a run's folder with its record in it, both or neither; False when there is such a folder already."""
+    temporary = temporary_beside(folder)
+    remove_leftovers(folder.parent)
+    try:
+        write_json(temporary / layout.RECORD, record, durable=False)
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if folder.is_dir():
+            return False
+        raise
+    return True
 
 
 def load(folder: Path) -> Run:
@@ -191,6 +196,16 @@ def _folders(runs_dir: Path) -> list[Path]:
         return []
     found = sorted(runs_dir.iterdir(), key=lambda path: path.name, reverse=True)
     return [path for path in found if not path.name.startswith(".") and (path / layout.RECORD).is_file()]
+
+
+def is_whole(path: Path, output: Json, hashes: HashCache | None = None) -> bool:
+    """Whether a file has the size that a record says and, with `hashes`, the contents."""
+    try:
+        if path.stat().st_size != output["bytes"]:
+            return False
+    except OSError:
+        return False
+    return hashes is None or hashes.sha256(path) == output["sha256"]
 
 
 def outputs(folder: Path, paths: Mapping[str, Path] | list[str], hashes: HashCache) -> list[Json]:

@@ -95,7 +95,7 @@ def carry_out(run: Run, step: Step, fingerprint: str) -> None:
 
 
 def record(run: Run, step: Step, fingerprint: str) -> None:
-    run.begin(step, fingerprint, step.argv, pid=0)
+    run.begin(step, fingerprint, step.argv)
     run.end(step.stage, "completed", 1.0, 0, [])
 
 

@@ -20,7 +20,7 @@ TRAIN = Step("train", "train", ("train",))
 def trained(runs_dir: Path, fingerprint: str, name: str = "news", text: str = "weights") -> Run:
     """A run with one finished stage that left one file."""
     run = records.create(runs_dir, name, fingerprint=fingerprint)
-    run.begin(TRAIN, fingerprint, TRAIN.argv, 1)
+    run.begin(TRAIN, fingerprint, TRAIN.argv)
     write_text(run.folder / "train/weights", text)
     run.end(
         "train", "completed", 1.0, 0, records.outputs(run.folder, ["train/weights"], HashCache(runs_dir / "hashes"))
@@ -110,7 +110,7 @@ def test_the_run_of_a_training_is_found_by_name(tmp_path: Path) -> None:
 def test_the_index_follows_what_changes(tmp_path: Path) -> None:
     run = trained(tmp_path, "a")
     assert _holder(tmp_path, "a") == run.id
-    run.begin(TRAIN, "b", (), 1)
+    run.begin(TRAIN, "b", ())
     assert _holder(tmp_path, "a") is None
     run.end("train", "completed", 1.0, 0, [])
     assert _holder(tmp_path, "b") == run.id

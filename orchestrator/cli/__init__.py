@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from orchestrator import __version__
-from orchestrator.errors import Interrupted, OrchestratorError
+from orchestrator.errors import Interrupted, OrchestratorError, of_system
 
 COMMANDS = {
     "init": ("init", "Write a new project that runs."),
@@ -101,6 +101,10 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         sys.stderr.close()
+    except OSError as error:  # a full disk, a folder without permission: the machine's fault, and the user's to mend
+        failure = of_system(error)
+        _print_error(failure)
+        sys.exit(failure.exit_code)
 
 
 def _print_error(error: OrchestratorError) -> None:

@@ -51,6 +51,8 @@ def read_model(folder: Path) -> Model | None:
 def _measure(config: Mapping[str, Any], tensors: list[Tensor]) -> Model:
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     size = config.get("head_dim") or hidden // heads
+    if not tensors:
+        raise ValueError("no weights")
     return Model(
         weights=sum(tensor.bytes for tensor in tensors),
         parameters=sum(math.prod(tensor.shape) for tensor in tensors),

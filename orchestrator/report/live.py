@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import layout
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import Interrupted, OrchestratorError
 from orchestrator.execute import Watcher
 from orchestrator.report import write
 from orchestrator.step import Step
@@ -44,7 +44,9 @@ class LivePage:
         try:
             write(self.folder)
             self._next = time.monotonic() + max(SECONDS, (time.monotonic() - began) / SHARE)
-        except (OrchestratorError, OSError) as error:
+        except Interrupted:
+            raise
+        except (OrchestratorError, OSError, ValueError) as error:
             self._next = math.inf
             logging.getLogger(__name__).warning("the report of %s is not kept up to date: %s", self.folder.name, error)
 

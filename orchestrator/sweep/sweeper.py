@@ -23,6 +23,8 @@ Json = dict[str, Any]
 POLL_SECONDS = 0.01
 WATCH_SECONDS = 0.5
 """How often trials are looked at while they train, and sweep.json is written anew."""
+SHARE = 0.05
+"""So much of the time may go into writing sweep.json; that of a large sweep is written less often."""
 
 
 class Audience(Protocol):
@@ -67,7 +69,8 @@ class Sweeper:
     running: list[Running] = field(default_factory=list)
     twins: list[tuple[Trial, Json, Task]] = field(default_factory=list)
     """Trials whose run another trial is carrying out right now."""
-    written: float = 0.0
+    watched: float = 0.0
+    write_next: float = 0.0
 
     def go(self) -> Json:
         """Carry out every trial that is left; returns what sweep.json then says.
@@ -100,6 +103,8 @@ class Sweeper:
         try:
             changes = self.blueprint.changes(trial.point, trial.repetition)
             task = self.blueprint.task(changes)
+        except Interrupted:
+            raise
         except OrchestratorError as error:
             return self._tell(trial, changes, None, _failure(error))
         if any(other.task.run.id == task.run.id for other in self.running):
@@ -139,6 +144,8 @@ class Sweeper:
         try:
             run = records.load(task.run.folder)  # another process, or machine, may have written it
             return {"status": "completed", "value": figure(run, self.blueprint.sweep.metric)}
+        except Interrupted:
+            raise
         except (OrchestratorError, OSError) as error:
             return _failure(error)
 
@@ -162,12 +169,14 @@ class Sweeper:
     # ---- while they run
 
     def _watch(self) -> None:
-        if time.monotonic() - self.written < WATCH_SECONDS:
+        if time.monotonic() - self.watched < WATCH_SECONDS:
             return
+        self.watched = time.monotonic()
         for running in self.running:
             self._inspect(running)
         self.audience.watch(self.running, len(self.entries), self.study.total)
-        self._write("running", ranked=False)
+        if time.monotonic() >= self.write_next:
+            self._write("running", ranked=False)
 
     def _inspect(self, running: Running) -> None:
         """Cancel a trial that has diverged, or that the study gives up."""
@@ -205,10 +214,9 @@ class Sweeper:
     # ---- sweep.json
 
     def _write(self, status: str, ranked: bool) -> Json:
-        sweep, base = self.blueprint.sweep, self.blueprint.loaded
+        began, sweep, base = time.monotonic(), self.blueprint.sweep, self.blueprint.loaded
         entries = [self.entries[number] for number in sorted(self.entries)]
         page = book.read(self.folder)
-        groups = rank(entries, sweep.metric)
         page |= {
             "status": status,
             "finished_at": records.now() if status == "completed" else None,
@@ -221,9 +229,9 @@ class Sweeper:
             "running": [running.to_json() for running in self.running],
         }
         if ranked:
-            page["ranking"] = ranking(groups, self.folder.parent, sweep.metric, base.spec.spec.evaluate)
+            page["ranking"] = ranking(rank(entries, sweep.metric), self.folder.parent, sweep.metric, base.spec.spec.evaluate)
         write_json(self.folder / layout.SWEEP, page, durable=ranked)
-        self.written = time.monotonic()
+        self.write_next = time.monotonic() + (time.monotonic() - began) / SHARE
         return page
 
 
