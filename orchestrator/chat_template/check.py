@@ -12,7 +12,7 @@ from orchestrator.chat_template import golang
 from orchestrator.chat_template.encode import Encoder, load_tokenizer
 from orchestrator.chat_template.jinja import Message, jinja_template
 from orchestrator.chat_template.ollama import ollama_template
-from orchestrator.chat_template.reference import reference_tokenizer
+from orchestrator.chat_template.reference import reference_tokenizer, special_words
 from orchestrator.chat_template.refusals import refusal
 from orchestrator.chat_template.registry import Definition, definition
 from orchestrator.chat_template.tokens import SpecialTokens, special_tokens
@@ -94,8 +94,8 @@ def check(names: Sequence[str], model_folder: Path, go: Path | None, reference: 
         for thinking in ([True, False] if chosen.reasons else [False])
     ]
     ollama = _ollama_texts([s for s in subjects if not refusal(s.definition.name, s.thinking)], go)
-    tokenizer = load_tokenizer(model_folder)
-    return [_result(subject, ollama, tokenizer, reference) for subject in subjects]
+    tokenizers = _Tokenizers(load_tokenizer(model_folder), reference)
+    return [_result(subject, ollama, tokenizers) for subject in subjects]
 
 
 _Texts = dict[tuple[str, bool, bool, int], str]
@@ -115,14 +115,30 @@ def _ollama_texts(subjects: Sequence[_Subject], go: Path | None) -> _Texts:
     return dict(zip(keys, golang.render(go, cases), strict=True))
 
 
-def _result(subject: _Subject, ollama: _Texts, tokenizer: PreTrainedTokenizerBase, reference: bool) -> Result:
+class _Tokenizers:
+    """Copies of a tokenizer, which LLaMA-Factory changes; shared, since copying takes longer than comparing."""
+
+    def __init__(self, source: PreTrainedTokenizerBase, reference: bool) -> None:
+        self._source, self._reference = source, reference
+        self._made: dict[tuple[str, ...], PreTrainedTokenizerBase] = {}
+
+    def for_template(self, definition: Definition) -> PreTrainedTokenizerBase:
+        """One that knows no special words but its own and those of this template."""
+        words = tuple(special_words(definition))
+        if words not in self._made:
+            extend = reference_tokenizer if self._reference else lambda source, _: copy.deepcopy(source)
+            self._made[words] = extend(self._source, definition)
+        self._made[words].eos_token = self._source.eos_token
+        return self._made[words]
+
+
+def _result(subject: _Subject, ollama: _Texts, tokenizers: _Tokenizers) -> Result:
     name, thinking = subject.definition.name, subject.thinking
     mode = thinking if subject.definition.reasons else None
     if refused := refusal(name, thinking):
         return Result(name, mode, 0, refused=refused)
-    own = reference_tokenizer(tokenizer, subject.definition) if reference else copy.deepcopy(tokenizer)
     single_turn = refusal(name, thinking, multi_turn=True) or ""
-    mismatch = next(_mismatches(subject, ollama, own), "")
+    mismatch = next(_mismatches(subject, ollama, tokenizers.for_template(subject.definition)), "")
     return Result(name, mode, len(subject.cases()), single_turn=single_turn, mismatch=mismatch)
 
 
