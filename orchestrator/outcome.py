@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import layout
+from orchestrator.files import read_json
 from orchestrator.memory import outlook
+from orchestrator.spec.defaults import DEFAULTS
 from orchestrator.speed import forecast
+from orchestrator.stages.preference import LIMITS
 from orchestrator.workflow import summaries
 
 if TYPE_CHECKING:
@@ -47,6 +50,8 @@ def plan_lines(plan: Plan) -> list[str]:
         lines.append(f"{mark} {planned.step.stage:<15} {planned.why}")
         lines.append(f"    {shlex.join(planned.step.argv)}")
         lines += [f"    + {argument}: {why}" for argument, why in _faster(plan, planned).items()]
+    if limit := LIMITS.get({**DEFAULTS, **plan.spec.train}["stage"]):
+        lines.append(f"note: {limit}")
     return lines + outlook.lines(outlook.of_plan(plan))
 
 
@@ -63,6 +68,8 @@ def show_run(run: Run, console: Console) -> None:
     measured = summaries(run.folder)
     if measured:
         artifact_table(measured, console)
+    if limit := LIMITS.get(_kind(run.folder)):
+        console.print(f"note: {limit}", highlight=False, soft_wrap=True)
     console.print(f"run: {_short(run.folder)}", highlight=False, soft_wrap=True)
     if (run.folder / layout.MODELFILE).is_file() and run.stage("judge").get("status") == "completed":
         modelfile = _short(run.folder / layout.MODELFILE)
@@ -75,6 +82,11 @@ def show_measurement(measured: Measurement, console: Console) -> None:
 
     report = measured.to_json()
     artifact_table({"metrics": {"predictions": {"n": report["n"], **report["metrics"]}}}, console)
+
+
+def _kind(folder: Path) -> str:
+    config = folder / "configs/prepare.json"
+    return str(read_json(config)["kind"]) if config.is_file() else ""
 
 
 def _short(path: Path) -> str:

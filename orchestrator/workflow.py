@@ -20,6 +20,7 @@ from orchestrator.plan import Plan, Question, data_files, make_plan, versions
 from orchestrator.records import Run
 from orchestrator.spec.load import LoadedSpec, load_spec
 from orchestrator.speed import extra_arguments
+from orchestrator.stages.preference import STAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +138,25 @@ def create_run(loaded: Loaded, whole: Plan) -> Run:
 
 
 def summaries(folder: Path) -> dict[str, Any]:
-    """What the scoring stages of a run measured, the later ones laid over the earlier."""
+    """What the scoring stages of a run measured: the gate's verdict laid over the scores, and figures of preference
+    or perplexity beside those of the answers."""
     merged: dict[str, Any] = {}
     for stage in ("score", "judge"):
-        file = folder / layout.summary(stage)
-        if file.is_file():
-            merged |= read_json(file)
+        merged |= _summary(folder, stage)
+    for stage in sorted(set(STAGES.values())):
+        for artifact, figures in _summary(folder, stage).get("metrics", {}).items():
+            known = merged.setdefault("metrics", {})
+            known[artifact] = {**known.get(artifact, {}), **figures}
     return merged
+
+
+def _summary(folder: Path, stage: str) -> dict[str, Any]:
+    file = folder / layout.summary(stage)
+    try:
+        found: dict[str, Any] = read_json(file)
+    except (FileNotFoundError, ValueError):  # not there yet, or cut when its stage was killed
+        return {}
+    return found
 
 
 def metrics(folder: Path) -> dict[str, Any]:

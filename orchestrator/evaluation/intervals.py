@@ -55,10 +55,10 @@ def bootstrap(
 
 def resampled_sums(statistics: Array, seed: int = 0) -> Array:
     """Column sums of RESAMPLES resamples, drawn with replacement; RESAMPLES × columns."""
-    return np.concatenate([counts @ statistics for counts in _draw_counts(len(statistics), seed)])
+    return np.concatenate([counts @ statistics for counts in draw_counts(len(statistics), seed)])
 
 
-def _draw_counts(n: int, seed: int) -> Iterator[Array]:
+def draw_counts(n: int, seed: int) -> Iterator[Array]:
     """How often each row is drawn, resamples × rows, in blocks that fit into memory."""
     generator = np.random.default_rng(seed)
     block = max(1, _DRAWS_AT_ONCE // n)

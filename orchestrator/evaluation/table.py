@@ -44,20 +44,26 @@ def _columns(summary: Summary) -> dict[str, Cell]:
         figures = {"accuracy (95 %)": _interval("accuracy"), "macro F1": _value("macro_f1")}
     else:
         figures = {"ROUGE-L (95 %)": _interval("rougeL"), "BLEU": _value("bleu")}
+    figures["ROUGE-1"] = _value("rouge1")
+    measured = {name for of in summary["metrics"].values() for name in of}
+    if "perplexity" in measured:
+        figures = {"perplexity (95 %)": _interval("perplexity")}
+    elif "preference_accuracy" in measured:
+        figures = {"preference (95 %)": _interval("preference_accuracy"), "margin": _value("reward_margin", 2)}
+        figures |= {"ROUGE-L": _value("rougeL")} if "rougeL" in measured else {}
     return {
         "n": lambda artifact, summary: str(summary["metrics"][artifact].get("n", "")),
         **figures,
-        "ROUGE-1": _value("rouge1"),
         "agrees": _value("agreement_with_tuned"),
         "size": _size,
         "verdict": _verdict,
     }
 
 
-def _value(metric: str) -> Cell:
+def _value(metric: str, digits: int = 1) -> Cell:
     def cell(artifact: str, summary: Summary) -> str:
         figure = summary["metrics"][artifact].get(metric)
-        return f"{figure['value']:.1f}" if figure else ""
+        return f"{figure['value']:.{digits}f}" if figure else ""
 
     return cell
 

@@ -23,6 +23,8 @@ TEXT_SHOWN = 700
 """Characters of a prompt or an answer."""
 FIGURES = {
     "accuracy": ("macro_f1", "invalid_label_rate", "rouge1", "agreement_with_tuned"),
+    "preference_accuracy": ("reward_accuracy", "reward_margin", "rougeL", "agreement_with_tuned"),
+    "perplexity": (),
     "rougeL": ("rouge1", "rouge2", "bleu", "agreement_with_tuned"),
 }
 """What stands beside the headline."""

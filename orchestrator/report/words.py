@@ -35,9 +35,18 @@ def advice(record: Json, summary: Json, log: Sequence[Json], findings: Sequence[
     return [*_about_data(findings), *_about_training(summary, log), *_about_answers(summary), *_about_gate(summary)]
 
 
+HEADLINES = {
+    "accuracy": "The tuned model answers {} % {} of",
+    "preference_accuracy": "The tuned model prefers the better answer in {} % {} of",
+    "perplexity": "The tuned model reaches perplexity {} {} on",
+    "rougeL": "The tuned model reaches ROUGE-L {} {} on",
+}
+"""The metric that a run is about, the first that was measured, and how its value and interval are told."""
+
+
 def headline(figures: Json) -> str:
     """The metric that verdicts are about."""
-    return "accuracy" if "accuracy" in figures else "rougeL"
+    return next((metric for metric in HEADLINES if metric in figures), "rougeL")
 
 
 def _unfinished(record: Json, log: Sequence[Json]) -> tuple[str, str]:
@@ -68,9 +77,7 @@ def _measured(summary: Json) -> str:
     metric = headline(figures)
     value = figures[metric]
     interval = f"({value['low']:.1f}–{value['high']:.1f})"
-    reached = f"The tuned model answers {value['value']:.1f} % {interval} of"
-    if metric != "accuracy":
-        reached = f"The tuned model reaches ROUGE-L {value['value']:.1f} {interval} on"
+    reached = HEADLINES[metric].format(f"{value['value']:.1f}", interval)
     right = " right" if metric == "accuracy" else ""
     return f"{reached} {figures['n']} held-out rows{right}{_against_base(summary)}"
 

@@ -14,6 +14,7 @@ from orchestrator.render import Renderer
 from orchestrator.ship import artifacts
 
 FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "rouge1", "rougeL", "bleu", "exact_match")
+FIGURES += ("preference_accuracy", "reward_accuracy", "reward_margin", "perplexity")
 TRAINING = ("stage", "finetuning_type", "learning_rate", "num_train_epochs", "lora_rank", "cutoff_len", "seed")
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from orchestrator.stages import adapter, ask, export, predict, prepare, score, train
+from orchestrator.stages import adapter, ask, export, predict, preference, prepare, score, train
 from orchestrator.stages.context import Context
-from orchestrator.step import Step
+from orchestrator.step import PHASES, Step
 
 STAGES = (
     prepare.build,
     train.build,
     predict.build,
     score.build,
+    preference.build,
     export.build_merge,
     export.build_template,
     export.build_modelfile,
@@ -24,4 +25,7 @@ STAGES = (
 
 def chain(context: Context) -> list[Step]:
     """Every step of the whole chain, each after those it needs."""
-    return [step for build in STAGES for step in build(context)]
+    kind = context.training["stage"]
+    last = PHASES.index("evaluate" if kind == "rm" else PHASES[-1])
+    steps = [step for build in STAGES for step in build(context)]
+    return [step for step in steps if PHASES.index(step.phase) <= last]

@@ -13,7 +13,7 @@ from orchestrator.step import Step
 
 def build(context: Context) -> list[Step]:
     """One process for each GGUF, since a broken file may take llama.cpp down with it."""
-    if context.training["stage"] != "sft":
+    if not context.answers:
         return []
     kinds = kinds_asked(context)
     return [_step(context, kind) for kind in kinds]

@@ -42,6 +42,11 @@ class Context:
         """Whether training leaves an adapter beside the base model instead of a whole model."""
         return self.training["finetuning_type"] in (LORA, "oft")
 
+    @property
+    def answers(self) -> bool:
+        """Whether the tuned model is asked the held-out rows, and its GGUFs after it."""
+        return self.training["stage"] in ("sft", "dpo", "kto")
+
     def tuned(self) -> dict[str, Any]:
         """The arguments that make LLaMA-Factory load the tuned model from a run's folder."""
         from orchestrator import layout

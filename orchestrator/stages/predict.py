@@ -16,8 +16,8 @@ KEPT = (
 
 
 def build(context: Context) -> list[Step]:
-    """One step for each artifact that LLaMA-Factory answers with; none for stages other than sft."""
-    if context.training["stage"] != "sft":
+    """One step for each artifact that LLaMA-Factory answers with; none where training teaches no answers."""
+    if not context.answers:
         return []
     tuned = _step(context, "tuned", context.tuned(), ("prepare", "train"))
     if not context.spec.evaluate.baseline:
@@ -36,6 +36,7 @@ def _step(context: Context, artifact: str, model: dict[str, Any], needs: tuple[s
         model=context.spec.model,
         kept={"per_device_eval_batch_size": 8, **kept},
         max_new_tokens=context.spec.evaluate.max_new_tokens,
+        asked="eval" if context.training["stage"] == "sft" else "asked",
         folder=folder,
         layout=layout,
     )

@@ -22,6 +22,7 @@ def build(context: Context) -> list[Step]:
         "trust_remote_code": model.trust_remote_code,
         "project": str(context.project),
         "kind": context.training["stage"],
+        **_packing(context),
         "cutoff_len": context.training["cutoff_len"],
         "task": context.spec.evaluate.task,
         **data.model_dump(mode="json"),
@@ -33,7 +34,7 @@ def build(context: Context) -> list[Step]:
             phase="prepare",
             argv=worker("prepare", config),
             files={config: json.dumps(values, ensure_ascii=False, indent=2) + "\n", layout.DATASET_INFO: info},
-            expects=(layout.TRAIN_ROWS, layout.EVAL_ROWS, layout.PROMPTS, layout.SERVING, layout.DATASET_INFO),
+            expects=(*_written(context), layout.SERVING, layout.DATASET_INFO),
             shared=True,
             inputs={
                 **context.data_hashes,
@@ -42,3 +43,17 @@ def build(context: Context) -> list[Step]:
             },
         )
     ]
+
+
+def _written(context: Context) -> tuple[str, ...]:
+    """The files of rows: a pretraining asks nothing, and a preference set is also asked for plain answers."""
+    asked = (layout.ASKED_ROWS,) if context.training["stage"] in ("dpo", "kto") else ()
+    prompts = () if context.training["stage"] == "pt" else (layout.PROMPTS,)
+    return (layout.TRAIN_ROWS, layout.EVAL_ROWS, *asked, *prompts)
+
+
+def _packing(context: Context) -> dict[str, bool]:
+    """Whether a pretraining's texts are packed, as LLaMA-Factory does unless told otherwise."""
+    if context.training["stage"] != "pt":
+        return {}
+    return {"packing": context.training.get("packing") is not False}

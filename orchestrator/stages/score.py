@@ -13,7 +13,7 @@ from orchestrator.step import Step
 
 def build(context: Context) -> list[Step]:
     """Figures of what LLaMA-Factory answered."""
-    if context.training["stage"] != "sft":
+    if not context.answers:
         return []
     artifacts = ("base", "tuned") if context.spec.evaluate.baseline else ("tuned",)
     sources = {artifact: _generated(artifact) for artifact in artifacts}
@@ -22,7 +22,7 @@ def build(context: Context) -> list[Step]:
 
 def build_judge(context: Context) -> list[Step]:
     """Figures of every GGUF beside the tuned model's, and what the gate says of them."""
-    if context.training["stage"] != "sft":
+    if not context.answers:
         return []
     wanted = kinds_asked(context)
     sources: dict[str, Any] = {name: layout.predictions(name) for name in _scored(context)}

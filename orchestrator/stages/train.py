@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from orchestrator import layout
 from orchestrator.stages.context import TRAINING_PACKAGES, Context
 from orchestrator.step import Step
@@ -17,7 +19,7 @@ def build(context: Context) -> list[Step]:
         Step(
             stage=STAGE,
             phase="train",
-            argv=("llamafactory-cli", "train", config),
+            argv=(*_program(context), "train", config),
             files={config: render(context)},
             expects=(*WEIGHTS[context.adapts], "train/trainer_state.json", "train/all_results.json"),
             needs=("prepare",),
@@ -27,6 +29,13 @@ def build(context: Context) -> list[Step]:
             checkpoints=True,
         )
     ]
+
+
+def _program(context: Context) -> tuple[str, ...]:
+    """LLaMA-Factory's own command, except where trl brings the trainer."""
+    if context.training["stage"] in ("dpo", "kto"):
+        return (sys.executable, "-m", "orchestrator.workers.trl_train")
+    return ("llamafactory-cli",)
 
 
 def render(context: Context) -> str:

@@ -7,13 +7,14 @@ from typing import Any
 
 from orchestrator import layout
 from orchestrator.errors import InputError, StageError
+from orchestrator.evaluation.preference import MEASURES, PERPLEXITY
 from orchestrator.files import read_json
 from orchestrator.records import Run
 from orchestrator.spec.defaults import DEFAULTS
 from orchestrator.spec.sections import Spec
 
 EVAL_LOSS = "eval_loss"
-MINIMISED = (EVAL_LOSS, "invalid_label_rate")
+MINIMISED = (EVAL_LOSS, "invalid_label_rate", PERPLEXITY)
 Figure = dict[str, float | None]
 """`{value, low, high}`: a 95 % interval over the held-out rows; none for a loss, whose rows are not known."""
 
@@ -23,8 +24,9 @@ def require_metric(spec: Spec, metric: str) -> None:
     from orchestrator.evaluation.measure import measure
     from orchestrator.evaluation.rows import Row
 
-    known = [EVAL_LOSS]
-    if {**DEFAULTS, **spec.train}["stage"] == "sft":
+    stage = {**DEFAULTS, **spec.train}["stage"]
+    known = [EVAL_LOSS, *MEASURES.get(stage, ())]
+    if stage not in ("rm", "pt"):
         known += measure([Row("1", "", "a", "a")], spec.evaluate.task).metrics
     if metric not in known:
         raise InputError(f"sweep.metric: nothing measures {metric!r} here", f"Choose one of: {', '.join(known)}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from orchestrator.chat_template.registry import definition
 from orchestrator.chat_template.tokens import special_tokens
 from orchestrator.chat_template.turns import stop_words
 from orchestrator.data import assemble, writing
-from orchestrator.data.conversation import Conversation
+from orchestrator.data.conversation import Conversation, Message
 from orchestrator.errors import InputError
 from orchestrator.files import read_json, write_json, write_text
 from orchestrator.models.tokenizer_check import require_sound
@@ -31,15 +32,40 @@ def main(config: Path) -> None:
     require_sound(base, tokenizer, words)
     encoder = Encoder(wanted["template"], tokenizer, wanted["thinking"])
     lengths = _lengths(encoder, tokenizer, [*sets.train, *sets.eval])
-    if "tokens_over_cutoff" not in wanted["accept"]:
+    if wanted["kind"] == "pt":
+        _require_a_block(lengths[: len(sets.train)], wanted)
+    elif "tokens_over_cutoff" not in wanted["accept"]:
         _require_short(lengths, [*sets.train, *sets.eval], wanted["cutoff_len"])
-    write = writing.write_texts if wanted["kind"] == "pt" else writing.write_sharegpt
-    write(Path(layout.TRAIN_ROWS), sets.train)
-    write(Path(layout.EVAL_ROWS), sets.eval)
+    writing.write_rows(Path(layout.TRAIN_ROWS), sets.train, wanted["kind"])
+    writing.write_rows(Path(layout.EVAL_ROWS), sets.eval, wanted["kind"])
     write_json(Path(layout.FINDINGS), {"findings": [found.to_json() for found in sets.findings]})
-    prompts = [_prompt(encoder, tokenizer, number, row) for number, row in enumerate(sets.eval, 1)]
-    write_text(Path(layout.PROMPTS), "".join(map(_line, prompts)))
+    if wanted["kind"] != "pt":
+        asked = _asked(wanted["kind"], sets.eval)
+        prompts = [_prompt(encoder, tokenizer, number, row) for number, row in enumerate(asked, 1)]
+        write_text(Path(layout.PROMPTS), "".join(map(_line, prompts)))
     write_json(Path(layout.SERVING), _serving(wanted, words, sets, lengths))
+
+
+def _asked(kind: str, rows: Sequence[Conversation]) -> Sequence[Conversation]:
+    """The rows whose answer is a good one, which preference sets also get written as plain questions and answers.
+
+    Raises InputError when a kto set holds out only one kind of row, for then no preference can be measured.
+    """
+    if kind == "kto" and len({row.desirable for row in rows}) < 2:
+        raise InputError(
+            f"the {len(rows)} held-out rows are all {'desirable' if rows[0].desirable else 'undesirable'}",
+            "Hold out rows of both kinds: a larger data.eval_fraction, another data.seed, or a data.eval of your own.",
+        )
+    good = [row for row in rows if row.desirable is not False]
+    if kind in ("dpo", "kto"):
+        writing.write_sharegpt(Path(layout.ASKED_ROWS), [_answered(row) for row in good])
+    return good
+
+
+def _answered(row: Conversation) -> Conversation:
+    """The row with its good answer as the last turn, and no other."""
+    answer = (Message("assistant", row.chosen),) if row.chosen else ()
+    return replace(row, messages=(*row.messages, *answer), chosen="", rejected="", desirable=None)
 
 
 def _prompt(encoder: Encoder, tokenizer: Any, number: int, row: Conversation) -> dict[str, Any]:
@@ -71,9 +97,9 @@ def _prompt_ids(encoder: Encoder, messages: list[dict[str, str]]) -> list[int] |
 
 
 def _lengths(encoder: Encoder, tokenizer: Any, rows: Sequence[Conversation]) -> list[int]:
-    """Tokens of each row: its prompt as the template makes it, and its longest answer."""
-    answers = [[row.answer, row.rejected] if row.rejected else [row.answer] for row in rows]
-    prompts = [len(_prompt_ids(encoder, _question(row)) or ()) for row in rows]
+    """Tokens of each row: its prompt as the template makes it, and its longest answer; a text of a pretraining."""
+    answers = [[row.answer or row.prompt] + [row.rejected] * bool(row.rejected) for row in rows]
+    prompts = [len(_prompt_ids(encoder, _question(row)) or ()) if row.answer else 0 for row in rows]
     longest = [max(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts) for texts in answers]
     return [prompt + answer + 1 for prompt, answer in zip(prompts, longest, strict=True)]
 
@@ -86,6 +112,15 @@ def _require_short(lengths: list[int], rows: Sequence[Conversation], cutoff: int
             f"{len(over)} of {len(rows)} rows are longer than cutoff_len {cutoff}; the longest has {length} tokens "
             f"({row.source}, row {row.row}), and LLaMA-Factory would cut off the end of its prompt",
             f"Set train.cutoff_len to {_round_up(length)}, shorten the rows, or accept tokens_over_cutoff under data.",
+        )
+
+
+def _require_a_block(lengths: list[int], wanted: dict[str, Any]) -> None:
+    """LLaMA-Factory packs a pretraining's texts into blocks of cutoff_len and drops what fills none."""
+    if wanted["packing"] and sum(lengths) < wanted["cutoff_len"]:
+        raise InputError(
+            f"the training texts have {sum(lengths)} tokens, less than one block of cutoff_len {wanted['cutoff_len']}",
+            "Lower train.cutoff_len, or set train.packing to false.",
         )
 
 
