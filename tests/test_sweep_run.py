@@ -151,21 +151,37 @@ def test_equal_points_at_the_same_time_are_one_run(project: Path) -> None:
     assert len({trial["run"] for trial in page["trials"]}) == 1
 
 
+class PatientLaunch(FakeLaunch):
+    """Trains until the sweep has seen the whole curve, however slow the machine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[float] = set()
+
+    def __call__(self, step: Step, command: process.Command) -> process.Child:
+        child = super().__call__(step, command)
+        rate, poll = self.started[-1][1], child.poll
+        if step.stage == "train":
+            child.poll = lambda: poll() if child.stopped or rate in self.seen else None  # type: ignore[attr-defined,method-assign]
+        return child
+
+
 def test_a_pruned_trial_is_recorded_with_its_curve(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeper, "WATCH_SECONDS", 0.0)
+    launch, steps = PatientLaunch(), (1, 2, 4)
 
     def learn(running: list[Any]) -> None:
         for one in running:
             rate = one.trial.point["learning_rate"]
-            log = one.task.run.folder / layout.TRAINED / "trainer_log.jsonl"
-            log.parent.mkdir(exist_ok=True)
-            lines = [{"current_steps": step, "eval_loss": 9.0 if rate == 1e-2 else 1.0 / step} for step in (1, 2, 4)]
-            log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            if one.task.run.stage("train") and rate not in launch.seen:
+                lines = [{"current_steps": step, "eval_loss": 9.0 if rate == 1e-2 else 1.0 / step} for step in steps]
+                log = one.task.run.folder / layout.TRAINED / "trainer_log.jsonl"
+                log.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+            if len(one.curve) == len(steps):
+                launch.seen.add(rate)
 
-    search = sweep(
-        parameters={"learning_rate": [1e-3, 1e-4, 2e-4, 1e-2]}, early_stopping={"method": "median", "grace_steps": 2}
-    )
-    launch = FakeLaunch(seconds=0.2)
+    monkeypatch.setattr(sweeper, "WATCH_SECONDS", 0.0)
+    stopping = {"method": "median", "grace_steps": 2}
+    search = sweep(parameters={"learning_rate": [1e-3, 1e-4, 2e-4, 1e-2]}, early_stopping=stopping)
     page = carry_out(project, search, launch, Audience(learn))
     assert [trial["status"] for trial in page["trials"]] == ["completed"] * 3 + ["pruned"]
     last = page["trials"][3]

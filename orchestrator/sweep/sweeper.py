@@ -229,7 +229,9 @@ class Sweeper:
             "running": [running.to_json() for running in self.running],
         }
         if ranked:
-            page["ranking"] = ranking(rank(entries, sweep.metric), self.folder.parent, sweep.metric, base.spec.spec.evaluate)
+            page["ranking"] = ranking(
+                rank(entries, sweep.metric), self.folder.parent, sweep.metric, base.spec.spec.evaluate
+            )
         write_json(self.folder / layout.SWEEP, page, durable=ranked)
         self.write_next = time.monotonic() + (time.monotonic() - began) / SHARE
         return page
