@@ -18,7 +18,7 @@ FLOORS = (
     "plan speed memory",
     "execute progress",
     "workflow",
-    "outcome runs side_by_side prune mlflow_export sweep learning_curve report doctor ship init",
+    "outcome runs side_by_side prune reproduce mlflow_export sweep learning_curve report doctor ship init",
     "cli __main__",
 )
 """From the ground up; a room may use its own floor and those below."""

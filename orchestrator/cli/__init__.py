@@ -30,6 +30,8 @@ COMMANDS = {
     "serve": ("ship", "Serve what was trained to any OpenAI client."),
     "push": ("ship", "Bring it to Ollama, the Hugging Face hub or ModelScope."),
     "report": ("report", "One HTML page of a run or a sweep."),
+    "verify": ("reproduce", "Hash every file of a run again and compare with what was recorded."),
+    "reproduce": ("reproduce", "Make a run anew from its record and say what differs."),
     "sweep": ("sweep", "Run the trials of the spec's sweep: section and rank them."),
     "learning-curve": ("sweep", "Find out whether more data would help."),
     "model": ("model", "Download or build base models."),

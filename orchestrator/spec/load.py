@@ -38,20 +38,31 @@ class LoadedSpec:
     lines: Mapping[str, int]
     """Dotted key → its line in the file."""
     text: str
+    """The file's text, the overrides written into it."""
 
 
-def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
-    """The spec in a file, after overrides of the form `key.path=value`.
+def load_spec(path: Path, overrides: Sequence[str] = (), project: Path | None = None) -> LoadedSpec:
+    """The spec in a file, after overrides of the form `key.path=value`; its paths are relative to its project.
 
     Raises InputError with every problem, and MissingError where LLaMA-Factory is not installed.
     """
     text = _read(path)
     document = _override(parse_yaml(text), overrides)
-    project = project_of(path)
+    project = project or project_of(path)
     if found := _problems(document, project):
         raise InputError(_listing(found, path), _hint(len(found)))
     lines = {_dotted(key): line for key, line in document.lines.items() if key}
-    return LoadedSpec(parse(document.value), project, path, lines, text)
+    return LoadedSpec(parse(document.value), project, path, lines, _overridden(text, overrides))
+
+
+def _overridden(text: str, overrides: Sequence[str]) -> str:
+    """What a run keeps as its spec must be all of it, so that it can be made again."""
+    if not overrides:
+        return text
+    from orchestrator.spec.editing import edited
+
+    parts = [override.partition("=") for override in overrides]
+    return edited(text, {name.strip(): parse_yaml(value).value for name, _, value in parts})
 
 
 def problems(path: Path, overrides: Sequence[str] = ()) -> list[Problem]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def to_the_tool(effects: Sequence[str], each: int, chance: random.Random) -> Ite
 def spread(count: int, parts: int, chance: random.Random) -> list[int]:
     """A number from each of `parts` equal parts of 1 … count."""
     borders = [1 + count * part // parts for part in range(parts + 1)]
-    return [chance.randrange(low, max(low + 1, high)) for low, high in zip(borders, borders[1:], strict=False)]
+    return [chance.randrange(low, max(low + 1, high)) for low, high in pairwise(borders)]
 
 
 def _short(effect: str) -> str:
@@ -90,28 +91,30 @@ def _short(effect: str) -> str:
 # ---- a stage
 
 
+FAILED = frozenset({4, 5})
+"""A stage failed; 5 where its failure is the artifact's."""
 SCRIPTS: dict[str, tuple[str, frozenset[int], str]] = {
-    "stage killed inside a write": ('printf half > "$first"; kill -9 $$', frozenset({4, 5}), "ran out of memory"),
+    "stage killed inside a write": ('printf half > "$first"; kill -9 $$', FAILED, "ran out of memory"),
     "stage exits 0 and writes nothing": ("exit 0", frozenset({4}), "did not write|missing or empty"),
     "stage exits 0 and leaves empty files": (': > "$first"; exit 0', frozenset({4}), "missing or empty"),
     "stage fails in Chinese": (
         "echo 'ValueError: 第三行的标签是空的'; exit 1",
-        frozenset({4, 5}),
+        FAILED,
         "第三行的标签是空的",
     ),
     "stage prints broken UTF-8": (
         r"printf '\377\376Error \377\n'; exit 3",
-        frozenset({4, 5}),
+        FAILED,
         "ended with exit code 3",
     ),
     "stage prints 40 MB in a line": (
         "head -c 40000000 /dev/zero | tr '\\0' x; exit 1",
-        frozenset({4, 5}),
+        FAILED,
         "ended with exit code 1",
     ),
     "GPU out of memory": (
         "echo 'torch.cuda.OutOfMemoryError: CUDA out of memory.'; exit 1",
-        frozenset({4, 5}),
+        FAILED,
         "per_device_train_batch_size",
     ),
     "stage ignores SIGTERM while the tool is told to stop": (
@@ -121,7 +124,7 @@ SCRIPTS: dict[str, tuple[str, frozenset[int], str]] = {
     ),
     "stage fails and leaves a process behind": (
         'sleep 600 & echo "left-behind $!" >> "$ledger"; echo Error; exit 1',
-        frozenset({4, 5}),
+        FAILED,
         "ended with exit code 1",
     ),
     "stage kills the tool": ('printf half > "$first"; kill -9 $PPID; sleep 600', frozenset({-9}), ""),

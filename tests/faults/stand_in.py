@@ -35,7 +35,7 @@ CONFIG = {
 }
 
 Scripts = Mapping[str, str]
-"""Stage → shell lines that are run before it writes its outputs; `$first` is the first file it has to write, `$ledger` the ledger."""
+"""Stage → shell lines run before it writes its outputs; `$first` is the first of these files, `$ledger` the ledger."""
 
 
 def make(folder: Path) -> Path:

@@ -114,7 +114,7 @@ def _about(fault: Fault, answer: Answer) -> Iterator[str]:
         yield f"a traceback: {answer.stderr[-SHOWN:]}"
     if answer.stderr.count("\n") > LINES or len(answer.stderr) > LINES * WIDTH:
         yield f"a message of {answer.stderr.count(chr(10))} lines, {len(answer.stderr)} characters"
-    if answer.code > 0 and not answer.stderr.startswith(("error: ", "the report of ")):
+    if answer.code > 0 and not answer.stderr.lstrip().startswith(("error: ", "the report of ")):
         yield f"no message: {answer.stderr[-SHOWN:]!r}"
     if answer.code > 0 and not re.search(fault.says, answer.stderr):
         yield f"the message does not say {fault.says!r}: {answer.stderr[-SHOWN:]!r}"

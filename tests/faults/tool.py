@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -79,6 +80,8 @@ def _wait(tool: int) -> int:
         if pid:
             return status
         time.sleep(0.003)
+    os.kill(tool, signal.SIGUSR1)  # say where
+    time.sleep(0.1)
     os.kill(tool, signal.SIGALRM)  # no exit code that any fault expects
     return os.waitpid(tool, 0)[1]
 
@@ -118,10 +121,12 @@ def _redirect(errors: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115 - descriptors, not paths
-    sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - descriptors, not paths
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    faulthandler.register(signal.SIGUSR1, file=2)
 
 
 def _substitute(project: Path, scripts: Scripts) -> None:

@@ -1,0 +1,79 @@
+"""verify, reproduce: is a run what its record says, and does it come out the same again?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from orchestrator.cli.common import (
+    download_progress,
+    found_runs_dir_option,
+    json_option,
+    print_json,
+    stderr_console,
+    verbosity,
+    verbosity_options,
+)
+
+
+@click.command()
+@click.argument("wanted", required=False, metavar="[RUN]")
+@found_runs_dir_option
+@json_option
+def verify(wanted: str | None, runs_dir: Path, as_json: bool) -> None:
+    """Hash every file of a run again and compare with what was recorded; the newest run without a name.
+
+    Example: orchestrator verify 20261124T081124Z
+    """
+    from orchestrator import records
+    from orchestrator.errors import GateError
+    from orchestrator.reproduce import damaged, recorded
+
+    run = records.find(runs_dir, wanted)
+    found, files = damaged(run), len(recorded(run))
+    if as_json:
+        print_json({"run": run.id, "files": files, "damaged": found})
+    if found:
+        hint = "`orchestrator run --paranoid` makes again what is not as it was; copy nothing out of this run."
+        raise GateError(f"{len(found)} of {files} files of {run.id} are not as recorded:\n" + _some(found), hint)
+    if not as_json:
+        click.echo(f"{run.id}: all {files} files are as recorded")
+
+
+@click.command()
+@click.argument("wanted", required=False, metavar="[RUN]")
+@found_runs_dir_option
+@click.option("--into", type=click.Path(path_type=Path), metavar="DIR", help="Runs folder [reproduced/ beside runs/].")
+@json_option
+@verbosity_options
+def reproduce(wanted: str | None, runs_dir: Path, into: Path | None, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Make a run anew from its record, in another folder, and say what differs; the newest run without a name.
+
+    Example: orchestrator reproduce 20261124T081124Z
+    """
+    from orchestrator import records
+    from orchestrator import reproduce as again
+    from orchestrator.errors import GateError
+    from orchestrator.layout import SPEC, project_of
+    from orchestrator.progress import Display
+
+    run, console = records.find(runs_dir, wanted), stderr_console()
+    target = into or runs_dir.with_name("reproduced")
+    display = Display(console, verbosity(quiet, verbose))
+    compared = again.reproduce(run, project_of(Path(SPEC)), target, display, download_progress(console))
+    if as_json:
+        print_json(compared.to_json())
+    else:
+        for what, lines in (("made with", compared.made_with), ("other contents", compared.files)):
+            click.echo("".join(f"{what}: {line}\n" for line in lines), nl=False)
+    if compared.results:
+        what = _some(list(compared.results))
+        raise GateError(f"{compared.again.id} came out otherwise than {run.id}:\n{what}", "See `made with` for causes.")
+    if not as_json:
+        click.echo(f"{compared.again.id}: data, weights and figures are those of {run.id}")
+
+
+def _some(lines: list[str], shown: int = 8) -> str:
+    more = [f"… and {len(lines) - shown} more"] if len(lines) > shown else []
+    return "\n".join([*lines[:shown], *more])
