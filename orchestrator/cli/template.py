@@ -39,7 +39,13 @@ def template() -> None:
 @model_option
 @verbosity_options
 def show(
-    name: str, form: str | None, messages: Path | None, thinking: str | None, base: str | None, quiet: bool, verbose: bool
+    name: str,
+    form: str | None,
+    messages: Path | None,
+    thinking: str | None,
+    base: str | None,
+    quiet: bool,
+    verbose: bool,
 ) -> None:
     """Print a template, or the prompt that a conversation becomes; -v adds its token ids on standard error.
 
