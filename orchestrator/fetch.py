@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import tarfile
 import tempfile
@@ -69,11 +71,10 @@ def _pip_download(pin: Pin, temporary: Path, progress: Progress) -> Path:
 
 def _size(folder: Path, filename: str) -> int:
     sizes = [0]
-    for path in folder.rglob(filename):
-        try:
-            sizes.append(path.stat().st_size)
-        except OSError:  # pip moved it between the listing and the look
-            continue
+    for root, _, names in os.walk(folder):  # unlike rglob, it shrugs off folders that pip removes meanwhile
+        if filename in names:
+            with contextlib.suppress(OSError):
+                sizes.append((Path(root) / filename).stat().st_size)
     return max(sizes)
 
 
