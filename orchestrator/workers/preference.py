@@ -129,7 +129,7 @@ def measure(arguments: Mapping[str, Any], kind: str) -> tuple[Scores, Array]:
     score = _rewards if kind == "rm" else _likelihoods
     width = 2 if kind in PAIRED else 1
     found: list[tuple[float, int]] = []
-    sequences = [sequence for row in rows for sequence in _sequences(row, kind)]
+    sequences = [sequence for row in rows for sequence in _sequences(row, kind, module["tokenizer"].pad_token_id)]
     with torch.inference_mode():
         for start in range(0, len(sequences), size := of_training.per_device_eval_batch_size):
             found += score(model, sequences[start : start + size])
@@ -138,10 +138,13 @@ def measure(arguments: Mapping[str, Any], kind: str) -> tuple[Scores, Array]:
     return Scores(table[:, :, 0], table[:, :, 1]), np.array(rows["kto_tags"] if kind == "kto" else [], dtype=bool)
 
 
-def _sequences(row: Mapping[str, Any], kind: str) -> list[tuple[list[int], list[int]]]:
-    """(token ids, labels) of a row's texts; a label of -100 is not scored."""
+def _sequences(row: Mapping[str, Any], kind: str, pad: int) -> list[tuple[list[int], list[int]]]:
+    """(token ids, labels) of a row's texts; a label of -100 is not scored.
+
+    In a pretraining nothing learns the padding token, which ends every text of a tokenizer that pads with EOS.
+    """
     if kind == "pt":
-        return [(row["input_ids"], row["input_ids"])]
+        return [(row["input_ids"], [-100 if token == pad else token for token in row["input_ids"]])]
     prefixes = ("chosen_", "rejected_") if kind in PAIRED else ("",)
     return [(row[f"{prefix}input_ids"], row[f"{prefix}labels"]) for prefix in prefixes]
 
