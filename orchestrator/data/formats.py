@@ -233,7 +233,7 @@ def _tool_calls(calls: Any, content: Any, number: int) -> Message:
         raise RowError("tool_call_text", f"turn {number} has text and tool calls: LLaMA-Factory would drop the text")
     try:
         functions = [{"name": c["function"]["name"], "arguments": _parsed(c["function"]["arguments"])} for c in calls]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise RowError("bad_function_call", f"turn {number}: a tool call needs function.name and .arguments") from None
     return Message("function_call", json.dumps(functions, ensure_ascii=False))
 
@@ -278,7 +278,7 @@ def _check_function_call(content: str) -> None:
         calls = json.loads(content)
         for call in calls if isinstance(calls, list) else [calls]:
             call["name"], call["arguments"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise RowError("bad_function_call", "a function_call turn must be JSON with name and arguments") from None
 
 
@@ -314,7 +314,7 @@ def _tools(value: Any) -> str:
         tools = json.loads(value) if isinstance(value, str) else value
         for tool in tools:
             tool.get("function", tool)["name"]
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise RowError("bad_tools", "tools must be a JSON list of objects with a name") from None
     return json.dumps(tools, ensure_ascii=False)
 
@@ -362,7 +362,7 @@ def _list(value: Any, name: str, kind: str) -> list[Any]:
     if isinstance(value, str) and value.lstrip().startswith("["):  # a list in a cell of a table
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise RowError(kind, f"{name} is not a JSON list") from None
     if not isinstance(value, list):
         raise RowError(kind, f"{name} must be a list, not {type(value).__name__}")

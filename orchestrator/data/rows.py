@@ -19,6 +19,7 @@ from orchestrator.errors import InputError
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".xlsx")
 _CHUNK = 1 << 20
 _NULS = 0.02  # share of zero bytes that makes a file UTF-16
+_EXCESSIVE = (RecursionError, ValueError)  # what Python's parser raises for JSON that is valid, but hostile
 _MAX_CELL = 1 << 27  # characters; the csv module stops at 131,072 unless told otherwise
 
 
@@ -118,6 +119,8 @@ def _json_lines(file: TextIO) -> Rows:
             yield row, _mapping(json.loads(line))
         except json.JSONDecodeError as error:
             yield row, Damaged("bad_json", f"not JSON: {error.msg} at character {error.pos + 1}")
+        except _EXCESSIVE:
+            yield row, Damaged("bad_json", "too deeply nested, or a number of thousands of digits")
 
 
 def _json_list(path: Path, text: str) -> Rows:
@@ -130,6 +133,9 @@ def _json_list(path: Path, text: str) -> Rows:
         except json.JSONDecodeError as error:
             message = f"{path}: row {row} is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
             raise InputError(message, "a comma, quote or bracket is missing or too many there") from None
+        except _EXCESSIVE:
+            message = f"{path}: row {row} is too deeply nested, or holds a number of thousands of digits"
+            raise InputError(message, "is it the right file?") from None
         yield row, _mapping(value)
         at = _skip(text, at, ",")
     if at >= len(text):

@@ -72,11 +72,12 @@ def _unreadable(name: str, project: Path) -> str | None:
     path = project / name
     if not Path(name).is_absolute() and not Path(os.path.normpath(path)).is_relative_to(project):
         return f"{name!r} leads out of the project {project}; move the file inside, or give its absolute path"
-    if path.is_dir():
-        return f"{name!r} is a folder; name the files in it"
-    if not path.is_file():
-        return f"no file {name!r} in {project}{_similar(path)}"
-    return None
+    try:
+        if path.is_dir():
+            return f"{name!r} is a folder; name the files in it"
+        return None if path.is_file() else f"no file {name!r} in {project}{_similar(path)}"
+    except OSError as error:  # a name that is too long
+        return f"cannot read a file named {name[:40]!r}…: {error.strerror}"
 
 
 def _similar(path: Path) -> str:

@@ -163,7 +163,7 @@ def to_the_rest() -> Iterator[Fault]:
         away, back = partial(_move, name, f"{name}.away"), partial(_move, f"{name}.away", name)
         yield Fault("an input vanished", name, bad, damage=away, repair=back)
     yield Fault("the clock goes back a day", "time", good, Call(prepare=_yesterday))
-    for size in (100, 1000, 10_000):
+    for size in (2000, 5000, 20_000):  # the message itself has to fit
         call = Call(prepare=partial(_limit, size))
         yield Fault("files may not grow", f"{size} bytes", frozenset({0, 3, 4}), call)
 

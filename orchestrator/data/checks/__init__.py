@@ -20,6 +20,7 @@ from orchestrator.errors import InputError
 __all__ = ["Finding", "check_data", "require_clean"]
 Rows = Iterable[Conversation | RowProblem]
 _ORDER = ("error", "warning", "info")
+_LISTED = 6  # errors in one message
 
 
 def check_data(
@@ -59,7 +60,11 @@ def require_clean(findings: Sequence[Finding], accept: Collection[str] = ()) -> 
     """Raises one InputError if there is an error that `data: {accept: […]}` does not name."""
     errors = [found for found in findings if found.severity == "error" and found.kind not in accept]
     if errors:
-        lines = "\n".join(f"  {found.kind}: {found.message}" for found in errors)
+        lines = "\n".join(f"  {found.kind}: {found.message}{_first_place(found)}" for found in errors[:_LISTED])
         kinds = ", ".join(dict.fromkeys(found.kind for found in errors))
         hint = f"`orchestrator data check` shows the rows; to train on them all the same: `data: {{accept: [{kinds}]}}`"
         raise InputError(f"the data has errors:\n{lines}", hint)
+
+
+def _first_place(found: Finding) -> str:
+    return "".join(f" ({file}, row {row})" for file, row in found.rows[:1])

@@ -1,0 +1,1 @@
+"""Broken specs and data files, as bytes by name, made from tables."""
