@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from orchestrator import llamacpp, models, records
+from orchestrator.chat_template.refusals import refusal
 from orchestrator.data.hub import local_files
 from orchestrator.errors import InputError, MissingError
 from orchestrator.files import HashCache
@@ -126,10 +127,11 @@ def make_context(question: Question, hashes: HashCache) -> Context:
 
 
 def resolve_template(spec: Spec, runs_dir: Path | None = None) -> str:
-    """The name of the LLaMA-Factory template. Raises InputError when `auto` finds none."""
-    if spec.model.template != "auto":
-        return spec.model.template
-    found = models.template_of(spec.model.base, runs_dir)
+    """The name of the LLaMA-Factory template. Raises InputError for none, and for one that cannot be served."""
+    chosen = spec.model.template
+    found = models.template_of(spec.model.base, runs_dir) if chosen == "auto" else chosen
+    if found and (reason := refusal(found, spec.model.thinking)):
+        raise InputError(f"model.template: {found!r} cannot be served: {reason}", "Choose another template.")
     if found is None:
         raise InputError(
             f"model.template: no template is known for {spec.model.base!r}",

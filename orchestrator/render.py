@@ -90,12 +90,18 @@ def _dumper() -> type[yaml.SafeDumper]:
 
 def modelfile_text(text: str) -> str:
     """Text between a Modelfile's triple quotes, which know no escapes. Raises InputError for what they cannot hold."""
-    if '"""' in text or text.endswith('"'):
+    if not fits_modelfile(text):
         raise InputError(
-            f'a Modelfile cannot hold {text[-40:]!r}: it ends at """',
-            'Leave """ out, and do not end the text with a quote.',
+            f"a Modelfile cannot hold {text[-40:]!r}",
+            'Leave """ and unprintable characters out, and do not end the text with a quote.',
         )
     return f'"""{text}"""'
+
+
+def fits_modelfile(text: str) -> bool:
+    """Whether a Modelfile can hold a text as it is; Ollama's parser drops what Go's strconv.IsPrint refuses."""
+    kept = all(character.isprintable() or character in "\n\r\t" for character in text)
+    return kept and '"""' not in text and not text.endswith('"')
 
 
 def modelfile_word(value: Any) -> str:

@@ -15,7 +15,7 @@ from orchestrator.records import Run, outputs
 from orchestrator.step import Step
 from tests.conftest import make_project
 
-DONE = ("prepare", "template", "modelfile", "convert", "adapter", "ask-f16", "ask-adapter", "judge")
+DONE = ("prepare", "template", "convert", "modelfile", "adapter", "ask-f16", "ask-adapter", "judge")
 STEPS = 60
 OVERRIDES = ("export.gguf=[f16]", "export.adapter=true", "evaluate.baseline=false")
 

@@ -1,4 +1,4 @@
-"""merge, template, modelfile, convert, quantise: the tuned model becomes GGUFs with the template of its training."""
+"""merge, template, convert, modelfile, quantise: the tuned model becomes GGUFs with the template of its training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ CONVERTED = ("f32", "f16", "bf16", "q8_0")
 """Types that llama.cpp's converter writes itself; all others are quantised from one of these."""
 
 METADATA = "export/metadata.json"
-OLLAMA_TEMPLATE = "export/ollama.template"
 
 
 def build_merge(context: Context) -> list[Step]:
@@ -46,32 +45,9 @@ def build_template(context: Context) -> list[Step]:
             phase="export",
             argv=worker("template", "configs/template.json"),
             files={"configs/template.json": _json(values)},
-            expects=(f"{layout.MERGED}/config.json", f"{layout.MERGED}/chat_template.jinja", OLLAMA_TEMPLATE, METADATA),
+            expects=(f"{layout.MERGED}/config.json", f"{layout.MERGED}/chat_template.jinja", METADATA),
             needs=("prepare", "merge"),
             folder=layout.MERGED,
-        )
-    ]
-
-
-def build_modelfile(context: Context) -> list[Step]:
-    """A Modelfile for each GGUF; apart from the template, so that a changed parameter converts nothing again."""
-    ollama, kinds = context.spec.export.ollama, context.spec.export.gguf
-    values = {
-        "project": str(context.project),
-        "name": context.spec.name,
-        "files": {kind: layout.gguf(context.spec.name, kind) for kind in kinds},
-        "system": ollama.system,
-        "parameters": ollama.parameters,
-    }
-    return [
-        Step(
-            stage="modelfile",
-            phase="export",
-            argv=worker("modelfile", "configs/modelfile.json"),
-            files={"configs/modelfile.json": _json(values)},
-            expects=(layout.MODELFILE, *(f"{layout.MODELFILE}.{kind}" for kind in kinds)),
-            needs=("prepare", "template"),
-            inputs={"Modelfile.j2": context.render.source_hash("Modelfile.j2")},
         )
     ]
 
@@ -91,6 +67,30 @@ def build_convert(context: Context) -> list[Step]:
             needs=("template",),
             inputs={"llama.cpp": context.versions["llama.cpp"]},
             partials={growing: target},
+        )
+    ]
+
+
+def build_modelfile(context: Context) -> list[Step]:
+    """A Modelfile for each GGUF, after the conversion, since only the GGUF knows whether llama.cpp will add BOS."""
+    ollama, kinds = context.spec.export.ollama, context.spec.export.gguf
+    values = {
+        "project": str(context.project),
+        "name": context.spec.name,
+        "files": {kind: layout.gguf(context.spec.name, kind) for kind in kinds},
+        "converted": layout.gguf(context.spec.name, source_type(kinds)),
+        "system": ollama.system,
+        "parameters": ollama.parameters,
+    }
+    return [
+        Step(
+            stage="modelfile",
+            phase="export",
+            argv=worker("modelfile", "configs/modelfile.json"),
+            files={"configs/modelfile.json": _json(values)},
+            expects=(layout.MODELFILE, *(f"{layout.MODELFILE}.{kind}" for kind in kinds)),
+            needs=("prepare", "convert"),
+            inputs={"Modelfile.j2": context.render.source_hash("Modelfile.j2")},
         )
     ]
 

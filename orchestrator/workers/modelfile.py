@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from orchestrator import layout, workers
+from orchestrator.chat_template.ollama import ollama_template
+from orchestrator.chat_template.registry import definition
+from orchestrator.chat_template.tokens import special_tokens
 from orchestrator.files import read_json, write_text
-from orchestrator.render import Renderer
-from orchestrator.stages.export import OLLAMA_TEMPLATE
+from orchestrator.models.gguf_model import GgufModel
+from orchestrator.render import Renderer, fits_modelfile
 
 
 def main(config: Path) -> None:
     """Write export/Modelfile.KIND for each GGUF, and the plain Modelfile for the last one asked for."""
     wanted, trained = read_json(config), read_json(Path(layout.SERVING))
-    render = Renderer(Path(wanted["project"]))
+    render, system = Renderer(Path(wanted["project"])), wanted["system"] or trained["system"]
+    template = _template(Path(wanted["converted"]), trained, system)
     for kind, gguf in wanted["files"].items():
         text = render(
             "Modelfile.j2",
             name=wanted["name"],
             gguf=Path(gguf).name,
-            ollama_template=Path(OLLAMA_TEMPLATE).read_text(encoding="utf-8"),
-            system=wanted["system"] or trained["system"],
+            ollama_template=template,
+            system=system if system and fits_modelfile(system) else None,
             stop=trained["stop"],
             parameters=wanted["parameters"],
         )
         write_text(Path(f"{layout.MODELFILE}.{kind}"), text)
         write_text(Path(layout.MODELFILE), text)
+
+
+def _template(gguf: Path, trained: dict[str, Any], system: str | None) -> str:
+    """The TEMPLATE. It holds the system text too, so that one which no SYSTEM line can hold is served all the same."""
+    shape = definition(trained["template"]).with_default_system(system)
+    with GgufModel(gguf) as model:
+        adds_bos = model.adds_bos()  # the converter decides it by architecture, whatever the tokenizer's files say
+    return ollama_template(shape, special_tokens(Path(layout.MERGED)), trained["thinking"], adds_bos)
 
 
 if __name__ == "__main__":

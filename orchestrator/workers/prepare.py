@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator import layout, workers
 from orchestrator.chat_template.encode import Encoder, load_tokenizer
+from orchestrator.chat_template.refusals import refusal
 from orchestrator.chat_template.registry import definition
 from orchestrator.chat_template.tokens import special_tokens
 from orchestrator.chat_template.turns import stop_words
@@ -30,6 +31,7 @@ def main(config: Path) -> None:
     tokenizer = load_tokenizer(base)
     words = stop_words(definition(wanted["template"]), special_tokens(base))
     require_sound(base, tokenizer, words)
+    _require_servable(wanted, [*sets.train, *sets.eval])
     encoder = Encoder(wanted["template"], tokenizer, wanted["thinking"])
     lengths = _lengths(encoder, tokenizer, [*sets.train, *sets.eval])
     if wanted["kind"] == "pt":
@@ -44,6 +46,13 @@ def main(config: Path) -> None:
         prompts = [_prompt(encoder, tokenizer, number, row) for number, row in enumerate(asked, 1)]
         write_text(Path(layout.PROMPTS), "".join(map(_line, prompts)))
     write_json(Path(layout.SERVING), _serving(wanted, words, sets, lengths))
+
+
+def _require_servable(wanted: dict[str, Any], rows: Sequence[Conversation]) -> None:
+    earlier_answers = any(message.role == "assistant" for row in rows for message in row.messages[:-1])
+    if reason := refusal(wanted["template"], wanted["thinking"], multi_turn=earlier_answers):
+        message = f"model.template: {wanted['template']!r} cannot be served: {reason}"
+        raise InputError(message, "Choose another template, or rows with a single question.")
 
 
 def _asked(kind: str, rows: Sequence[Conversation]) -> Sequence[Conversation]:

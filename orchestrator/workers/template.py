@@ -1,4 +1,4 @@
-"""Give the merged model the template it was trained with, for llama.cpp and for Ollama: `template CONFIG.json`."""
+"""Give the merged model the chat template it was trained with: `template CONFIG.json`."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from typing import Any
 
 from orchestrator import layout, workers
 from orchestrator.chat_template.jinja import jinja_template
-from orchestrator.chat_template.ollama import ollama_template
 from orchestrator.chat_template.registry import Definition, definition
 from orchestrator.chat_template.tokens import converter_adds_bos, special_tokens
 from orchestrator.chat_template.turns import starts_with_bos
 from orchestrator.files import link, read_json, write_json, write_text
-from orchestrator.stages.export import METADATA, OLLAMA_TEMPLATE
+from orchestrator.stages.export import METADATA
 
 MERGED = Path(layout.MERGED)
 
 
 def main(config: Path) -> None:
-    """Write export/merged/ (weights linked, not copied), the Ollama TEMPLATE and the GGUF's metadata."""
+    """Write export/merged/ (weights linked, not copied) and the metadata for the GGUF."""
     wanted, trained = read_json(config), read_json(Path(layout.SERVING))
-    shape = definition(trained["template"])
+    shape = definition(trained["template"]).with_default_system(trained["system"])
     for path in Path(layout.AS_MERGED).iterdir():
         if path.name != "Modelfile":  # LLaMA-Factory's own, which leaves out thinking and may double BOS
             link(path, MERGED / path.name)
@@ -28,8 +27,6 @@ def main(config: Path) -> None:
     tokens = special_tokens(MERGED)
     write_text(MERGED / "chat_template.jinja", jinja_template(shape, tokens, trained["thinking"]))
     _drop_other_templates()
-    adds_bos = converter_adds_bos(MERGED)
-    write_text(Path(OLLAMA_TEMPLATE), ollama_template(shape, tokens, trained["thinking"], adds_bos))
     write_json(Path(METADATA), _metadata(wanted))
 
 

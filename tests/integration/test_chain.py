@@ -49,7 +49,7 @@ def test_every_stage_is_recorded_with_its_outputs(project: Path) -> None:
     record = only_run(project)
     assert record["status"] == "completed"
     assert list(record["stages"]) == [
-        "prepare", "train", "predict-base", "predict-tuned", "score", "merge", "template", "modelfile", "convert",
+        "prepare", "train", "predict-base", "predict-tuned", "score", "merge", "template", "convert", "modelfile",
         "quantise-q8_0", "ask-f16", "ask-q8_0", "judge",
     ]  # fmt: skip
     for stage in record["stages"].values():
