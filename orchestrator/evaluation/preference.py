@@ -30,8 +30,8 @@ def preferred(pairs: Array, name: str = ACCURACY, seed: int = 0) -> dict[str, In
     `pairs` is rows × (chosen, rejected).
     On implicit rewards it is LLaMA-Factory's `rewards/accuracies`.
     """
-    won = 100.0 * (pairs[:, 0] > pairs[:, 1])
-    return _means({name: won}, seed)
+    won = (pairs[:, 0] > pairs[:, 1]).astype(np.float64)
+    return _means({name: 100 * won}, seed)
 
 
 def margin(pairs: Array, seed: int = 0) -> dict[str, Interval]:
@@ -75,10 +75,9 @@ def ranked_margin(scores: Array, desirable: Array, seed: int = 0) -> dict[str, I
 def perplexity(likelihoods: Array, tokens: Array, seed: int = 0) -> dict[str, Interval]:
     """exp of the mean negative log-likelihood of a token, over all tokens of all texts; 1 is the least."""
     statistics = np.stack([-likelihoods, tokens], axis=1)
-    figures = bootstrap(
+    return bootstrap(
         statistics, lambda sums: {PERPLEXITY: np.exp(sums[:, 0] / sums[:, 1])}, seed, unbounded=(PERPLEXITY,)
     )
-    return figures
 
 
 def _means(columns: dict[str, Array], seed: int) -> dict[str, Interval]:

@@ -14,12 +14,13 @@ def main() -> None:
     correct_flags()
     from llamafactory import launcher
 
-    if sys.argv[1] != "train":
+    if sys.argv[1] == "train":
+        launcher.__file__ = __file__  # the program that torchrun is told to start
+        launcher.launch()
+    else:
         from llamafactory.train.tuner import run_exp
 
-        return run_exp()
-    launcher.__file__ = __file__  # the program that torchrun is told to start
-    return launcher.launch()
+        run_exp()
 
 
 def correct_flags() -> None:
