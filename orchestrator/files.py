@@ -45,7 +45,7 @@ def remove_leftovers(folder: Path, pattern: str = ".*.tmp") -> None:
     import psutil
 
     for path in folder.glob(pattern):
-        owner = path.suffixes[-2].removeprefix(".").partition("-")[0]
+        owner = path.name.split(".")[-2].partition("-")[0]
         if not owner.isdigit() or psutil.pid_exists(int(owner)):
             continue
         if path.is_dir():
