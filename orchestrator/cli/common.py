@@ -78,21 +78,37 @@ def secret(variable: str | None) -> str | None:
 
 
 def download_progress(console: Console, what: str = "fetching", counts: bool = False) -> Callable[[int, int], None]:
-    """A progress bar for bytes, or for things that are counted; it appears with the first of them."""
+    """A progress bar for bytes, or for things that are counted; it appears with the first and goes with the last."""
     from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
 
+    if not console.is_terminal:
+        return _one_line(console, what, counts)
     column = MofNCompleteColumn() if counts else DownloadColumn()
-    bar = Progress(TextColumn(f"  {what}"), BarColumn(), column, console=console)
+    bar = Progress(TextColumn(f"  {what}"), BarColumn(), column, console=console, transient=True)
     task = None
 
     def advance(done: int, total: int) -> None:
         nonlocal task
-        if task is None and done:
+        if task is None and 0 < done < total:
             bar.start()
-            task = bar.add_task("download", total=total)
+            task = bar.add_task(what, total=total)
         if task is not None:
             bar.update(task, completed=done)
-            if done >= total:
-                bar.stop()
+        if task is not None and done >= total:
+            bar.remove_task(task)
+            bar.stop()
+            task = None
+
+    return advance
+
+
+def _one_line(console: Console, what: str, counts: bool) -> Callable[[int, int], None]:
+    said = set()
+
+    def advance(done: int, total: int) -> None:
+        if 0 < done and total not in said:
+            said.add(total)
+            size = str(total) if counts else f"{total / 1e6:.0f} MB"
+            console.print(f"  {what} {size}", highlight=False)
 
     return advance
