@@ -106,7 +106,7 @@ def _one_line(console: Console, what: str, counts: bool) -> Callable[[int, int],
     said = set()
 
     def advance(done: int, total: int) -> None:
-        if 0 < done and total not in said:
+        if done > 0 and total not in said:
             said.add(total)
             size = str(total) if counts else f"{total / 1e6:.0f} MB"
             console.print(f"  {what} {size}", highlight=False)
