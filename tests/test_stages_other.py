@@ -63,10 +63,10 @@ def overrides(name: str) -> tuple[str, ...]:
 def test_the_configs_of_a_stage(name: str) -> None:
     shown = ("prepare", "train", "predict-tuned", "preference", "perplexity", "merge")
     parts = []
-    for stage, step in steps_of("spec.yaml", *overrides(name)).items():
-        parts.append(f"===== {stage}: {' '.join(step.argv)}\n")
-        if stage in shown:
-            parts += [f"--- {path}\n{text.rstrip()}\n" for path, text in step.files.items()]
+    steps = steps_of("spec.yaml", *overrides(name))
+    for step in (steps[stage] for stage in shown if stage in steps):
+        parts.append(f"===== {step.stage}: {' '.join(step.argv)}\n")
+        parts += [f"--- {path}\n{text.rstrip()}\n" for path, text in step.files.items()]
     compare(f"stage-{name}.txt", "".join(parts))
 
 
