@@ -14,7 +14,7 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
-from orchestrator import layout, process, records
+from orchestrator import layout, process, records, secrecy
 from orchestrator.errors import GateError, InputError, Interrupted, MissingError, OrchestratorError, Pruned, StageError
 from orchestrator.files import HashCache, link, read_json, remove_leftovers, write_text
 from orchestrator.plan import Plan, Planned
@@ -137,6 +137,7 @@ class Executor:
             raise
         finally:
             seconds = time.monotonic() - started
+            secrecy.clean(command.log)
             done = records.outputs(run.folder, produced(step, run.folder), self.hashes) if status == "completed" else []
             if run.stage(step.stage).get("status") == "running":
                 run.end(step.stage, status, seconds, code, done)
@@ -216,7 +217,8 @@ def explain(step: Step, log: Path, code: int) -> OrchestratorError:
     reason = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "it printed nothing")
     kind = GateError if step.judges else StageError
     return kind(
-        f"{step.stage} {ended}: {reason.strip()[:QUOTED]}", out_of_memory(lines, code) or f"The whole log: {log}"
+        f"{step.stage} {ended}: {secrecy.redacted(reason.strip())[:QUOTED]}",
+        out_of_memory(lines, code) or f"The whole log: {log}",
     )
 
 

@@ -45,6 +45,8 @@ def plan_lines(plan: Plan) -> list[str]:
     """The plan for people: the run, each stage with its reason and command, and the memory that it will take."""
     where = f"run {plan.run.id}" if plan.run else "a new run"
     lines = [f"{where}; commands are started in its folder"]
+    if plan.spec.model.trust_remote_code:
+        lines.append(f"! model.trust_remote_code is on: Python code of {plan.spec.model.base} will run on this machine")
     for planned in plan.steps:
         mark = "·" if planned.up_to_date else "→"
         lines.append(f"{mark} {planned.step.stage:<15} {planned.why}")

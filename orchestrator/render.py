@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,11 @@ from orchestrator.errors import InputError
 if TYPE_CHECKING:
     import yaml
     from jinja2 import Environment
+
+MOST_TEXT = 1 << 24
+"""Characters that a template may write; the report of a sweep with thousands of trials has a quarter of that."""
+MOST_POWER = 10_000
+SECONDS = 30.0
 
 PACKAGED = (Path(__file__).parent / "templates", Path(__file__).parent.parent / "templates")
 """Inside an installed package, or beside it in a checkout."""
@@ -33,8 +40,8 @@ class Renderer:
         from jinja2 import TemplateError
 
         try:
-            return self._environment.get_template(template).render(values)
-        except TemplateError as error:
+            return _bounded(self._environment.get_template(template).generate(values))
+        except (TemplateError, OverflowError, RecursionError) as error:
             line = getattr(error, "lineno", None)
             where = f"{template}:{line}" if line else template
             raise InputError(
@@ -47,13 +54,50 @@ class Renderer:
         return hashlib.sha256(source.encode()).hexdigest()
 
 
+def _bounded(parts: Iterable[str]) -> str:
+    """The text of a template that ends. Raises SecurityError for one that does not within bounds."""
+    from jinja2.exceptions import SecurityError
+
+    kept, length, deadline = [], 0, time.monotonic() + SECONDS
+    for part in parts:
+        kept.append(part)
+        length += len(part)
+        if length > MOST_TEXT:
+            raise SecurityError(f"it writes more than {MOST_TEXT:,} characters")
+        if time.monotonic() > deadline:
+            raise SecurityError(f"it takes more than {SECONDS:.0f} s")
+    return "".join(kept)
+
+
+@functools.cache
+def _sandbox() -> type[Environment]:
+    from jinja2.exceptions import SecurityError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Sandbox(ImmutableSandboxedEnvironment):
+        """Jinja's sandbox, in which no single operation makes something huge."""
+
+        intercepted_binops = frozenset({"*", "**"})
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            """Powers, and repeated texts or lists, have limits."""
+            sizes = [len(side) for side in (left, right) if isinstance(side, (str, list, tuple))]
+            counts = [abs(side) for side in (left, right) if isinstance(side, int)]
+            if operator == "**" and max(counts, default=0) > MOST_POWER:
+                raise SecurityError(f"{left!r} ** {right!r} is too large")
+            if operator == "*" and sizes and sizes[0] * max(counts, default=0) > MOST_TEXT:
+                raise SecurityError("a repeated text is too long")
+            return super().call_binop(context, operator, left, right)
+
+    return Sandbox
+
+
 @functools.cache
 def _environment(project: Path) -> Environment:
     """One for each project: its templates are compiled once, and again when their files change."""
     from jinja2 import FileSystemLoader, StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(
+    environment = _sandbox()(
         loader=FileSystemLoader([project / "templates", *PACKAGED]),
         undefined=StrictUndefined,
         trim_blocks=True,

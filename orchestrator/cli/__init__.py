@@ -110,7 +110,9 @@ def main() -> None:
 
 
 def _print_error(error: OrchestratorError) -> None:
-    click.secho(f"error: {error.message}", err=True, fg="red")
+    from orchestrator.secrecy import redacted
+
+    click.secho(f"error: {redacted(error.message)}", err=True, fg="red")
     if error.hint:
         from orchestrator.hints import localised
 

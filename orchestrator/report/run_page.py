@@ -13,6 +13,7 @@ from orchestrator.files import read_json
 from orchestrator.progress import read_log
 from orchestrator.report.charts import Series, plot
 from orchestrator.report.words import advice, comparison, headline, outcome
+from orchestrator.secrecy import redacted
 from orchestrator.workflow import summaries
 
 Json = dict[str, Any]
@@ -151,7 +152,7 @@ def stages(folder: Path, record: Json) -> Iterator[Json]:
     for name, entry in record["stages"].items():
         files = [path for path in (f"configs/{name}.yaml", f"configs/{name}.json") if (folder / path).is_file()]
         configs = [{"path": path, "text": _text(folder / path)} for path in files]
-        said = "\n".join(tail(folder / layout.log(name))) if entry["status"] == "failed" else ""
+        said = redacted("\n".join(tail(folder / layout.log(name)))) if entry["status"] == "failed" else ""
         yield {**entry, "name": name, "command": shlex.join(entry.get("argv", [])), "configs": configs, "said": said}
 
 
