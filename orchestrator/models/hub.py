@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator.errors import InputError, MissingError
 
-REPOSITORY = re.compile(r"^(?P<source>hf|modelscope):(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?\Z")
+REPOSITORY = re.compile(r"^(?P<source>hf|modelscope):(?P<id>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?\Z")
 WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "README.md"]
 """No pickled weights and no Python code, unless the user turned that on."""
 

@@ -1,0 +1,158 @@
+"""Base models: found without the network, fetched through the hubs' own clients, refused where they cannot be trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import models
+from orchestrator.errors import InputError, MissingError
+from orchestrator.files import HashCache
+from orchestrator.models import hub
+from orchestrator.models.tokenizer_check import require_sound
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hashes(tmp_path: Path) -> HashCache:
+    return HashCache(tmp_path / "hashes.json")
+
+
+def model_folder(folder: Path, weights: str = "model.safetensors") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text("{}")
+    (folder / weights).write_text("weights")
+    return folder
+
+
+def fake_hub(monkeypatch: pytest.MonkeyPatch, home: Path) -> list[dict[str, Any]]:
+    """huggingface_hub's snapshot_download, writing the cache as its documentation lays it out."""
+    import huggingface_hub
+
+    calls: list[dict[str, Any]] = []
+
+    def download(repository: str, revision: str | None = None, **options: Any) -> str:
+        calls.append({"repository": repository, "revision": revision, **options})
+        root = home / "hub" / f"models--{repository.replace('/', '--')}"
+        (root / "refs").mkdir(parents=True, exist_ok=True)
+        (root / "refs" / (revision or "main")).write_text(COMMIT)
+        return str(model_folder(root / "snapshots" / COMMIT))
+
+    monkeypatch.setenv("HF_HOME", str(home))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("base", "parts"),
+    [
+        ("hf:Qwen/Qwen2.5-0.5B-Instruct", ("hf", "Qwen/Qwen2.5-0.5B-Instruct", None)),
+        ("hf:org/name@v1.0", ("hf", "org/name", "v1.0")),
+        ("modelscope:org/name", ("modelscope", "org/name", None)),
+    ],
+)
+def test_hub_names(base: str, parts: tuple[str, str, str | None]) -> None:
+    assert hub.parse(base) == parts
+
+
+@pytest.mark.parametrize("base", ["hf:name", "hf:a/b/c", "hf:a/b@", "hf:../b", "hf:a/b\n", "hf:a b/c", "hf:"])
+def test_names_that_are_none(base: str) -> None:
+    with pytest.raises(InputError, match="cannot read"):
+        hub.parse(base)
+
+
+def test_a_hub_model_is_fetched_once_and_known_by_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashes: HashCache
+) -> None:
+    calls = fake_hub(monkeypatch, tmp_path / "hf")
+    assert models.locate("hf:org/name", tmp_path, hashes).path is None
+    first = models.fetch("hf:org/name", tmp_path, hashes)
+    assert first == models.fetch("hf:org/name", tmp_path, hashes)
+    assert first.identity == f"hf:org/name@{COMMIT}" and first.path is not None
+    assert len(calls) == 1 and calls[0]["revision"] is None
+    assert "*.bin" not in calls[0]["allow_patterns"] and "*.py" not in calls[0]["allow_patterns"]
+
+
+def test_a_revision_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashes: HashCache) -> None:
+    calls = fake_hub(monkeypatch, tmp_path / "hf")
+    models.fetch("hf:org/name@v1", tmp_path, hashes)
+    assert calls[0]["revision"] == "v1"
+    assert models.locate("hf:org/name", tmp_path, hashes).path is None  # another revision is another model
+
+
+def test_a_download_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashes: HashCache) -> None:
+    import huggingface_hub
+
+    def fail(*_: Any, **__: Any) -> str:
+        raise ConnectionError("no route to host\nand a long story")
+
+    fake_hub(monkeypatch, tmp_path / "hf")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(MissingError, match="no route to host$") as caught:
+        models.fetch("hf:org/name", tmp_path, hashes)
+    assert "HF_ENDPOINT" in caught.value.hint
+
+
+def test_a_folder_is_known_by_its_content(tmp_path: Path, hashes: HashCache) -> None:
+    folder = model_folder(tmp_path / "mine")
+    first = models.locate("mine", tmp_path, hashes)
+    (folder / "model.safetensors").write_text("others!")
+    assert first.path == folder and models.locate("mine", tmp_path, hashes).identity != first.identity
+
+
+def test_pickled_weights_are_refused(tmp_path: Path, hashes: HashCache) -> None:
+    model_folder(tmp_path / "mine", "pytorch_model.bin")
+    with pytest.raises(InputError, match="safetensors") as caught:
+        models.locate("mine", tmp_path, hashes)
+    assert "run code" in caught.value.hint
+
+
+@pytest.mark.parametrize("base", ["builtin:nobody", "missing-folder"])
+def test_unknown_models_are_bad_input(base: str, tmp_path: Path, hashes: HashCache) -> None:
+    with pytest.raises(InputError, match=base.rpartition(":")[2]):
+        models.locate(base, tmp_path, hashes)
+
+
+@pytest.mark.parametrize(
+    ("base", "template"),
+    [
+        ("builtin:smollm2-135m-instruct", "smollm2"),
+        ("hf:deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "deepseekr1"),
+        ("hf:Qwen/Qwen2.5-0.5B-Instruct@main", "qwen"),
+        ("hf:nobody/knows-this", None),
+    ],
+)
+def test_the_template_that_is_known_for_a_model(base: str, template: str | None) -> None:
+    assert models.template_of(base) == template
+
+
+class Tokenizer:
+    """Encodes characters; `loses` are characters that it forgets, as broken tokenizers do."""
+
+    def __init__(self, loses: str = "") -> None:
+        self._loses = loses
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        return [0] if text == "<end>" else [ord(c) for c in text if c not in self._loses]
+
+    def decode(self, ids: list[int], **_: Any) -> str:
+        return "".join(map(chr, ids))
+
+
+def test_a_sound_tokenizer_passes(tmp_path: Path) -> None:
+    require_sound(tmp_path, Tokenizer(), ["<end>"])
+
+
+@pytest.mark.parametrize("loses", [" ", "闻", "4"], ids=["spaces", "Chinese", "digits"])
+def test_a_tokenizer_that_loses_text_is_refused(tmp_path: Path, loses: str) -> None:
+    with pytest.raises(InputError, match="turns"):
+        require_sound(tmp_path, Tokenizer(loses), [])
+
+
+def test_a_template_whose_stop_word_is_no_token_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no token"):
+        require_sound(tmp_path, Tokenizer(), ["<|im_end|>"])
