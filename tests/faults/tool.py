@@ -20,7 +20,7 @@ from tests.faults.stand_in import LEDGER, Scripts, environment, launcher
 
 EFFECTS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "shutil.copyfile", "sqlite3.connect"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-SECONDS = 30.0
+SECONDS = 120.0
 """A tool that takes longer than that hangs, and is ended with SIGALRM."""
 
 Strike = Callable[[], None]
