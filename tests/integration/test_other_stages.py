@@ -55,7 +55,8 @@ def thumbs(count: int, first: int) -> list[dict[str, Any]]:
 
 def texts(count: int, first: int) -> list[dict[str, Any]]:
     """Texts that share too few words to be taken for copies."""
-    found = (" ".join(random.Random(first + number).sample(WORDS.split(), 30)) for number in range(count))
+    words = [left + right for left in WORDS.split() for right in WORDS.split()]
+    found = (" ".join(random.Random(first + number).sample(words, 12)) for number in range(count))
     return [{"text": f"新闻 {text}"} for text in found]
 
 
