@@ -1,4 +1,4 @@
-"""Base models: found without the network, fetched through the hubs' own clients, refused where they cannot be trusted."""
+"""Base models: found without the network, fetched through the hubs' own clients, refused where not to be trusted."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_download_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.M
 
     fake_hub(monkeypatch, tmp_path / "hf")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(MissingError, match="no route to host$") as caught:
+    with pytest.raises(MissingError, match=r"no route to host$") as caught:
         models.fetch("hf:org/name", tmp_path, hashes)
     assert "HF_ENDPOINT" in caught.value.hint
 
