@@ -103,7 +103,7 @@ def _environment(project: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=lambda name: bool(name) and name.endswith(".html.j2"),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
     )
     environment.filters["yaml"] = yaml_scalar
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
