@@ -53,11 +53,10 @@ class Context:
 
         if not self.adapts:
             return {"model_name_or_path": layout.TRAINED}
-        kind = self.training["finetuning_type"]
         return {
             "model_name_or_path": str(self.base_path),
             "adapter_name_or_path": layout.TRAINED,
-            "finetuning_type": kind,
+            "finetuning_type": LORA,  # of oft too: LLaMA-Factory loads adapters only so, and PEFT sees what they are
         }
 
     def picked(self, *packages: str) -> dict[str, str]:
