@@ -13,8 +13,10 @@ from orchestrator.records import Run
 from orchestrator.render import Renderer
 from orchestrator.ship import artifacts
 
-FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "rouge1", "rougeL", "bleu", "exact_match")
-FIGURES += ("preference_accuracy", "reward_accuracy", "reward_margin", "perplexity")
+FIGURES = (
+    "accuracy", "balanced_accuracy", "macro_f1", "rouge1", "rougeL", "bleu", "exact_match",
+    "preference_accuracy", "reward_accuracy", "reward_margin", "perplexity",
+)  # fmt: skip
 TRAINING = ("stage", "finetuning_type", "learning_rate", "num_train_epochs", "lora_rank", "cutoff_len", "seed")
 
 
