@@ -71,12 +71,25 @@ def _connect(file: str) -> sqlite3.Connection:
         # A cache need not wait for the disk; with a write-ahead log it survives kill -9 all the same.
         connection.execute("pragma journal_mode = wal")
         connection.execute("pragma synchronous = off")
-        if connection.execute("pragma user_version").fetchone()[0] != VERSION:
-            connection.executescript(f"begin immediate; {TABLES} pragma user_version = {VERSION}; commit;")
+        if _version(connection) != VERSION:
+            _create(connection)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    connection.execute("begin immediate")  # who comes second waits here, and must not drop what the first one made
+    if _version(connection) != VERSION:
+        for statement in (*TABLES.strip().split(";"), f"pragma user_version = {VERSION}"):
+            connection.execute(statement)
+    connection.commit()
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    found: int = connection.execute("pragma user_version").fetchone()[0]
+    return found
 
 
 def _renew(connection: sqlite3.Connection, runs_dir: Path, read: Read) -> None:
