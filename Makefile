@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready-$(shell cat pyproject.toml constraints.txt scripts/setup.sh | sha256sum | cut -c1-16)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check plan train evaluate export all sweep report test test-slow faults compat lint bench docs clean
+.PHONY: help setup check plan train evaluate export all sweep report test test-slow faults lint bench docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
