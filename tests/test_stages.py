@@ -109,3 +109,18 @@ def test_every_step_comes_after_those_it_needs(name: str) -> None:
 def test_no_two_steps_own_the_same_output(name: str) -> None:
     owned = [path for step in steps_of(name).values() for path in (*step.expects, *step.files)]
     assert len(owned) - len(set(owned)) <= 1  # dataset_info.json is written by prepare's step and expected of it
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "asking"),
+    [
+        ("[base, tuned, gguf-*]", {"predict-base", "predict-tuned", "ask-f16", "ask-q8_0", "ask-q4_k_m"}),
+        ("[tuned, gguf-q4_k_m]", {"predict-tuned", "ask-q4_k_m"}),
+        ("[gguf-q*]", {"predict-tuned", "ask-q8_0", "ask-q4_k_m"}),
+        ("[base]", {"predict-base", "predict-tuned"}),
+    ],
+)
+def test_only_the_artifacts_asked_for_answer(artifacts: str, asking: set[str]) -> None:
+    stages = steps_of("spec.yaml", f"evaluate.artifacts={artifacts}")
+    assert {stage for stage in stages if stage.startswith(("predict", "ask"))} == asking
+    assert ("judge" in stages) == any(stage.startswith("ask") for stage in asking)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -58,6 +59,17 @@ class Evaluate(Section):
     baseline: bool = Field(True, description="Also score the untouched base model.")
     max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = Field(16, description="The longest answer, in tokens.")
     labels: tuple[str, ...] | None = Field(None, description="The known labels; by default those of the held-out rows.")
+    artifacts: tuple[str, ...] = Field(
+        ("base", "tuned", "gguf-*"),
+        min_length=1,
+        description="Who answers the held-out rows; `tuned` always does. A GGUF left out is made and not proven.",
+    )
+
+    def asks(self, artifact: str) -> bool:
+        """Whether an artifact answers the held-out rows."""
+        if artifact == "base" and not self.baseline:
+            return False
+        return artifact == "tuned" or any(fnmatchcase(artifact, pattern) for pattern in self.artifacts)
 
 
 class Gate(Section):

@@ -22,7 +22,8 @@ def build(context: Context) -> list[Step]:
 def kinds_asked(context: Context) -> tuple[str, ...]:
     """Every GGUF to prove, the adapter over its base model among them."""
     export = context.spec.export
-    return (*export.gguf, *((adapter.KIND,) if export.adapter else ()))
+    made = (*export.gguf, *((adapter.KIND,) if export.adapter else ()))
+    return tuple(kind for kind in made if context.spec.evaluate.asks(f"gguf-{kind}"))
 
 
 def _step(context: Context, kind: str) -> Step:

@@ -20,7 +20,7 @@ def build(context: Context) -> list[Step]:
     if not context.answers:
         return []
     tuned = _step(context, "tuned", context.tuned(), ("prepare", "train"))
-    if not context.spec.evaluate.baseline:
+    if not context.spec.evaluate.asks("base"):
         return [tuned]
     return [_step(context, "base", {"model_name_or_path": str(context.base_path)}, ("prepare",)), tuned]
 

@@ -33,7 +33,7 @@ def build(context: Context) -> list[Step]:
         "kind": kind,
         "models": loads,
         "arguments": _arguments(context),
-        "reported": ["base", "tuned"] if context.spec.evaluate.baseline and "base" in loads else ["tuned"],
+        "reported": ["base", "tuned"] if context.spec.evaluate.asks("base") and "base" in loads else ["tuned"],
         "reference": _reference(context),
         "loss": context.training.get("pref_loss", "sigmoid"),
         "beta": context.training.get("pref_beta", BETA),

@@ -15,16 +15,16 @@ def build(context: Context) -> list[Step]:
     """Figures of what LLaMA-Factory answered."""
     if not context.answers:
         return []
-    artifacts = ("base", "tuned") if context.spec.evaluate.baseline else ("tuned",)
+    artifacts = _scored(context)
     sources = {artifact: _generated(artifact) for artifact in artifacts}
     return [_step(context, "score", "evaluate", sources, tuple(f"predict-{artifact}" for artifact in artifacts))]
 
 
 def build_judge(context: Context) -> list[Step]:
     """Figures of every GGUF beside the tuned model's, and what the gate says of them."""
-    if not context.answers:
-        return []
     wanted = kinds_asked(context)
+    if not context.answers or not wanted:
+        return []
     sources: dict[str, Any] = {name: layout.predictions(name) for name in _scored(context)}
     sources |= {f"gguf-{kind}": layout.predictions(f"gguf-{kind}") for kind in wanted}
     needs = ("score", *(f"ask-{kind}" for kind in wanted))
@@ -37,7 +37,7 @@ def build_judge(context: Context) -> list[Step]:
 
 
 def _scored(context: Context) -> tuple[str, ...]:
-    return ("base", "tuned") if context.spec.evaluate.baseline else ("tuned",)
+    return tuple(artifact for artifact in ("base", "tuned") if context.spec.evaluate.asks(artifact))
 
 
 def _generated(artifact: str) -> dict[str, str]:
