@@ -10,7 +10,8 @@ import pytest
 from orchestrator import models
 from orchestrator.errors import InputError, MissingError
 from orchestrator.files import HashCache
-from orchestrator.models import hub
+from orchestrator.models import builtin, hub
+from orchestrator.models.licence import licence
 from orchestrator.models.tokenizer_check import require_sound
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -128,6 +129,10 @@ def test_unknown_models_are_bad_input(base: str, tmp_path: Path, hashes: HashCac
 )
 def test_the_template_that_is_known_for_a_model(base: str, template: str | None) -> None:
     assert models.template_of(base) == template
+
+
+def test_the_licence_of_the_builtin_model_is_known() -> None:
+    assert licence(builtin.folder("smollm2-135m-instruct")) == "apache-2.0"
 
 
 class Tokenizer:

@@ -10,8 +10,9 @@ import yaml
 
 from orchestrator import layout
 from orchestrator.errors import InputError, MissingError, StageError
+from orchestrator.models.licence import licence
 from orchestrator.records import Run
-from orchestrator.ship.card import licence, model_card
+from orchestrator.ship.card import model_card
 from orchestrator.ship.hub import Target, collect, push
 from tests.fake_hub import FakeHub, fake_hub
 

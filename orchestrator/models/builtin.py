@@ -23,6 +23,9 @@ SMOLLM2_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728
 BUILTIN = {"smollm2-135m-instruct": "smollm2-135m-instruct-v1"}
 """Name → folder in the cache. The folder's version changes when the way of rebuilding does."""
 
+LICENCES = {"smollm2-135m-instruct": "apache-2.0"}
+"""As the hub names licences; the model's own card says it, which a GGUF does not carry."""
+
 TEMPLATES = {"smollm2-135m-instruct": "smollm2"}
 """Templates of models that LLaMA-Factory's own list does not name."""
 

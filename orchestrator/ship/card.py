@@ -9,6 +9,7 @@ import yaml
 
 from orchestrator import layout
 from orchestrator.files import read_json
+from orchestrator.models.licence import licence
 from orchestrator.records import Run
 from orchestrator.render import Renderer
 from orchestrator.ship import artifacts
@@ -46,22 +47,6 @@ def base_name(run: Run) -> str:
     base = run.record["lineage"].get("base_model", {}).get("name", "unknown")
     source, _, repository = base.partition(":")
     return repository.partition("@")[0] if source in ("hf", "modelscope") else Path(repository or base).name
-
-
-def licence(base: Path) -> str | None:
-    """The licence that the base model's own card names, or None."""
-    card = base / "README.md"
-    if not card.is_file():
-        return None
-    text = card.read_text(encoding="utf-8", errors="replace")
-    if not text.startswith("---"):
-        return None
-    try:
-        head = yaml.safe_load(text.split("---", 2)[1])
-    except yaml.YAMLError:
-        return None
-    found = head.get("license") if isinstance(head, dict) else None
-    return str(found) if found else None
 
 
 def _figures(figures: dict[str, Any]) -> dict[str, Any]:

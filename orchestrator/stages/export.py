@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from orchestrator import layout
+from orchestrator.models.licence import licence
 from orchestrator.stages.context import TRAINING_PACKAGES, Context, worker
 from orchestrator.step import Step
 
@@ -38,7 +39,12 @@ def build_merge(context: Context) -> list[Step]:
 
 def build_template(context: Context) -> list[Step]:
     """The merged model with the template of training, as it is converted, served and pushed."""
-    values = {"name": context.spec.name, "base": context.spec.model.base, "dataset": context.spec.data.train}
+    values = {
+        "name": context.spec.name,
+        "base": context.spec.model.base,
+        "licence": licence(context.base_path),
+        "dataset": context.spec.data.train,
+    }
     return [
         Step(
             stage="template",

@@ -48,7 +48,8 @@ def _drop_other_templates() -> None:
 def _metadata(wanted: dict[str, Any]) -> dict[str, Any]:
     """Overrides for the converter, in the names that the GGUF specification gives them."""
     datasets = [wanted["dataset"]] if isinstance(wanted["dataset"], str) else wanted["dataset"]
-    return {
+    licence = {"general.license.name": wanted["licence"]} if wanted["licence"] else {}
+    return licence | {
         "general.name": wanted["name"],
         "general.base_models": [{"name": wanted["base"]}],
         "general.datasets": [{"name": name} for name in datasets],
