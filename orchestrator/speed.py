@@ -1,6 +1,6 @@
-"""`speed: auto`: training arguments that change how fast it runs and nothing else, where memory allows.
+"""`speed: auto`: arguments of LLaMA-Factory that change how fast it runs and nothing else, where memory allows.
 
-They are chosen when the training starts, from the rendered configuration, the lengths that `prepare` measured and the
+They are chosen when a stage starts, from the rendered configuration, the lengths that `prepare` measured and the
 memory that is free then. They are no part of the fingerprint: another machine may choose otherwise and still reuse
 the result. What the user wrote is never overruled.
 """
@@ -8,7 +8,7 @@ the result. What the user wrote is never overruled.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from orchestrator import environment, layout
 from orchestrator.executors.local import visible
 from orchestrator.files import read_json
-from orchestrator.memory.forecast import Setting, train
+from orchestrator.memory.forecast import Forecast, Setting, computed_bytes, predict, train
 from orchestrator.memory.model import Model, read_model
 from orchestrator.step import Step
 
@@ -26,6 +26,10 @@ it."""
 CHECKPOINTING = "disable_gradient_checkpointing"
 UNSAFE = ("gradient_checkpointing", "use_unsloth", "quantization_bit", "deepspeed", "fsdp", "use_kt")
 """Where one of these is set, checkpointing is the user's choice or another library's."""
+BATCH = "per_device_eval_batch_size"
+ANSWERED_TOGETHER = 32
+"""Rows; a 135M model on two cores answered 2.4 times as many a second as with LLaMA-Factory's 8, and no more with 100.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +40,55 @@ class Choice:
     why: str
 
 
-def choose(training: Mapping[str, Any], model: Model | None, longest: int, free: float) -> list[Choice]:
-    """The arguments for a training configuration whose longest row has so many tokens, with so many bytes free.
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a choice depends on."""
 
-    `model` is None for an architecture that no forecast is known for.
-    """
-    if model is None or CHECKPOINTING in training or any(training.get(key) for key in UNSAFE):
+    arguments: Mapping[str, Any]
+    """Of the rendered configuration."""
+    model: Model | None
+    """None for an architecture that no forecast is known for."""
+    longest: int
+    """Tokens of the longest row."""
+    free: float
+    """Bytes."""
+
+    def affords(self, forecast: Forecast) -> bool:
+        """Whether there is memory to spare for it."""
+        return _bytes(forecast) <= SHARE * self.free
+
+
+def for_training(now: Situation) -> list[Choice]:
+    """No gradient checkpointing, where all activations fit."""
+    if now.model is None or CHECKPOINTING in now.arguments or any(now.arguments.get(key) for key in UNSAFE):
         return []
-    forecast = train(model, Setting({**training, CHECKPOINTING: True}, longest, devices=devices(training)))
-    needed = sum((forecast.gpu or forecast.host).values())
-    if needed > SHARE * free:
+    arguments = {**now.arguments, CHECKPOINTING: True}
+    needed = train(now.model, Setting(arguments, now.longest, devices=devices(arguments)))
+    if not now.affords(needed):
         return []
-    why = f"training takes about {needed / 2**30:.1f} GiB with all activations kept, and {free / 2**30:.0f} are free"
+    why = f"training takes about {_gib(_bytes(needed))} with all activations kept, and {_gib(now.free)} are free"
     return [Choice(f"{CHECKPOINTING}=true", why)]
+
+
+def for_predicting(now: Situation) -> list[Choice]:
+    """More rows at a time. In half precision the size of a batch shows in the rounding, so there it stays as it is."""
+    if now.model is None or BATCH in now.arguments or computed_bytes(now.model, now.arguments) < 4:
+        return []
+    arguments = {**now.arguments, BATCH: ANSWERED_TOGETHER}
+    new_tokens = now.arguments["max_new_tokens"]
+    needed = predict(now.model, Setting(arguments, now.longest, new_tokens, devices(arguments)))
+    if not now.affords(needed):
+        return []
+    why = f"{ANSWERED_TOGETHER} rows at a time take about {_gib(_bytes(needed))}, and {_gib(now.free)} are free"
+    return [Choice(f"{BATCH}={ANSWERED_TOGETHER}", why)]
+
+
+CHOOSE: Mapping[str, Callable[[Situation], list[Choice]]] = {
+    "train": for_training,
+    "predict-base": for_predicting,
+    "predict-tuned": for_predicting,
+}
+"""Stage → what is chosen for it."""
 
 
 def devices(training: Mapping[str, Any]) -> int:
@@ -63,13 +103,14 @@ def choices(step: Step, run_folder: Path | None, share: float = 1.0) -> list[Cho
 
     Before `prepare` has measured the rows, each counts as long as is allowed.
     """
-    if step.stage != "train":
+    if step.stage not in CHOOSE:
         return []
     import yaml
 
-    training = yaml.safe_load(step.files[layout.config(step.stage)])
-    longest = _longest(run_folder, training["cutoff_len"])
-    return choose(training, _model(Path(training["model_name_or_path"])), longest, share * environment.free_memory())
+    arguments = yaml.safe_load(step.files[layout.config(step.stage)])
+    longest = min(_measured(run_folder) or arguments["cutoff_len"], arguments["cutoff_len"])
+    model = _model((run_folder or Path()) / arguments["model_name_or_path"])
+    return CHOOSE[step.stage](Situation(arguments, model, longest, share * environment.free_memory()))
 
 
 def forecast(step: Step, run_folder: Path | None) -> dict[str, str]:
@@ -81,7 +122,7 @@ def forecast(step: Step, run_folder: Path | None) -> dict[str, str]:
 
 
 def extra_arguments(step: Step, run_folder: Path, share: float = 1.0) -> tuple[str, ...]:
-    """What to add to the command of a step that is about to start; nothing for all but the training."""
+    """What to add to the command of a step that is about to start."""
     return tuple(choice.argument for choice in choices(step, run_folder, share))
 
 
@@ -89,11 +130,15 @@ def _model(folder: Path) -> Model | None:
     return read_model(folder) if (folder / "config.json").is_file() else None
 
 
-def _longest(run_folder: Path | None, limit: int) -> int:
-    return min(_measured(run_folder) or limit, limit)
-
-
 def _measured(run_folder: Path | None) -> int | None:
     """Tokens of the longest row, or None before `prepare` has counted them."""
     file = run_folder / layout.SERVING if run_folder else None
     return int(read_json(file)["tokens"]["longest"]) if file and file.is_file() else None
+
+
+def _bytes(forecast: Forecast) -> int:
+    return sum((forecast.gpu or forecast.host).values())
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"

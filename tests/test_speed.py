@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator import environment, layout, speed
 from orchestrator.memory.model import Model
-from orchestrator.speed import choose, extra_arguments, forecast
+from orchestrator.speed import Situation, extra_arguments, for_predicting, for_training, forecast
 from orchestrator.step import Step
 
 BASE = Model(4 * 134_515_008, 134_515_008, (("q_proj", 576, 576),) * 30, 576, 1536, 30, 9, 384, 49152)
@@ -40,12 +40,30 @@ OFF = ["disable_gradient_checkpointing=true"]
 def test_checkpointing_goes_only_where_memory_and_the_user_allow(
     change: dict[str, Any], longest: int, free_gib: float, expected: list[str]
 ) -> None:
-    chosen = choose({**TRAINING, **change}, BASE, longest, free_gib * 2**30)
+    chosen = for_training(Situation({**TRAINING, **change}, BASE, longest, free_gib * 2**30))
+    assert [choice.argument for choice in chosen] == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "longest", "free_gib", "expected"),
+    [
+        ({}, 100, 16, ["per_device_eval_batch_size=32"]),
+        ({}, 100, 4, []),
+        ({}, 8192, 16, []),
+        ({"per_device_eval_batch_size": 2}, 100, 16, []),
+        ({"bf16": True}, 100, 16, []),
+    ],
+)
+def test_more_rows_are_answered_together_where_memory_the_user_and_rounding_allow(
+    change: dict[str, Any], longest: int, free_gib: float, expected: list[str]
+) -> None:
+    chosen = for_predicting(Situation({"max_new_tokens": 16, **change}, BASE, longest, free_gib * 2**30))
     assert [choice.argument for choice in chosen] == expected
 
 
 def test_an_unknown_architecture_is_left_alone() -> None:
-    assert choose(TRAINING, None, 1, 2**40) == []
+    unknown = Situation({**TRAINING, "max_new_tokens": 16}, None, 1, 2**40)
+    assert for_training(unknown) == for_predicting(unknown) == []
 
 
 def test_rows_count_as_long_as_measured_and_before_that_as_long_as_allowed(

@@ -80,7 +80,7 @@ def predict(model: Model, setting: Setting) -> Forecast:
     """The peak of answering the held-out rows: the keys and values of all tokens, and one layer at work."""
     batch = setting.arguments.get("per_device_eval_batch_size", 8)
     tokens = batch * (setting.tokens + setting.new_tokens)
-    width = _computed(model, setting.arguments)
+    width = computed_bytes(model, setting.arguments)
     parts = _weights(model, setting) | {
         "keys and values": width * tokens * model.cached * model.layers,
         "activations": width * tokens * (4 * model.hidden + 3 * model.inner),
@@ -114,7 +114,7 @@ def _trained(model: Model, setting: Setting) -> dict[str, int]:
     moment = 1 if "8bit" in str(chosen.get("optim", "")) else width
     copies = float(width)
     if not _adapts(chosen):  # the trained weights replace the stored ones; autocast keeps a copy in half precision
-        copies += (2 if width == 4 and _computed(model, chosen) == 2 else 0) - model.width
+        copies += (2 if width == 4 and computed_bytes(model, chosen) == 2 else 0) - model.width
     return {
         "trained weights": int(count * copies) // (devices if setting.zero >= 3 else 1),
         "gradients": count * width // (devices if setting.zero >= 2 else 1),
@@ -145,7 +145,7 @@ def _passing(model: Model, setting: Setting) -> dict[str, int]:
     chosen = setting.arguments
     rows = chosen["per_device_train_batch_size"] * (2 if chosen["stage"] in PAIRED else 1)
     tokens = rows * setting.tokens
-    width = _computed(model, chosen)
+    width = computed_bytes(model, chosen)
     layer = layer_activations(model, chosen, tokens)
     if chosen.get("flash_attn") == "disabled":
         layer += 3 * width * model.heads * tokens * setting.tokens
@@ -166,13 +166,13 @@ def layer_activations(model: Model, chosen: Mapping[str, Any], tokens: int) -> i
     the attention scores, which fused kernels do not keep, and with a gated MLP. Adapters in float32 on a model in half
     precision keep a float32 copy of their inputs, and under autocast one in half precision.
     """
-    width, inputs = _computed(model, chosen), 6 * model.hidden + model.inner
+    width, inputs = computed_bytes(model, chosen), 6 * model.hidden + model.inner
     copies = (4 + 2) * inputs if width == 2 and _adapts(chosen) else 0
     return tokens * (width * (8 * model.hidden + 4 * model.inner) + copies)
 
 
-def _computed(model: Model, chosen: Mapping[str, Any]) -> int:
-    """Bytes of one value while computing, 2 or 4."""
+def computed_bytes(model: Model, chosen: Mapping[str, Any]) -> int:
+    """Bytes of one value while computing: 2 or 4."""
     half = any(chosen.get(key) for key in ("bf16", "fp16", "pure_bf16")) or model.width <= 2
     return 2 if half else 4
 

@@ -68,7 +68,11 @@ def outlook(subject: Subject) -> Outlook | None:
     spec, chosen = subject.spec, {**DEFAULTS, **subject.spec.train}
     longest = _longest(subject.run, chosen)
     tokens = longest or chosen["cutoff_len"]
-    if spec.speed == "auto" and speed.choose(chosen, model, tokens, environment.free_memory()):
+    asking = chosen | {"max_new_tokens": spec.evaluate.max_new_tokens}
+    now = speed.Situation(asking, model, tokens, environment.free_memory())
+    if spec.speed == "auto" and speed.for_predicting(now):
+        chosen.setdefault(speed.BATCH, speed.ANSWERED_TOGETHER)
+    if spec.speed == "auto" and speed.for_training(now):
         chosen[speed.CHECKPOINTING] = True
     devices = speed.devices(chosen)
     setting = Setting(chosen, tokens, spec.evaluate.max_new_tokens, devices, _zero(chosen))

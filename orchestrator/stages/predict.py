@@ -34,7 +34,7 @@ def _step(context: Context, artifact: str, model: dict[str, Any], needs: tuple[s
         loads=model,
         template=context.template,
         model=context.spec.model,
-        kept={"per_device_eval_batch_size": 8, **kept},
+        kept=kept,
         max_new_tokens=context.spec.evaluate.max_new_tokens,
         asked="eval" if context.training["stage"] == "sft" else "asked",
         folder=folder,
