@@ -12,7 +12,7 @@ _CGROUP_QUOTA = _CGROUP / "cpu.max"
 def cores() -> int:
     """CPU cores that this process may run on: its affinity, cut by the cgroup's quota, at least one."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(available, _quota() or available))
+    return max(1, min(available, quota() or available))
 
 
 def memory_left() -> list[int]:
@@ -24,10 +24,11 @@ def memory_left() -> list[int]:
         return []
 
 
-def _quota() -> int | None:
+def quota() -> int | None:
+    """CPU cores' worth of time that the cgroup allows; None where it sets no limit."""
     # "max 100000" or "<microseconds of CPU> <microseconds of time>"; see the kernel's cgroup-v2 documentation.
     try:
-        quota, period = _CGROUP_QUOTA.read_text().split()
+        allowed, period = _CGROUP_QUOTA.read_text().split()
     except (OSError, ValueError):
         return None
-    return None if quota == "max" else round(int(quota) / int(period))
+    return None if allowed == "max" else max(1, round(int(allowed) / int(period)))

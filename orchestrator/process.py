@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from orchestrator import machine
+
 GRACE_SECONDS = 10.0
 """How long a child may take to end by itself after SIGTERM."""
 
@@ -112,10 +114,15 @@ def end_group(leader: int, poll: Callable[[], int | None]) -> None:
 
 
 def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Our environment with the interpreter's own programs first on PATH: no virtual environment need be active."""
+    """Our environment with the interpreter's own programs first on PATH: no virtual environment need be active.
+
+    OpenMP, which torch computes with, starts a thread for each core it sees, however little of them a container may
+    use; there it is told.
+    """
     programs = str(Path(sys.executable).parent)
     path = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
-    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", **extra}
+    threads = {"OMP_NUM_THREADS": str(machine.cores())} if machine.quota() else {}
+    return {**threads, **os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", **extra}
 
 
 def _signal_group(leader: int, signal_number: int) -> bool:
