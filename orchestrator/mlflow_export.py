@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator import layout
 from orchestrator.errors import InputError, MissingError
-from orchestrator.progress import read_log
+from orchestrator.progress import curve, read_log
 from orchestrator.records import Run
 from orchestrator.side_by_side import settings
 
@@ -75,10 +75,10 @@ def measured(run: Run) -> Iterator[tuple[str, float, int]]:
         for metric, figure in figures.items():
             if isinstance(figure, dict):
                 yield f"{artifact}/{metric}", figure["value"], 0
-    for entry in read_log(run.folder):
-        for key in ("loss", "eval_loss", "lr"):
-            if isinstance(entry.get(key), (int, float)):
-                yield f"train/{key}", entry[key], entry["current_steps"]
+    log = read_log(run.folder)
+    for key in ("loss", "eval_loss", "lr"):
+        for step, value in curve(log, key):
+            yield f"train/{key}", value, int(step)
 
 
 def _milliseconds(time: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,11 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return entries
+
+
+def curve(entries: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    """Step and value of the entries that have the value, such as `loss`, `eval_loss` or `lr`."""
+    return [(entry["current_steps"], entry[key]) for entry in entries if isinstance(entry.get(key), (int, float))]
 
 
 def training_line(last: dict[str, Any], entries: list[dict[str, Any]]) -> str:

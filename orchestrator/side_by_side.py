@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from orchestrator import layout
 from orchestrator.errors import InputError
-from orchestrator.progress import read_log
+from orchestrator.progress import curve, read_log
 from orchestrator.records import Run
 from orchestrator.workflow import metrics, summaries
 
@@ -29,7 +28,7 @@ def side_by_side(runs: Sequence[Run], artifact: str = "tuned") -> Json:
         "settings": differing([settings(run) for run in runs]),
         "figures": figures(runs, artifact),
         "sentences": [sentence(other, runs[0], artifact) for other in runs[1:]],
-        "losses": {run.id: losses(run.folder) for run in runs},
+        "losses": {run.id: curve(read_log(run.folder), "loss") for run in runs},
     }
 
 
@@ -74,11 +73,6 @@ def sentence(run: Run, reference: Run, artifact: str) -> str:
         return compare(rows, others, task, names=(run.id, reference.id), labels=labels).sentence
     except InputError as error:
         return error.message
-
-
-def losses(folder: Path) -> list[tuple[float, float]]:
-    """Step and training loss."""
-    return [(entry["current_steps"], entry["loss"]) for entry in read_log(folder) if "loss" in entry]
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.render import Renderer
 from orchestrator.report.charts import Axis, Scale, Series, parallel, plot, scale, short
 from orchestrator.report.sweep_page import thinned
 from orchestrator.report.words import advice, outcome
@@ -57,8 +59,15 @@ def test_short_numbers(value: float, text: str) -> None:
     assert short(value) == text
 
 
-def test_a_chart_draws_lines_dots_and_a_legend() -> None:
-    svg = plot("Loss", "step", "loss", [Series("a", [(0, 0), (1, 1)]), Series("<b>", [(0, 1)], "s1"), Series("c", [])])
+def test_a_chart_draws_lines_dots_and_a_legend(tmp_path: Path) -> None:
+    chart = plot("Loss", "step", "loss", [Series("a", [(0, 0), (1, 1)]), Series("<b>", [(0, 1)], "s1"), Series("c", [])])
+    assert chart
+    assert chart.series == [Series("a", [(54, 212), (508, 20)]), Series("<b>", [(54, 20)], "s1", dots=True)]
+    assert chart.legend == {"a": "s0", "<b>": "s1"}
+    template = "{% import 'report_charts.html.j2' as charts %}{{ charts.draw(chart) }}"
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates/drawn.html.j2").write_text(template)
+    svg = Renderer(tmp_path)("drawn.html.j2", chart=chart)
     assert svg.count("<polyline") == 1
     assert svg.count("<circle") == 1
     assert "&lt;b&gt;" in svg
@@ -67,15 +76,15 @@ def test_a_chart_draws_lines_dots_and_a_legend() -> None:
 
 
 def test_nothing_to_draw() -> None:
-    assert plot("Loss", "step", "loss", [Series("a", [])]) == ""
-    assert parallel([Axis("a", [1])], ["one"], ["s0"]) == ""
-    assert parallel([Axis("a", []), Axis("b", [])], [], []) == ""
+    assert plot("Loss", "step", "loss", [Series("a", [])]) is None
+    assert parallel([Axis("a", [1])], ["one"], ["s0"]) is None
+    assert parallel([Axis("a", []), Axis("b", [])], [], []) is None
 
 
 def test_parallel_axes_take_words_and_numbers() -> None:
-    svg = parallel([Axis("rate", [1e-4, 1e-2]), Axis("kind", ["x", True])], ["one", "two"], ["s0", "s1"])
-    assert 'points="54,222 466,222"' in svg
-    assert 'points="54,40 466,40"' in svg
+    chart = parallel([Axis("rate", [1e-4, 1e-2]), Axis("kind", ["x", True])], ["one", "two"], ["s0", "s1"])
+    assert chart
+    assert [each.path for each in chart.series] == ["54,222 466,222", "54,40 466,40"]
 
 
 def test_thinned_keeps_the_last_point() -> None:

@@ -33,9 +33,8 @@ def write_comparison(compared: dict[str, Any], file: Path) -> None:
     from orchestrator.report.charts import Series, plot
     from orchestrator.report.page import page
 
-    losses = compared["losses"].items()
-    series = [Series(run, points, f"s{place % 8}") for place, (run, points) in enumerate(losses)]
-    curve = plot("Loss", "step", "loss", series)
+    losses = enumerate(compared["losses"].items())
+    curve = plot("Loss", "step", "loss", [Series(run, points, f"s{place % 8}") for place, (run, points) in losses])
     write_text(file, page(Renderer(Path.cwd()), "report_compare.html.j2", **compared, curve=curve))
 
 

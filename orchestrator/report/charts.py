@@ -1,7 +1,7 @@
-"""Charts as inline SVG: no library to load, sharp in print, and light or dark by the page's own style sheet.
+"""Charts as shapes in pixels, which report_charts.html.j2 writes as inline SVG: no library to load, sharp in print.
 
 Every shape carries a class instead of a style, which the page's Content-Security-Policy would refuse. The page's
-script reads values back from the pixels: hence the data-x and data-y of a chart.
+script reads values back from the pixels: hence the scales of a chart.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from markupsafe import Markup, escape
+from typing import Any, NamedTuple
 
 Point = tuple[float, float]
+Text = tuple[float, float, str, str]
+"""Place, words, and the class of how they look."""
 
 WIDTH, HEIGHT = 520, 250
-LEFT, RIGHT, TOP, BOTTOM = 54, 12, 20, 38
-MANY = 40
-"""More series than this are drawn thin and see-through."""
+LEFT, RIGHT, TOP, BOTTOM = 54, 508, 20, 212
+"""The frame of a plot."""
+HIGHEST, LOWEST = 40, 222
+"""The ends of parallel axes."""
 LOG_FROM = 9.9
 """Positive values whose largest is so many times the smallest are drawn on a log axis, unless it is said otherwise."""
 
@@ -33,9 +34,13 @@ class Series:
     dots: bool = False
     """Points that no line joins."""
 
+    @property
+    def path(self) -> str:
+        """The points as SVG wants them."""
+        return " ".join(f"{x:g},{y:g}" for x, y in self.points)
 
-@dataclass(frozen=True, slots=True)
-class Axis:
+
+class Axis(NamedTuple):
     """One of several parallel axes, with a value for each line; words are spread in order of appearance."""
 
     title: str
@@ -73,6 +78,25 @@ class Scale:
         return f"{self.low:.6g} {self.high:.6g} {self.start:g} {self.end:g} {'log' if self.log else 'linear'}"
 
 
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """What is drawn: straight lines from (x, y) to (x, y), words, and series whose points are pixels."""
+
+    title: str
+    lines: Sequence[tuple[Point, Point]]
+    texts: Sequence[Text]
+    series: Sequence[Series]
+    x: Scale | None = None
+    y: Scale | None = None
+    view: str = f"0 0 {WIDTH} {HEIGHT}"
+
+    @property
+    def legend(self) -> dict[str, str]:
+        """Name → look of what a plot shows, unless it is a single thing or more than anybody can tell apart."""
+        looks = {each.name: each.look for each in self.series}
+        return looks if self.x and 2 <= len(looks) <= 8 else {}
+
+
 def scale(values: Iterable[float], start: float, end: float, log: bool | None = None) -> Scale:
     """A scale that holds all values; log where they are positive and span much, unless `log` says."""
     known = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
@@ -83,49 +107,49 @@ def scale(values: Iterable[float], start: float, end: float, log: bool | None = 
     return Scale(low, high, start, end, log)
 
 
-def plot(title: str, x_label: str, y_label: str, series: Sequence[Series], log_x: bool | None = False) -> Markup:
-    """A chart of lines and dots; `log_x` None lets the values decide. Empty without a point."""
-    drawn = [each for each in series if each.points]
-    if not drawn:
-        return Markup("")
-    points = [point for each in drawn for point in each.points]
-    x = scale((point[0] for point in points), LEFT, WIDTH - RIGHT, log_x)
-    y = scale((point[1] for point in points), HEIGHT - BOTTOM, TOP, False)
-    shapes = Markup("").join(_shape(each, x, y) for each in drawn)
-    head = Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" tabindex="0" aria-label="{}" {}>').format(
-        _class(drawn),
-        WIDTH,
-        HEIGHT,
-        f"{title}: {y_label} against {x_label}",
-        Markup('data-x="{}" data-y="{}"').format(x.data, y.data),
-    )
-    labels = Markup(
-        '<text class="label" x="{}" y="{}">{}</text><text class="label start" x="2" y="10">{}</text>'
-    ).format((LEFT + WIDTH - RIGHT) // 2, HEIGHT - 4, x_label, y_label)
-    return head + _grid(x, y) + labels + shapes + Markup("</svg>") + _legend(drawn)
+def plot(title: str, x_label: str, y_label: str, series: Sequence[Series], log_x: bool | None = False) -> Chart | None:
+    """A chart of lines and dots; `log_x` None lets the values decide. None without a point."""
+    points = [point for each in series for point in each.points]
+    if not points:
+        return None
+    x = scale((point[0] for point in points), LEFT, RIGHT, log_x)
+    y = scale((point[1] for point in points), BOTTOM, TOP, False)
+    rows, columns = [(y(v), short(v)) for v in y.ticks()], [(x(v), short(v)) for v in x.ticks()]
+    lines = [((LEFT, at), (RIGHT, at)) for at, _ in rows] + [((at, TOP), (at, BOTTOM)) for at, _ in columns]
+    texts: list[Text] = [((LEFT + RIGHT) // 2, HEIGHT - 4, x_label, "label"), (2, 10, y_label, "label start")]
+    texts += [(LEFT - 6, at + 4, words, "tick end") for at, words in rows]
+    texts += [(at, BOTTOM + 15, words, "tick mid") for at, words in columns]
+    drawn = [
+        Series(each.name, [(x(a), y(b)) for a, b in each.points], each.look, each.dots or len(each.points) == 1)
+        for each in series
+        if each.points
+    ]
+    return Chart(f"{title}: {y_label} against {x_label}", lines, texts, drawn, x, y)
 
 
-def parallel(axes: Sequence[Axis], names: Sequence[str], looks: Sequence[str]) -> Markup:
-    """Parallel coordinates: a line for each name and look. Empty without two axes."""
+def parallel(axes: Sequence[Axis], names: Sequence[str], looks: Sequence[str]) -> Chart | None:
+    """Parallel coordinates: a line for each name and look. None without two axes."""
     if len(axes) < 2 or not names:
-        return Markup("")
-    places = [LEFT + index * (WIDTH - 2 * LEFT) / (len(axes) - 1) for index in range(len(axes))]
-    columns, marks = [], Markup("")
+        return None
+    places = [round(LEFT + index * (WIDTH - 2 * LEFT) / (len(axes) - 1), 1) for index in range(len(axes))]
+    columns: list[list[Point]] = []
+    texts: list[Text] = []
     for place, axis in zip(places, axes, strict=True):
-        pixels, ends = _positions(axis)
-        columns.append([(round(place, 1), pixel) for pixel in pixels])
-        marks += Markup('<line class="axis" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(place, TOP + 18, HEIGHT - 26)
-        marks += Markup('<text class="label" x="{}" y="12">{}</text>').format(place, axis.title)
-        marks += Markup(
-            '<text class="label" x="{0}" y="24">{1}</text><text class="label" x="{0}" y="{2}">{3}</text>'
-        ).format(place, ends[1], HEIGHT - 10, ends[0])
-    lines = Markup("").join(
-        _line(path, look, name) for path, look, name in zip(zip(*columns, strict=True), looks, names, strict=True)
-    )
-    head = Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" tabindex="0" aria-label="{}">').format(
-        _class(names), WIDTH, HEIGHT, f"parallel coordinates of {', '.join(axis.title for axis in axes)}"
-    )
-    return head + marks + lines + Markup("</svg>")
+        pixels, (lower, upper) = _positions(axis)
+        columns.append([(place, pixel) for pixel in pixels])
+        texts += [(place, at, words, "label") for at, words in ((12, axis.title), (24, upper), (HEIGHT - 10, lower))]
+    lines = [((place, HIGHEST - 2), (place, LOWEST + 2)) for place in places]
+    paths = zip(names, zip(*columns, strict=True), looks, strict=True)
+    title = f"parallel coordinates of {', '.join(axis.title for axis in axes)}"
+    return Chart(title, lines, texts, [Series(name, path, look) for name, path, look in paths])
+
+
+def numbered(values: Sequence[Any]) -> tuple[list[float], list[str]]:
+    """Values as numbers: themselves, and no words; or else each word's place, and the words in order of appearance."""
+    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        return list(values), []
+    words = list(dict.fromkeys(map(str, values)))
+    return [words.index(str(value)) for value in values], words
 
 
 def short(value: float) -> str:
@@ -136,56 +160,14 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _class(drawn: Sequence[Any]) -> str:
-    return "chart many" if len(drawn) > MANY else "chart"
-
-
 def _positions(axis: Axis) -> tuple[list[float], tuple[str, str]]:
     """The pixels of one axis's values, and the words at its lower and upper end."""
-    start, end = HEIGHT - 28, TOP + 20
-    numbers = [value for value in axis.values if isinstance(value, (int, float)) and not isinstance(value, bool)]
-    if len(numbers) == len(axis.values):
-        along = scale(numbers, start, end, axis.log)
-        return [along(number) for number in numbers], (short(along.low), short(along.high))
-    words = list(dict.fromkeys(str(value) for value in axis.values))
-    along = scale([0, max(1, len(words) - 1)], start, end, False)
-    return [along(words.index(str(value))) for value in axis.values], (words[0], words[-1])
-
-
-def _shape(series: Series, x: Scale, y: Scale) -> Markup:
-    points = [(x(a), y(b)) for a, b in series.points]
-    if not series.dots and len(points) > 1:
-        return _line(points, series.look, series.name)
-    dot = Markup('<circle class="{}" cx="{}" cy="{}" r="4" data-name="{}"/>')
-    return Markup("").join(dot.format(series.look, a, b, series.name) for a, b in points)
-
-
-def _line(points: Iterable[Point], look: str, name: str) -> Markup:
-    path = " ".join(f"{x:g},{y:g}" for x, y in points)
-    return Markup('<polyline class="{}" points="{}" data-name="{}"/>').format(look, path, name)
-
-
-def _grid(x: Scale, y: Scale) -> Markup:
-    across = Markup(
-        '<line class="grid" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/><text class="tick end" x="{3}" y="{4}">{5}</text>'
-    )
-    up = Markup(
-        '<line class="grid" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/><text class="tick mid" x="{0}" y="{3}">{4}</text>'
-    )
-    rows = [across.format(LEFT, WIDTH - RIGHT, y(v), LEFT - 6, y(v) + 4, short(v)) for v in y.ticks()]
-    columns = [up.format(x(v), TOP, HEIGHT - BOTTOM, HEIGHT - BOTTOM + 15, short(v)) for v in x.ticks()]
-    return Markup("").join(rows + columns)
-
-
-def _legend(series: Sequence[Series]) -> Markup:
-    if not 2 <= len({each.name for each in series}) <= 8:
-        return Markup("")
-    keys = {each.name: each.look for each in series}
-    return Markup('<p class="legend">{}</p>').format(
-        Markup("").join(
-            Markup('<span class="{}">{}</span>').format(f"key {look}", escape(name)) for name, look in keys.items()
-        )
-    )
+    numbers, words = numbered(axis.values)
+    if words:
+        along = scale([0, max(1, len(words) - 1)], LOWEST, HIGHEST, False)
+        return list(map(along, numbers)), (words[0], words[-1])
+    along = scale(numbers, LOWEST, HIGHEST, axis.log)
+    return list(map(along, numbers)), (short(along.low), short(along.high))
 
 
 def _step(rough: float) -> float:

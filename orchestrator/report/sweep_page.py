@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from orchestrator import layout
-from orchestrator.report.charts import Axis, Series, parallel, plot, short
-from orchestrator.side_by_side import losses
+from orchestrator.progress import curve, read_log
+from orchestrator.report.charts import Axis, Chart, Series, numbered, parallel, plot, short
 
 Json = dict[str, Any]
 
@@ -26,24 +24,32 @@ RUNNING: Json = {"status": "running", "value": None, "seconds": None, "reason": 
 def facts(folder: Path, sweep: Json) -> Json:
     """The values of report_sweep.html.j2."""
     sweep = {"status": "running", "metric": "metric", "parameters": {}, **sweep}  # a new one knows little of itself
-    running = [{**RUNNING, **trial} for trial in sweep.get("running", [])]
-    trials, ranking = [*sweep["trials"], *running], sweep["ranking"]
-    looks = {trial["number"]: look(trial, ranking) for trial in trials}
-    measured = [trial for trial in trials if trial.get("value")]
-    measured.sort(key=lambda trial: DRAWN.index(looks[trial["number"]]))
+    trials = [described(trial, sweep["ranking"], folder.parent) for trial in sweep["trials"]]
+    trials += [described({**RUNNING, **trial}, sweep["ranking"], folder.parent) for trial in sweep.get("running", [])]
+    drawn = sorted(trials, key=lambda trial: DRAWN.index(trial["look"]))
+    measured = [trial for trial in drawn if trial["value"]]
     return {
         "sweep": sweep,
         "live": sweep["status"] == "running",
         "outcome": outcome(sweep),
-        "ranking": ranking,
-        "trials": [
-            {**trial, "settings": words(trial["parameters"]), "page": has_page(folder.parent, trial)}
-            for trial in trials
-        ],
+        "trials": trials,
         "words": words,
-        "parameters": [scatter(name, space, sweep, measured, looks) for name, space in sweep["parameters"].items()],
-        "parallel": coordinates(sweep, measured, looks),
-        "curves": curves(folder.parent, trials, looks),
+        "parameters": {name: scatter(name, sweep, measured) for name in sweep["parameters"]},
+        "parallel": coordinates(sweep, measured),
+        "curves": curves(folder.parent, drawn),
+    }
+
+
+def described(trial: Json, ranking: Sequence[Json], runs_dir: Path) -> Json:
+    """A trial with its name and look on a chart, its settings in words, and whether it has a page to link to."""
+    settings = words(trial["parameters"])
+    value = f": {trial['value']['value']:.4g}" if trial["value"] else f", {trial['status']}"
+    return {
+        **trial,
+        "title": f"trial {trial['number']}{value}, {settings}",
+        "look": look(trial, ranking),
+        "settings": settings,
+        "page": bool(trial["run"]) and (runs_dir / trial["run"] / layout.REPORT).is_file(),
     }
 
 
@@ -65,11 +71,6 @@ def outcome(sweep: Json) -> str:
     return f"{ended}. The best of {len(ranking)} settings, {reached}{told}."
 
 
-def has_page(runs_dir: Path, trial: Json) -> bool:
-    """Whether there is something to link to."""
-    return bool(trial["run"]) and (runs_dir / trial["run"] / layout.REPORT).is_file()
-
-
 def words(parameters: Json) -> str:
     """Parameters in a line."""
     shown = {name: short(value) if isinstance(value, float) else str(value) for name, value in parameters.items()}
@@ -80,7 +81,7 @@ def look(trial: Json, ranking: Sequence[Json]) -> str:
     """The colour of a trial: the best setting, one that cannot be told from it, another, or one without a value."""
     if trial["status"] == "running":
         return "s3"
-    if not trial.get("value"):
+    if not trial["value"]:
         return "off"
     place = next((entry for entry in ranking if trial["number"] in entry["trials"]), None)
     if place is None:
@@ -93,36 +94,33 @@ def is_log(space: Any) -> bool | None:
     return bool(space.get("log")) if isinstance(space, dict) else None
 
 
-def scatter(name: str, space: Any, sweep: Json, measured: Sequence[Json], looks: dict[int, str]) -> Json:
+def scatter(name: str, sweep: Json, measured: Sequence[Json]) -> Chart | None:
     """The metric against one parameter; words stand at 0, 1, 2, …"""
-    values = [trial["parameters"].get(name) for trial in measured]
-    label = name
-    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
-        known = list(dict.fromkeys(str(value) for value in values))
-        values = [known.index(str(value)) for value in values]
-        label = f"{name}: {', '.join(f'{place} = {word}' for place, word in enumerate(known))}"
+    values, known = numbered([trial["parameters"].get(name) for trial in measured])
+    label = f"{name}: {', '.join(f'{place} = {word}' for place, word in enumerate(known))}" if known else name
     dots = [
-        Series(titled(trial), [(value, trial["value"]["value"])], looks[trial["number"]], dots=True)
+        Series(trial["title"], [(value, trial["value"]["value"])], trial["look"], dots=True)
         for trial, value in zip(measured, values, strict=True)
     ]
-    return {"name": name, "svg": plot(f"{sweep['metric']} against {name}", label, sweep["metric"], dots, is_log(space))}
+    return plot(f"{sweep['metric']} against {name}", label, sweep["metric"], dots, is_log(sweep["parameters"][name]))
 
 
-def coordinates(sweep: Json, measured: Sequence[Json], looks: dict[int, str]) -> Markup:
+def coordinates(sweep: Json, measured: Sequence[Json]) -> Chart | None:
     """Every measured trial as a line through its parameters and its metric."""
     axes = [
         Axis(name, [trial["parameters"].get(name) for trial in measured], is_log(space))
         for name, space in sweep["parameters"].items()
     ]
     axes.append(Axis(sweep["metric"], [trial["value"]["value"] for trial in measured], False))
-    return parallel(axes, [titled(trial) for trial in measured], [looks[trial["number"]] for trial in measured])
+    return parallel(axes, [trial["title"] for trial in measured], [trial["look"] for trial in measured])
 
 
-def curves(runs_dir: Path, trials: Sequence[Json], looks: dict[int, str]) -> Markup:
+def curves(runs_dir: Path, drawn: Sequence[Json]) -> Chart | None:
     """All loss curves over each other, thinned."""
-    drawn = sorted((trial for trial in trials if trial["run"]), key=lambda trial: DRAWN.index(looks[trial["number"]]))
     series = [
-        Series(titled(trial), thinned(losses(runs_dir / trial["run"])), looks[trial["number"]]) for trial in drawn
+        Series(trial["title"], thinned(curve(read_log(runs_dir / trial["run"]), "loss")), trial["look"])
+        for trial in drawn
+        if trial["run"]
     ]
     return plot("Loss of every trial", "step", "loss", series)
 
@@ -131,9 +129,3 @@ def thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, floa
     """At most CURVE_POINTS of the points, evenly, the last one among them."""
     stride = -(-len(points) // CURVE_POINTS) or 1
     return points[::-1][::stride][::-1]
-
-
-def titled(trial: Json) -> str:
-    """A trial's name on a chart."""
-    value = f": {trial['value']['value']:.4g}" if trial.get("value") else f", {trial['status']}"
-    return f"trial {trial['number']}{value}, {words(trial['parameters'])}"
