@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from orchestrator.errors import InputError
 from orchestrator.layout import project_of
@@ -18,15 +19,6 @@ from orchestrator.spec.validation import examine, parse
 _SHOWN = 8
 
 
-class Problem(NamedTuple):
-    """Something wrong with a spec."""
-
-    line: int
-    """From 1; 0 for what came from --set."""
-    key: str
-    message: str
-
-
 @dataclass(frozen=True, slots=True)
 class LoadedSpec:
     """A spec that can run, and where it came from."""
@@ -35,8 +27,6 @@ class LoadedSpec:
     project: Path
     """The folder that its paths are relative to."""
     path: Path
-    lines: Mapping[str, int]
-    """Dotted key → its line in the file."""
     text: str
     """The file's text, the overrides written into it."""
 
@@ -50,9 +40,8 @@ def load_spec(path: Path, overrides: Sequence[str] = (), project: Path | None = 
     document = _override(parse_yaml(text), overrides)
     project = project or project_of(path)
     if found := _problems(document, project):
-        raise InputError(_listing(found, path), _hint(len(found)))
-    lines = {_dotted(key): line for key, line in document.lines.items() if key}
-    return LoadedSpec(parse(document.value), project, path, lines, _overridden(text, overrides))
+        raise _refusal([f"{f'{path}:{line}' if line else '--set'}: {message}" for line, message in found])
+    return LoadedSpec(parse(document.value), project, path, _overridden(text, overrides))
 
 
 def _overridden(text: str, overrides: Sequence[str]) -> str:
@@ -65,15 +54,10 @@ def _overridden(text: str, overrides: Sequence[str]) -> str:
     return edited(text, {name.strip(): parse_yaml(value).value for name, _, value in parts})
 
 
-def problems(path: Path, overrides: Sequence[str] = ()) -> list[Problem]:
-    """Everything wrong with the spec in a file, by line. Raises InputError only for a file that cannot be read."""
-    return _problems(_override(parse_yaml(_read(path)), overrides), project_of(path))
-
-
 def build_spec(values: Mapping[str, Any], project: Path) -> Spec:
     """The spec that plain values make, such as those of a sweep's trial. Raises InputError with every problem."""
-    if found := [Problem(0, _dotted(finding.key), finding.message) for finding in examine(values, project)]:
-        raise InputError("\n".join(f"{key}: {message}" for _, key, message in found[:_SHOWN]), _hint(len(found)))
+    if found := examine(values, project):
+        raise _refusal(list(map(_said, found)))
     return parse(values)
 
 
@@ -130,34 +114,32 @@ def _override(document: Document, overrides: Iterable[str]) -> Document:
 # ---- reporting
 
 
-def _problems(document: Document, project: Path) -> list[Problem]:
+def _problems(document: Document, project: Path) -> list[tuple[int, str]]:
+    """Everything wrong with a spec, by line; 0 for what came from --set."""
     found = list(document.findings)
     if isinstance(document.value, Mapping):
         known = {finding.key for finding in found}
         found += [finding for finding in examine(document.value, project) if finding.key not in known]
     elif not found:
         found = [Finding((), "is not a spec; it begins with name: and data:", 1)]
-    lines = (_line(f.key, document.lines) if f.line is None else f.line for f in found)
-    located = [Problem(line, _dotted(f.key), f.message) for line, f in zip(lines, found, strict=True)]
-    return sorted(dict.fromkeys(located), key=lambda problem: problem.line)
+    located = ((_line(finding, document.lines), _said(finding)) for finding in found)
+    return sorted(dict.fromkeys(located), key=itemgetter(0))
 
 
-def _line(key: Key, lines: Mapping[Key, int]) -> int:
-    """The line of a key, or of the nearest one around it."""
-    return next((lines[key[:size]] for size in range(len(key), -1, -1) if key[:size] in lines), 1)
+def _line(finding: Finding, lines: Mapping[Key, int]) -> int:
+    """The line of a finding: its own, or that of its key, or of the nearest one around it."""
+    key = finding.key
+    around = (lines[key[:size]] for size in range(len(key), -1, -1) if key[:size] in lines)
+    return next(around, 1) if finding.line is None else finding.line
 
 
-def _dotted(key: Key) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).lstrip(".")
+def _said(finding: Finding) -> str:
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in finding.key).lstrip(".")
+    return f"{key}: {finding.message}" if key else finding.message
 
 
-def _listing(found: Sequence[Problem], path: Path) -> str:
-    shown = [
-        f"{f'{path}:{line}' if line else '--set'}: {f'{key}: ' if key else ''}{message}"
-        for line, key, message in found[:_SHOWN]
-    ]
-    return "\n".join([*shown, *([f"… and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else [])])
-
-
-def _hint(count: int) -> str:
-    return f"Mend {'it' if count == 1 else 'them'} and run `orchestrator check`; `orchestrator schema` has every key."
+def _refusal(found: Sequence[str]) -> InputError:
+    more = [f"… and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+    them = "it" if len(found) == 1 else "them"
+    hint = f"Mend {them} and run `orchestrator check`; `orchestrator schema` has every key."
+    return InputError("\n".join([*found[:_SHOWN], *more]), hint)

@@ -71,7 +71,7 @@ class Blueprint:
     def load(self, changes: Mapping[str, Any]) -> Loaded:
         """A trial as if its spec had been read from a file."""
         text = edited(self.loaded.spec.text, changes, without=("sweep",))
-        return Loaded(self.loaded.request, replace(self.loaded.spec, spec=self.spec(changes), lines={}, text=text))
+        return Loaded(self.loaded.request, replace(self.loaded.spec, spec=self.spec(changes), text=text))
 
     def job(self, task: Task) -> Job:
         """What an executor is to do for a task."""
