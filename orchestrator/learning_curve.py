@@ -5,7 +5,6 @@ error(n) = floor + scale · n^(−rate), as in Hestness et al., Deep Learning Sc
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from orchestrator.errors import InputError
 from orchestrator.fetch import Progress
 from orchestrator.files import write_json, write_text
 from orchestrator.render import Renderer
+from orchestrator.report.charts import Chart, Point, Series, plot
 from orchestrator.spec.defaults import DEFAULTS
 from orchestrator.spec.sections import Spec, Sweep
 from orchestrator.sweep.objective import minimises
@@ -71,14 +71,11 @@ def blueprint(loaded: Loaded, wanted: Sequence[float], seeds: int, metric: str |
     if len(sizes) < 3:
         raise InputError(f"{rows} training rows are too few for a curve", f"Each share needs {LEAST_ROWS} or more.")
     chosen = metric or ("accuracy" if spec.evaluate.task == "classification" else "rougeL")
-    sweep = Sweep(method="grid", parameters={KEY: sizes}, metric=chosen, seeds=seeds, parallel=_parallel(spec))
+    parallel: Any = spec.sweep.parallel if spec.sweep else 1
+    sweep = Sweep(method="grid", parameters={KEY: sizes}, metric=chosen, seeds=seeds, parallel=parallel)
     # A name of its own, so that no run of the spec itself is scored again without its baseline.
     always = {"name": f"{spec.name[:58]}-curve", "evaluate.baseline": False}
     return Blueprint(loaded, sweep, (*SEEDED, "data.seed"), always, kind=KIND, progress=progress)
-
-
-def _parallel(spec: Spec) -> Any:
-    return spec.sweep.parallel if spec.sweep else 1
 
 
 def count_rows(spec: Spec, project: Path) -> int:
@@ -95,8 +92,8 @@ def finish(page: Json, loaded: Loaded) -> Json:
     points = [(trial["parameters"][KEY], trial["value"]["value"]) for trial in done]
     page = page | {"curve": describe(points, page["metric"])}
     if points:
-        drawn = Renderer(loaded.spec.project)("learning-curve.svg.j2", **picture(page["curve"], page["metric"]))
-        write_text(folder / PICTURE, drawn)
+        chart = picture(page["curve"], page["metric"])
+        write_text(folder / PICTURE, Renderer(loaded.spec.project)("learning-curve.svg.j2", chart=chart))
     write_json(folder / layout.SWEEP, page)
     return page
 
@@ -154,67 +151,34 @@ def gain(law: Law, points: Sequence[tuple[int, float]]) -> Json:
     return {"rows": 2 * most, "gain": {"value": value, "low": min(low, value), "high": max(high, value)}}
 
 
-def picture(curve: Json, metric: str) -> Json:
-    """What the picture's template draws: a frame of 560 × 300 whose x axis is logarithmic, from the smallest size to
-    twice the largest."""
+def picture(curve: Json, metric: str) -> Chart | None:
+    """Every training, the law through them, dashed from the largest size to twice of it, and how sure that end is."""
     points = [(point["rows"], value) for point in curve["points"] for value in point["values"]]
-    law = Law(*(curve["law"][name] for name in ("floor", "scale", "rate"))) if curve["law"] else None
-    first, last = min(n for n, _ in points), max(n for n, _ in points)
-    values = [value for _, value in points]
+    drawn = [Series(metric, points, "s1", dots=True)]
+    if curve["law"]:
+        law = Law(*(curve["law"][name] for name in ("floor", "scale", "rate")))
+        sign, top = (1, 0) if minimises(metric) else (-1, 100)
+        first, last = min(points)[0], max(points)[0]
 
-    def value_at(n: float) -> float:
-        assert law is not None
-        return law.at(n) if minimises(metric) else 100 - law.at(n)
+        def path(start: float, end: float) -> list[Point]:
+            sizes = [start * (end / start) ** (step / 30) for step in range(31)]
+            return [(n, top + sign * law.at(n)) for n in sizes]
 
-    ends: list[float] = []
-    if law is not None:
-        gained = curve["doubled"]["gain"]
-        way = -1 if minimises(metric) else 1
-        ends = [value_at(last) + way * gained[end] for end in ("low", "high")]
-    low, high = _frame([*values, *ends], metric)
-
-    def x(n: float) -> float:
-        return round(60 + 560 * math.log(n / first) / math.log(2 * last / first), 1)
-
-    def y(value: float) -> float:
-        return round(312 - 284 * (value - low) / (high - low), 1)
-
-    def path(start: float, end: float) -> str:
-        steps = [start * (end / start) ** (step / 30) for step in range(31)] if law else []
-        return " ".join(f"{x(n)},{y(value_at(n))}" for n in steps)
-
-    sizes = [point["rows"] for point in curve["points"]]
-    return {
-        "title": curve["sentence"],
-        "metric": metric,
-        "dots": [{"x": x(n), "y": y(value)} for n, value in points],
-        "line": path(first, last),
-        "beyond": path(last, 2 * last),
-        "doubled": {"x": x(2 * last), "low": y(ends[0]), "high": y(ends[1])} if ends else None,
-        "x_marks": [{"at": x(n), "label": n} for n in [*sizes, 2 * last]],
-        "y_marks": [{"at": y(low + (high - low) * part / 4), "label": f"{low + (high - low) * part / 4:.3g}"}
-                    for part in range(5)],
-    }  # fmt: skip
-
-
-def _frame(values: Sequence[float], metric: str) -> tuple[float, float]:
-    """The least and the greatest value to show, with some air, within what the metric can be."""
-    air = 0.1 * (max(values) - min(values)) or 1.0
-    top = math.inf if minimises(metric) else 100.0
-    return max(0.0, min(values) - air), min(top, max(values) + air)
+        gains = curve["doubled"]["gain"]
+        ends = [(2 * last, top + sign * max(0.0, law.at(last) - gains[end])) for end in ("low", "high")]
+        drawn += [Series(metric, path(first, last)), Series(metric, path(last, 2 * last), "off"), Series(metric, ends)]
+    return plot(curve["sentence"], "training rows", metric, drawn, log_x=True)
 
 
 def sentence(doubled: Json, metric: str, most: int) -> str:
     """What doubling the data would likely bring."""
-    found = doubled["gain"]
-    unit, digits = ("", 3) if minimises(metric) else (" points of", 1)
-    shown = f"{found['value']:.{digits}f}{unit} {metric}"
-    between = f"95 %: {found['low']:.{digits}f} to {found['high']:.{digits}f}"
-    way = "lower" if minimises(metric) else "bring"
-    if found["high"] < (0.005 if minimises(metric) else 1):
-        return f"Doubling the data from {most} to {doubled['rows']} rows would hardly change {metric} ({between})."
-    what = f"{metric} by {found['value']:.{digits}f}" if way == "lower" else shown
-    return f"Doubling the data from {most} to {doubled['rows']} rows would likely {way} {what} ({between})."
+    falls = minimises(metric)
+    digits, least = (3, 0.005) if falls else (1, 1)
+    gain, low, high = (f"{doubled['gain'][part]:.{digits}f}" for part in ("value", "low", "high"))
+    what = f"likely lower {metric} by {gain}" if falls else f"likely bring {gain} points of {metric}"
+    if doubled["gain"]["high"] < least:
+        what = f"hardly change {metric}"
+    return f"Doubling the data from {most} to {doubled['rows']} rows would {what} (95 %: {low} to {high})."
 
 
 def text(page: Json) -> str:
@@ -223,10 +187,7 @@ def text(page: Json) -> str:
     most = max((point["mean"] for point in curve["points"]), default=0) or 1
     lines = [f"rows  {metric}"]
     for point in curve["points"]:
-        bar = "█" * round(point["mean"] / most * BAR)
-        lines.append(f"{point['rows']:>5} {bar:<{BAR}} {point['mean']:.4g} ({_range(point['values'])})")
+        bar, values = "█" * round(point["mean"] / most * BAR), point["values"]
+        seeds = f"{min(values):.4g}–{max(values):.4g}, {len(values)} seed{'s' if len(values) > 1 else ''}"
+        lines.append(f"{point['rows']:>5} {bar:<{BAR}} {point['mean']:.4g} ({seeds})")
     return "\n".join([*lines, curve["sentence"]])
-
-
-def _range(values: Sequence[float]) -> str:
-    return f"{min(values):.4g}–{max(values):.4g}, {len(values)} seed{'s' if len(values) > 1 else ''}"
