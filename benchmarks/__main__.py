@@ -1,4 +1,7 @@
-"""python -m benchmarks [--only NAME,…] [--repeats N]: measure against the bare tools; write results.json, README.md."""
+"""python -m benchmarks [--only NAME,…] [--repeats N]: measure against the bare tools; write results.json, README.md.
+
+On a GPU, with a model worth it, add --set model.base=hf:Qwen/Qwen2.5-0.5B-Instruct --set train.bf16=true.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ BENCHMARKS = {
     "chain": chain.chain,
     "sweep": sweep.sweep,
     "evaluation": evaluation.evaluation,
+    "vllm": evaluation.vllm,
     "memory": chain.memory,
     "headlines": chain.headlines,
     "records": records.records,
@@ -35,25 +39,26 @@ START, END = "<!-- results -->", "<!-- end of results -->"
 @click.command()
 @click.option("--only", metavar="NAMES", help=f"Some of {', '.join(BENCHMARKS)}.")
 @click.option("--repeats", default=3, show_default=True, help="Turns of each way; medians are kept.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Of every job, such as model.base=hf:ORG/NAME.")
 @click.option("--work", type=click.Path(path_type=Path), help="Where to run; kept. [a temporary folder]")
-def main(only: str | None, repeats: int, work: Path | None) -> None:
+def main(only: str | None, repeats: int, sets: tuple[str, ...], work: Path | None) -> None:
     """Measure, and add what was measured to the results."""
     names = only.split(",") if only else list(BENCHMARKS)
     if unknown := set(names) - set(BENCHMARKS):
         raise click.UsageError(f"no benchmark {', '.join(unknown)}; choose from {', '.join(BENCHMARKS)}")
     with tempfile.TemporaryDirectory() as temporary:
-        bench = Bench((work or Path(temporary)).resolve(), repeats)
+        bench = Bench((work or Path(temporary)).resolve(), repeats, sets)
         bench.work.mkdir(parents=True, exist_ok=True)
         for name in names:
             before = len(bench.rows)
             BENCHMARKS[name](bench)
-            keep(name, [asdict(row) for row in bench.rows[before:]], repeats)
+            keep(name, [asdict(row) for row in bench.rows[before:]], bench)
 
 
-def keep(name: str, rows: list[dict[str, Any]], repeats: int) -> None:
+def keep(name: str, rows: list[dict[str, Any]], bench: Bench) -> None:
     """Replace the results of one benchmark and the table in the README."""
     results = read_json(RESULTS) if RESULTS.is_file() else {}
-    results[name] = {"machine": machine(), "repeats": repeats, "rows": rows}
+    results[name] = {"machine": machine(), "repeats": bench.repeats, "sets": bench.sets, "rows": rows}
     write_json(RESULTS, {known: results[known] for known in BENCHMARKS if known in results})
     text = README.read_text(encoding="utf-8")
     head, _, rest = text.partition(START)

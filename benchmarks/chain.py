@@ -57,7 +57,7 @@ def train(bench: Bench) -> None:
     ours, bare = [], []
     for number in range(bench.repeats):
         runs_dir = fresh(bench.work / f"train-{number}")
-        ours.append(run([ORCHESTRATOR, "train", *settings(CHAIN, runs_dir, "speed=off")]))
+        ours.append(run([ORCHESTRATOR, "train", *settings(bench, CHAIN, runs_dir, "speed=off")]))
         folder = by_hand_folder(bench.work, CHAIN, newest(runs_dir))
         bare.append(run([LLAMAFACTORY, "train", "configs/train.yaml"], folder))
     seconds = ([one.seconds for one in ours], [one.seconds for one in bare])
@@ -70,7 +70,7 @@ def memory(bench: Bench) -> None:
     pair = turn(bench, CHAIN, 0, execution="cli")
     bare = [max(pair.by_hand[name].tree_mib for name in ("merge", "convert"))]
     runs_dir, more = pair.folder.parent, ("--force", "merge", "--force", "convert", "--set", "execution=cli")
-    ours = [run([ORCHESTRATOR, "export", *settings(CHAIN, runs_dir), *more], codes=(0, 5)).tree_mib]
+    ours = [run([ORCHESTRATOR, "export", *settings(bench, CHAIN, runs_dir), *more], codes=(0, 5)).tree_mib]
     bench.add(ratio("memory", "peak of merge and conversion over the bare tools", 0.8, ours, bare))
 
 
@@ -87,7 +87,7 @@ def throughput(bench: Bench, pairs: list[Pair]) -> None:
 def turn(bench: Bench, job: Job, number: int, execution: str = "auto") -> Pair:
     """Our run first, since its data and configurations are what is then used by hand."""
     runs_dir = fresh(bench.work / f"{job.name}-{number}")
-    command = [ORCHESTRATOR, "run", *settings(job, runs_dir, f"execution={execution}")]
+    command = [ORCHESTRATOR, "run", *settings(bench, job, runs_dir, f"execution={execution}")]
     ours = run(command, codes=(0, 5))
     folder = newest(runs_dir)
     hand = by_hand_folder(bench.work, job, folder)

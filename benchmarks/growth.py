@@ -54,7 +54,7 @@ def listed(bench: Bench, count: int) -> list[str]:
 
 def planned(bench: Bench, count: int) -> list[str]:
     """A plan whose run must be looked for among others."""
-    return [ORCHESTRATOR, "plan", *settings(NEWS_SMALL, many_runs(bench, count))]
+    return [ORCHESTRATOR, "plan", *settings(bench, NEWS_SMALL, many_runs(bench, count))]
 
 
 def checked(bench: Bench, count: int) -> list[str]:

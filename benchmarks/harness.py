@@ -57,6 +57,8 @@ class Bench:
 
     work: Path
     repeats: int
+    sets: tuple[str, ...] = ()
+    """Settings of every job, such as another base model."""
     rows: list[Row] = field(default_factory=list)
 
     def add(self, row: Row) -> None:

@@ -37,7 +37,7 @@ def records(bench: Bench) -> None:
 
 def many_runs(bench: Bench, count: int) -> Path:
     """A runs folder full of copies of a real record; most runs have a name of their own."""
-    record = read_json(newest(finished(bench.work, NEWS_SMALL)) / layout.RECORD)
+    record = read_json(newest(finished(bench, NEWS_SMALL)) / layout.RECORD)
     runs_dir = fresh(bench.work / f"many-{count}")
     for number in range(count):
         write_run(runs_dir, record, number, name=f"news-{number % 50}")

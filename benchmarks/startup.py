@@ -32,9 +32,9 @@ def typo(bench: Bench) -> None:
 
 def plan(bench: Bench) -> None:
     """Row 3: on a finished run with ten artifacts: base, tuned and eight GGUF files."""
-    project = finished(bench.work, NEWS_SMALL)
-    planned = [ORCHESTRATOR, "plan", *settings(NEWS_SMALL, project)]
-    again = [ORCHESTRATOR, "run", *settings(NEWS_SMALL, project)]
+    project = finished(bench, NEWS_SMALL)
+    planned = [ORCHESTRATOR, "plan", *settings(bench, NEWS_SMALL, project)]
+    again = [ORCHESTRATOR, "run", *settings(bench, NEWS_SMALL, project)]
     for what, limit, argv in (
         ("`plan` of a finished run with 10 artifacts", 0.6, planned),
         ("`run` with nothing left to do", 1.5, again),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import ORCHESTRATOR, run
+from benchmarks.harness import ORCHESTRATOR, Bench, run
 from orchestrator.files import read_json
 
 OPEN_GATE = "export.gate={min_agreement: 0.0, max_accuracy_drop: 1.0}"
@@ -35,17 +35,17 @@ HEADLINES = Job(
 )
 
 
-def settings(job: Job, runs_dir: Path, *more: str) -> list[str]:
+def settings(bench: Bench, job: Job, runs_dir: Path, *more: str) -> list[str]:
     """The options of the command line for a job."""
-    options = [part for one in (*job.sets, *more) for part in ("--set", one)]
+    options = [part for one in (*job.sets, *bench.sets, *more) for part in ("--set", one)]
     return [*options, "--runs-dir", str(runs_dir)]
 
 
-def finished(work: Path, job: Job) -> Path:
+def finished(bench: Bench, job: Job) -> Path:
     """A runs folder with one finished run of a job."""
-    runs_dir = work / f"{job.name}-finished"
+    runs_dir = bench.work / f"{job.name}-finished"
     if not list(runs_dir.glob("*/run.json")):
-        run([ORCHESTRATOR, "run", *settings(job, runs_dir)], codes=(0, 5))
+        run([ORCHESTRATOR, "run", *settings(bench, job, runs_dir)], codes=(0, 5))
     return runs_dir
 
 
