@@ -21,7 +21,9 @@ from orchestrator.report.words import advice, outcome
         (3, 17, False, [5, 10, 15]),
         (-0.2, 0.2, False, [-0.2, -0.1, 0, 0.1, 0.2]),
         (1e-5, 1e-2, True, [1e-5, 1e-4, 1e-3, 1e-2]),
-        (2e-4, 5e-3, True, [0.001, 0.002, 0.003, 0.004, 0.005]),
+        (2e-4, 5e-3, True, [2e-4, 5e-4, 1e-3, 2e-3, 5e-3]),
+        (30, 600, True, [50, 100, 200, 500]),
+        (2, 8, True, [2, 4, 6, 8]),
     ],
 )
 def test_ticks_are_round(low: float, high: float, log: bool, ticks: list[float]) -> None:
@@ -60,7 +62,9 @@ def test_short_numbers(value: float, text: str) -> None:
 
 
 def test_a_chart_draws_lines_dots_and_a_legend(tmp_path: Path) -> None:
-    chart = plot("Loss", "step", "loss", [Series("a", [(0, 0), (1, 1)]), Series("<b>", [(0, 1)], "s1"), Series("c", [])])
+    chart = plot(
+        "Loss", "step", "loss", [Series("a", [(0, 0), (1, 1)]), Series("<b>", [(0, 1)], "s1"), Series("c", [])]
+    )
     assert chart
     assert chart.series == [Series("a", [(54, 212), (508, 20)]), Series("<b>", [(54, 20)], "s1", dots=True)]
     assert chart.legend == {"a": "s0", "<b>": "s1"}

@@ -64,10 +64,12 @@ class Scale:
         return round(self.start + (value - low) / ((high - low) or 1) * (self.end - self.start), 1)
 
     def ticks(self) -> list[float]:
-        """Round values between low and high: powers of ten where a log axis spans two, else steps of 1, 2 or 5."""
-        if self.log and math.floor(math.log10(self.high)) - math.ceil(math.log10(self.low)) >= 1:
-            first, last = math.ceil(math.log10(self.low)), math.floor(math.log10(self.high))
-            return [10.0**power for power in range(first, last + 1)]
+        """Round values between low and high: steps of 1, 2 or 5; on a log axis powers of ten, or 1, 2, 5 of each."""
+        if self.log and self.high >= 10 * self.low:
+            powers = range(math.floor(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
+            round_ones = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+            long = self.high >= 100 * self.low
+            return [v for v in round_ones[:: 3 if long else 1] if self.low <= v * (1 + 1e-9) and v <= self.high]
         step = _step((self.high - self.low) / 5)
         first = math.ceil(self.low / step - 1e-9)
         return [round(number * step, 12) for number in range(first, math.floor(self.high / step + 1e-9) + 1)]
