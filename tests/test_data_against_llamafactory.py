@@ -13,7 +13,8 @@ import pytest
 
 from orchestrator.data.conversation import Conversation, Message
 from orchestrator.data.reading import RowProblem, load, read
-from orchestrator.data.writing import dataset_info, write_sharegpt, write_texts
+from orchestrator.data.writing import write_rows
+from orchestrator.render import Renderer
 
 Row = Mapping[str, Any]
 USER, BOT = {"from": "human", "value": "苹果发布新手机"}, {"from": "gpt", "value": "科技"}
@@ -197,12 +198,17 @@ def test_a_bad_row_is_named_or_repaired(case: Case, fate: Any, tmp_path: Path) -
         assert_survives(verdict, fate, tmp_path)
 
 
+def register(folder: Path, kind: str) -> None:
+    """The dataset_info.json of a run."""
+    (folder / "dataset_info.json").write_text(Renderer(folder)("dataset_info.json.j2", kind=kind))
+
+
 def assert_survives(conversation: Conversation, fate: Any, tmp_path: Path) -> None:
     """Written by us, LLaMA-Factory keeps the row with its question and its answer."""
     from llamafactory.data.parser import get_dataset_list
 
-    write_sharegpt(tmp_path / "train.json", [conversation])
-    (tmp_path / "dataset_info.json").write_text(json.dumps(dataset_info({"train": ("train.json", "sft")})))
+    write_rows(tmp_path / "train.json", [conversation])
+    register(tmp_path, "sft")
     (row,) = json.loads((tmp_path / "train.json").read_text(encoding="utf-8"))
     (found,) = get_dataset_list(["train"], str(tmp_path))
     kept, text = fate(row, found)
@@ -241,8 +247,8 @@ def test_pairs_and_thumbs_reach_llamafactory(kind: Any, row: Row, expected: tupl
 
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([row]), encoding="utf-8")
-    write_sharegpt(tmp_path / "train.json", load(path, kind).conversations)
-    (tmp_path / "dataset_info.json").write_text(json.dumps(dataset_info({"train": ("train.json", kind)})))
+    write_rows(tmp_path / "train.json", load(path, kind).conversations, kind)
+    register(tmp_path, kind)
     (found,) = get_dataset_list(["train"], str(tmp_path))
     (written,) = json.loads((tmp_path / "train.json").read_text(encoding="utf-8"))
     converted = get_dataset_converter("sharegpt", found, SimpleNamespace(media_dir="."))(written)
@@ -260,8 +266,8 @@ def test_a_mixed_file_loads_with_every_row(tmp_path: Path, fate: Any) -> None:
     (tmp_path / "rows.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     loaded = load(tmp_path / "rows.json")
     assert loaded.problems == ()
-    write_sharegpt(tmp_path / "train.json", loaded.conversations)
-    (tmp_path / "dataset_info.json").write_text(json.dumps(dataset_info({"train": ("train.json", "sft")})))
+    write_rows(tmp_path / "train.json", loaded.conversations)
+    register(tmp_path, "sft")
     dataset = load_dataset(
         "json", data_files=str(tmp_path / "train.json"), split="train", cache_dir=str(tmp_path / "c")
     )
@@ -274,8 +280,8 @@ def test_plain_texts_reach_llamafactory(tmp_path: Path) -> None:
     from llamafactory.data.parser import get_dataset_list
 
     (tmp_path / "rows.jsonl").write_text('{"text": "春眠不觉晓"}\n', encoding="utf-8")
-    write_texts(tmp_path / "train.json", load(tmp_path / "rows.jsonl", "pt").conversations)
-    (tmp_path / "dataset_info.json").write_text(json.dumps(dataset_info({"train": ("train.json", "pt")})))
+    write_rows(tmp_path / "train.json", load(tmp_path / "rows.jsonl", "pt").conversations, "pt")
+    register(tmp_path, "pt")
     (found,) = get_dataset_list(["train"], str(tmp_path))
     (row,) = json.loads((tmp_path / "train.json").read_text(encoding="utf-8"))
     converted = get_dataset_converter(found.formatting, found, SimpleNamespace(media_dir="."))(row)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 Role = Literal["user", "assistant", "system", "observation", "function_call"]
 Kind = Literal["sft", "pt", "dpo", "rm", "kto"]
-ROLES: tuple[str, ...] = get_args(Role)
-KINDS: tuple[str, ...] = get_args(Kind)
+PAIRED = ("dpo", "rm")
+"""Kinds whose rows end with two answers, one better than the other."""
 
 # The words LLaMA-Factory's sharegpt format uses for our roles (its default tags).
 SHAREGPT_ROLE = {
@@ -59,13 +59,13 @@ class Conversation:
         return next((m.content for m in reversed(self.messages) if m.role in ("assistant", "function_call")), "")
 
     def to_sharegpt(self) -> dict[str, Any]:
-        """The row as LLaMA-Factory's sharegpt format spells it; optional columns only when they say something."""
-        row: dict[str, Any] = {
-            "conversations": [{"from": SHAREGPT_ROLE[m.role], "value": m.content} for m in self.messages]
-        }
-        for name in ("system", "tools"):
-            if value := getattr(self, name):
-                row[name] = value
+        """The row as LLaMA-Factory's sharegpt format spells it.
+
+        System and tools are there even when empty, so that dataset_info.json may name them, which fails on a missing
+        column, and so that `datasets`, which guesses the schema chunk by chunk, meets no chunk that differs.
+        """
+        turns = [{"from": SHAREGPT_ROLE[m.role], "value": m.content} for m in self.messages]
+        row: dict[str, Any] = {"conversations": turns, "system": self.system, "tools": self.tools}
         if self.chosen or self.rejected:
             row["chosen"] = {"from": "gpt", "value": self.chosen}
             row["rejected"] = {"from": "gpt", "value": self.rejected}

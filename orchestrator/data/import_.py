@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestrator.data.clean import tidy
 from orchestrator.data.conversation import Conversation, Kind
 from orchestrator.data.reading import Loaded, RowProblem, load
-from orchestrator.data.rows import Damaged, detect_encoding, read_rows
+from orchestrator.data.rows import RowError, detect_encoding, read_rows
 from orchestrator.data.split import label_counts, split
 from orchestrator.data.writing import write_rows
 from orchestrator.errors import InputError
@@ -80,7 +80,7 @@ def _usable(path: Path, loaded: Loaded) -> tuple[Conversation, ...]:
 
 
 def _groups(path: Path, column: str, rows: list[Conversation]) -> list[Hashable]:
-    values = {row: None if isinstance(value, Damaged) else value.get(column) for row, value in read_rows(path)}
+    values = {row: None if isinstance(value, RowError) else value.get(column) for row, value in read_rows(path)}
     if all(value is None for value in values.values()):
         raise InputError(f"{path}: there is no column {column!r} to group by", "check the file's columns")
     return [str(values[row.row]) if values[row.row] not in (None, "") else None for row in rows]

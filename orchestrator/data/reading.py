@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.data.columns import Format, detect_format
 from orchestrator.data.conversation import Conversation, Kind
-from orchestrator.data.formats import Format, RowError, detect_format, to_conversation
-from orchestrator.data.rows import Damaged, read_rows
+from orchestrator.data.formats import to_conversation
+from orchestrator.data.rows import RowError, read_rows
 from orchestrator.errors import InputError
 
 MIN_TRAINING_ROWS = 10
@@ -59,34 +60,26 @@ def read(
     """
     rows, source = read_rows(Path(path)), name or str(path)
     head = list(itertools.islice(rows, _LOOK_AT))
-    samples = [value for _, value in head if not isinstance(value, Damaged)]
-    form = replace(_format(source, samples, kind, columns), system=system)
+    samples = [value for _, value in head if not isinstance(value, RowError)]
+    form = _format(source, samples, kind, columns, system)
     for number, value in itertools.chain(head, rows):
         try:
-            if isinstance(value, Damaged):
-                raise RowError(value.kind, value.message)
+            if isinstance(value, RowError):
+                raise value
             yield to_conversation(value, form, source, number)
         except RowError as error:
             yield RowProblem(error.kind, source, number, error.message)
 
 
-def _format(path: str, samples: list[dict[str, Any]], kind: Kind, columns: Mapping[str, str] | None) -> Format:
+def _format(
+    path: str, samples: list[dict[str, Any]], kind: Kind, columns: Mapping[str, str] | None, system: str
+) -> Format:
     if not samples:  # nothing to look at, and nothing to translate unless all of the first rows are damaged
-        return Format("sharegpt", {"messages": "conversations"})
+        return Format({"messages": "conversations"}, kind, system)
     try:
-        return detect_format(samples, kind, columns)
+        return detect_format(samples, kind, columns, system)
     except InputError as error:
         raise InputError(f"{path}: {error.message}", error.hint) from None
-
-
-def read_conversations(
-    path: Path | str, kind: Kind = "sft", columns: Mapping[str, str] | None = None, system: str = ""
-) -> Iterator[Conversation]:
-    """Like `read`, for callers who want no row lost: raises InputError at the first bad row."""
-    for item in read(path, kind, columns, system):
-        if isinstance(item, RowProblem):
-            raise InputError(str(item), "correct the row, or remove it")
-        yield item
 
 
 def load(

@@ -1,7 +1,6 @@
 """Data files of any kind → plain rows, one at a time.
 
-Each reader yields `(row, value)`, where `row` counts the data rows from 1 and `value` is a dict, or a `Damaged` for a
-row that cannot be read. JSON lines, CSV, Parquet and Excel need constant memory; a JSON list needs its text.
+JSON lines, CSV, Parquet and Excel need constant memory; a JSON list needs its text.
 """
 
 from __future__ import annotations
@@ -9,8 +8,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,31 +21,34 @@ _EXCESSIVE = (RecursionError, ValueError)  # what Python's parser raises for JSO
 _MAX_CELL = 1 << 27  # characters; the csv module stops at 131,072 unless told otherwise
 
 
-@dataclass(frozen=True, slots=True)
-class Damaged:
-    """A row that is not a set of named values, and why."""
+class RowError(Exception):
+    """Why a row must not reach training. `kind` is a stable word, the message a sentence for a person."""
 
-    kind: str
-    message: str
-
-
-Rows = Iterator[tuple[int, dict[str, Any] | Damaged]]
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
 
 
-def read_rows(path: Path) -> Rows:
-    """Returns the rows of a data file. Raises InputError if there is no such file or it is no data file."""
+Rows = Iterator[dict[str, Any] | RowError]
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
+    """Returns the rows of a data file, counted from 1; a RowError stands for one that is no set of named values.
+
+    Raises InputError if there is no such file or it is no data file.
+    """
     if not path.is_file():
         raise InputError(f"no data file {str(path)!r}", "check the path; it is relative to the folder of spec.yaml")
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"{path}: cannot read files ending in {suffix!r}", f"use one of {', '.join(SUFFIXES)}")
-    if suffix in (".parquet", ".xlsx"):
-        return _parquet(path) if suffix == ".parquet" else _excel(path)
-    reader = {".csv": _csv, ".tsv": _csv}.get(suffix, _json)
-    return _text(path, reader)
+    readers = {".parquet": _parquet, ".xlsx": _excel}
+    return enumerate(readers.get(suffix, _text)(path), start=1)
 
 
-def _text(path: Path, reader: Callable[[Path, TextIO], Rows]) -> Rows:
+def _text(path: Path) -> Rows:
+    reader = _csv if path.suffix.lower() in (".csv", ".tsv") else _json
     with path.open(encoding=detect_encoding(path), newline="") as file:
         yield from reader(path, file)
 
@@ -75,12 +76,10 @@ def detect_encoding(path: Path) -> str:
 
 
 def _decodes(path: Path, encoding: str) -> bool:
-    decoder = codecs.getincrementaldecoder(encoding)()
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                decoder.decode(chunk)
-        decoder.decode(b"", final=True)
+        with path.open(encoding=encoding, newline="") as file:
+            while file.read(_CHUNK):
+                pass
     except UnicodeDecodeError:
         return False
     return True
@@ -110,17 +109,13 @@ def _json(path: Path, file: TextIO) -> Rows:
 
 
 def _json_lines(file: TextIO) -> Rows:
-    row = 0
-    for line in file:
-        if not line.strip():
-            continue
-        row += 1
+    for line in filter(str.strip, file):
         try:
-            yield row, _mapping(json.loads(line))
+            yield _mapping(json.loads(line))
         except json.JSONDecodeError as error:
-            yield row, Damaged("bad_json", f"not JSON: {error.msg} at character {error.pos + 1}")
+            yield RowError("bad_json", f"not JSON: {error.msg} at character {error.pos + 1}")
         except _EXCESSIVE:
-            yield row, Damaged("bad_json", "too deeply nested, or a number of thousands of digits")
+            yield RowError("bad_json", "too deeply nested, or a number of thousands of digits")
 
 
 def _json_list(path: Path, text: str) -> Rows:
@@ -136,7 +131,7 @@ def _json_list(path: Path, text: str) -> Rows:
         except _EXCESSIVE:
             message = f"{path}: row {row} is too deeply nested, or holds a number of thousands of digits"
             raise InputError(message, "is it the right file?") from None
-        yield row, _mapping(value)
+        yield _mapping(value)
         at = _skip(text, at, ",")
     if at >= len(text):
         raise InputError(f"{path}: the list ends without ']' after row {row}", "the file was cut off: copy it again")
@@ -149,10 +144,10 @@ def _skip(text: str, at: int, separator: str) -> int:
     return at
 
 
-def _mapping(value: object) -> dict[str, Any] | Damaged:
+def _mapping(value: object) -> dict[str, Any] | RowError:
     if isinstance(value, dict):
         return value
-    return Damaged("not_an_object", f"a row must be an object with named values, not {type(value).__name__}")
+    return RowError("not_an_object", f"a row must be an object with named values, not {type(value).__name__}")
 
 
 # ---- tables
@@ -164,22 +159,18 @@ def _csv(path: Path, file: TextIO) -> Rows:
     file.seek(0)
     table = csv.reader(file, delimiter=_delimiter(header_line))
     header = _header(path, next(table, []))
-    row = 0
-    for cells in table:
-        if not cells:  # a blank line
-            continue
-        row += 1
-        yield row, _cells(header, cells)
+    for cells in filter(None, table):  # not the blank lines
+        yield _cells(header, cells)
 
 
 def _delimiter(header: str) -> str:
     return max(",\t;", key=header.count)
 
 
-def _cells(header: list[str], cells: list[str]) -> dict[str, Any] | Damaged:
+def _cells(header: list[str], cells: list[str]) -> dict[str, Any] | RowError:
     if len(cells) != len(header):
         wanted = f"{len(cells)} cells, but the header has {len(header)}"
-        return Damaged("column_count", f"{wanted}; put text that contains the separator in quotes")
+        return RowError("column_count", f"{wanted}; put text that contains the separator in quotes")
     return dict(zip(header, cells, strict=True))
 
 
@@ -199,7 +190,8 @@ def _parquet(path: Path) -> Rows:
 
     try:
         batches = pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=4096)
-        yield from enumerate((value for batch in batches for value in batch.to_pylist()), start=1)
+        for batch in batches:
+            yield from batch.to_pylist()
     except pyarrow.ArrowInvalid as error:
         raise InputError(f"{path}: not a Parquet file: {error}", "export the file again") from None
 
@@ -215,9 +207,7 @@ def _excel(path: Path) -> Rows:
         raise InputError(f"{path}: not an Excel workbook: {error}", "save it as .xlsx or as UTF-8 CSV") from None
     table = book.active.iter_rows(values_only=True)
     header = _header(path, list(next(table, ())))
-    row = 0
     for cells in table:
         if any(cell is not None for cell in cells):
-            row += 1
-            yield row, {name: cell for name, cell in zip(header, cells, strict=False) if name}
+            yield {name: cell for name, cell in zip(header, cells, strict=False) if name}
     book.close()

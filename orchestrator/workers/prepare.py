@@ -67,7 +67,7 @@ def _asked(kind: str, rows: Sequence[Conversation]) -> Sequence[Conversation]:
         )
     good = [row for row in rows if row.desirable is not False]
     if kind in ("dpo", "kto"):
-        writing.write_sharegpt(Path(layout.ASKED_ROWS), [_answered(row) for row in good])
+        writing.write_rows(Path(layout.ASKED_ROWS), [_answered(row) for row in good])
     return good
 
 
