@@ -18,7 +18,6 @@ from orchestrator.fetch import Progress
 from orchestrator.files import write_json, write_text
 from orchestrator.render import Renderer
 from orchestrator.report.charts import Chart, Point, Series, plot
-from orchestrator.spec.defaults import DEFAULTS
 from orchestrator.spec.sections import Spec, Sweep
 from orchestrator.sweep.objective import minimises
 from orchestrator.sweep.trial import SEEDED, Blueprint
@@ -80,9 +79,8 @@ def blueprint(loaded: Loaded, wanted: Sequence[float], seeds: int, metric: str |
 
 def count_rows(spec: Spec, project: Path) -> int:
     """How many rows the spec trains on when none are left out."""
-    stage = {**DEFAULTS, **spec.train}["stage"]
-    values = {"project": str(project), "kind": stage, **spec.data.model_dump(mode="json"), "max_samples": None}
-    return len(assemble(Wanted.from_config(values)).train)
+    whole = spec.model_copy(update={"data": spec.data.model_copy(update={"max_samples": None})})
+    return len(assemble(Wanted.of_spec(whole, project)).train)
 
 
 def finish(page: Json, loaded: Loaded) -> Json:

@@ -21,8 +21,9 @@ from orchestrator.data.conversation import Conversation, Message
 from orchestrator.data.import_ import Recipe, import_file
 from orchestrator.data.reading import load
 from orchestrator.data.split import split
-from orchestrator.data.stats import stats_of_file, svg
+from orchestrator.data.stats import stats_of_file
 from orchestrator.errors import InputError, MissingError
+from orchestrator.spec.sections import Data
 
 ROOT = Path(__file__).parent.parent
 NEWS = ROOT / "datasets" / "news"
@@ -207,11 +208,7 @@ def test_tidy_reaches_every_text() -> None:
 
 
 def wanted(folder: Path, **changes: Any) -> Wanted:
-    values: dict[str, Any] = {
-        "project": folder, "train": ("train.json",), "eval": ("eval.json",), "eval_fraction": None, "kind": "sft",
-        "columns": None, "system": "", "max_samples": None, "seed": 1, "labels": True,
-    }  # fmt: skip
-    return Wanted(**{**values, **changes})
+    return Wanted(folder, Data(**{"train": "train.json", "eval": "eval.json", "seed": 1, **changes}), labels=True)
 
 
 def test_a_spec_names_two_files() -> None:
@@ -226,16 +223,10 @@ def test_rows_are_held_out_and_sampled() -> None:
 
 
 def test_weights_are_shares_of_a_mixture_without_repeats() -> None:
-    mixed = wanted(
-        ROOT, train=("datasets/news/train.json", "datasets/news-zh/train.json"), eval=("datasets/news/eval.json",)
-    )
-    sets = assemble(Wanted(**{**vars_of(mixed), "weights": (3.0, 1.0)}))
-    assert Counter(each.source for each in sets.train) == {mixed.train[0]: 300, mixed.train[1]: 100}
+    names = ("datasets/news/train.json", "datasets/news-zh/train.json")
+    sets = assemble(wanted(ROOT, train=names, eval="datasets/news/eval.json", weights=(3.0, 1.0)))
+    assert Counter(each.source for each in sets.train) == {names[0]: 300, names[1]: 100}
     assert len({(each.source, each.row) for each in sets.train}) == 400
-
-
-def vars_of(value: Wanted) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
 def test_leaked_rows_stop_unless_accepted(tmp_path: Path) -> None:
@@ -333,10 +324,15 @@ def test_stats_count_labels_lengths_and_scripts() -> None:
     assert found.scripts == {"chinese": 300}
 
 
-def test_the_picture_is_well_formed_and_holds_the_labels() -> None:
-    picture = svg({"label": [("体育 & <b>", 3), ("x" * 50, 1)]}, "标题")
-    texts = [element.text for element in ElementTree.fromstring(picture).iter() if element.text]
-    assert {"标题", "label", "体育 & <b>", "3", "x" * 29 + "…"} <= set(texts)
+def test_the_picture_is_well_formed_loads_nothing_and_holds_the_labels(tmp_path: Path) -> None:
+    labels = ["体育 & <b>"] * 30 + ["World"] * 20
+    lines = [json.dumps({"prompt": f"question {n}", "response": label}) for n, label in enumerate(labels)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert run("stats", tmp_path / "a.jsonl", "--picture", tmp_path / "a.svg").exit_code == 0
+    picture = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    shown = "".join(ElementTree.fromstring(picture).itertext()).replace("\xa0", " ")
+    assert "体育 & <b>" in shown and "a.jsonl" in shown
+    assert "//" not in picture.replace("http://www.w3.org/2000/svg", "").replace("https://www.textualize.io", "")
 
 
 # ---- the commands

@@ -62,7 +62,7 @@ def check(spec: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
     wanted = assemble.Wanted.of_spec(loaded.spec, loaded.project)
     findings = assemble.check(wanted)
-    require_clean(findings, wanted.accept)
+    require_clean(findings, wanted.data.accept)
     memory = outlook.of_spec(loaded.spec, loaded.project)
     if as_json:
         answer = {"spec": loaded.spec.model_dump(mode="json"), "project": loaded.project.name}

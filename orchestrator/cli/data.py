@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,8 @@ import click
 from orchestrator.cli.common import json_option, print_json, spec_argument, stderr_console, stdout_console
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from orchestrator.data.assemble import Wanted
     from orchestrator.data.checks import Finding
     from orchestrator.data.checks.tokens import TokenCounter
@@ -117,7 +121,7 @@ def check(spec: Path, held_out: Path | None, as_json: bool) -> None:
         print_json({"findings": [found.to_json() for found in findings], **(tokens.to_json() if tokens else {})})
     else:
         _show_findings(findings, tokens)
-    require_clean(findings, wanted.accept)
+    require_clean(findings, wanted.data.accept)
 
 
 def _wanted(path: Path, held_out: Path | None) -> tuple[Wanted, TokenCounter | None]:
@@ -217,23 +221,31 @@ def stats(file: Path, kind: Any, picture: Path | None, as_json: bool) -> None:
 
     Example: orchestrator data stats train.json --picture train.svg
     """
-    from orchestrator.data.stats import stats_of_file, svg
+    from orchestrator.data.stats import stats_of_file
     from orchestrator.files import write_text
 
     found = stats_of_file(file, kind)
     if picture:
-        write_text(picture, svg(found.charts(), file.name))
+        write_text(picture, _picture(found, file.name))
     if as_json:
         print_json(found.to_json())
     else:
-        _show_stats(found)
+        _show_stats(found, stdout_console())
 
 
-def _show_stats(found: Stats) -> None:
+def _picture(found: Stats, title: str) -> str:
+    """What the terminal shows, as SVG without the fonts that rich would have its viewer load from the network."""
+    from rich.console import Console
+
+    console = Console(record=True, file=io.StringIO(), width=100)
+    _show_stats(found, console)
+    return re.sub(r"@font-face \{.*?\}", "", console.export_svg(title=title), flags=re.DOTALL)
+
+
+def _show_stats(found: Stats, console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    console = stdout_console()
     unusable = f", {found.unusable} more cannot be used" if found.unusable else ""
     size = f"{found.rows:,} rows{unusable}; half of them shorter than {found.median:,} characters"
     console.print(f"{size}, the longest {found.longest:,}", highlight=False)

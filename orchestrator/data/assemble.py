@@ -13,9 +13,10 @@ from orchestrator.data.checks import Finding, check_data, require_clean
 from orchestrator.data.checks.tokens import TokenCounter
 from orchestrator.data.conversation import Conversation, Kind
 from orchestrator.data.hub import local_files
-from orchestrator.data.reading import Loaded, RowProblem, collect, read, require
+from orchestrator.data.reading import RowProblem, collect, read, require
+from orchestrator.data.split import split
 from orchestrator.spec.defaults import DEFAULTS
-from orchestrator.spec.sections import Spec
+from orchestrator.spec.sections import Data, Spec
 
 Rows = Sequence[Conversation]
 
@@ -25,49 +26,27 @@ class Wanted:
     """What decides the rows; file names are relative to the project."""
 
     project: Path
-    train: Sequence[str]
-    eval: Sequence[str]
-    eval_fraction: float | None
-    kind: Kind
-    columns: Mapping[str, str] | None
-    system: str
-    max_samples: int | None
-    seed: int
-    weights: Sequence[float] | None = None
-    accept: Sequence[str] = ()
+    data: Data
+    kind: Kind = "sft"
     labels: bool | None = None
     """Whether the answers are labels; None lets the answers say it."""
 
     @classmethod
     def from_config(cls, values: Mapping[str, Any]) -> Wanted:
         """From the prepare stage's configuration."""
-        return cls(
-            project=Path(values["project"]),
-            train=_names(values["train"]),
-            eval=_names(values["eval"]),
-            eval_fraction=values["eval_fraction"],
-            kind=values["kind"],
-            columns=values["columns"],
-            system=values["system"] or "",
-            max_samples=values["max_samples"],
-            seed=values["seed"],
-            weights=values["weights"],
-            accept=values["accept"],
-            labels=values["task"] == "classification" if values.get("task") else None,
-        )
+        data = Data.model_validate({key: values[key] for key in Data.model_fields}, strict=False)
+        return cls(Path(values["project"]), data, values["kind"], values["task"] == "classification")
 
     @classmethod
     def of_spec(cls, spec: Spec, project: Path) -> Wanted:
         """What a spec asks for, before a run turns it into a configuration."""
         kind = {**DEFAULTS, **spec.train}["stage"]
-        values = {"project": project, "kind": kind, "task": spec.evaluate.task}
-        return cls.from_config({**values, **spec.data.model_dump(mode="json")})
+        return cls(project, spec.data, kind, spec.evaluate.task == "classification")
 
     @classmethod
     def of_files(cls, train: Path, held_out: Path | None) -> Wanted:
         """Two files as they are, without a spec."""
-        evaluated = (str(held_out),) if held_out else ()
-        return cls(Path(), (str(train),), evaluated, None, "sft", None, "", None, 42)
+        return cls(Path(), Data(train=str(train), eval=str(held_out) if held_out else None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +64,16 @@ def assemble(wanted: Wanted) -> Sets:
 
     Raises InputError that names each row which cannot be used, and for errors in the data that are not accepted.
     """
-    learnt, asked = _load(wanted, wanted.train), _load(wanted, wanted.eval)
-    train: Rows = require(learnt, accept=wanted.accept)
-    if wanted.eval:
-        held_out: Rows = require(asked, at_least=1, accept=wanted.accept)
+    data = wanted.data
+    learnt, asked = (collect(_stream(wanted, names), _names(names)) for names in (data.train, data.eval))
+    train: Rows = require(learnt, accept=data.accept)
+    if data.eval:
+        held_out: Rows = require(asked, at_least=1, accept=data.accept)
     else:
-        train, held_out = _hold_out(train, wanted)
-    train = _sample(_mix(train, wanted), wanted)
+        train, held_out = split(train, data.eval_fraction or 0.2, seed=data.seed)
+    train = _sample(_mix(train, data), data)
     findings = check_data(chain(train, learnt.problems), chain(held_out, asked.problems), labels_task=wanted.labels)
-    require_clean(findings, wanted.accept)
+    require_clean(findings, data.accept)
     return Sets(train, held_out, learnt.rows + asked.rows, findings)
 
 
@@ -101,46 +81,32 @@ def check(
     wanted: Wanted, tokens: TokenCounter | None = None, progress: Callable[[int], None] | None = None
 ) -> list[Finding]:
     """Returns what the checks find in the files as they stand, read as a stream: nothing is held out or sampled."""
-    return check_data(
-        _stream(wanted, wanted.train),
-        _stream(wanted, wanted.eval),
-        labels_task=wanted.labels,
-        tokens=tokens,
-        progress=progress,
-    )
+    train, held_out = (_stream(wanted, names) for names in (wanted.data.train, wanted.data.eval))
+    return check_data(train, held_out, labels_task=wanted.labels, tokens=tokens, progress=progress)
 
 
-def _stream(wanted: Wanted, names: Sequence[str]) -> Iterator[Conversation | RowProblem]:
-    for name in names:
+def _stream(wanted: Wanted, names: str | Sequence[str] | None) -> Iterator[Conversation | RowProblem]:
+    columns, system = wanted.data.columns, wanted.data.system or ""
+    for name in _names(names):
         for path in local_files(name, wanted.project):
-            yield from read(path, wanted.kind, wanted.columns, wanted.system, name=name)
+            yield from read(path, wanted.kind, columns, system, name=name)
 
 
-def _load(wanted: Wanted, names: Sequence[str]) -> Loaded:
-    return collect(_stream(wanted, names), names)
-
-
-def _hold_out(rows: Rows, wanted: Wanted) -> tuple[Rows, Rows]:
-    from orchestrator.data.split import split
-
-    return split(rows, wanted.eval_fraction or 0.2, seed=wanted.seed)
-
-
-def _mix(rows: Rows, wanted: Wanted) -> Rows:
+def _mix(rows: Rows, data: Data) -> Rows:
     """The largest mixture of the files that has the wanted shares without repeating a row."""
-    if not wanted.weights:
+    if not data.weights:
         return rows
-    parts = [[row for row in rows if row.source == name] for name in wanted.train]
-    total = min(len(part) / weight for part, weight in zip(parts, wanted.weights, strict=True))
-    picker = random.Random(wanted.seed)
-    chosen = [picker.sample(part, round(total * weight)) for part, weight in zip(parts, wanted.weights, strict=True)]
+    parts = [[row for row in rows if row.source == name] for name in _names(data.train)]
+    total = min(len(part) / weight for part, weight in zip(parts, data.weights, strict=True))
+    picker = random.Random(data.seed)
+    chosen = [picker.sample(part, round(total * weight)) for part, weight in zip(parts, data.weights, strict=True)]
     return [row for part in chosen for row in part]
 
 
-def _sample(rows: Rows, wanted: Wanted) -> Rows:
-    if wanted.max_samples is None or wanted.max_samples >= len(rows):
+def _sample(rows: Rows, data: Data) -> Rows:
+    if data.max_samples is None or data.max_samples >= len(rows):
         return rows
-    chosen = sorted(random.Random(wanted.seed).sample(range(len(rows)), wanted.max_samples))
+    chosen = sorted(random.Random(data.seed).sample(range(len(rows)), data.max_samples))
     return [rows[index] for index in chosen]
 
 
