@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+
+import numpy as np
 
 from orchestrator.data.checks.copies import exact_groups, near_within
 from orchestrator.data.checks.corpus import build
@@ -26,8 +28,8 @@ def split(
     corpus = build(rows)
     stratify = bool(label_counts(rows))
     labels = [row.answer.strip() if stratify else "" for row in rows]
-    joined = [*exact_groups(corpus), *near_within(corpus), *_equal(groups or ())]
-    held_out = _choose(list(_together(len(rows), joined)), labels, fraction, random.Random(seed))
+    joined = [*exact_groups(corpus), *near_within(corpus), *_members(groups or ())]
+    held_out = _choose(_clusters(len(rows), joined), labels, fraction, random.Random(seed))
     if not held_out:
         raise InputError(
             f"{fraction:.0%} of {len(rows)} rows cannot be held out: they belong together, or are too few",
@@ -45,30 +47,24 @@ def label_counts(rows: Sequence[Conversation]) -> Counter[str]:
     return counts if are_labels(counts) else Counter()
 
 
-def _equal(groups: Sequence[Hashable]) -> Iterator[list[int]]:
+def _members(values: Iterable[Hashable]) -> list[list[int]]:
+    """The places of each value but None, in the order of their first ones."""
     members: dict[Hashable, list[int]] = {}
-    for index, group in enumerate(groups):
-        if group is not None:
-            members.setdefault(group, []).append(index)
-    yield from members.values()
+    for index, value in enumerate(values):
+        members.setdefault(value, []).append(index)
+    members.pop(None, None)
+    return list(members.values())
 
 
-def _together(count: int, joined: Iterable[Sequence[int]]) -> Iterator[list[int]]:
-    """Yields every row once, in clusters of rows that are joined directly or through others (union-find)."""
-    parent = list(range(count))
+def _clusters(count: int, joined: Iterable[Sequence[int]]) -> list[list[int]]:
+    """Every row once, in clusters of rows that are joined directly or through others."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = index = parent[parent[index]]
-        return index
-
-    for group in joined:
-        for index in group[1:]:
-            parent[root(index)] = root(group[0])
-    clusters: dict[int, list[int]] = {}
-    for index in range(count):
-        clusters.setdefault(root(index), []).append(index)
-    yield from clusters.values()
+    pairs = np.array([(group[0], index) for group in joined for index in group[1:]], np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(count, count))
+    _, clusters = connected_components(graph, directed=False)
+    return _members(clusters.tolist())
 
 
 def _choose(clusters: list[list[int]], labels: Sequence[str], fraction: float, random_: random.Random) -> set[int]:
