@@ -13,6 +13,8 @@ from pathlib import Path, PurePosixPath
 from orchestrator.cache import building, cache_folder
 from orchestrator.data.rows import SUFFIXES
 from orchestrator.errors import InputError, MissingError
+from orchestrator.files import link
+from orchestrator.models.hub import unreachable
 
 PREFIX = "hf:"
 _REFERENCE = re.compile(
@@ -85,12 +87,10 @@ def _download(name: str, reference: Reference, folder: Path) -> None:
             if files := files_of_split(listed, reference.config, reference.split):
                 break
         for number, file in enumerate(files):
-            path = hf_hub_download(reference.repository, file, repo_type="dataset", revision=revision)
-            (folder / f"{number:05}{PurePosixPath(file).suffix}").write_bytes(Path(path).read_bytes())
-    except Exception as error:  # the client raises a dozen kinds, all of which mean: not to be had
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        hint = "check the name and the network; HF_ENDPOINT sets a mirror, HF_TOKEN a token"
-        raise MissingError(f"cannot download {name}: {reason}", hint) from error
+            path = Path(hf_hub_download(reference.repository, file, repo_type="dataset", revision=revision))
+            link(path.resolve(), folder / f"{number:05}{PurePosixPath(file).suffix}")
+    except Exception as error:
+        raise unreachable(name, error) from error
     if not files:
         raise InputError(f"{name}: the data set has no files of split {reference.split!r}", f"it has {_some(listed)}")
 

@@ -55,9 +55,12 @@ def fetch(base: str) -> Path:
         from huggingface_hub import snapshot_download
 
         return Path(snapshot_download(repository, revision=revision, allow_patterns=WANTED))
-    except Exception as error:  # both clients raise a dozen kinds, all of which mean: not to be had
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise MissingError(
-            f"cannot download {base}: {reason}",
-            "Check the name and the network; a mirror can be set with HF_ENDPOINT, a token with HF_TOKEN.",
-        ) from error
+    except Exception as error:
+        raise unreachable(base, error) from error
+
+
+def unreachable(name: str, error: Exception) -> MissingError:
+    """What to say when a client failed: each raises a dozen kinds, all of which mean that it is not to be had."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    hint = "Check the name and the network; a mirror can be set with HF_ENDPOINT, a token with HF_TOKEN."
+    return MissingError(f"cannot download {name}: {reason}", hint)
