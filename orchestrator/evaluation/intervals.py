@@ -34,9 +34,6 @@ class Interval:
         """`{value, low, high}`."""
         return asdict(self)
 
-    def __str__(self) -> str:
-        return f"{self.value:.1f} ({self.low:.1f}–{self.high:.1f})"
-
 
 def bootstrap(
     statistics: Array, figures: Figures, seed: int = 0, unbounded: Container[str] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -30,8 +30,7 @@ class Measurement:
 
     def to_json(self) -> dict[str, Any]:
         """`{n, metrics: {name: {value, low, high}}, detail}`."""
-        metrics = {name: interval.to_json() for name, interval in self.metrics.items()}
-        return {"n": self.n, "metrics": metrics, "detail": self.detail}
+        return asdict(self)
 
 
 def measure(rows: Sequence[Row], task: Task, labels: Sequence[str] | None = None, seed: int = 0) -> Measurement:

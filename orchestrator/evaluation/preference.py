@@ -25,18 +25,16 @@ MEASURES = {
 
 
 def preferred(pairs: Array, name: str = ACCURACY, seed: int = 0) -> dict[str, Interval]:
-    """How often the chosen answer is given more than the rejected one, in percent.
+    """How often the chosen answer is given more than the rejected one, in %; `pairs` is rows × (chosen, rejected).
 
-    `pairs` is rows × (chosen, rejected).
     On implicit rewards it is LLaMA-Factory's `rewards/accuracies`.
     """
-    won = (pairs[:, 0] > pairs[:, 1]).astype(np.float64)
-    return _means({name: 100 * won}, seed)
+    return _mean(name, 100.0 * (pairs[:, 0] > pairs[:, 1]), seed)
 
 
 def margin(pairs: Array, seed: int = 0) -> dict[str, Interval]:
     """By how much on average, in units of the reward: LLaMA-Factory's `rewards/margins`."""
-    return _means({MARGIN: pairs[:, 0] - pairs[:, 1]}, seed)
+    return _mean(MARGIN, pairs[:, 0] - pairs[:, 1], seed)
 
 
 def ranked(scores: Array, desirable: Array, name: str = ACCURACY, seed: int = 0) -> dict[str, Interval]:
@@ -80,12 +78,5 @@ def perplexity(likelihoods: Array, tokens: Array, seed: int = 0) -> dict[str, In
     )
 
 
-def _means(columns: dict[str, Array], seed: int) -> dict[str, Interval]:
-    names, statistics = list(columns), np.stack(list(columns.values()), axis=1)
-    rows = len(statistics)
-    return bootstrap(
-        statistics,
-        lambda sums: {name: sums[:, at] / rows for at, name in enumerate(names)},
-        seed,
-        unbounded=(MARGIN,),
-    )
+def _mean(name: str, values: Array, seed: int) -> dict[str, Interval]:
+    return bootstrap(values[:, None], lambda sums: {name: sums[:, 0] / len(values)}, seed, unbounded=(MARGIN,))
