@@ -29,7 +29,7 @@ def preferred(pairs: Array, name: str = ACCURACY, seed: int = 0) -> dict[str, In
 
     On implicit rewards it is LLaMA-Factory's `rewards/accuracies`.
     """
-    return _mean(name, 100.0 * (pairs[:, 0] > pairs[:, 1]), seed)
+    return _mean(name, 100 * (pairs[:, 0] > pairs[:, 1]).astype(np.float64), seed)
 
 
 def margin(pairs: Array, seed: int = 0) -> dict[str, Interval]:
