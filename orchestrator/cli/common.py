@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+    from orchestrator.workflow import Request
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def together(*options: Decorator) -> Decorator:
+    """Several options as one decorator; `--help` lists them from the last to the first."""
+    return lambda command: functools.reduce(lambda done, option: option(done), options, command)
+
 
 spec_argument = click.argument("spec", default="spec.yaml", type=click.Path(path_type=Path))
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
@@ -22,6 +31,10 @@ set_option = click.option(
 )
 runs_dir_option = click.option(
     "--runs-dir", type=click.Path(path_type=Path), help="Where runs are kept [project's runs/]."
+)
+verbosity_options = together(
+    click.option("-q", "--quiet", is_flag=True, help="Only results and errors."),
+    click.option("-v", "--verbose", is_flag=True, help="Also the exact commands."),
 )
 
 
@@ -37,10 +50,17 @@ found_runs_dir_option = click.option(
 """For commands without a spec: the runs of the project that the current folder belongs to."""
 
 
-def verbosity_options(command: Command) -> Command:
-    """-q and -v."""
-    command = click.option("-q", "--quiet", is_flag=True, help="Only results and errors.")(command)
-    return click.option("-v", "--verbose", is_flag=True, help="Also the exact commands.")(command)
+def spec_options(*own: Decorator) -> Decorator:
+    """What all that starts from a spec has in common, and options of a command's own between --runs-dir and --json."""
+    return together(spec_argument, set_option, runs_dir_option, *own, json_option, verbosity_options)
+
+
+def request(options: dict[str, Any]) -> Request:
+    """What these options ask for."""
+    from orchestrator.workflow import Request
+
+    more = {name: options[name] for name in ("force", "paranoid") if name in options}
+    return Request(options["spec"], options["overrides"], options["runs_dir"], **more)
 
 
 def verbosity(quiet: bool, verbose: bool) -> int:

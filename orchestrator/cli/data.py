@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import json_option, print_json, spec_argument, stderr_console, stdout_console
+from orchestrator.cli.common import json_option, print_json, spec_argument, stderr_console, stdout_console, together
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
     from orchestrator.data.stats import Stats
 
 
-KINDS = click.Choice(["sft", "pt", "dpo", "rm", "kto"])
 COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 _SHOWN = 10  # changes of `clean` that are printed
 file_argument = click.argument("file", type=click.Path(path_type=Path))
+kind_option = click.option(
+    "--kind",
+    type=click.Choice(["sft", "pt", "dpo", "rm", "kto"]),
+    default="sft",
+    show_default=True,
+    help="What the rows are for.",
+)
+import_options = together(
+    file_argument,
+    click.option("--out", type=click.Path(path_type=Path), help="Folder to write [datasets/NAME OF FILE]."),
+    click.option("--eval-fraction", type=click.FloatRange(0, 1, max_open=True), default=0.25, show_default=True),
+    click.option("--group", metavar="COLUMN", help="Rows of one value stay on one side, such as one customer's."),
+    click.option("--seed", type=int, default=42, show_default=True, help="Decides the split."),
+    kind_option,
+    click.option("--overwrite", is_flag=True, help="Replace a data set that is there."),
+    json_option,
+)
 
 
 @click.group()
 def data() -> None:
     """Import, check, clean and split data."""
-
-
-def import_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What import and split have in common."""
-    for option in (
-        file_argument,
-        click.option("--out", type=click.Path(path_type=Path), help="Folder to write [datasets/NAME OF FILE]."),
-        click.option("--eval-fraction", type=click.FloatRange(0, 1, max_open=True), default=0.25, show_default=True),
-        click.option("--group", metavar="COLUMN", help="Rows of one value stay on one side, such as one customer's."),
-        click.option("--seed", type=int, default=42, show_default=True, help="Decides the split."),
-        click.option("--kind", type=KINDS, default="sft", show_default=True, help="What the rows are for."),
-        click.option("--overwrite", is_flag=True, help="Replace a data set that is there."),
-        json_option,
-    ):
-        command = option(command)
-    return command
 
 
 @data.command("import")
@@ -160,14 +160,7 @@ def _progress() -> Iterator[Callable[[int], None]]:
     text = TextColumn("{task.completed:,} rows")
     with Progress(SpinnerColumn(), text, TimeElapsedColumn(), console=stderr_console(), transient=True) as bar:
         task = bar.add_task("rows", total=None)
-        seen = 0
-
-        def advance(done: int) -> None:
-            nonlocal seen
-            seen = done if done > seen else seen
-            bar.update(task, completed=seen)
-
-        yield advance
+        yield lambda done: bar.update(task, completed=max(done, bar.tasks[task].completed))
 
 
 def _show_findings(findings: list[Finding], tokens: TokenCounter | None) -> None:
@@ -193,7 +186,7 @@ def _show_findings(findings: list[Finding], tokens: TokenCounter | None) -> None
 @file_argument
 @click.option("--eval", "held_out", type=click.Path(path_type=Path), help="Held-out rows to clean with it.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the cleaned files.")
-@click.option("--kind", type=KINDS, default="sft", show_default=True, help="What the rows are for.")
+@kind_option
 @json_option
 def clean(file: Path, held_out: Path | None, out: Path, kind: Any, as_json: bool) -> None:
     """Strip texts, unify labels, drop repeated and leaked rows; into a new folder, with a list of the changes.
@@ -213,7 +206,7 @@ def clean(file: Path, held_out: Path | None, out: Path, kind: Any, as_json: bool
 
 @data.command()
 @file_argument
-@click.option("--kind", type=KINDS, default="sft", show_default=True, help="What the rows are for.")
+@kind_option
 @click.option("--picture", type=click.Path(path_type=Path), metavar="FILE.svg", help="Also draw the bars.")
 @json_option
 def stats(file: Path, kind: Any, picture: Path | None, as_json: bool) -> None:
