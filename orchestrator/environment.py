@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import shutil
 from pathlib import Path
 from typing import Any
 
 from orchestrator import __version__, machine, process
+
+SCHEDULERS = {"ray": "ORCHESTRATOR_RAY_TASK", "slurm": "SLURM_JOB_ID"}
+"""Name → the variable that holds a job's number; the first is ours, for Ray has none."""
 
 
 def describe(project: Path, versions: dict[str, str]) -> dict[str, Any]:
@@ -21,6 +25,14 @@ def describe(project: Path, versions: dict[str, str]) -> dict[str, Any]:
         "gpu": gpus(),
         "git": git_state(project),
     }
+
+
+def scheduler() -> dict[str, str] | None:
+    """The batch system that this process runs in: its name, its number for the job, and this host; None outside."""
+    for name, variable in SCHEDULERS.items():
+        if job := os.environ.get(variable):
+            return {"name": name, "job": job, "host": platform.node()}
+    return None
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 OrchestratorError            exit 1 is reserved for bugs; each subclass owns its exit code
 ├── InputError          2    usage, spec or data
+│   └── BusyError            another tool works on that run
 ├── MissingError        3    something this machine lacks
 ├── StageError          4    a stage ran and failed
 ├── GateError           5    everything ran, and the numbers say no
@@ -27,6 +28,10 @@ class InputError(OrchestratorError):
     """The usage, the spec or the data is not acceptable."""
 
     exit_code = 2
+
+
+class BusyError(InputError):
+    """Another tool is working on this run; it may be left to it, or tried again later."""
 
 
 class MissingError(OrchestratorError):

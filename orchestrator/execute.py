@@ -14,8 +14,17 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
-from orchestrator import layout, process, records, secrecy
-from orchestrator.errors import GateError, InputError, Interrupted, MissingError, OrchestratorError, Pruned, StageError
+from orchestrator import environment, layout, process, records, secrecy
+from orchestrator.errors import (
+    BusyError,
+    GateError,
+    InputError,
+    Interrupted,
+    MissingError,
+    OrchestratorError,
+    Pruned,
+    StageError,
+)
 from orchestrator.files import HashCache, link, read_json, remove_leftovers, write_text
 from orchestrator.plan import Plan, Planned
 from orchestrator.records import Run
@@ -69,13 +78,13 @@ class Executor:
         """
         with locked(run.folder):
             remove_leftovers(run.folder, "**/.*.tmp")
-            run.set(status="running", finished_at=None)
+            run.set(status="running", finished_at=None, scheduler=environment.scheduler())
             made: set[str] = set()
             try:
                 for planned in plan.steps:
                     self._one(planned, run, made)
             except BaseException as error:
-                run.set(status=_status(error), finished_at=records.now())
+                run.set(status=status_of(error), finished_at=records.now())
                 raise
             finally:
                 self.hashes.save()
@@ -133,7 +142,7 @@ class Executor:
             require_success(step, run.folder, code)
             status = "completed"
         except BaseException as error:
-            status = _status(error)
+            status = status_of(error)
             raise
         finally:
             seconds = time.monotonic() - started
@@ -146,12 +155,12 @@ class Executor:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Only one tool works on a run; the lock of a tool that died is free again. Raises InputError when it is taken."""
+    """Only one tool works on a run; the lock of a tool that died is free again. Raises BusyError when it is taken."""
     lock = FileLock(folder / layout.LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise InputError(
+        raise BusyError(
             f"another orchestrator is working on run {folder.name}", "Wait for it, or stop it and try again."
         ) from None
     try:
@@ -258,7 +267,8 @@ def adopt(step: Step, run: Run, donor: Run) -> None:
     run.adopt(step.stage, entry, donor.id)
 
 
-def _status(error: BaseException) -> str:
+def status_of(error: BaseException) -> str:
+    """What is recorded of a run or a stage that this ended; submitit exits where a scheduler takes its machine back."""
     if isinstance(error, Pruned):
         return "pruned"
-    return "interrupted" if isinstance(error, (KeyboardInterrupt, Interrupted)) else "failed"
+    return "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit, Interrupted)) else "failed"

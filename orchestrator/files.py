@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import secrets
 import shutil
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 CHUNK = 1 << 20
 SMALL = 1 << 20
 """Files below so many bytes are hashed faster than remembered."""
+HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+"""Tells machines that share a disk apart."""
 
 
 def write_text(path: Path, text: str, durable: bool = True) -> None:
@@ -37,16 +40,16 @@ def write_text(path: Path, text: str, durable: bool = True) -> None:
 
 def temporary_beside(path: Path) -> Path:
     """Where something grows that is renamed to `path` when it is whole; the name tells which process is at it."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    return path.with_name(f".{path.name}.{os.getpid()}-{HOST}-{secrets.token_hex(4)}.tmp")
 
 
 def remove_leftovers(folder: Path, pattern: str = ".*.tmp") -> None:
-    """Remove what processes that were killed left of `temporary_beside`; those of living ones stay."""
+    """Remove what killed processes left of `temporary_beside`; what living ones, or other machines, are at stays."""
     import psutil
 
     for path in folder.glob(pattern):
-        owner = path.name.split(".")[-2].partition("-")[0]
-        if not owner.isdigit() or psutil.pid_exists(int(owner)):
+        owner, _, rest = path.name.split(".")[-2].partition("-")
+        if not owner.isdigit() or not rest.startswith(HOST) or psutil.pid_exists(int(owner)):
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -96,6 +99,9 @@ class HashCache:
         self._changed = False
         with contextlib.suppress(OSError, ValueError, TypeError):  # a lost cache costs time, nothing else
             self._known = {key: list(entry) for key, entry in dict(read_json(file)).items()}
+
+    def __reduce__(self) -> tuple[type[HashCache], tuple[Path, bool]]:
+        return HashCache, (self._file, self._paranoid)  # what travels to another process is read there anew
 
     def sha256(self, path: Path) -> str:
         """The hash of a file, from memory unless its status changed or the cache is paranoid."""

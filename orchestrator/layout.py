@@ -11,6 +11,8 @@ LOCK = ".lock"
 LOCKS = ".locks"
 SWEEP = "sweep.json"
 STUDY = "study.jsonl"
+JOBS = "jobs"
+"""What submitit keeps of the batch jobs of a sweep or a run."""
 
 DATA = "data"
 TRAIN_ROWS = "data/train.json"

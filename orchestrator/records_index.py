@@ -2,6 +2,7 @@
 
 `runs/.index.sqlite` holds nothing that run.json does not; it may be deleted at any time. An entry is renewed as soon
 as the status of its run.json differs. Where the file cannot be used, the cache lives in memory for one question.
+The machines of a cluster have one each: SQLite's write-ahead log cannot be shared over a network disk.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator import layout
+from orchestrator import environment, layout
 from orchestrator.errors import InputError
 
 FILE = ".index.sqlite"
@@ -40,7 +42,7 @@ Read = Callable[[Path], Json]
 @contextlib.contextmanager
 def opened(runs_dir: Path, read: Read) -> Iterator[sqlite3.Connection]:
     """The index of a folder of runs, renewed."""
-    connection = _usable(runs_dir / FILE)
+    connection = _usable(runs_dir / (f".index-{platform.node()}.sqlite" if environment.scheduler() else FILE))
     try:
         try:
             _renew(connection, runs_dir, read)

@@ -16,7 +16,7 @@ import pytest
 from orchestrator import layout, records
 from orchestrator.errors import InputError
 from orchestrator.execute import locked
-from orchestrator.files import HashCache, remove_leftovers, write_text
+from orchestrator.files import HOST, HashCache, remove_leftovers, write_text
 from orchestrator.step import Step
 from tests.faults import stand_in, tool
 from tests.faults.tool import Call
@@ -127,12 +127,14 @@ def test_temporary_files_of_the_living_stay_and_those_of_the_dead_go(tmp_path: P
         os._exit(0)
     os.waitpid(dead, 0)
     for owner in (os.getpid(), dead):
-        (tmp_path / f".run.json.{owner}-abcd.tmp").write_text("")
-        (tmp_path / f".20260101-news.{owner}-abcd.tmp").mkdir()
-    (tmp_path / ".mine.tmp").write_text("somebody else's")
+        (tmp_path / f".run.json.{owner}-{HOST}-abcd.tmp").write_text("")
+        (tmp_path / f".20260101-news.{owner}-{HOST}-abcd.tmp").mkdir()
+    others = {".mine.tmp", f".run.json.{dead}-00000000-abcd.tmp"}  # somebody else's, another machine's
+    for name in others:
+        (tmp_path / name).write_text("")
     remove_leftovers(tmp_path)
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {f".run.json.{os.getpid()}-abcd.tmp", f".20260101-news.{os.getpid()}-abcd.tmp", ".mine.tmp"}
+    mine = f"{os.getpid()}-{HOST}-abcd.tmp"
+    assert {path.name for path in tmp_path.iterdir()} == {f".run.json.{mine}", f".20260101-news.{mine}", *others}
 
 
 def test_tools_on_one_run_at_once_do_each_stage_once(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ FLOORS = (
     "stages workers executors",
     "plan speed memory",
     "execute progress",
-    "workflow",
+    "workflow jobs follow",
     "outcome runs side_by_side prune reproduce mlflow_export sweep learning_curve report doctor ship init",
     "cli __main__",
 )

@@ -11,6 +11,7 @@ import click
 from orchestrator.cli.common import (
     download_progress,
     json_option,
+    on_option,
     print_json,
     runs_dir_option,
     set_option,
@@ -23,8 +24,10 @@ from orchestrator.cli.common import (
 from orchestrator.cli.endpoint import Asked, ask_endpoint, endpoint_options
 
 if TYPE_CHECKING:
+    from orchestrator.execute import Watcher
     from orchestrator.plan import Plan
-    from orchestrator.workflow import Request
+    from orchestrator.records import Run
+    from orchestrator.workflow import Loaded, Request
 
 
 def chain_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,6 +94,7 @@ def plan(render: Path | None, **options: Any) -> None:
 
 @click.command()
 @chain_options
+@on_option
 def train(**options: Any) -> None:
     """Run the chain up to the trained model.
 
@@ -101,6 +105,7 @@ def train(**options: Any) -> None:
 
 @click.command()
 @chain_options
+@on_option
 @click.option("--predictions", type=click.Path(path_type=Path), metavar="FILE.jsonl", help="Score this file instead.")
 @click.option("--task", type=click.Choice(["classification", "generation"]), help="What the answers are [guessed].")
 @endpoint_options
@@ -119,6 +124,7 @@ def evaluate(predictions: Path | None, task: str | None, asked: Asked, **options
 
 @click.command()
 @chain_options
+@on_option
 @click.option("--from", "sweep", metavar="SWEEP", help="Export the winner of a sweep: its id, or a part of it.")
 def export(sweep: str | None, **options: Any) -> None:
     """Run the chain up to GGUF files that are proven to answer as the tuned model does.
@@ -134,6 +140,7 @@ def export(sweep: str | None, **options: Any) -> None:
 
 @click.command()
 @chain_options
+@on_option
 def run(**options: Any) -> None:
     """Run the whole chain: prepare → train → evaluate → export → quantise → verify.
 
@@ -149,6 +156,8 @@ def _chain(phase: str, options: dict[str, Any]) -> None:
     from orchestrator.report.live import LiveRun
 
     request = _request(options)
+    if options.get("on") not in (None, "local") and options["force"]:
+        raise click.UsageError("--force repeats a stage here; it cannot go with --on, where a lost node starts anew")
     if options["dry_run"]:
         _show_plan(workflow.plan(request).until(phase), options["as_json"])
         return
@@ -157,7 +166,7 @@ def _chain(phase: str, options: dict[str, Any]) -> None:
     loaded = workflow.load(request)
     done = None
     try:
-        done = workflow.run_until(loaded, phase, watcher, download_progress(console))
+        done = _carry_out(loaded, phase, watcher, options.get("on"))
     except GateError:
         _show_newest(loaded, options["as_json"])
         raise
@@ -168,6 +177,23 @@ def _chain(phase: str, options: dict[str, Any]) -> None:
         from orchestrator.cli.ship import create_in_ollama
 
         create_in_ollama(done, loaded.spec.spec.export.ollama.name or done.record["name"])
+
+
+def _carry_out(loaded: Loaded, phase: str, watcher: Watcher, on: Any) -> Run:
+    """Here, or on a cluster that is followed from here."""
+    progress = download_progress(stderr_console())
+    if on not in ("ray", "slurm"):
+        from orchestrator.workflow import run_until
+
+        return run_until(loaded, phase, watcher, progress)
+    from orchestrator.executors.remote import executor
+    from orchestrator.follow import hand_over
+    from orchestrator.layout import JOBS
+
+    place = executor(on, loaded.spec.spec.sweep, loaded.question.runs_dir / f".{JOBS}")
+    following = hand_over(loaded, phase, place, progress)
+    click.echo(f"{following.job}: {following.task.run.folder}", err=True)
+    return following.until_end(watcher)
 
 
 def _request(options: dict[str, Any]) -> Request:

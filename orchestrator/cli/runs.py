@@ -78,6 +78,8 @@ def show(which: str | None, runs_dir: Path, as_json: bool) -> None:
     from orchestrator.workflow import summaries
 
     click.echo(f"{run.id}  {run.record['status']}\n{outcome(run.record, summaries(run.folder))[0]}")
+    if about := run.record.get("scheduler"):
+        click.echo(_scheduled(about))
     for name, entry in run.record["stages"].items():
         reused = f"  taken from {entry['reused_from']}" if "reused_from" in entry else ""
         click.echo(f"  {name:<18} {entry['status']:<12} {entry.get('seconds') or 0:8.1f} s{reused}")
@@ -195,6 +197,15 @@ def _found(runs_dir: Path, wanted: Sequence[str]) -> list[Run]:
     from orchestrator import records
 
     return [records.find(runs_dir, word) for word in wanted]
+
+
+def _scheduled(about: dict[str, str]) -> str:
+    """Where a run went on, or waits to: `slurm job 12 on node3: RUNNING`."""
+    from orchestrator.executors.slurm import state
+
+    said = state(about["job"]) if about["name"] == "slurm" else ""
+    where = f" on {about['host']}" if "host" in about else ""
+    return f"{about['name']} job {about['job']}{where}{': ' if said else ''}{said}"
 
 
 def _remove(folders: Sequence[Path], yes: bool, as_json: bool) -> None:

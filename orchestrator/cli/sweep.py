@@ -11,6 +11,7 @@ import click
 from orchestrator.cli.common import (
     download_progress,
     json_option,
+    on_option,
     print_json,
     runs_dir_option,
     set_option,
@@ -61,8 +62,9 @@ def sweep() -> None:
 
 @sweep.command()
 @sweep_options
+@on_option
 @click.option("--dry-run", is_flag=True, help="List the trials and start nothing.")
-def run(dry_run: bool, strict: bool, as_json: bool, **options: Any) -> None:
+def run(dry_run: bool, strict: bool, as_json: bool, on: str | None, **options: Any) -> None:
     """Run every trial that is not done yet (the default command).
 
     Example: orchestrator sweep --set sweep.parallel=2
@@ -71,6 +73,8 @@ def run(dry_run: bool, strict: bool, as_json: bool, **options: Any) -> None:
     from orchestrator.sweep.run import section, trials_ahead
     from orchestrator.sweep.trial import Blueprint
 
+    if on:
+        options["overrides"] = (*options["overrides"], f"sweep.executor={on}")
     loaded = _load(options)
     blueprint = Blueprint(loaded, section(loaded), progress=download_progress(stderr_console()))
     if dry_run:

@@ -8,7 +8,8 @@ from typing import Protocol
 
 Job = Callable[[Mapping[str, str], Callable[[], None]], None]
 """What is to be done, in the environment it is given; it calls its second argument often, which raises once the job
-is cancelled. A job writes its result to disk, and can be pickled for an executor on other machines."""
+is cancelled. A job writes its result to disk, and can be pickled for an executor on other machines, where nothing calls
+it off but a signal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +34,6 @@ class Executor(Protocol):
 
     def cancel(self, handle: int, reason: BaseException) -> None:
         """Make a job raise this within moments. Its end is told by `poll`, as any other."""
+
+    def ticket(self, handle: int) -> Mapping[str, str] | None:
+        """`{name, job}`: a scheduler and what it calls a job that has not ended; None where there is no scheduler."""

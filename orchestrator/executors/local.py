@@ -49,6 +49,9 @@ class LocalExecutor:
         """Make a job raise this at its next check."""
         self._running[handle].switch.reason = reason
 
+    def ticket(self, handle: int) -> None:
+        """Nothing: there is no scheduler here."""
+
 
 class _Switch:
     """Set from one thread, felt in another."""

@@ -111,6 +111,35 @@ class EarlyStopping(Section):
     grace_steps: Annotated[int, Field(ge=1)] = Field(20, description="No trial is ended before so many steps.")
 
 
+class Ray(Section):
+    """What a trial, or a `run --on ray`, takes of a Ray cluster."""
+
+    address: str | None = Field(
+        None, description="The cluster's address; by default RAY_ADDRESS, else the one of this machine."
+    )
+    num_gpus: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="GPUs; by default 1 where the cluster has any, else 0."
+    )
+    num_cpus: Annotated[int, Field(ge=1)] = Field(4, description="CPU cores.")
+
+
+class Slurm(Section):
+    """What a trial, or a `run --on slurm`, asks of Slurm; what is not said is left to the cluster's defaults."""
+
+    partition: str | None = Field(None, description="The partition; SBATCH_PARTITION overrules it.")
+    account: str | None = Field(None, description="Who pays; SBATCH_ACCOUNT overrules it.")
+    gpus: Annotated[int, Field(ge=0)] = Field(1, description="GPUs.")
+    cpus: Annotated[int, Field(ge=1)] = Field(4, description="CPU cores.")
+    memory: Annotated[float, Field(gt=0)] | None = Field(None, description="Main memory in GB.")
+    time: Annotated[int, Field(ge=1)] = Field(
+        60, description="Minutes until the job has to make room; it is queued again and goes on from its checkpoint."
+    )
+    requeues: Annotated[int, Field(ge=0)] = Field(10, description="How often it is queued again for want of time.")
+    options: dict[str, str | int | bool] = Field(
+        default_factory=dict, description="More options of `sbatch`, such as `{qos: low, constraint: a100}`."
+    )
+
+
 class Sweep(Section):
     """One spec, many runs."""
 
@@ -125,7 +154,48 @@ class Sweep(Section):
     seeds: Annotated[int, Field(ge=1)] = Field(1, description="How often each point is trained, with other seeds.")
     early_stopping: EarlyStopping | None = Field(None, description="End hopeless trials early.")
     parallel: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        1, description="Trials at the same time; `auto`: one for each GPU, or for every four CPU cores."
+        1,
+        description="Trials at the same time. `auto`, the default on a cluster: here one for each GPU or for every four"
+        " CPU cores, on Ray all that fit, on Slurm 100 jobs.",
+    )
+    executor: Literal["local", "ray", "slurm"] = Field(
+        "local", description="Where trials run; docs/scaling.md has what a cluster needs."
+    )
+    ray: Ray = Field(default_factory=Ray)
+    slurm: Slurm = Field(default_factory=Slurm)
+
+
+class RayWorkers(Section):
+    """Workers that Ray places on its cluster."""
+
+    workers: Annotated[int, Field(ge=1)] = Field(
+        description="How many; LLaMA-Factory gives each a GPU and ten CPU cores."
+    )
+
+
+class Launch(Section):
+    """One training over many devices. Without this section LLaMA-Factory decides."""
+
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="Processes on each node, one a GPU; `auto`: as many as there are GPUs, one on a CPU."
+    )
+    nodes: Annotated[int, Field(ge=1)] = Field(1, description="Machines; `plan` shows the command of each.")
+    master: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*:[0-9]{1,5}$")] | None = Field(
+        None, description="`HOST:PORT` of node 0, as the other nodes reach it."
+    )
+    min_nodes: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Elastic: begin, and go on after a loss, with at least so many nodes."
+    )
+    max_restarts: Annotated[int, Field(ge=0)] = Field(
+        0, description="How often torchrun starts all processes anew from the newest checkpoint when one has died."
+    )
+    deepspeed: str | None = Field(
+        None, description="`z0`, `z2`, `z3`, `z2-offload`, `z3-offload`, or a DeepSpeed JSON file."
+    )
+    fsdp: str | None = Field(None, description="transformers' `fsdp` argument, such as `full_shard auto_wrap`.")
+    ray: RayWorkers | None = Field(None, description="Let Ray place the processes instead of torchrun.")
+    global_batch_size: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Rows a step, held as devices change; decides `gradient_accumulation_steps`."
     )
 
 

@@ -25,10 +25,10 @@ Json = dict[str, Any]
 def key_of(base: Plan, sweep: Sweep, kind: str) -> str:
     """What makes two sweeps the same: the chain of the unchanged spec, data included, and what is searched.
 
-    How many trials, and how many at a time, may change: the sweep then goes on.
+    How many trials, how many at a time, and where, may change: the sweep then goes on.
     """
     prints = [planned.fingerprint for planned in base.steps if planned.step.stage in ("train", "score")]
-    searched = sweep.model_dump(mode="json", exclude={"trials", "parallel"})
+    searched = sweep.model_dump(mode="json", exclude={"trials", "parallel", "executor", "ray", "slurm"})
     return hashlib.sha256(json.dumps([kind, prints, searched], ensure_ascii=False).encode()).hexdigest()
 
 

@@ -10,7 +10,7 @@ from orchestrator import layout
 from orchestrator.environment import gpus
 from orchestrator.errors import InputError
 from orchestrator.execute import Watcher, locked
-from orchestrator.executors import Executor
+from orchestrator.executors import Executor, remote
 from orchestrator.executors.local import LocalExecutor, slots, visible
 from orchestrator.machine import cores
 from orchestrator.plan import make_plan
@@ -46,7 +46,7 @@ def run_sweep(blueprint: Blueprint, audience: Audience, watcher: Watcher, execut
     """
     folder = open_sweep(blueprint)
     with locked(folder):
-        place = executor or local_executor(blueprint.sweep)
+        place = executor or executor_of(blueprint.sweep, folder)
         page = LivePage(folder)
         try:
             study = open_study(folder, blueprint, place)
@@ -101,6 +101,13 @@ def trials_ahead(blueprint: Blueprint) -> list[str]:
         for number, point in enumerate(grid(sweep.parameters), 1)
         for _ in range(sweep.seeds)
     ]
+
+
+def executor_of(sweep: Sweep, folder: Path) -> Executor:
+    """Where the trials run. Raises MissingError where that is a cluster which cannot be reached."""
+    if sweep.executor == "local":
+        return local_executor(sweep)
+    return remote.executor(sweep.executor, sweep, folder / layout.JOBS)
 
 
 def local_executor(sweep: Sweep) -> LocalExecutor:

@@ -9,8 +9,10 @@ from typing import Any, Protocol
 
 from orchestrator import layout, records
 from orchestrator.errors import Interrupted, OrchestratorError, Pruned, StageError
+from orchestrator.execute import status_of
 from orchestrator.executors import Executor
 from orchestrator.files import write_json
+from orchestrator.follow import note
 from orchestrator.progress import read_log
 from orchestrator.sweep import book
 from orchestrator.sweep.objective import figure, minimises, not_finite
@@ -114,7 +116,9 @@ class Sweeper:
         if task.run.record["sweep"] is None:
             about = {"id": self.folder.name, "trial": trial.number, "parameters": trial.point}
             task.run.set(sweep=about)
-        self.running.append(Running(trial, changes, task, self.executor.submit(self.blueprint.job(task))))
+        handle = self.executor.submit(self.blueprint.job(task))
+        self.running.append(Running(trial, changes, task, handle))
+        note(task.run, self.executor, handle)
 
     # ---- ending
 
@@ -134,6 +138,8 @@ class Sweeper:
     def _outcome(self, running: Running, error: BaseException | None) -> Json:
         if error is None:
             return self._measured(running.task)
+        if running.reason is not None:  # another machine may have been stopped too hard to say why
+            records.load(running.task.run.folder).set(status=status_of(error))
         if isinstance(error, Pruned):
             return {"status": "pruned", "reason": error.message, "curve": running.curve}
         if isinstance(error, OrchestratorError) and not isinstance(error, Interrupted):

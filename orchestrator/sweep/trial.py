@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator import process
 from orchestrator.execute import Launch, start
 from orchestrator.executors import Job
 from orchestrator.executors.warm import SEVERAL, launcher
 from orchestrator.fetch import Progress
-from orchestrator.machine import cores
+from orchestrator.jobs import TaskJob
 from orchestrator.spec.defaults import DEFAULTS
 from orchestrator.spec.document import parse
 from orchestrator.spec.editing import edited
 from orchestrator.spec.keys import spec_key, with_value
 from orchestrator.spec.load import build_spec
 from orchestrator.spec.sections import Spec, Sweep
-from orchestrator.step import Step
 from orchestrator.sweep.book import SWEEP
 from orchestrator.sweep.objective import EVAL_LOSS
 from orchestrator.sweep.space import Point
-from orchestrator.workflow import Loaded, Task, assign, carry_out, fetch
+from orchestrator.workflow import Loaded, Task, assign, fetch
 
 PHASE = "evaluate"
 SEEDED = ("train.seed",)
@@ -75,7 +73,7 @@ class Blueprint:
 
     def job(self, task: Task) -> Job:
         """What an executor is to do for a task."""
-        return functools.partial(work, task, self.starter)
+        return TaskJob(task, PHASE, self.starter, self.launch)
 
     @functools.cached_property
     def starter(self) -> Launch:
@@ -101,33 +99,3 @@ def implied(spec: Spec, sweep: Sweep) -> dict[str, Any]:
     if sweep.early_stopping and sweep.early_stopping.metric == EVAL_LOSS:
         return {"train.eval_strategy": "steps", "train.eval_steps": sweep.early_stopping.grace_steps}
     return {"train.eval_strategy": "epoch"} if sweep.metric == EVAL_LOSS else {}
-
-
-def work(task: Task, launch: Launch, env: Mapping[str, str], check: Callable[[], None]) -> None:
-    """Carry a task out with something added to the environment of its processes, until `check` raises."""
-
-    def start_with(step: Step, command: process.Command) -> process.Child:
-        return launch(step, replace(command, env={**command.env, **env}))
-
-    carry_out(task, _Checking(check), start_with, share=_share(env))
-
-
-def _share(env: Mapping[str, str]) -> float:
-    """The part of a CPU machine's memory for one trial: as large as its part of the cores."""
-    return int(env.get("OMP_NUM_THREADS", cores())) / cores()
-
-
-@dataclass(frozen=True, slots=True)
-class _Checking:
-    """A watcher that shows nothing; the sweep reads what there is to show from the run's folder."""
-
-    check: Callable[[], None]
-
-    def starts(self, step: Step, folder: Any) -> None:
-        self.check()
-
-    def tick(self) -> None:
-        self.check()
-
-    def ends(self, step: Step, status: str, seconds: float) -> None:
-        pass

@@ -1,0 +1,139 @@
+"""Jobs on a Ray cluster: one task each, with its share of GPUs and cores; Ray runs those of a lost node again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Literal
+
+from orchestrator import environment
+from orchestrator.errors import MissingError, OrchestratorError, StageError
+from orchestrator.executors import Ended, Job
+from orchestrator.executors.remote import outcome, required
+from orchestrator.spec.sections import Ray
+
+RETRIES = 5
+"""How often a job starts anew after its node was lost; it goes on from its checkpoint."""
+COUNT_SECONDS = 5.0
+"""How often the nodes are counted anew: some join, some are lost."""
+PASSED_ON = ("ORCHESTRATOR_", "HF_", "MODELSCOPE_", "LLAMA_CPP_DIR")
+"""Variables of ours that hold there too; what else a node needs, its Ray was started with."""
+
+
+class RayExecutor:
+    """A place for as many jobs as the spec says, or as the cluster has room for."""
+
+    def __init__(self, wanted: Ray, parallel: int | Literal["auto"]) -> None:
+        self._ray = required("ray", "ray")
+        connect(self._ray, wanted.address)
+        gpus = wanted.num_gpus
+        if gpus is None:
+            gpus = 1 if self._ray.cluster_resources().get("GPU") else 0
+        self._share = {"CPU": float(wanted.num_cpus), "GPU": float(gpus)}
+        self._parallel = parallel
+        self._room, self._count_next = 0, 0.0
+        self._numbers = count()
+        self._running: dict[int, _Running] = {}
+        self._require_room()
+
+    @property
+    def capacity(self) -> int:
+        """How many jobs it works on at the same time."""
+        return self._parallel if self._parallel != "auto" else max(1, self._places())
+
+    def submit(self, job: Job) -> int:
+        """Give a job to the cluster."""
+        handle, cores = next(self._numbers), int(self._share["CPU"])
+        variables = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
+        task = self._ray.remote(_there).options(
+            name="orchestrator", num_cpus=cores, num_gpus=self._share["GPU"], max_retries=RETRIES
+        )
+        reference = task.remote(job, {"OMP_NUM_THREADS": str(cores)}, variables)
+        self._running[handle] = _Running(reference, reference.future())
+        return handle
+
+    def poll(self, handle: int) -> Ended | None:
+        """How a job ended, or None while it runs or waits for room."""
+        running = self._running[handle]
+        if not running.future.done():
+            return None
+        del self._running[handle]
+        return Ended(running.reason or _error(running.future))
+
+    def cancel(self, handle: int, reason: BaseException) -> None:
+        """Interrupt a job, which ends its processes, or take it out of the queue."""
+        running = self._running[handle]
+        running.reason = reason
+        self._ray.cancel(running.reference)
+
+    def ticket(self, handle: int) -> Mapping[str, str]:
+        """What Ray calls a job."""
+        return {"name": "ray", "job": self._running[handle].reference.task_id().hex()}
+
+    def _places(self) -> int:
+        """How many jobs fit on the nodes that are alive."""
+        if time.monotonic() >= self._count_next:
+            self._count_next = time.monotonic() + COUNT_SECONDS
+            nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+            self._room = sum(min(int(node.get(kind, 0) // n) for kind, n in self._share.items() if n) for node in nodes)
+        return self._room
+
+    def _require_room(self) -> None:
+        if self._places() == 0:
+            has = {kind: self._ray.cluster_resources().get(kind, 0) for kind in self._share}
+            asked = " and ".join(f"{n:g} {kind}" for kind, n in self._share.items() if n)
+            raise MissingError(
+                f"no node of the Ray cluster has {asked}; all together have {has['CPU']:g} CPU and {has['GPU']:g} GPU",
+                "Lower sweep.ray.num_cpus or sweep.ray.num_gpus, or add nodes with `ray start`.",
+            )
+
+
+@dataclass(slots=True)
+class _Running:
+    reference: Any
+    future: Future[OrchestratorError | None]
+    reason: BaseException | None = None
+    """Why it was cancelled."""
+
+
+def connect(ray: Any, address: str | None) -> None:
+    """Join a cluster, unless this process has. Raises MissingError where there is none."""
+    if ray.is_initialized():
+        return
+    where = address or os.environ.get("RAY_ADDRESS") or "auto"
+    ours = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=where, log_to_driver=False, logging_level="error")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise MissingError(
+            f"no Ray cluster at {where!r}: {str(error).partition(chr(10))[0]}",
+            "Start one with `ray start --head`, and name it in sweep.ray.address or RAY_ADDRESS.",
+        ) from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)  # Ray's own handler would leave without ending what runs
+
+
+def _there(job: Job, env: Mapping[str, str], variables: Mapping[str, str]) -> OrchestratorError | None:
+    """What runs on a node."""
+    import ray
+
+    os.environ.update(variables)
+    os.environ[environment.SCHEDULERS["ray"]] = ray.get_runtime_context().get_task_id()
+    return outcome(job, env)
+
+
+def _error(future: Future[OrchestratorError | None]) -> BaseException | None:
+    try:
+        return future.result()
+    except Exception as error:  # of Ray's many kinds: a lost node, a worker that died, a package that a node lacks
+        lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+        return StageError(
+            f"the Ray task ended with {type(error).__name__}: {lines[-1].strip()}", "See `ray list tasks`."
+        )

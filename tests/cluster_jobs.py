@@ -1,0 +1,117 @@
+"""Sweeps whose trials leave this process: a project of hollow stages in real processes, and what may happen to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from orchestrator import process, records
+from orchestrator.execute import start
+from orchestrator.executors import Ended, Executor
+from orchestrator.follow import Following, hand_over
+from orchestrator.jobs import TaskJob
+from orchestrator.records import Run
+from orchestrator.spec.sections import Sweep
+from orchestrator.step import Step
+from orchestrator.sweep.run import run_sweep
+from orchestrator.sweep.trial import Blueprint
+from orchestrator.workflow import Request, Task, assign, load
+from tests.faults import stand_in
+
+Json = dict[str, Any]
+CHECKPOINT = 'mkdir -p train/checkpoint-5; echo "{}" > train/checkpoint-5/trainer_state.json; '
+HANG_ONCE = f'if [ ! -e "$ledger.once" ]; then {CHECKPOINT} touch "$ledger.once"; sleep 3600; fi'
+"""A training that would never end the first time, and leaves a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """Starts shell scripts in place of stages; can be pickled."""
+
+    project: Path
+    train: str = ""
+
+    def __call__(self, step: Step, command: process.Command) -> process.Child:
+        return stand_in.launcher(self.project, {"train": self.train})(step, command)
+
+
+class Silence:
+    """Sees nothing."""
+
+    def watch(self, *_: object) -> None: ...
+    def ended(self, *_: object) -> None: ...
+    def starts(self, *_: object) -> None: ...
+    def tick(self) -> None: ...
+    def ends(self, *_: object) -> None: ...
+
+
+def make_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project that can be planned here and in the jobs, which find the tests' own modules."""
+    project = stand_in.make(folder)
+    for name, value in stand_in.environment(folder).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]).rstrip(":"))
+    return project
+
+
+def sweep(project: Path, place: Executor, count: int, train: str = "", audience: Any = None) -> Json:
+    """A sweep over so many learning rates, in a place."""
+    rates = [1e-4 * (1 + number) for number in range(count)]
+    search = Sweep.model_validate_json(json.dumps({"parameters": {"learning_rate": rates}}))
+    blueprint = Blueprint(load(Request(project / "spec.yaml")), search, launch=Scripted(project, train))
+    return run_sweep(blueprint, audience or Silence(), Silence(), place)
+
+
+def submit(project: Path, place: Executor, train: str) -> tuple[Task, int]:
+    """One run up to its training."""
+    task = assign(load(Request(project / "spec.yaml")), "train")
+    return task, place.submit(TaskJob(task, "train", start, Scripted(project, train)))
+
+
+def follow(project: Path, place: Executor) -> Following:
+    """A run as `run --on` makes it."""
+    loaded = load(Request(project / "spec.yaml"))
+    return hand_over(loaded, "train", place, lambda done, total: None, Scripted(project))
+
+
+def starts(project: Path, stage: str) -> list[int]:
+    """The process ids of a stage, in the order of their starts."""
+    ledger = project / stand_in.LEDGER
+    lines = ledger.read_text(encoding="utf-8").splitlines() if ledger.is_file() else []
+    return [int(line.split()[1]) for line in lines if line.split()[0] == stage]
+
+
+def until(happened: Callable[[], Any], seconds: float = 120) -> Any:
+    """What a condition gives as soon as it gives anything; fails when it does not."""
+    deadline = time.monotonic() + seconds
+    while not (found := happened()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+    return found
+
+
+def ended(place: Executor, handle: int) -> Ended:
+    """How a job ended, once it has."""
+    found: Ended = until(lambda: place.poll(handle))
+    return found
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; a zombie has."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def newest(task: Task) -> Run:
+    """A task's run as its record now is."""
+    return records.load(task.run.folder)
