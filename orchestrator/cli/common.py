@@ -47,10 +47,7 @@ def _project_runs(context: click.Context, parameter: click.Parameter, value: Pat
     return value or project_of(Path(SPEC)) / "runs"
 
 
-found_on_option = click.option(
-    "--on", type=click.Choice(["local", "ray", "slurm"]), help="Where it runs [local]; a cluster needs a shared disk."
-)
-runs_dir_option = click.option(
+found_runs_dir_option = click.option(
     "--runs-dir", type=click.Path(path_type=Path), callback=_project_runs, help="Where runs are kept [project's runs/]."
 )
 """For commands without a spec: the runs of the project that the current folder belongs to."""
