@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import layout
+from orchestrator import layout, requirements
 from orchestrator.files import read_json
 from orchestrator.memory import outlook
 from orchestrator.spec.defaults import DEFAULTS
@@ -37,6 +38,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             }
             for planned in plan.steps
         ],
+        "lacking": [asdict(lack) for lack in requirements.lacking(plan.spec.train)],
         "memory": outlook.to_json(outlook.of_plan(plan)),
     }
 
@@ -54,6 +56,7 @@ def plan_lines(plan: Plan) -> list[str]:
         lines += [f"    + {argument}: {why}" for argument, why in _faster(plan, planned).items()]
     if limit := LIMITS.get({**DEFAULTS, **plan.spec.train}["stage"]):
         lines.append(f"note: {limit}")
+    lines += [f"! {lack.message}: {lack.mend}" for lack in requirements.lacking(plan.spec.train)]
     return lines + outlook.lines(outlook.of_plan(plan))
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestrator import environment, layout, llamacpp, models, records
+from orchestrator import environment, layout, llamacpp, models, records, requirements
 from orchestrator.cache import cache_folder
 from orchestrator.data import hub
 from orchestrator.errors import GateError, StageError
@@ -68,6 +68,8 @@ def fetch(loaded: Loaded, progress: Progress) -> None:
     """Get what the plan needs and this machine lacks: the base model and llama.cpp's converter."""
     spec = loaded.spec.spec
     runs_dir = loaded.question.runs_dir
+    if models.find_folder(spec.model.base, loaded.spec.project, runs_dir) is None:  # so nothing was trained here yet
+        requirements.require(spec.train)
     models.fetch(spec.model.base, loaded.spec.project, loaded.request.hashes, progress, runs_dir)
     hub.fetch_missing(data_files(spec))
     llamacpp.fetch(spec.llama_cpp, progress)
@@ -114,6 +116,8 @@ def assign(loaded: Loaded, phase: str) -> Task:
     """Plan, and find the run or create it. The base model must have been fetched."""
     whole = make_plan(loaded.question, loaded.request.hashes)
     wanted = whole.until(phase)
+    if any(planned.step.stage == "train" and not planned.up_to_date for planned in wanted.steps):
+        requirements.require(loaded.spec.spec.train)
     return Task(loaded, whole, wanted, wanted.run or create_run(loaded, whole))
 
 
@@ -133,7 +137,9 @@ def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share:
 def create_run(loaded: Loaded, whole: Plan) -> Run:
     """A new run for a plan; its fingerprint is that of the training it is about."""
     prints = {planned.step.stage: planned.fingerprint for planned in whole.steps}
-    made_with = environment.describe(loaded.spec.project, versions())
+    training = whole.spec.train
+    made_with = environment.describe(loaded.spec.project, versions() | requirements.versions(training))
+    made_with["trackers"] = requirements.trackers(training)
     return records.create(loaded.question.runs_dir, whole.spec.name, fingerprint=prints["train"], environment=made_with)
 
 

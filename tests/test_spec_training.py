@@ -82,6 +82,8 @@ SILENT: list[tuple[dict[str, Any], str, str]] = [
     ({"lora_rank": 0}, "lora_rank", "must be at least 1, got 0"),
     ({"adam_beta1": 1.0}, "adam_beta1", "must be at most 0.9999999, got 1.0"),
     ({"quantization_bit": 3}, "quantization_bit", "must be 4 or 8 with quantization_method: bnb"),
+    ({"quantization_bit": 4, "quantization_method": "eetq"}, "quantization_bit", "eetq takes 8"),
+    ({"quantization_bit": 4, "quantization_method": "gptq"}, "quantization_bit", "others quantise nothing"),
     ({"save_strategy": "best"}, "save_strategy", "best needs eval_strategy and metric_for_best_model"),
     ({"early_stopping_steps": 3}, "early_stopping_steps", "needs load_best_model_at_end: true and an eval_strategy"),
     ({"dataloader_persistent_workers": True}, "dataloader_persistent_workers", "needs dataloader_num_workers"),

@@ -53,12 +53,15 @@ def chain_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def check(spec: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Validate the spec and its data, and forecast the memory it will take; start nothing.
 
+    Exit code 3 when the training needs something that this machine has not.
+
     Example: orchestrator check spec.yaml
     """
     from orchestrator.spec.load import load_spec
 
     loaded = load_spec(spec, overrides)  # before anything else is imported: a typo is answered at once
 
+    from orchestrator import requirements
     from orchestrator.data import assemble
     from orchestrator.data.checks import require_clean
     from orchestrator.memory import outlook
@@ -74,6 +77,7 @@ def check(spec: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     else:
         noted = [f"data: {finding.message}" for finding in findings]
         click.echo("\n".join([f"{spec}: good", *noted, *outlook.lines(memory)]))
+    requirements.require(loaded.spec.train)
 
 
 @click.command()

@@ -24,6 +24,7 @@ def examine(patient: Patient) -> list[Check]:
     return [
         software.python(),
         *software.packages(),
+        *software.asked_for(patient),
         software.command(),
         *gpu.gpus(),
         gpu.torch(),

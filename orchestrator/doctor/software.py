@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 
-from orchestrator import llamacpp, process
-from orchestrator.doctor.check import Check
+from orchestrator import llamacpp, process, requirements
+from orchestrator.doctor.check import Check, Patient
 from orchestrator.errors import OrchestratorError
 
 DISTRIBUTIONS = ("llamafactory-orchestrator", "llamafactory")
@@ -59,6 +59,14 @@ def version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def asked_for(patient: Patient) -> Iterator[Check]:
+    """What the spec's training needs beyond that: trackers, optimisers, quantisers."""
+    for lack in requirements.lacking(patient.spec.train):
+        yield Check("training", "missing", lack.message, lack.mend)
+    for package, found in requirements.versions(patient.spec.train).items():
+        yield Check(package, "ok", found)
 
 
 def command() -> Check:

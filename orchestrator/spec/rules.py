@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
+from orchestrator.requirements import QUANTISERS
+
 Arguments: TypeAlias = Mapping[str, Any]
 """Every argument that LLaMA-Factory knows, with the spec's value or its default."""
 
@@ -46,7 +48,13 @@ def _ppo(a: Arguments) -> bool:
 
 
 def _wrong_bits(a: Arguments) -> bool:
-    return bool(a["quantization_method"] == "bnb") and a["quantization_bit"] not in (None, 4, 8)
+    bits = {"bnb": (4, 8), "hqq": (8, 6, 5, 4, 3, 2, 1), "eetq": (8,)}.get(a["quantization_method"])
+    return bits is not None and a["quantization_bit"] is not None and a["quantization_bit"] not in bits
+
+
+def _not_quantising(a: Arguments) -> bool:
+    """LLaMA-Factory would train the whole model without a word: `configure_quantization`."""
+    return bool(a["quantization_bit"]) and a["quantization_method"] not in QUANTISERS
 
 
 def _pissa_with_reference(a: Arguments) -> bool:
@@ -114,7 +122,8 @@ RULES: tuple[Rule, ...] = (
         ("warmup_ratio", "warmup_steps"), ("use_galore", "use_apollo"), ("use_galore", "use_badam"),
         ("use_apollo", "use_badam"), ("deepspeed", "use_galore"), ("deepspeed", "use_apollo"),
     ),
-    Rule("quantization_bit", "must be 4 or 8 with quantization_method: bnb", _wrong_bits),
+    Rule("quantization_bit", "must be 4 or 8 with quantization_method: bnb; eetq takes 8, hqq 1–6 and 8", _wrong_bits),
+    Rule("quantization_bit", "needs quantization_method: bnb, hqq or eetq; others quantise nothing", _not_quantising),
     Rule("quantization_device_map", "cannot be used in training", lambda a: bool(a["quantization_device_map"])),
     Rule("pissa_init", "works neither with kto nor with a dpo loss that has a reference model", _pissa_with_reference),
     Rule("streaming", "needs max_steps, since a stream has no known length", _endless),

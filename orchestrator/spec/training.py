@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 from orchestrator.llamafactory import Argument, arguments
+from orchestrator.requirements import TRACKERS, trackers
 from orchestrator.spec.defaults import DEFAULTS
 from orchestrator.spec.rules import RULES
 from orchestrator.spec.wording import did_you_mean, one_of, quote
@@ -101,7 +102,12 @@ def _wrong(key: str, value: Any, known: Mapping[str, Argument]) -> str | None:
         return f"cannot be set here: {ELSEWHERE.get(key, 'the export section decides it')}"
     if key not in known:
         return f"unknown key{f'; {REMOVED[key]}' if key in REMOVED else did_you_mean(key, known)}"
-    return _mistyped(known[key], value) or _out_of_bounds(key, value) or _out_of_reach(key, value)
+    return (
+        _mistyped(known[key], value)
+        or _out_of_bounds(key, value)
+        or _out_of_reach(key, value)
+        or _unknown_tracker(key, value)
+    )
 
 
 _KINDS: Mapping[str, tuple[type[Any] | tuple[type[Any], ...], str]] = {
@@ -145,3 +151,10 @@ def _out_of_reach(key: str, value: Any) -> str | None:
     if key not in FILES or not isinstance(value, str) or value.startswith("{") or PurePath(value).is_absolute():
         return None
     return f"each run works in a folder of its own; give the absolute path of {value!r}, or the settings as a mapping"
+
+
+def _unknown_tracker(key: str, value: Any) -> str | None:
+    if key != "report_to" or not (unknown := [name for name in trackers({key: value}) if name not in TRACKERS]):
+        return None
+    guess = did_you_mean(unknown[0], TRACKERS) or f"; choose from none, all, {', '.join(TRACKERS)}"
+    return f"unknown tracker {unknown[0]!r}{guess}"
