@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.data.checks import Finding, check_data, require_clean
 from orchestrator.data.checks.copies import SENSITIVE_PAIRS, is_near_copy, near_between, near_within
-from orchestrator.data.checks.corpus import Frame, Texts, build
+from orchestrator.data.checks.corpus import Frame, build
 from orchestrator.data.checks.labels import are_labels, label_variants
 from orchestrator.data.checks.minhash import signatures
 from orchestrator.data.checks.scripts import NAMES, scripts
@@ -380,10 +380,3 @@ def test_a_common_frame_is_left_out_of_comparisons() -> None:
     assert frame.inside("请判断下面新闻的类别：降息。只回答类别。") == "降息"
     assert frame.inside("别的问题") == "别的问题"
     assert Frame.of(["a b", "a c"]) == Frame()
-
-
-def test_texts_keep_every_character() -> None:
-    texts = Texts()
-    for text in ("", "北京", "a\ud800b", "c"):
-        texts.append(text)
-    assert [texts[index] for index in range(4)] == ["", "北京", "a\ud800b", "c"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data.checks.copies import exact_groups, near_between
+from orchestrator.data.checks.copies import exact_between, exact_groups, near_between
 from orchestrator.data.checks.corpus import Corpus, build
 from orchestrator.data.checks.labels import are_labels, label_variants
 from orchestrator.data.checks.text import without_control_characters
@@ -85,8 +85,9 @@ def clean(train: Sequence[Conversation], held_out: Sequence[Conversation] = ()) 
         sets = [[_relabelled(row, spellings, changes) for row in rows] for rows in sets]
         learnt, asked = build(sets[0]), build(sets[1])
     repeated = [_repeated(corpus) for corpus in (learnt, asked)]
-    leaked = {i: j for i, j in _leaked(learnt, asked) if i not in repeated[0]}
-    changes += [Change("leaked", sets[0][i], f"held out as {asked.show(j)}") for i, j in sorted(leaked.items())]
+    exact = {i: j for j, rows in exact_between(learnt, asked).items() for i in rows}
+    leaked = {i: j for i, j in sorted((dict(near_between(learnt, asked)) | exact).items()) if i not in repeated[0]}
+    changes += [Change("leaked", sets[0][i], f"held out as {asked.show(j)}") for i, j in leaked.items()]
     for rows, gone in zip(sets, repeated, strict=True):
         changes += [Change("duplicate", rows[i], f"repeats row {rows[first].row}") for i, first in gone.items()]
     return Cleaned(_without(sets[0], {*repeated[0], *leaked}), _without(sets[1], repeated[1]), changes)
@@ -127,12 +128,6 @@ def _repeated(corpus: Corpus) -> dict[int, int]:
             if first.setdefault(corpus.answer[index], index) != index:
                 found[index] = first[corpus.answer[index]]
     return found
-
-
-def _leaked(train: Corpus, held_out: Corpus) -> list[tuple[int, int]]:
-    asked = {question: index for index, question in enumerate(held_out.question)}
-    exact = [(index, asked[question]) for index, question in enumerate(train.question) if question in asked]
-    return [*near_between(train, held_out), *exact]
 
 
 def _without(rows: list[Conversation], gone: set[int] | dict[int, int]) -> list[Conversation]:

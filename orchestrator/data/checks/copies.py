@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from orchestrator.data.checks.corpus import Corpus
 from orchestrator.data.checks.minhash import Indices, Search, similar_between, similar_within
@@ -30,19 +28,14 @@ _NUMBERS = re.compile(r"\d+")
 _CJK = re.compile(r"[\u2e80-\u9fff\uac00-\ud7a3]")
 
 
-def exact_groups(corpus: Corpus) -> Iterator[list[int]]:
-    """Yields the rows that ask the same question, where there are at least two of them."""
-    return groups(np.frombuffer(corpus.question, np.uint64)) if len(corpus) else iter(())
-
-
-def groups(keys: npt.NDArray[np.uint64]) -> Iterator[list[int]]:
-    """Yields the indices of equal keys, where there are at least two, in the order of their first rows."""
-    order = np.argsort(keys, kind="stable")
-    starts = np.flatnonzero(np.diff(keys[order], prepend=~keys[order[:1]]))
-    sizes = np.diff(starts, append=len(keys))
-    repeated = np.flatnonzero(sizes > 1)
-    parts = [order[start : start + size] for start, size in zip(starts[repeated], sizes[repeated], strict=True)]
-    yield from sorted((part.tolist() for part in parts), key=lambda part: int(part[0]))
+def exact_groups(corpus: Corpus) -> list[list[int]]:
+    """Returns the rows that ask the same question, where there are at least two, in the order of their first ones."""
+    keys = np.array(corpus.question, np.uint64)
+    known, counts = np.unique(keys, return_counts=True)
+    groups: dict[int, list[int]] = {}
+    for index in np.flatnonzero(np.isin(keys, known[counts > 1])).tolist():
+        groups.setdefault(corpus.question[index], []).append(index)
+    return list(groups.values())
 
 
 def near_within(corpus: Corpus) -> list[tuple[int, int]]:
@@ -58,14 +51,13 @@ def near_between(train: Corpus, held_out: Corpus) -> list[tuple[int, int]]:
     return _verified(train, held_out, pairs)
 
 
-def exact_between(train: Corpus, held_out: Corpus) -> list[tuple[int, int]]:
-    """Returns for each held-out row that is in train too: (its first row in train, its row in held_out)."""
-    first: dict[int, int] = {}
-    wanted = set(held_out.question)
+def exact_between(train: Corpus, held_out: Corpus) -> dict[int, list[int]]:
+    """Returns {row of held_out: the rows of train that ask the same question}, where there is one."""
+    rows: dict[int, list[int]] = {question: [] for question in held_out.question}
     for index, question in enumerate(train.question):
-        if question in wanted:
-            first.setdefault(question, index)
-    return [(first[question], index) for index, question in enumerate(held_out.question) if question in first]
+        if question in rows:
+            rows[question].append(index)
+    return {index: rows[question] for index, question in enumerate(held_out.question) if rows[question]}
 
 
 def _search(pairs: int) -> Search:
@@ -73,11 +65,8 @@ def _search(pairs: int) -> Search:
 
 
 def _verified(left: Corpus, right: Corpus, pairs: Indices) -> list[tuple[int, int]]:
-    found = []
-    for i, j in pairs.tolist():
-        if left.question[i] != right.question[j] and _near(left, i, right, j):
-            found.append((i, j))
-    return found
+    unequal = ((i, j) for i, j in pairs.tolist() if left.question[i] != right.question[j])
+    return [(i, j) for i, j in unequal if _near(left, i, right, j)]
 
 
 def _near(left: Corpus, i: int, right: Corpus, j: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -26,22 +26,6 @@ _BATCH_ROWS, _BATCH_CHARACTERS = 4096, 2_000_000  # signed at a time, with about
 _SIGNED = 100_000  # characters of a text that are signed
 
 
-class Texts:
-    """Many strings in one buffer: a tenth of the memory of a list."""
-
-    def __init__(self) -> None:
-        self._bytes = bytearray()
-        self._ends = array("Q")
-
-    def append(self, text: str) -> None:
-        self._bytes += text.encode("utf-8", "surrogatepass")
-        self._ends.append(len(self._bytes))
-
-    def __getitem__(self, index: int) -> str:
-        start = self._ends[index - 1] if index else 0
-        return self._bytes[start : self._ends[index]].decode("utf-8", "surrogatepass")
-
-
 @dataclass
 class Corpus:
     """What the checks need to know of the rows of a set. Arrays have one entry a good row."""
@@ -53,11 +37,10 @@ class Corpus:
     answer: array[int] = field(default_factory=lambda: array("Q"))  # hash of the stripped answer
     length: array[int] = field(default_factory=lambda: array("I"))  # characters of question and answer
     script: list[npt.NDArray[np.uint8]] = field(default_factory=list)  # one array a batch
-    label: array[int] = field(default_factory=lambda: array("H"))  # index in list(labels); MAX_LABELS for none of them
+    label: array[int] = field(default_factory=lambda: array("Q"))  # hash of the answer as it stands
     labels: Counter[str] = field(default_factory=Counter)  # the first MAX_LABELS answers, as they stand
-    label_index: dict[str, int] = field(default_factory=dict)
-    heads: Texts = field(default_factory=Texts)
-    words: Texts = field(default_factory=Texts)
+    heads: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
     signed: list[Signatures] = field(default_factory=list)
     signs: dict[str, list[int]] = field(default_factory=dict)
     long_answers: int = 0
@@ -86,10 +69,10 @@ class Corpus:
         """Files and row numbers of several rows."""
         return [self.place(index) for index in indices]
 
-    def labelled(self, labels: Container[str]) -> list[int]:
-        """Indices of the rows whose answer is one of these labels, as they stand."""
-        wanted = [index for label, index in self.label_index.items() if label in labels]
-        return [int(i) for i in np.flatnonzero(np.isin(np.frombuffer(self.label, np.uint16), wanted))]
+    def labelled(self, labels: Iterable[str]) -> list[Place]:
+        """Files and rows whose answer is one of these labels, as they stand."""
+        wanted = np.array([hashed(label) for label in labels], np.uint64)
+        return self.places(np.flatnonzero(np.isin(np.frombuffer(self.label, np.uint64), wanted)).tolist())
 
     def show(self, index: int) -> str:
         """`file:row text`, for a person."""
@@ -185,9 +168,11 @@ def _add_row(corpus: Corpus, conversation: Conversation, question: str, inner: s
     corpus.source.append(corpus.sources.index(conversation.source))
     corpus.row.append(conversation.row)
     corpus.question.append(hashed(same))
-    corpus.answer.append(hashed(answer.strip()))
+    corpus.label.append(hashed(answer))
+    corpus.answer.append(hashed(stripped) if (stripped := answer.strip()) != answer else corpus.label[-1])
     corpus.length.append(len(question) + len(answer))
-    corpus.label.append(_count_label(corpus, answer))
+    if answer in corpus.labels or len(corpus.labels) < MAX_LABELS:
+        corpus.labels[answer] += 1
     corpus.heads.append(inner[:_HEAD])
     corpus.words.append(words if len(words) <= LONG else "")
     for sign in signs(f"{question}\n{answer}"):
@@ -198,12 +183,3 @@ def _add_row(corpus: Corpus, conversation: Conversation, question: str, inner: s
     if names_its_label(words, answer):
         corpus.signs.setdefault("label_in_prompt", []).append(index)
     return words
-
-
-def _count_label(corpus: Corpus, answer: str) -> int:
-    label = corpus.label_index.get(answer, MAX_LABELS)
-    if label == MAX_LABELS and len(corpus.labels) < MAX_LABELS:
-        label = corpus.label_index[answer] = len(corpus.labels)
-    if label < MAX_LABELS:
-        corpus.labels[answer] += 1
-    return label

@@ -22,20 +22,19 @@ def are_labels(answers: Counter[str]) -> bool:
     return few and all(len(answer) <= LONGEST_LABEL for answer in answers)
 
 
-def label_findings(train: Corpus, held_out: Corpus | None) -> Iterator[Finding]:
+def label_findings(train: Corpus, held_out: Corpus) -> Iterator[Finding]:
     """Yields label_variant, class_imbalance and class_missing."""
-    sets = [train, held_out] if held_out else [train]
-    everywhere = sum((corpus.labels for corpus in sets), Counter[str]())
+    everywhere = train.labels + held_out.labels
     variants = label_variants(everywhere)
     if variants:
         pairs = ", ".join(f"{a!r} ({everywhere[a]} rows) → {b!r}" for a, b in variants.items())
-        places = [place for corpus in sets for place in corpus.places(corpus.labelled(variants))]
+        places = train.labelled(variants) + held_out.labelled(variants)
         yield finding("label_variant", "warning", f"labels that may mean the same: {pairs}", places)
     merged: Counter[str] = Counter()
     for label, count in train.labels.items():
         merged[variants.get(label, label)] += count
     yield from _imbalance(merged)
-    if held_out and len(held_out):
+    if len(held_out):
         yield from _missing(train, held_out, variants)
 
 
@@ -74,13 +73,13 @@ def _imbalance(labels: Counter[str]) -> Iterator[Finding]:
     (most, many), (least, few) = labels.most_common(1)[0], labels.most_common()[-1]
     if many > IMBALANCE * few:
         message = f"{many} training rows for {most!r}, but {few} for {least!r}: rare labels will hardly be learnt"
-        yield finding("class_imbalance", "warning", message, ())
+        yield finding("class_imbalance", "warning", message)
 
 
 def _missing(train: Corpus, held_out: Corpus, variants: dict[str, str]) -> Iterator[Finding]:
     taught, asked = ({variants.get(label, label) for label in corpus.labels} for corpus in (train, held_out))
     if unseen := sorted(asked - taught):
-        places = held_out.places(held_out.labelled(unseen))
-        yield finding("class_missing", "warning", f"never in the training rows: {', '.join(map(repr, unseen))}", places)
+        message = f"never in the training rows: {', '.join(map(repr, unseen))}"
+        yield finding("class_missing", "warning", message, held_out.labelled(unseen))
     if unmeasured := sorted(taught - asked):
-        yield finding("class_missing", "info", f"never in the held-out rows: {', '.join(map(repr, unmeasured))}", ())
+        yield finding("class_missing", "info", f"never in the held-out rows: {', '.join(map(repr, unmeasured))}")

@@ -15,23 +15,21 @@ Pair = tuple[int, int]
 
 def leakage(train: Corpus, held_out: Corpus) -> Iterator[Finding]:
     """Yields leakage_exact, leakage_label_conflict and leakage_near."""
+    same: list[Pair] = []
+    other: list[Pair] = []
     exact = exact_between(train, held_out)
-    answers: dict[int, set[int]] = {held_out.question[j]: set() for _, j in exact}
-    for question, answer in zip(train.question, train.answer, strict=True):
-        if question in answers:
-            answers[question].add(answer)
-    same = [(i, j) for i, j in exact if held_out.answer[j] in answers[held_out.question[j]]]
-    other = sorted(set(exact) - set(same), key=lambda pair: pair[1])
+    for j, rows in exact.items():
+        agree = held_out.answer[j] in {train.answer[i] for i in rows}
+        (same if agree else other).append((rows[0], j))
     if same:
         yield _leak("leakage_exact", "error", "held-out rows are in the training set too", same, train, held_out)
     if other:
         message = "held-out rows are in the training set with another answer"
         yield _leak("leakage_label_conflict", "error", message, other, train, held_out)
-    known = {j for _, j in exact}
-    near = {j: i for i, j in reversed(near_between(train, held_out)) if j not in known}
+    near = {j: i for i, j in reversed(near_between(train, held_out)) if j not in exact}
     if near:
         severity: Severity = "error" if len(near) > TOLERABLE_SHARE * len(held_out) else "warning"
-        pairs = sorted(((i, j) for j, i in near.items()), key=lambda pair: pair[1])
+        pairs = [(i, j) for j, i in sorted(near.items())]
         message = "held-out rows are nearly in the training set too"
         yield _leak("leakage_near", severity, message, pairs, train, held_out)
 
@@ -44,28 +42,22 @@ def _leak(kind: str, severity: Severity, message: str, pairs: list[Pair], train:
 
 def duplicates(corpus: Corpus, *, labels_task: bool) -> Iterator[Finding]:
     """Yields duplicate_exact, label_conflict (labels only) and duplicate_near of one set."""
-    repeated, conflicting = _exact(corpus)
-    if repeated:
-        rows = [index for group in repeated for index in group[1:]]
-        yield _copies(corpus, "duplicate_exact", f"{len(rows)} rows repeat an earlier row", repeated, rows)
-    if conflicting and labels_task:
-        rows = [index for group in conflicting for index in group]
-        yield _copies(
-            corpus, "label_conflict", f"{len(conflicting)} prompts have more than one label", conflicting, rows
-        )
-    near = [list(pair) for pair in near_within(corpus)]
-    if near:
-        rows = sorted({pair[1] for pair in near})
-        yield _copies(corpus, "duplicate_near", f"{len(rows)} rows nearly repeat an earlier row", near, rows)
-
-
-def _exact(corpus: Corpus) -> tuple[list[list[int]], list[list[int]]]:
     repeated: list[list[int]] = []
     conflicting: list[list[int]] = []
     for group in exact_groups(corpus):
         agree = len({corpus.answer[index] for index in group}) == 1
         (repeated if agree else conflicting).append(group)
-    return repeated, conflicting
+    if repeated:
+        rows = [index for group in repeated for index in group[1:]]
+        yield _copies(corpus, "duplicate_exact", f"{len(rows)} rows repeat an earlier row", repeated, rows)
+    if conflicting and labels_task:
+        rows = [index for group in conflicting for index in group]
+        message = f"{len(conflicting)} prompts have more than one label"
+        yield _copies(corpus, "label_conflict", message, conflicting, rows)
+    near = [list(pair) for pair in near_within(corpus)]
+    if near:
+        rows = sorted({pair[1] for pair in near})
+        yield _copies(corpus, "duplicate_near", f"{len(rows)} rows nearly repeat an earlier row", near, rows)
 
 
 def _copies(corpus: Corpus, kind: str, message: str, groups: list[list[int]], rows: list[int]) -> Finding:
