@@ -11,7 +11,6 @@ from orchestrator.chat_template.registry import (
     Definition,
     Mark,
     definition,
-    is_text_template,
     template_for_model,
     template_names,
 )
@@ -33,8 +32,6 @@ def test_a_definition_has_the_defaults_of_register_template() -> None:
         kind="ReasoningTemplate",
         efficient_eos=False,
         replace_eos=False,
-        enable_thinking=True,
-        multimodal=False,
     )
 
 
@@ -43,10 +40,6 @@ def test_every_template_is_read_and_has_one_place_for_each_text() -> None:
     assert {"smollm2", "qwen3", "llama3", "gemma3", "openchat-3.6"} <= set(names)
     for chosen in map(definition, names):
         assert [slots.count(Mark.CONTENT) for slots in (chosen.user, chosen.assistant, chosen.system)] == [1, 1, 1]
-
-
-def test_multimodal_templates_are_not_text_templates() -> None:
-    assert (is_text_template("qwen3"), is_text_template("qwen2_vl")) == (True, False)
 
 
 def test_an_unknown_template_is_answered_with_close_ones() -> None:
@@ -96,7 +89,7 @@ BOS_FIRST = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<
 @pytest.mark.parametrize(
     ("config", "tokenizer", "adds"),
     [
-        ({"add_bos_token": True}, {}, True),
+        ({"add_bos_token": True, "bos_token": {"content": "<s>"}}, {}, True),
         ({"add_bos_token": False}, {"post_processor": BOS_FIRST}, False),
         ({}, {"post_processor": {"type": "Sequence", "processors": [{"type": "ByteLevel"}, BOS_FIRST]}}, True),
         ({}, {"post_processor": {"type": "ByteLevel"}, "model": {"byte_fallback": False}}, False),
@@ -106,7 +99,7 @@ BOS_FIRST = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<
 def test_whether_the_converter_makes_llama_cpp_add_bos(
     tmp_path: Path, config: dict[str, object], tokenizer: dict[str, object], adds: bool
 ) -> None:
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": {"content": "<s>"}, **config}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", **config}))
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
     assert converter_adds_bos(tmp_path) is adds
     assert special_tokens(tmp_path) == SpecialTokens("<s>", None)

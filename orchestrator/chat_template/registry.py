@@ -50,8 +50,6 @@ class Definition:
     """The class of the template: Template, Llama2Template, ReasoningTemplate or Glm47ReasoningTemplate."""
     efficient_eos: bool
     replace_eos: bool
-    enable_thinking: bool
-    multimodal: bool
 
     @property
     def reasons(self) -> bool:
@@ -79,11 +77,6 @@ def template_names() -> list[str]:
     return sorted(_calls())
 
 
-def is_text_template(name: str) -> bool:
-    """Whether a template is for text alone, without images, video or audio. Raises InputError for an unknown name."""
-    return not definition(name).multimodal
-
-
 @cache
 def definition(name: str) -> Definition:
     """The definition of a template. Raises InputError for an unknown name."""
@@ -104,8 +97,6 @@ def definition(name: str) -> Definition:
         kind=_identifier(arguments.get("template_class"), "Template"),
         efficient_eos=efficient_eos,
         replace_eos=bool(_literal(arguments, "replace_eos", False)),
-        enable_thinking=_literal(arguments, "enable_thinking", True) is True,
-        multimodal="mm_plugin" in arguments,
     )
 
 
