@@ -20,7 +20,8 @@ class Rule(NamedTuple):
 
     key: str
     message: str
-    broken: Callable[[Arguments], bool]
+    broken: Callable[[Arguments], Any]
+    """True, or anything true, where the arguments break the rule."""
 
 
 def _only(owner: str, allowed: tuple[str, ...], *keys: str) -> Iterator[Rule]:
@@ -29,7 +30,7 @@ def _only(owner: str, allowed: tuple[str, ...], *keys: str) -> Iterator[Rule]:
         yield Rule(
             key,
             f"works only with {owner}: {' or '.join(allowed)}",
-            lambda a, key=key: bool(a[key]) and a[owner] not in allowed,  # type: ignore[misc]
+            lambda a, key=key: a[key] and a[owner] not in allowed,  # type: ignore[misc]
         )
 
 
@@ -39,12 +40,8 @@ def _exclusive(*pairs: tuple[str, str]) -> Iterator[Rule]:
         yield Rule(
             key,
             f"cannot be combined with {other}; keep one",
-            lambda a, key=key, other=other: bool(a[key]) and bool(a[other]),  # type: ignore[misc]
+            lambda a, key=key, other=other: a[key] and a[other],  # type: ignore[misc]
         )
-
-
-def _ppo(a: Arguments) -> bool:
-    return bool(a["stage"] == "ppo")
 
 
 def _wrong_bits(a: Arguments) -> bool:
@@ -57,45 +54,41 @@ def _not_quantising(a: Arguments) -> bool:
     return bool(a["quantization_bit"]) and a["quantization_method"] not in QUANTISERS
 
 
-def _pissa_with_reference(a: Arguments) -> bool:
+def _pissa_with_reference(a: Arguments) -> Any:
     reference = a["stage"] == "kto" or (a["stage"] == "dpo" and a["pref_loss"] not in ("orpo", "simpo"))
-    return bool(a["pissa_init"]) and reference
+    return a["pissa_init"] and reference
 
 
-def _endless(a: Arguments) -> bool:
-    return bool(a["streaming"]) and a["max_steps"] < 1
-
-
-def _best_unknown(a: Arguments) -> bool:
+def _best_unknown(a: Arguments) -> Any:
     saved = a["save_strategy"] in ("best", a["eval_strategy"])
-    return bool(a["load_best_model_at_end"]) and (a["eval_strategy"] == "no" or not saved)
+    return a["load_best_model_at_end"] and (a["eval_strategy"] == "no" or not saved)
 
 
-def _best_misaligned(a: Arguments) -> bool:
+def _best_misaligned(a: Arguments) -> Any:
     """Whether the best checkpoint could fall between two evaluations."""
     if not (a["load_best_model_at_end"] and a["save_strategy"] == a["eval_strategy"] == "steps"):
         return False
     saving, measuring = a["save_steps"], a["eval_steps"] or a["logging_steps"]
     mixed = (saving < 1) != (measuring < 1)
-    return bool(mixed or round(saving * 1e6) % round(measuring * 1e6))  # in millionths, where shares are exact
+    return mixed or round(saving * 1e6) % round(measuring * 1e6)  # in millionths, where shares are exact
 
 
-def _best_without_metric(a: Arguments) -> bool:
+def _best_without_metric(a: Arguments) -> Any:
     measured = a["eval_strategy"] != "no" and (a["metric_for_best_model"] or a["load_best_model_at_end"])
-    return bool(a["save_strategy"] == "best" and not measured)
+    return a["save_strategy"] == "best" and not measured
 
 
-def _stops_blindly(a: Arguments) -> bool:
-    return bool(a["early_stopping_steps"]) and (a["eval_strategy"] == "no" or not a["load_best_model_at_end"])
+def _stops_blindly(a: Arguments) -> Any:
+    return a["early_stopping_steps"] and (a["eval_strategy"] == "no" or not a["load_best_model_at_end"])
 
 
-def _schedules_blindly(a: Arguments) -> bool:
+def _schedules_blindly(a: Arguments) -> Any:
     return a["lr_scheduler_type"] in ("reduce_lr_on_plateau", "greedy") and a["eval_strategy"] == "no"
 
 
 def _without_workers(key: str) -> Rule:
     message = "needs dataloader_num_workers of at least 1"
-    return Rule(key, message, lambda a: bool(a[key]) and a["dataloader_num_workers"] == 0)
+    return Rule(key, message, lambda a: a[key] and a["dataloader_num_workers"] == 0)
 
 
 def _whole(key: str) -> Rule:
@@ -104,7 +97,8 @@ def _whole(key: str) -> Rule:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule("stage", "ppo cannot run with the trl that LLaMA-Factory requires; use dpo or kto", _ppo),
+    Rule("stage", "ppo cannot run with the trl that LLaMA-Factory requires; use dpo or kto",
+         lambda a: a["stage"] == "ppo"),
     *_only("stage", ("sft",), "neat_packing", "train_on_prompt", "mask_history"),
     *_only("stage", ("sft", "pt", "dpo", "kto"), "load_best_model_at_end"),
     *_only("stage", ("dpo", "kto"), "pref_beta", "ref_model"),
@@ -124,9 +118,10 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("quantization_bit", "must be 4 or 8 with quantization_method: bnb; eetq takes 8, hqq 1–6 and 8", _wrong_bits),
     Rule("quantization_bit", "needs quantization_method: bnb, hqq or eetq; others quantise nothing", _not_quantising),
-    Rule("quantization_device_map", "cannot be used in training", lambda a: bool(a["quantization_device_map"])),
+    Rule("quantization_device_map", "cannot be used in training", lambda a: a["quantization_device_map"]),
     Rule("pissa_init", "works neither with kto nor with a dpo loss that has a reference model", _pissa_with_reference),
-    Rule("streaming", "needs max_steps, since a stream has no known length", _endless),
+    Rule("streaming", "needs max_steps, since a stream has no known length",
+         lambda a: a["streaming"] and a["max_steps"] < 1),
     Rule("load_best_model_at_end", "needs eval_strategy: steps or epoch, and the same save_strategy", _best_unknown),
     Rule("load_best_model_at_end", "needs save_steps to be a multiple of eval_steps", _best_misaligned),
     Rule("save_strategy", "best needs eval_strategy and metric_for_best_model", _best_without_metric),
