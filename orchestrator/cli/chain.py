@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +12,13 @@ from orchestrator.cli.common import (
     json_option,
     on_option,
     print_json,
-    runs_dir_option,
+    requested,
     set_option,
     spec_argument,
+    spec_options,
     stderr_console,
     stdout_console,
     verbosity,
-    verbosity_options,
 )
 from orchestrator.cli.endpoint import Asked, ask_endpoint, endpoint_options
 
@@ -27,23 +26,13 @@ if TYPE_CHECKING:
     from orchestrator.execute import Watcher
     from orchestrator.plan import Plan
     from orchestrator.records import Run
-    from orchestrator.workflow import Loaded, Request
+    from orchestrator.workflow import Loaded
 
-
-def chain_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What train, evaluate, export and run have in common."""
-    for option in (
-        spec_argument,
-        set_option,
-        runs_dir_option,
-        click.option("--force", multiple=True, metavar="STAGE", help="Repeat a stage, or all of a phase; repeatable."),
-        click.option("--paranoid", is_flag=True, help="Hash every file again instead of trusting size and time."),
-        click.option("--dry-run", is_flag=True, help="Show the plan and start nothing."),
-        json_option,
-        verbosity_options,
-    ):
-        command = option(command)
-    return command
+chain_options = spec_options(
+    click.option("--force", multiple=True, metavar="STAGE", help="Repeat a stage, or all of a phase; repeatable."),
+    click.option("--paranoid", is_flag=True, help="Hash every file again instead of trusting size and time."),
+    click.option("--dry-run", is_flag=True, help="Show the plan and start nothing."),
+)
 
 
 @click.command()
@@ -90,7 +79,7 @@ def plan(render: Path | None, **options: Any) -> None:
     """
     from orchestrator.workflow import plan as make
 
-    made = make(_request(options))
+    made = make(requested(options))
     if render:
         _write_configs(made, render)
     _show_plan(made, options["as_json"])
@@ -138,7 +127,7 @@ def export(sweep: str | None, **options: Any) -> None:
     if sweep is not None:
         from orchestrator.sweep.winner import overrides
 
-        options["overrides"] = (*overrides(_request(options), sweep), *options["overrides"])
+        options["overrides"] = (*overrides(requested(options), sweep), *options["overrides"])
     _chain("verify", options)
 
 
@@ -159,7 +148,7 @@ def _chain(phase: str, options: dict[str, Any]) -> None:
     from orchestrator.progress import Display
     from orchestrator.report.live import LiveRun
 
-    request = _request(options)
+    request = requested(options)
     if options.get("on") not in (None, "local") and options["force"]:
         raise click.UsageError("--force repeats a stage here; it cannot go with --on, where a lost node starts anew")
     if options["dry_run"]:
@@ -198,14 +187,6 @@ def _carry_out(loaded: Loaded, phase: str, watcher: Watcher, on: Any) -> Run:
     following = hand_over(loaded, phase, place, progress)
     click.echo(f"{following.job}: {following.task.run.folder}", err=True)
     return following.until_end(watcher)
-
-
-def _request(options: dict[str, Any]) -> Request:
-    from orchestrator.workflow import Request
-
-    return Request(
-        options["spec"], options["overrides"], options["runs_dir"], options["force"], paranoid=options["paranoid"]
-    )
 
 
 def _show_plan(made: Plan, as_json: bool) -> None:

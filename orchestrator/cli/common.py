@@ -58,7 +58,7 @@ def spec_options(*own: Decorator) -> Decorator:
     return together(spec_argument, set_option, runs_dir_option, *own, json_option, verbosity_options)
 
 
-def request(options: dict[str, Any]) -> Request:
+def requested(options: dict[str, Any]) -> Request:
     """What these options ask for."""
     from orchestrator.workflow import Request
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,20 +9,22 @@ import click
 
 from orchestrator.cli.common import (
     download_progress,
-    json_option,
     on_option,
     print_json,
+    requested,
     runs_dir_option,
-    set_option,
-    spec_argument,
+    spec_options,
     stderr_console,
     stdout_console,
     verbosity,
-    verbosity_options,
 )
 
 if TYPE_CHECKING:
     from orchestrator.sweep.trial import Blueprint
+
+sweep_options = spec_options(
+    click.option("--strict", is_flag=True, help="Exit with 4 if any trial failed, not only if none succeeded.")
+)
 
 
 class RunByDefault(click.Group):
@@ -34,20 +35,6 @@ class RunByDefault(click.Group):
         if not args or args[0] not in {*self.commands, *ctx.help_option_names}:
             args = ["run", *args]
         return super().parse_args(ctx, args)
-
-
-def sweep_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What all that starts trials has in common."""
-    for option in (
-        spec_argument,
-        set_option,
-        runs_dir_option,
-        click.option("--strict", is_flag=True, help="Exit with 4 if any trial failed, not only if none succeeded."),
-        json_option,
-        verbosity_options,
-    ):
-        command = option(command)
-    return command
 
 
 @click.group(cls=RunByDefault)
@@ -72,10 +59,11 @@ def run(dry_run: bool, strict: bool, as_json: bool, on: str | None, **options: A
     from orchestrator.sweep.display import show_ranking
     from orchestrator.sweep.run import section, trials_ahead
     from orchestrator.sweep.trial import Blueprint
+    from orchestrator.workflow import load
 
     if on:
         options["overrides"] = (*options["overrides"], f"sweep.executor={on}")
-    loaded = _load(options)
+    loaded = load(requested(options))
     blueprint = Blueprint(loaded, section(loaded), progress=download_progress(stderr_console()))
     if dry_run:
         for line in trials_ahead(blueprint):
@@ -122,18 +110,13 @@ def learning_curve(fractions: str, seeds: int, metric: str | None, strict: bool,
     Example: orchestrator learning-curve --fractions 0.25,0.5,1 --seeds 2
     """
     from orchestrator import learning_curve as curve
+    from orchestrator.workflow import load
 
-    loaded = _load(options)
+    loaded = load(requested(options))
     blueprint = curve.blueprint(loaded, curve.shares(fractions), seeds, metric, download_progress(stderr_console()))
     page = curve.finish(_carry_out(blueprint, options), loaded)
     print_json(page) if as_json else click.echo(curve.text(page))
     _require_success(page, strict)
-
-
-def _load(options: dict[str, Any]) -> Any:
-    from orchestrator.workflow import Request, load
-
-    return load(Request(options["spec"], options["overrides"], options["runs_dir"]))
 
 
 def _carry_out(blueprint: Blueprint, options: dict[str, Any]) -> dict[str, Any]:
