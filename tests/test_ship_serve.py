@@ -152,7 +152,7 @@ def test_the_command_of_each_engine(shipped_run: Run) -> None:
     }  # fmt: skip
     assert own.env == {KEY_VARIABLE: "k"}
     theirs = llama_factory_server(shipped_run, "tuned", at)
-    assert theirs.argv == ("llamafactory-cli", "api", "configs/serve-tuned.yaml")
+    assert theirs.argv == (sys.executable, "-m", "orchestrator.workers.serve_llamafactory", "configs/serve-tuned.yaml")
     assert theirs.env == {
         "API_HOST": "127.0.0.1", "API_PORT": "8080", "API_MODEL_NAME": "tiny-tuned", "API_KEY": "k",
     }  # fmt: skip

@@ -32,6 +32,8 @@ KEPT = ("model_name_or_path", "trust_remote_code", "template", "enable_thinking"
 """Training arguments that also decide how LLaMA-Factory answers."""
 KEY_VARIABLE = "ORCHESTRATOR_API_KEY"
 """Carries the key to our llama.cpp server, so that neither a file nor the process list shows it."""
+GUARD = "orchestrator.workers.guard.Guard"
+"""What vLLM is told to ask first; our own servers do so by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +102,15 @@ def llama_cpp_server(run: Run, kind: str, at: Where) -> Server:
 
 
 def llama_factory_server(run: Run, artifact: str, at: Where) -> Server:
-    """`llamafactory-cli api`, which by itself would listen to the whole network without a key."""
+    """LLaMA-Factory's own server, which by itself would listen to the whole network without a key."""
     import yaml
 
     trained = yaml.safe_load((run.folder / layout.config("train")).read_text(encoding="utf-8"))
     values: dict[str, Any] = {key: trained[key] for key in KEPT if key in trained}
-    if artifact == "tuned":
-        adapts = trained["finetuning_type"] in (LORA, "oft")
-        loads = {"adapter_name_or_path": layout.TRAINED, "finetuning_type": trained["finetuning_type"]}
-        values |= loads if adapts else {"model_name_or_path": layout.TRAINED}
+    if artifact == "tuned" and trained["finetuning_type"] not in (LORA, "oft"):
+        values["model_name_or_path"] = layout.TRAINED
+    elif adapters := _adapters(trained, artifact):
+        values |= {"adapter_name_or_path": ",".join(adapters), "finetuning_type": LORA}
     values["do_sample"] = False
     if system := artifacts.serving(run)["system"]:
         values["default_system"] = system
@@ -119,15 +121,23 @@ def llama_factory_server(run: Run, artifact: str, at: Where) -> Server:
     config = layout.config(f"serve-{artifact}")
     env = {"API_HOST": at.host, "API_PORT": str(at.port), "API_MODEL_NAME": f"{run.record['name']}-{artifact}"}
     return Server(
-        argv=("llamafactory-cli", "api", config),
+        argv=(sys.executable, "-m", "orchestrator.workers.serve_llamafactory", config),
         env={**env, "API_KEY": at.key or ""},
         files={config: "".join(f"{key}: {yaml_scalar(value)}\n" for key, value in values.items())},
     )
 
 
+def _adapters(trained: Mapping[str, Any], artifact: str) -> list[str]:
+    """The adapters to load: an earlier run's where training started from it, and the run's own."""
+    earlier = trained.get("adapter_name_or_path")
+    if artifact == "base":
+        return [earlier] if earlier else []
+    return [earlier, layout.TRAINED] if earlier and trained.get("create_new_adapter") else [layout.TRAINED]
+
+
 def vllm_server(artifact: str, at: Where) -> Server:
     """`vllm serve` of the merged model, which holds the template of training; vLLM's own sampling defaults."""
-    options = {"--host": at.host, "--port": str(at.port), "--generation-config": "vllm"}
+    options = {"--host": at.host, "--port": str(at.port), "--generation-config": "vllm", "--middleware": GUARD}
     flags = [word for pair in options.items() for word in pair]
     return Server(("vllm", "serve", layout.MERGED, *flags), {"VLLM_API_KEY": at.key} if at.key else {})
 
