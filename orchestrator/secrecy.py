@@ -18,7 +18,8 @@ NAMED = re.compile(
 )
 FORMS = re.compile(
     r"(?<=://)[^/\s:@'\"]*:[^/\s@'\"]+(?=@)"  # user:password of a URL
-    r"|\b(?:hf_|sk-|ghp_|github_pat_|glpat-|xox[bp]-|AKIA)[A-Za-z0-9_-]{12,}"  # tokens with a maker's mark
+    r"|\b(?:hf_[A-Za-z0-9]{20,}|sk-(?=[a-z-]*[A-Z0-9])[\w-]{20,}|AKIA[A-Z0-9]{12,})"  # tokens with a maker's mark
+    r"|\b(?:gh[opsu]_|github_pat_|glpat-|xox[bp]-)[\w-]{12,}"
     r"|(?<=Bearer )[A-Za-z0-9._~+/-]{8,}"
 )
 
@@ -28,6 +29,11 @@ def redacted(text: str, environment: Mapping[str, str] = os.environ) -> str:
     for value in _values(environment):
         text = text.replace(value, HIDDEN)
     return FORMS.sub(HIDDEN, text)
+
+
+def holds_token(text: str) -> bool:
+    """Whether a text has something in it that looks like a token, or a URL with a password."""
+    return FORMS.search(text) is not None
 
 
 def clean(log: Path, environment: Mapping[str, str] = os.environ) -> None:

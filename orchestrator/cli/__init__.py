@@ -107,6 +107,13 @@ def main() -> None:
         failure = of_system(error)
         _print_error(failure)
         sys.exit(failure.exit_code)
+    except Exception:  # a bug of ours, which keeps its traceback; a library may quote a URL or a token in it
+        import traceback
+
+        from orchestrator.secrecy import redacted
+
+        click.echo(redacted(traceback.format_exc()), err=True)
+        sys.exit(OrchestratorError.exit_code)
 
 
 def _print_error(error: OrchestratorError) -> None:
