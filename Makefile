@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready-$(shell cat pyproject.toml constraints.txt scripts/setup.sh | sha256sum | cut -c1-16)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check plan train evaluate export all sweep report test test-slow faults lint bench docs clean
+.PHONY: help setup check plan train evaluate export all sweep report test test-slow faults lint audit sbom compat bench docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,8 +50,19 @@ test-slow: $(READY) ## What is too slow for `make test`
 faults: $(READY) ## Kill and starve whole chains some 300 times; nothing may be lost (ten minutes)
 	@$(BIN)/python -m tests.faults $(ARGS)
 
-lint: $(READY) ## ruff and mypy
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+lint: $(READY) ## ruff, mypy and bandit
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/bandit -q -c pyproject.toml -r orchestrator scripts setup.py
+
+audit: $(READY) ## Ask for known weaknesses of the installed packages (needs the network)
+	@mkdir -p dist && $(BIN)/pip freeze --exclude-editable > dist/installed.txt
+	@$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r dist/installed.txt $(ARGS) || \
+		{ echo "audit: failed: a weakness is listed above, or the advisory service did not answer for every package" >&2; exit 1; }
+
+sbom: $(READY) ## List what is installed, as CycloneDX, in dist/sbom.json
+	@mkdir -p dist && $(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o dist/sbom.json $(BIN)/python
+
+compat: $(READY) ## Try other versions of Python, LLaMA-Factory and transformers; writes docs/compat.md (hours)
+	@$(BIN)/python scripts/compat.py $(ARGS)
 
 bench: $(READY) ## Measure against the bare tools; writes benchmarks/results.json
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -127,7 +127,7 @@ def upload(path: Path, url: str, progress: Progress) -> str:
 
     digest, size = f"sha256:{sha256(path)}", path.stat().st_size
     own = urlsplit(url).hostname in ("127.0.0.1", "localhost")
-    with httpx.Client(base_url=url, timeout=None, trust_env=not own) as client:
+    with httpx.Client(base_url=url, timeout=None, trust_env=not own) as client:  # gigabytes  # nosec B113
         if client.head(f"/api/blobs/{digest}").status_code == 200:
             return digest
         headers = {"Content-Length": str(size)}

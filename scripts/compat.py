@@ -1,0 +1,166 @@
+"""Which versions of Python, LLaMA-Factory and transformers pass together: `make compat [ARGS="3.12-oldest …"]`.
+
+Each environment is made anew from what is committed, tested, and removed. docs/compat.md has a row for each one tried.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from importlib.metadata import requires
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "build/compat"
+RESULTS = WORK / "results.json"
+PAGE = ROOT / "docs/compat.md"
+PYTHONS = ("3.11", "3.12", "3.13")
+PAIRS = {
+    "oldest": "the oldest LLaMA-Factory and transformers that our ranges allow",
+    "pinned": "constraints.txt, which `make setup` installs",
+    "newest": "the newest release of everything that our ranges allow",
+}
+FOLLOW = {"llamafactory", "transformers", "tokenizers", "huggingface-hub", "trl"}
+"""What an old transformers cannot have as new as constraints.txt names it."""
+SHOWN = ("llamafactory", "transformers", "trl", "peft", "torch")
+CHAIN = ["tests/integration/test_chain.py"]
+UNIT = ["tests", "--ignore=tests/integration", "--ignore=tests/faults", "--ignore=tests/test_report_browser.py"]
+SECONDS = 3600
+Json = dict[str, Any]
+
+
+def main(wanted: list[str]) -> int:
+    """Try the pairs that are named, or all of them; 1 when one fails."""
+    known = [f"{python}-{pair}" for python in PYTHONS for pair in PAIRS]
+    if unknown := set(wanted) - set(known):
+        print(f"no {', '.join(sorted(unknown))}; choose from {', '.join(known)}", file=sys.stderr)
+        return 2
+    results: Json = {}
+    for name in wanted or known:
+        python, _, pair = name.partition("-")
+        result = tried(python, pair)
+        WORK.mkdir(parents=True, exist_ok=True)
+        results = (json.loads(RESULTS.read_text()) if RESULTS.exists() else {}) | {name: result}
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+        PAGE.write_text(page(results), encoding="utf-8")
+        print(f"{name}: {results[name]['verdict']}", flush=True)
+    return 0 if all(results[name]["verdict"] == "passes" for name in wanted or known) else 1
+
+
+def tried(python: str, pair: str) -> Json:
+    """What came of one environment; it is removed again."""
+    interpreter = found(python)
+    if interpreter is None:
+        return {"verdict": f"not tried: no Python {python} on that machine"}
+    folder = WORK / f"{python}-{pair}"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        return examined(interpreter, pair, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def examined(interpreter: str, pair: str, folder: Path) -> Json:
+    """The environment's versions and how many tests pass in it."""
+    own, checkout, began = folder / "venv/bin/python", folder / "checkout", time.monotonic()
+    log = WORK / f"{folder.name}.log"
+    log.unlink(missing_ok=True)
+    call(["git", "clone", "-q", str(ROOT), str(checkout)], ROOT, log)
+    (folder / "constraints.txt").write_text("\n".join(constraints(pair)) + "\n")
+    call([interpreter, "-m", "venv", str(folder / "venv")], ROOT, log)
+    install = [str(own), "-m", "pip", "install", "-q", "-e", f"{checkout}[dev]", "-c", str(folder / "constraints.txt")]
+    if call(install, checkout, log, {"CMAKE_ARGS": "-DLLAVA_BUILD=OFF"}):
+        return {"verdict": f"cannot be installed: {last_line(log)}"}
+    result: Json = {"versions": versions(own)}
+    for name, paths in (("unit", UNIT), ("chain", CHAIN)):
+        call([str(own), "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", *paths], checkout, log)
+        result[name] = last_line(log).strip("= ")
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", log.read_text(errors="replace"), re.MULTILINE)
+    passed = not failed and "passed" in result["unit"] and "passed" in result["chain"]
+    minutes = round((time.monotonic() - began) / 60)
+    return {"verdict": "passes" if passed else "fails", **result, "failed": failed, "minutes": minutes}
+
+
+def constraints(pair: str) -> list[str]:
+    """pip's constraints for a pair. The lower ends of the ranges are read from where they stand."""
+    if pair == "newest":
+        return []
+    pinned = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
+    if pair == "pinned":
+        return pinned
+    lowest = [lowest_of("llamafactory-orchestrator", "llamafactory"), lowest_of("llamafactory", "transformers")]
+    return [line for line in pinned if canonicalize_name(line.partition("==")[0]) not in FOLLOW] + lowest
+
+
+def lowest_of(package: str, dependency: str) -> str:
+    """`dependency==VERSION` with the lowest version that an installed package allows."""
+    needs = map(Requirement, requires(package) or ())
+    bounds = next(need.specifier for need in needs if need.name == dependency)
+    return f"{dependency}=={next(bound.version for bound in bounds if bound.operator == '>=')}"
+
+
+def found(python: str) -> str | None:
+    """An interpreter of a version, also one that pyenv keeps."""
+    kept = sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(f"versions/{python}.*/bin/python"))
+    for candidate in (*map(str, kept), f"python{python}"):
+        ask = [candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        if shutil.which(candidate) and subprocess.run(ask, capture_output=True, text=True).stdout.strip() == python:
+            return candidate
+    return None
+
+
+def versions(own: Path) -> Json:
+    """The versions in an environment of what decides whether it works."""
+    code = f"import json, platform; from importlib.metadata import version as v; \
+print(json.dumps({{'python': platform.python_version(), **{{name: v(name) for name in {SHOWN!r}}}}}))"
+    answer: Json = json.loads(subprocess.run([own, "-c", code], capture_output=True, text=True, check=True).stdout)
+    return answer
+
+
+def call(argv: list[str], cwd: Path, log: Path, env: dict[str, str] | None = None) -> int:
+    """Run a command, its output at the end of the log; the exit code."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as output:
+        return subprocess.run(
+            argv, cwd=cwd, stdout=output, stderr=output, env=os.environ | (env or {}), timeout=SECONDS
+        ).returncode
+
+
+def last_line(log: Path) -> str:
+    """The last line that says something."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "it printed nothing"
+
+
+def page(results: Json) -> str:
+    """docs/compat.md."""
+    rows = ["| Python | pair | " + " | ".join(SHOWN) + " | unit tests | chain | |", "|" + "---|" * (len(SHOWN) + 5)]
+    for name, result in sorted(results.items()):
+        made = result.get("versions", {})
+        cells = [made.get("python", name.partition("-")[0]), name.partition("-")[2]]
+        cells += [made.get(package, "") for package in SHOWN]
+        cells += [result.get("unit", ""), result.get("chain", ""), result["verdict"]]
+        rows.append("| " + " | ".join(cells) + " |")
+    failing = [f"- {name}: `{test}`" for name, result in results.items() for test in result.get("failed", ())]
+    parts = [HEAD, *(f"- **{pair}**: {what}" for pair, what in PAIRS.items()), "", *rows]
+    return "\n".join([*parts, *(["", "What fails:", "", *failing] if failing else [])]) + "\n"
+
+
+HEAD = """\
+# What works with what
+
+Written by `make compat`, which makes an environment for each row from what is committed, runs the unit tests and one
+chain on a tiny model in it, and removes it. A pair that is not listed was not tried.
+"""
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
