@@ -31,7 +31,6 @@ from orchestrator.records import Run
 from orchestrator.step import Step
 
 KNOWN_ERRORS = {error.exit_code: error for error in (InputError, MissingError, StageError, GateError)}
-WORKER_MARK = "ORCHESTRATOR-ERROR "  # as orchestrator.workers writes it
 LOG_LINES = 12
 """So much of a log is quoted when a stage fails."""
 
@@ -219,8 +218,8 @@ def require_success(step: Step, folder: Path, code: int) -> None:
 def explain(step: Step, log: Path, code: int) -> OrchestratorError:
     """What to tell the user about a step that failed, from its exit code and its log."""
     lines = tail(log)
-    if lines and lines[-1].startswith(WORKER_MARK):
-        report = json.loads(lines[-1].removeprefix(WORKER_MARK))
+    if lines and lines[-1].startswith(layout.WORKER_ERROR):
+        report = json.loads(lines[-1].removeprefix(layout.WORKER_ERROR))
         return KNOWN_ERRORS.get(report["exit_code"], StageError)(report["message"], report["hint"])
     ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     reason = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "it printed nothing")

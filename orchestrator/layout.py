@@ -11,6 +11,8 @@ LOCK = ".lock"
 LOCKS = ".locks"
 SWEEP = "sweep.json"
 STUDY = "study.jsonl"
+WORKER_ERROR = "ORCHESTRATOR-ERROR "
+"""Starts the last line of a worker's log when it failed on purpose; the tool that started it reads it back."""
 JOBS = "jobs"
 """What submitit keeps of the batch jobs of a sweep or a run."""
 

@@ -10,10 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from orchestrator import layout
 from orchestrator.errors import OrchestratorError
-
-MARK = "ORCHESTRATOR-ERROR "
-"""Starts the last line of a worker's log when it failed on purpose; the tool that started it reads it back."""
 
 
 def run(main: Callable[[Path], None]) -> None:
@@ -22,5 +20,5 @@ def run(main: Callable[[Path], None]) -> None:
         main(Path(sys.argv[1]))
     except OrchestratorError as error:
         report = {"exit_code": error.exit_code, "message": error.message, "hint": error.hint}
-        print(MARK + json.dumps(report, ensure_ascii=False), file=sys.stderr, flush=True)
+        print(layout.WORKER_ERROR + json.dumps(report, ensure_ascii=False), file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
