@@ -22,15 +22,14 @@ def training_prompt_ids(
     tokenizer_folder: Path,
     conversations: Sequence[Sequence[Message]],
     thinking: bool,
-    system: str | None = None,
 ) -> list[list[int]]:
     """The prompt ids of each conversation, which ends with a question: what the model is given to answer.
 
-    A leading system message wins over `system`, and that over the template's default. Raises InputError for an unknown
-    template, and for a conversation in which questions and answers do not alternate.
+    A leading system message wins over the template's default. Raises InputError for an unknown template, and for a
+    conversation in which questions and answers do not alternate.
     """
     encoder = Encoder(template, load_tokenizer(tokenizer_folder), thinking)
-    return [encoder.prompt_ids(conversation, system) for conversation in conversations]
+    return [encoder.prompt_ids(conversation) for conversation in conversations]
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -51,11 +50,10 @@ class Encoder:
         if default_system is not None:
             self._template.default_system = default_system
 
-    def prompt_ids(self, conversation: Sequence[Message], system: str | None = None) -> list[int]:
+    def prompt_ids(self, conversation: Sequence[Message]) -> list[int]:
         """The ids before the answer to the last question."""
         rest = list(conversation)
-        if rest and rest[0]["role"] == "system":
-            system = rest.pop(0)["content"] or system
+        system = rest.pop(0)["content"] or None if rest and rest[0]["role"] == "system" else None
         roles = [message["role"] for message in rest]
         if len(rest) % 2 == 0 or roles != ["user", "assistant"] * (len(rest) // 2) + ["user"]:
             raise InputError(f"a conversation goes user, assistant, …, user; this one goes {', '.join(roles)}")

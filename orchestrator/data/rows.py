@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -87,15 +88,9 @@ def _decodes(path: Path, encoding: str) -> bool:
 
 def _looks_like_gbk(head: bytes) -> bool:
     # GBK decodes much Latin-1 by accident. Real Chinese text lies in the GB2312 block, both bytes of it >= 0xA1.
-    pairs, common, at = 0, 0, 0
-    while at < len(head) - 1:
-        if head[at] < 0x80:
-            at += 1
-            continue
-        pairs += 1
-        common += 0xA1 <= head[at] <= 0xF7 and head[at + 1] >= 0xA1
-        at += 2
-    return pairs > 0 and common >= 0.9 * pairs
+    pairs = re.findall(rb"[\x80-\xff].", head, re.DOTALL)
+    common = sum(0xA1 <= first <= 0xF7 and second >= 0xA1 for first, second in pairs)
+    return bool(pairs) and common >= 0.9 * len(pairs)
 
 
 # ---- JSON
@@ -120,7 +115,7 @@ def _json_lines(file: TextIO) -> Rows:
 
 def _json_list(path: Path, text: str) -> Rows:
     # One value at a time instead of json.load: a syntax error is then an error of a row, and memory stays at the text.
-    decode, at, row = json.JSONDecoder().raw_decode, _skip(text, text.index("[") + 1, ""), 0
+    decode, at, row = json.JSONDecoder().raw_decode, _skip(text, text.index("[") + 1, " \t\r\n"), 0
     while at < len(text) and text[at] != "]":
         row += 1
         try:
@@ -132,13 +127,12 @@ def _json_list(path: Path, text: str) -> Rows:
             message = f"{path}: row {row} is too deeply nested, or holds a number of thousands of digits"
             raise InputError(message, "is it the right file?") from None
         yield _mapping(value)
-        at = _skip(text, at, ",")
+        at = _skip(text, at, " \t\r\n,")
     if at >= len(text):
         raise InputError(f"{path}: the list ends without ']' after row {row}", "the file was cut off: copy it again")
 
 
-def _skip(text: str, at: int, separator: str) -> int:
-    skipped = " \t\r\n" + separator
+def _skip(text: str, at: int, skipped: str) -> int:
     while at < len(text) and text[at] in skipped:
         at += 1
     return at

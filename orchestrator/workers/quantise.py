@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
+from orchestrator import workers
 from orchestrator.errors import StageError
 from orchestrator.files import read_json
 from orchestrator.machine import cores
@@ -29,4 +29,4 @@ def _name(kind: str) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    workers.run(main)

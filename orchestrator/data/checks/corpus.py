@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +43,7 @@ class Corpus:
     heads: list[str] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
     signed: list[Signatures] = field(default_factory=list)
-    signs: dict[str, list[int]] = field(default_factory=dict)
+    signs: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     long_answers: int = 0
     problems: list[RowProblem] = field(default_factory=list)
 
@@ -151,8 +152,8 @@ def _add(corpus: Corpus, batch: list[Conversation], frames: dict[str, Frame]) ->
     for conversation in batch:
         question = question_of(conversation)
         if conversation.source not in frames:
-            same_file = (question_of(c) for c in batch if c.source == conversation.source)
-            frames[conversation.source] = Frame.of([text for text, _ in zip(same_file, range(_SAMPLE), strict=False)])
+            same_file = (question_of(other) for other in batch if other.source == conversation.source)
+            frames[conversation.source] = Frame.of(list(islice(same_file, _SAMPLE)))
             corpus.sources.append(conversation.source)
         inner = frames[conversation.source].inside(question)
         words.append(_add_row(corpus, conversation, question, inner))
@@ -175,11 +176,15 @@ def _add_row(corpus: Corpus, conversation: Conversation, question: str, inner: s
         corpus.labels[answer] += 1
     corpus.heads.append(inner[:_HEAD])
     corpus.words.append(words if len(words) <= LONG else "")
-    for sign in signs(f"{question}\n{answer}"):
-        corpus.signs.setdefault(sign, []).append(index)
     corpus.long_answers += len(answer) > LONG_ANSWER
-    if unfinished(answer):
-        corpus.signs.setdefault("unfinished", []).append(index)
-    if names_its_label(words, answer):
-        corpus.signs.setdefault("label_in_prompt", []).append(index)
+    for sign in _noted(question, words, answer):
+        corpus.signs[sign].append(index)
     return words
+
+
+def _noted(question: str, words: str, answer: str) -> Iterator[str]:
+    yield from signs(f"{question}\n{answer}")
+    if unfinished(answer):
+        yield "unfinished"
+    if names_its_label(words, answer):
+        yield "label_in_prompt"

@@ -20,6 +20,7 @@ Indices = npt.NDArray[np.int64]
 
 _CJK = 0x2E80  # first code point of the scripts written without spaces
 _PADDING = "\x03\x03\x03"
+_COMPARED = 1 << 16  # pairs at a time, 256 bytes each
 _WEIGHTS = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F)  # the 32-bit primes of xxHash
 _random = np.random.default_rng(20250101)
 _MULTIPLIERS = _random.integers(0, 2**32, PERMUTATIONS, dtype=np.uint32) | np.uint32(1)
@@ -74,14 +75,12 @@ class Search:
 
 def similar_within(rows: Signatures, search: Search) -> Indices:
     """Returns pairs (m, 2) of rows, the earlier first."""
-    bands = _within(rows, search.width, search.limit)
-    return _unique(_check(rows, rows, *pair, search.at_least) for pair in bands)
+    return _similar(rows, rows, _within(rows, search.width, search.limit), search.at_least)
 
 
 def similar_between(left: Signatures, right: Signatures, search: Search) -> Indices:
     """Returns pairs (m, 2) of a row of `left` and a row of `right`."""
-    bands = _between(left, right, search.width, search.limit)
-    return _unique(_check(left, right, *pair, search.at_least) for pair in bands)
+    return _similar(left, right, _between(left, right, search.width, search.limit), search.at_least)
 
 
 def _keys(rows: Signatures, width: int, band: int) -> npt.NDArray[np.unsignedinteger]:
@@ -114,15 +113,11 @@ def _between(left: Signatures, right: Signatures, width: int, limit: int) -> Ite
             yield hit, order[first[hit] + step]
 
 
-def _check(left: Signatures, right: Signatures, i: Indices, j: Indices, at_least: float) -> Indices:
-    found = []
-    for start in range(0, len(i), 1 << 16):
-        a, b = i[start : start + (1 << 16)], j[start : start + (1 << 16)]
-        keep = (left[a] == right[b]).mean(axis=1, dtype=np.float32) >= at_least
-        found.append(np.stack([a[keep], b[keep]], axis=1))
-    return np.concatenate(found)
-
-
-def _unique(chunks: Iterator[Indices]) -> Indices:
-    pairs = np.concatenate([np.empty((0, 2), np.int64), *chunks])
-    return np.unique(pairs, axis=0)
+def _similar(left: Signatures, right: Signatures, bands: Iterator[tuple[Indices, Indices]], at_least: float) -> Indices:
+    found = [np.empty((0, 2), np.int64)]
+    for i, j in bands:
+        for start in range(0, len(i), _COMPARED):
+            a, b = i[start : start + _COMPARED], j[start : start + _COMPARED]
+            keep = (left[a] == right[b]).mean(axis=1, dtype=np.float32) >= at_least
+            found.append(np.stack([a[keep], b[keep]], axis=1))
+    return np.unique(np.concatenate(found), axis=0)
