@@ -28,15 +28,9 @@ def superfluous(runs_dir: Path, keep: int, name: str | None = None, metric: str 
 
 def freed(folders: Iterable[Path]) -> int:
     """The bytes that disappear with these folders; a file that is also linked from elsewhere frees nothing."""
-    seen: Counter[tuple[int, int]] = Counter()
-    status: dict[tuple[int, int], os.stat_result] = {}
-    for folder in folders:
-        for path in folder.rglob("*"):
-            if path.is_file() and not path.is_symlink():
-                found = path.stat()
-                seen[found.st_dev, found.st_ino] += 1
-                status[found.st_dev, found.st_ino] = found
-    return sum(found.st_size for key, found in status.items() if found.st_nlink <= seen[key])
+    paths = (path for folder in folders for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    files = Counter((found.st_dev, found.st_ino, found.st_nlink, found.st_size) for found in map(os.stat, paths))
+    return sum(size for (_, _, links, size), seen in files.items() if links <= seen)
 
 
 def in_use(folders: Sequence[Path]) -> list[Path]:

@@ -59,19 +59,16 @@ class LiveRun:
     page: LivePage | None = field(default=None, init=False)
 
     def starts(self, step: Step, folder: Path) -> None:
-        """A step began."""
         self.watcher.starts(step, folder)
         self.page = self.page or LivePage(folder)
         self.page.write()
 
     def tick(self) -> None:
-        """It goes on."""
         self.watcher.tick()
         if self.page:
             self.page.refresh()
 
     def ends(self, step: Step, status: str, seconds: float) -> None:
-        """It is over."""
         self.watcher.ends(step, status, seconds)
 
     def write(self, done: Path | None = None) -> None:
@@ -90,12 +87,10 @@ class LiveSweep:
     page: LivePage
 
     def watch(self, running: list[Any], done: int, total: int) -> None:
-        """These trials are running."""
         self.audience.watch(running, done, total)
         self.page.refresh()
 
     def ended(self, entry: dict[str, Any], total: int) -> None:
-        """A trial is over."""
         self.audience.ended(entry, total)
         if entry["run"]:
             LivePage(self.page.folder.parent / entry["run"]).write()

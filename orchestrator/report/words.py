@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from rich.filesize import decimal
+
+from orchestrator.progress import curve
 
 Json = Mapping[str, Any]
 WIDE = 12.0
@@ -118,11 +121,10 @@ def _about_data(findings: Sequence[Json]) -> Iterator[str]:
 
 
 def _about_training(summary: Json, log: Sequence[Json]) -> Iterator[str]:
-    losses = [entry["loss"] for entry in log if "loss" in entry]
-    held_out = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
+    losses, held_out = ([value for _, value in curve(log, key)] for key in ("loss", "eval_loss"))
     if len(held_out) > 2 and held_out[-1] > 1.05 * min(held_out):
         yield "The loss on held-out rows rose again: fewer epochs (train.num_train_epochs) or a lower learning rate."
-    elif len(losses) >= 8 and 0.1 * losses[0] < _mean(losses[-2:]) < 0.8 * _mean(losses[-6:-2]):
+    elif len(losses) >= 8 and 0.1 * losses[0] < fmean(losses[-2:]) < 0.8 * fmean(losses[-6:-2]):
         yield "The loss was still falling at the end: more epochs (train.num_train_epochs)."
     if (against := comparison(summary, "tuned")) and against["verdict"] != "better":
         yield "No gain over the base model is visible: read the mistakes, then try other learning rates with a sweep."
@@ -151,7 +153,3 @@ def _about_gate(summary: Json) -> Iterator[str]:
         yield f"The gate refuses {names}: leave it out of export.gguf, or choose a larger quantisation."
     if chosen := summary.get("recommendation"):
         yield f"Ship {chosen['artifact']}: see the Modelfile in export/."
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
