@@ -47,7 +47,7 @@ test: $(READY) ## The test suite, real tools included
 test-slow: $(READY) ## What is too slow for `make test`
 	@$(BIN)/pytest -m slow $(ARGS)
 
-faults: $(READY) ## Kill and starve whole chains some 300 times; nothing may be lost (ten minutes)
+faults: $(READY) ## Kill and starve whole chains some 400 times; nothing may be lost (ten minutes)
 	@$(BIN)/python -m tests.faults $(ARGS)
 
 lint: $(READY) ## ruff, mypy and bandit

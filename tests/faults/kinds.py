@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import random
 import resource
+import shlex
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +20,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from tests.faults import stand_in
 from tests.faults.tool import Blow, Call, Strike
 
+WEIGHTS = "../model/model.safetensors"
 Change = Callable[[Path], None]
 """Something done to the project between calls of the tool."""
 
@@ -62,6 +67,7 @@ BLOWS: dict[str, tuple[Strike, bool, frozenset[int]]] = {
     "SIGTERM": (partial(send, signal.SIGTERM), False, frozenset({130})),
     "SIGINT": (partial(send, signal.SIGINT), False, frozenset({130})),
     # 0: what cannot be written is a cache or a page, and the chain goes on without
+    "read-only disk": (partial(refuse, errno.EROFS), True, frozenset({0, 3})),
     "disk full": (partial(refuse, errno.ENOSPC), True, frozenset({0, 3})),
     "no permission": (partial(refuse, errno.EACCES), False, frozenset({0, 3})),
     "input/output error": (partial(refuse, errno.EIO), False, frozenset({0, 3})),
@@ -117,6 +123,16 @@ SCRIPTS: dict[str, tuple[str, frozenset[int], str]] = {
         FAILED,
         "per_device_train_batch_size",
     ),
+    "memory runs out": (
+        f"ulimit -v 400000; exec {shlex.quote(sys.executable)} -S -c 'bytearray(1 << 30)'",
+        FAILED,
+        "MemoryError(.|\n)*ran out of memory",
+    ),
+    "stage hangs until Ctrl-C": (
+        "trap '' INT TERM; kill -INT $PPID; sleep 600",
+        frozenset({130}),
+        "interrupted",
+    ),
     "stage ignores SIGTERM while the tool is told to stop": (
         "trap '' TERM; kill -TERM $PPID; sleep 600",
         frozenset({130}),
@@ -129,6 +145,7 @@ SCRIPTS: dict[str, tuple[str, frozenset[int], str]] = {
     ),
     "stage kills the tool": ('printf half > "$first"; kill -9 $PPID; sleep 600', frozenset({-9}), ""),
 }
+DIVERGED = '{"current_steps": 7, "loss": NaN}'
 
 
 def to_a_stage(stages: Sequence[str]) -> Iterator[Fault]:
@@ -136,6 +153,11 @@ def to_a_stage(stages: Sequence[str]) -> Iterator[Fault]:
     for kind, (lines, codes, says) in SCRIPTS.items():
         for stage in stages:
             yield Fault(kind, stage, codes, Call(scripts={stage: lines}), says)
+    for stage in stages[1:]:  # the first one reads nothing that a stage has made
+        damages = Call(scripts={stage: 'printf more >> "$input"; exit 1'})
+        yield Fault("what a stage reads is damaged", stage, FAILED, damages, "it reads is damaged", spoils=True)
+    diverges = Call(scripts={"train": f"echo '{DIVERGED}' > train/trainer_log.jsonl; sleep 600"})
+    yield Fault("training diverges", "train", FAILED, diverges, "training diverged: loss became nan at step 7")
 
 
 # ---- files at rest
@@ -159,10 +181,17 @@ def to_the_rest() -> Iterator[Fault]:
         yield Fault("garbage", name, good, finished=True, damage=partial(_overwrite, name, "no such thing\n" * 9))
     yield Fault("the cache is gone", "cache", good, finished=True, damage=_no_cache)
     yield Fault("run folder under another name", "runs/", good, finished=True, damage=_rename)
-    for name in ("data/train.json", "data/eval.json", "spec.yaml"):
+    yield Fault("run folder copied", "runs/", good, finished=True, damage=_copy)
+    yield Fault("project moved", "project/", good, finished=True, damage=_move_project)
+    for name in ("data/train.json", "data/eval.json", "spec.yaml", "../model", "../llama.cpp"):
         away, back = partial(_move, name, f"{name}.away"), partial(_move, f"{name}.away", name)
-        yield Fault("an input vanished", name, bad, damage=away, repair=back)
+        codes = bad if name != "../llama.cpp" else frozenset({3})
+        yield Fault("an input vanished", name, codes, damage=away, repair=back)
+    cut, mend = partial(_truncate, WEIGHTS), partial(_write, WEIGHTS, stand_in.NO_WEIGHTS)
+    says = "model.safetensors .* is damaged"
+    yield Fault("weights cut short", "model", bad, says=says, damage=cut, repair=mend)
     yield Fault("the clock goes back a day", "time", good, Call(prepare=_yesterday))
+    yield Fault("the clock runs backwards", "time", good, Call(prepare=_backwards))
     for size in (2000, 5000, 20_000):  # the message itself has to fit
         call = Call(prepare=partial(_limit, size))
         yield Fault("files may not grow", f"{size} bytes", frozenset({0, 3, 4}), call)
@@ -201,6 +230,25 @@ def _rename(project: Path) -> None:
     folder.rename(folder.with_name("20200101T000000Z-copied-from-elsewhere"))
 
 
+def _copy(project: Path) -> None:
+    folder = _run_of(project)
+    shutil.copytree(folder, folder.with_name("20200101T000000Z-copied-from-elsewhere"))
+
+
+def _move_project(project: Path) -> None:
+    elsewhere = project.parent / "another machine 另一台"
+    project.rename(elsewhere)
+    project.symlink_to(elsewhere)
+
+
+def _write(name: str, content: bytes, project: Path) -> None:
+    (project / name).write_bytes(content)
+
+
+def _truncate(name: str, project: Path) -> None:
+    _write(name, (project / name).read_bytes()[:-1], project)
+
+
 def _move(name: str, to: str, project: Path) -> None:
     (project / name).rename(project / to)
 
@@ -208,6 +256,11 @@ def _move(name: str, to: str, project: Path) -> None:
 def _yesterday() -> None:
     real = time.time
     time.time = lambda: real() - 86_400
+
+
+def _backwards() -> None:
+    real, hours = time.time, itertools.count()
+    time.time = lambda: real() - 3600 * next(hours)
 
 
 def _limit(size: int) -> None:

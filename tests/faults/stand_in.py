@@ -33,19 +33,21 @@ CONFIG = {
     "vocab_size": 100,
     "max_position_embeddings": 1024,
 }
+NO_WEIGHTS = (2).to_bytes(8, "little") + b"{}"
+"""A safetensors file without a tensor."""
 
 Scripts = Mapping[str, str]
-"""Stage → shell lines run before it writes its outputs; `$first` is the first of these files, `$ledger` the ledger."""
+"""Stage → shell lines run before it writes its outputs; `$first` is the first of these files, `$input` the first that
+it reads, `$ledger` the ledger."""
 
 
 def make(folder: Path) -> Path:
     """A project that can be planned; the converter and the cache lie beside it."""
-    empty = b"{}"
     write_tree(folder / "model", {"config.json": json.dumps(CONFIG), "tokenizer.json": "{}"})
     (folder / "model/tokenizer_config.json").write_text("{}")
-    (folder / "model/model.safetensors").write_bytes(len(empty).to_bytes(8, "little") + empty)
+    (folder / "model/model.safetensors").write_bytes(NO_WEIGHTS)
     write_tree(folder / "llama.cpp", {"convert_hf_to_gguf.py": ""})
-    return make_project(folder / "project", folder / "model")
+    return make_project(folder / "project", Path("../model"))
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -74,7 +76,7 @@ def script(step: Step, read: list[str], ledger: Path, before: str) -> str:
     targets = [*step.partials, *(path for path in step.expects if path not in step.partials.values())]
     digest = f"cat {shlex.join(read)} | sha256sum | cut -c1-64" if read else "echo from the data"
     lines = [f'echo "{step.stage} $$" >> {shlex.quote(str(ledger))}', f"first={shlex.quote(targets[0])}"]
-    lines += [f"ledger={shlex.quote(str(ledger))}", before]
+    lines += [f"ledger={shlex.quote(str(ledger))}", f"input={shlex.quote(read[0]) if read else ''}", before]
     lines += [f"digest=$({digest})", *(_written(path) for path in targets), f"echo {step.stage} is done"]
     return "\n".join(lines)
 

@@ -77,15 +77,17 @@ def inject(fault: Fault, chain: Example, folder: Path) -> Verdict:
     """Let a fault happen in a copy of the project, then call the tool again as a user would."""
     shutil.copytree(chain.finished if fault.finished else chain.fresh, folder, symlinks=True)
     project = folder / "project"
+    finished, started = completed(project), len(tool.ledger(project))
     fault.damage(project)
     answer = tool.run(folder, fault.call)
+    repeated = finished & begun(project, started)
     finished, started = completed(project), len(tool.ledger(project))
     fault.repair(project)
     again = tool.run(folder, Call())
-    repeated = sorted(finished & {line.split()[0] for line in tool.ledger(project)[started:]})
+    repeated |= finished & begun(project, started)
     complaints = [*_about(fault, answer), *_about_again(again, project, chain)]
     if repeated and not fault.spoils:
-        complaints.append(f"finished stages were repeated: {', '.join(repeated)}")
+        complaints.append(f"finished stages were repeated: {', '.join(sorted(repeated))}")
     return Verdict(tuple(complaints), 0 if fault.spoils else damaged(project))
 
 
@@ -93,6 +95,11 @@ def completed(project: Path) -> set[str]:
     """The stages that some run has finished."""
     runs = records.every(project / "runs")
     return {stage for run in runs for stage, entry in run.record["stages"].items() if entry["status"] == "completed"}
+
+
+def begun(project: Path, since: int) -> set[str]:
+    """The stages that were started after the first so many starts."""
+    return {line.split()[0] for line in tool.ledger(project)[since:]}
 
 
 def damaged(project: Path) -> int:
@@ -108,7 +115,9 @@ def damaged(project: Path) -> int:
 
 
 def _about(fault: Fault, answer: Answer) -> Iterator[str]:
-    if answer.code not in fault.codes:
+    if answer.hangs_at:
+        yield f"it hangs:\n{answer.hangs_at}"
+    elif answer.code not in fault.codes:
         yield f"exit code {answer.code} instead of {sorted(fault.codes)}: {answer.stderr[-SHOWN:]}"
     if "Traceback" in answer.stderr:
         yield f"a traceback: {answer.stderr[-SHOWN:]}"
@@ -123,7 +132,9 @@ def _about(fault: Fault, answer: Answer) -> Iterator[str]:
 
 
 def _about_again(again: Answer, project: Path, chain: Example) -> Iterator[str]:
-    if again.code != 0:
+    if again.hangs_at:
+        yield f"the next call hangs:\n{again.hangs_at}"
+    elif again.code != 0:
         yield f"the next call ends with {again.code}: {again.stderr[-SHOWN:]}"
     elif (found := results(project)) != chain.results:
         yield f"other results: {[key for key in found if found[key] != chain.results[key]]}"
