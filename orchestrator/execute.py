@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,8 +30,10 @@ from orchestrator.files import HashCache, link, read_json, remove_leftovers, wri
 from orchestrator.plan import Plan, Planned
 from orchestrator.records import Run
 from orchestrator.step import Step
+from orchestrator.torchrun import own_words
 
 KNOWN_ERRORS = {error.exit_code: error for error in (InputError, MissingError, StageError, GateError)}
+KEEPER = "orchestrator.workers.keeper"
 LOG_LINES = 12
 """So much of a log is quoted when a stage fails."""
 
@@ -131,7 +134,7 @@ class Executor:
         step, started = planned.step, time.monotonic()
         argv = set_up(step, run, resumable=run.stage(step.stage).get("fingerprint") == planned.fingerprint)
         argv = (*argv, *self.extra(step, run.folder))
-        command = process.Command(argv, run.folder, run.folder / layout.log(step.stage), step.env)
+        command = process.Command(kept(step, argv), run.folder, run.folder / layout.log(step.stage), step.env)
         status, code = "failed", None
         try:
             run.begin(step, planned.fingerprint, argv)
@@ -185,6 +188,11 @@ def set_up(step: Step, run: Run, resumable: bool) -> tuple[str, ...]:
     return (*step.argv, f"resume_from_checkpoint={checkpoint.relative_to(run.folder)}")
 
 
+def kept(step: Step, argv: tuple[str, ...]) -> tuple[str, ...]:
+    """The command as it is started: under a keeper where it starts processes that no signal to its group reaches."""
+    return (sys.executable, "-m", KEEPER, *argv) if step.launches else argv
+
+
 def newest_checkpoint(folder: Path) -> Path | None:
     """The latest checkpoint that is whole; later ones that are not are removed.
 
@@ -233,7 +241,8 @@ def explain(step: Step, log: Path, code: int) -> OrchestratorError:
 def out_of_memory(lines: list[str], code: int) -> str:
     """What to lower when a process ran out of memory, or ''."""
     text = "\n".join(lines).lower()
-    if code == -9 or any(sign in text for sign in ("out of memory", "memoryerror", "cannot allocate", "bad_alloc")):
+    signs = ("out of memory", "memoryerror", "cannot allocate", "bad_alloc", "killed by signal 9")
+    if code == -9 or any(sign in text for sign in signs):
         return "It ran out of memory: lower train.per_device_train_batch_size or train.cutoff_len."
     return ""
 
@@ -246,7 +255,7 @@ def tail(log: Path, size: int = 1 << 16) -> list[str]:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []
-    return [line for line in text.replace("\r", "\n").splitlines() if line.strip()][-LOG_LINES:]
+    return own_words([line for line in text.replace("\r", "\n").splitlines() if line.strip()])[-LOG_LINES:]
 
 
 def produced(step: Step, folder: Path) -> list[str]:

@@ -12,6 +12,7 @@ from orchestrator.files import read_json
 from orchestrator.memory import outlook
 from orchestrator.spec.defaults import DEFAULTS
 from orchestrator.speed import forecast
+from orchestrator.stages.launch import batch, node_commands
 from orchestrator.stages.preference import LIMITS
 from orchestrator.workflow import summaries
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from orchestrator.evaluation.measure import Measurement
     from orchestrator.plan import Plan, Planned
     from orchestrator.records import Run
+    from orchestrator.step import Step
+
+BATCH = {"per_device": "rows", "accumulation": "accumulated", "devices": "devices", "nodes": "nodes"}
+"""Factors of an effective batch, and what a plan calls them."""
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -34,11 +39,12 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 "why": planned.why,
                 "argv": list(planned.step.argv),
                 "speed": _faster(plan, planned),
+                "launch": {"batch": batch(planned.step), "nodes": node_commands(planned.step)},
                 "expects": list(planned.step.expects),
             }
             for planned in plan.steps
         ],
-        "lacking": [asdict(lack) for lack in requirements.lacking(plan.spec.train)],
+        "lacking": [asdict(lack) for lack in requirements.lacking(plan.spec.train, plan.spec.launched)],
         "memory": outlook.to_json(outlook.of_plan(plan)),
     }
 
@@ -53,11 +59,24 @@ def plan_lines(plan: Plan) -> list[str]:
         mark = "·" if planned.up_to_date else "→"
         lines.append(f"{mark} {planned.step.stage:<15} {planned.why}")
         lines.append(f"    {shlex.join(planned.step.argv)}")
+        lines += _launched(planned.step)
         lines += [f"    + {argument}: {why}" for argument, why in _faster(plan, planned).items()]
     if limit := LIMITS.get({**DEFAULTS, **plan.spec.train}["stage"]):
         lines.append(f"note: {limit}")
-    lines += [f"! {lack.message}: {lack.mend}" for lack in requirements.lacking(plan.spec.train)]
+    lines += [f"! {lack.message}: {lack.mend}" for lack in requirements.lacking(plan.spec.train, plan.spec.launched)]
     return lines + outlook.lines(outlook.of_plan(plan))
+
+
+def _launched(step: Step) -> list[str]:
+    """How many rows a step of training takes on all devices, and what each node is to run."""
+    lines = []
+    if parts := batch(step):
+        product = " × ".join(f"{parts[key]} {words}" for key, words in BATCH.items())
+        lines.append(f"    effective batch {parts['effective']} = {product}")
+    if commands := node_commands(step):
+        lines += [f"    node {rank}: {command}" for rank, command in enumerate(commands)]
+        lines.append("    each in the run's folder, which all nodes share; `train --node-rank N` waits for it to begin")
+    return lines
 
 
 def _faster(plan: Plan, planned: Planned) -> dict[str, str]:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from orchestrator import llamacpp, models, records
+from orchestrator import llamacpp, models, records, speed
 from orchestrator.chat_template.refusals import refusal
 from orchestrator.data.hub import local_files
 from orchestrator.errors import InputError, MissingError
 from orchestrator.files import HashCache
+from orchestrator.machine import cores
 from orchestrator.records import Run
 from orchestrator.render import Renderer
 from orchestrator.spec.sections import Spec
@@ -123,6 +124,8 @@ def make_context(question: Question, hashes: HashCache) -> Context:
         versions={**versions(), "llama.cpp": llamacpp.version(converter)},
         converter=converter,
         render=Renderer(project),
+        gpus=speed.devices(spec.train),
+        cores=cores(),
     )
 
 

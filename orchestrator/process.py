@@ -18,7 +18,7 @@ from orchestrator import machine
 GRACE_SECONDS = 10.0
 """How long a child may take to end by itself after SIGTERM."""
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -133,9 +133,15 @@ def _signal_group(leader: int, signal_number: int) -> bool:
     return True
 
 
-def die_with_parent() -> None:
-    """Have the kernel end this process with the one that started it; Linux only, elsewhere nothing."""
+def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when the one that started it ends; Linux only, elsewhere nothing."""
     # Without this, kill -9 of the tool leaves a training behind that writes into a run nobody watches.
     # The library is loaded beforehand: between fork and exec another thread's lock on the loader would never be freed.
     if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal_number)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every process below this one whose own parent ends; Linux only, elsewhere nothing."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)

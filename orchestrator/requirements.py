@@ -47,6 +47,9 @@ QUANTISERS: Mapping[str, str] = {"bnb": "bitsandbytes", "hqq": "hqq", "eetq": "e
 """`quantization_method` → package: those that LLaMA-Factory can quantise a base model with while it loads it."""
 
 NEEDS_GPU = ("bnb", "eetq")
+ENGINES = ("deepspeed", "ray")
+"""Keys of the launch section that are the names of packages."""
+NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Need:
     """A package, or one of several, that an argument asks for."""
 
     key: str
-    """The argument with its value, as in `report_to: wandb`."""
+    """The key of the spec with its value, as in `train.report_to: wandb`."""
     packages: tuple[str, ...]
 
     @property
@@ -71,24 +74,30 @@ class Lack:
     mend: str
 
 
-def needs(training: Mapping[str, Any]) -> Iterator[Need]:
-    """The packages that training arguments ask for."""
+def needs(training: Mapping[str, Any], launch: Mapping[str, Any] = NOTHING) -> Iterator[Need]:
+    """The packages that training arguments and a launch section ask for."""
     for tracker in trackers(training):
-        yield Need(f"report_to: {tracker}", TRACKERS.get(tracker, ()))
+        yield Need(f"train.report_to: {tracker}", TRACKERS.get(tracker, ()))
     for key, package in ARGUMENTS.items():
         if training.get(key):
-            yield Need(key, (package,))
+            yield Need(f"train.{key}", (package,))
     if method := _quantiser(training):
-        yield Need(f"quantization_bit: {training['quantization_bit']}", (QUANTISERS[method],))
+        yield Need(f"train.quantization_bit: {training['quantization_bit']}", (QUANTISERS[method],))
+    for engine in ENGINES:
+        if launch.get(engine):
+            yield Need(f"launch.{engine}", (engine,))
 
 
-def lacking(training: Mapping[str, Any]) -> list[Lack]:
+def lacking(training: Mapping[str, Any], launch: Mapping[str, Any] = NOTHING) -> list[Lack]:
     """What of it this machine has not."""
     found = [
-        Lack(f"train.{need.key} needs {need.packages[0]}, which is not installed", f"pip install {_pip(need)}")
-        for need in needs(training)
+        Lack(f"{need.key} needs {need.packages[0]}, which is not installed", f"pip install {_pip(need)}")
+        for need in needs(training, launch)
         if need.packages and not need.package
     ]
+    devices, there = launch.get("devices", 0), len(environment.gpus())
+    if devices != "auto" and 0 < there < devices and not training.get("use_cpu"):
+        found.append(Lack(f"launch.devices: {devices}, and this machine has {there}", f"Set it to {there}, or to auto"))
     if _quantiser(training) in NEEDS_GPU and (training.get("use_cpu") or not environment.gpus()):
         message = f"train.quantization_bit: {training['quantization_bit']} needs an NVIDIA GPU"
         mend = "Leave quantization_bit out, or quantise with quantization_method: hqq"
@@ -96,9 +105,9 @@ def lacking(training: Mapping[str, Any]) -> list[Lack]:
     return found
 
 
-def require(training: Mapping[str, Any]) -> None:
+def require(training: Mapping[str, Any], launch: Mapping[str, Any] = NOTHING) -> None:
     """Raise MissingError, naming all of it, when something is lacking."""
-    if lacks := lacking(training):
+    if lacks := lacking(training, launch):
         raise MissingError("\n".join(lack.message for lack in lacks), "; ".join(lack.mend for lack in lacks) + ".")
 
 
@@ -109,9 +118,9 @@ def trackers(training: Mapping[str, Any]) -> list[str]:
     return [name for name in names if name not in ("none", "all")]
 
 
-def versions(training: Mapping[str, Any]) -> dict[str, str]:
+def versions(training: Mapping[str, Any], launch: Mapping[str, Any] = NOTHING) -> dict[str, str]:
     """The versions of the packages that a training uses beyond the usual ones."""
-    used = [need.package for need in needs(training)]
+    used = [need.package for need in needs(training, launch)]
     return {package: version for package in used if package and (version := _version(package))}
 
 

@@ -110,6 +110,8 @@ def choices(step: Step, run_folder: Path | None, share: float = 1.0) -> list[Cho
     arguments = yaml.safe_load(step.files[layout.config(step.stage)])
     longest = min(_measured(run_folder) or arguments["cutoff_len"], arguments["cutoff_len"])
     model = _model((run_folder or Path()) / arguments["model_name_or_path"])
+    if not devices(arguments):  # the processes of one training share the main memory
+        share /= int(step.env.get("NPROC_PER_NODE", 1))
     return CHOOSE[step.stage](Situation(arguments, model, longest, share * environment.free_memory()))
 
 

@@ -33,8 +33,12 @@ class Step:
     """Whether `folder` holds checkpoints that an interrupted run continues from."""
     partials: Mapping[str, str] = field(default_factory=dict)
     """Growing file → final name; renamed once the process has ended well."""
+    equivalent: Mapping[str, str] = field(default_factory=dict)
+    """File → text that gives the same result elsewhere, and stands for it in the fingerprint."""
     shared: bool = False
     """Whether other runs are likely to need the same result at the same time; one makes it, the others wait for it."""
+    launches: bool = False
+    """Whether it starts processes in sessions of their own, as torchrun does, so that someone must end them with it."""
     judges: bool = False
     """Whether its failure is the artifact's, and so the gate's to report, rather than the machine's."""
 
@@ -48,7 +52,7 @@ def fingerprint(step: Step, upstream: Mapping[str, str], aliases: Mapping[str, s
     facts = {
         "stage": step.stage,
         "argv": step.argv,
-        "files": dict(step.files),
+        "files": {**step.files, **step.equivalent},
         "inputs": dict(step.inputs),
         "needs": {stage: upstream[stage] for stage in step.needs},
     }

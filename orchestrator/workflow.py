@@ -69,7 +69,7 @@ def fetch(loaded: Loaded, progress: Progress) -> None:
     spec = loaded.spec.spec
     runs_dir = loaded.question.runs_dir
     if models.find_folder(spec.model.base, loaded.spec.project, runs_dir) is None:  # so nothing was trained here yet
-        requirements.require(spec.train)
+        requirements.require(spec.train, spec.launched)
     models.fetch(spec.model.base, loaded.spec.project, loaded.request.hashes, progress, runs_dir)
     hub.fetch_missing(data_files(spec))
     llamacpp.fetch(spec.llama_cpp, progress)
@@ -117,7 +117,7 @@ def assign(loaded: Loaded, phase: str) -> Task:
     whole = make_plan(loaded.question, loaded.request.hashes)
     wanted = whole.until(phase)
     if any(planned.step.stage == "train" and not planned.up_to_date for planned in wanted.steps):
-        requirements.require(loaded.spec.spec.train)
+        requirements.require(loaded.spec.spec.train, loaded.spec.spec.launched)
     return Task(loaded, whole, wanted, wanted.run or create_run(loaded, whole))
 
 
@@ -138,7 +138,8 @@ def create_run(loaded: Loaded, whole: Plan) -> Run:
     """A new run for a plan; its fingerprint is that of the training it is about."""
     prints = {planned.step.stage: planned.fingerprint for planned in whole.steps}
     training = whole.spec.train
-    made_with = environment.describe(loaded.spec.project, versions() | requirements.versions(training))
+    special = requirements.versions(training, whole.spec.launched)
+    made_with = environment.describe(loaded.spec.project, versions() | special)
     made_with["trackers"] = requirements.trackers(training)
     return records.create(loaded.question.runs_dir, whole.spec.name, fingerprint=prints["train"], environment=made_with)
 

@@ -11,14 +11,14 @@ import orchestrator
 ROOT = Path(orchestrator.__file__).parent
 
 FLOORS = (
-    "errors layout step machine",
+    "errors layout step machine torchrun",
     "files process secrecy cache fetch llamacpp llamafactory render records records_index environment requirements hints",
     "chat_template data evaluation models spec",
     "stages workers executors",
     "plan speed memory",
     "execute progress",
     "workflow jobs follow",
-    "outcome runs side_by_side prune reproduce mlflow_export sweep learning_curve report doctor ship init",
+    "outcome nodes runs side_by_side prune reproduce mlflow_export sweep learning_curve report doctor ship init",
     "cli __main__",
 )
 """From the ground up; a room may use its own floor and those below."""

@@ -87,7 +87,8 @@ def test_a_stage_does_not_outlive_a_tool_that_was_killed(tmp_path: Path) -> None
         "from orchestrator import process\nfrom orchestrator.executors import warm\n"
         "warm.PRELOAD = 'json'\n"
         f"command = process.Command({tuple(stage.argv)!r}, Path({str(tmp_path)!r}), Path({str(stage.log)!r}))\n"
-        "warm.WarmLauncher()(None, command)\n"
+        "from orchestrator.step import Step\n"
+        "warm.WarmLauncher()(Step('try', 'train', ()), command)\n"
         "time.sleep(60)\n"
     )
     parent = process.start(process.Command((sys.executable, "-c", tool), tmp_path, tmp_path / "tool.log"))

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from orchestrator.records import Run
     from orchestrator.workflow import Loaded
 
+node_option = click.option(
+    "--node-rank", type=int, metavar="N", help="Take part as node N in the training that node 0 begins [NODE_RANK]."
+)
+
+
 chain_options = spec_options(
     click.option("--force", multiple=True, metavar="STAGE", help="Repeat a stage, or all of a phase; repeatable."),
     click.option("--paranoid", is_flag=True, help="Hash every file again instead of trusting size and time."),
@@ -66,7 +71,7 @@ def check(spec: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     else:
         noted = [f"data: {finding.message}" for finding in findings]
         click.echo("\n".join([f"{spec}: good", *noted, *outlook.lines(memory)]))
-    requirements.require(loaded.spec.train)
+    requirements.require(loaded.spec.train, loaded.spec.launched)
 
 
 @click.command()
@@ -88,6 +93,7 @@ def plan(render: Path | None, **options: Any) -> None:
 @click.command()
 @chain_options
 @on_option
+@node_option
 def train(**options: Any) -> None:
     """Run the chain up to the trained model.
 
@@ -134,6 +140,7 @@ def export(sweep: str | None, **options: Any) -> None:
 @click.command()
 @chain_options
 @on_option
+@node_option
 def run(**options: Any) -> None:
     """Run the whole chain: prepare → train → evaluate → export → quantise → verify.
 
@@ -143,7 +150,7 @@ def run(**options: Any) -> None:
 
 
 def _chain(phase: str, options: dict[str, Any]) -> None:
-    from orchestrator import workflow
+    from orchestrator import nodes, workflow
     from orchestrator.errors import GateError
     from orchestrator.progress import Display
     from orchestrator.report.live import LiveRun
@@ -155,8 +162,13 @@ def _chain(phase: str, options: dict[str, Any]) -> None:
         _show_plan(workflow.plan(request).until(phase), options["as_json"])
         return
     console = stderr_console()
-    watcher = LiveRun(Display(console, verbosity(options["quiet"], options["verbose"])))
+    display = Display(console, verbosity(options["quiet"], options["verbose"]))
+    watcher = LiveRun(display)
     loaded = workflow.load(request)
+    if rank := nodes.rank_of(loaded.spec.spec.launch, options.get("node_rank")):
+        joined = nodes.join(loaded, rank, display, download_progress(console))
+        click.echo(f"node {rank} took part in run {joined.id}", err=True)
+        return
     done = None
     try:
         done = _carry_out(loaded, phase, watcher, options.get("on"))

@@ -63,9 +63,9 @@ def version(name: str) -> str | None:
 
 def asked_for(patient: Patient) -> Iterator[Check]:
     """What the spec's training needs beyond that: trackers, optimisers, quantisers."""
-    for lack in requirements.lacking(patient.spec.train):
+    for lack in requirements.lacking(patient.spec.train, patient.spec.launched):
         yield Check("training", "missing", lack.message, lack.mend)
-    for package, found in requirements.versions(patient.spec.train).items():
+    for package, found in requirements.versions(patient.spec.train, patient.spec.launched).items():
         yield Check(package, "ok", found)
 
 

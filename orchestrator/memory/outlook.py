@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from orchestrator.memory.forecast import Forecast, Setting, merge, predict, trai
 from orchestrator.memory.model import read_model
 from orchestrator.plan import Plan
 from orchestrator.spec.defaults import DEFAULTS
-from orchestrator.spec.sections import Spec
+from orchestrator.spec.launching import ZERO, processes
+from orchestrator.spec.sections import Launch, Spec
 
 ABOUT = "docs/memory.md"
 
@@ -75,9 +76,11 @@ def outlook(subject: Subject) -> Outlook | None:
     if spec.speed == "auto" and speed.for_training(now):
         chosen[speed.CHECKPOINTING] = True
     devices = speed.devices(chosen)
-    setting = Setting(chosen, tokens, spec.evaluate.max_new_tokens, devices, _zero(chosen))
+    everywhere = processes(spec.launch, chosen, devices) * spec.launch.nodes if spec.launch and devices else devices
+    setting = Setting(chosen, tokens, spec.evaluate.max_new_tokens, everywhere, _zero(spec.launch, chosen))
+    alone = replace(setting, devices=min(devices, 1), zero=0) if spec.launch else setting
     free = {"host": environment.free_main_memory()} | ({"gpu": environment.free_memory()} if devices else {})
-    return Outlook((train(model, setting), predict(model, setting), merge(model)), tokens, longest is not None, free)
+    return Outlook((train(model, setting), predict(model, alone), merge(model)), tokens, longest is not None, free)
 
 
 def lines(found: Outlook | None) -> list[str]:
@@ -131,8 +134,10 @@ def _longest(run: Path | None, chosen: Mapping[str, Any]) -> int | None:
     return int(chosen["cutoff_len"] if packed else min(read_json(file)["tokens"]["longest"], chosen["cutoff_len"]))
 
 
-def _zero(chosen: Mapping[str, Any]) -> int:
-    """The ZeRO stage of a DeepSpeed configuration; 0 without one."""
+def _zero(launch: Launch | None, chosen: Mapping[str, Any]) -> int:
+    """The ZeRO stage, or the one that divides as much as FSDP does; 0 where nothing is divided, or nothing known."""
+    if launch:
+        return 3 if launch.fsdp else ZERO.get(launch.deepspeed or "", (0, False))[0]
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return int(read_json(Path(chosen["deepspeed"]))["zero_optimization"]["stage"])
     return 0

@@ -214,7 +214,13 @@ class Spec(Section):
     execution: Literal["auto", "cli", "warm"] = Field(
         "auto", description="`cli` starts llamafactory-cli for each stage, `warm` reuses one that is loaded."
     )
+    launch: Launch | None = None
     speed: Literal["auto", "off"] = Field(
         "auto", description="`auto` adds arguments that only make training faster where memory allows; see `plan`."
     )
     llama_cpp: str | None = Field(None, description="A llama.cpp checkout of your own, instead of the pinned one.")
+
+    @property
+    def launched(self) -> dict[str, Any]:
+        """The launch section as plain values; empty without one."""
+        return self.launch.model_dump() if self.launch else {}

@@ -13,7 +13,8 @@ from orchestrator.llamafactory import arguments
 from orchestrator.spec import checks
 from orchestrator.spec.document import Finding, Key
 from orchestrator.spec.keys import section_at
-from orchestrator.spec.sections import Data, Export, Model, Section, Spec, Sweep
+from orchestrator.spec.launching import check_launch
+from orchestrator.spec.sections import Data, Export, Launch, Model, Section, Spec, Sweep
 from orchestrator.spec.sweeping import check_sweep
 from orchestrator.spec.training import check_training
 from orchestrator.spec.wording import closest, did_you_mean, one_of, quote
@@ -58,10 +59,13 @@ def examine(values: Mapping[str, Any], project: Path) -> list[Finding]:
     found = _shape(values)
     broken = {finding.key[0] for finding in found if finding.key}
     sound = {name: value for name, value in values.items() if name not in broken and value is not None}
-    found += (Finding(("train", key), message) for key, message in check_training(sound.get("train", {})))
+    wrong = [Finding(("train", key), message) for key, message in check_training(sound.get("train", {}))]
+    found += wrong
     for name, section, check in _CHECKS:
         if name in sound:
             found += check(section.model_validate_json(json.dumps(sound[name])), project)
+    if "launch" in sound and not wrong and "train" not in broken:
+        found += check_launch(Launch.model_validate_json(json.dumps(sound["launch"])), sound.get("train", {}), project)
     if "llama_cpp" in sound:
         found += checks.check_llama_cpp(sound["llama_cpp"], project)
     if "sweep" in sound:

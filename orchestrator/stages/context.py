@@ -31,6 +31,10 @@ class Context:
     converter: Path
     """The llama.cpp folder."""
     render: Renderer
+    gpus: int = 0
+    """GPUs of this machine that a training may use."""
+    cores: int = 1
+    """CPU cores of this machine that it may use."""
 
     @property
     def training(self) -> dict[str, Any]:

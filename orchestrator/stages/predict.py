@@ -6,6 +6,7 @@ from typing import Any
 
 from orchestrator import layout
 from orchestrator.stages.context import TRAINING_PACKAGES, Context
+from orchestrator.stages.launch import alone, launches
 from orchestrator.step import Step
 
 KEPT = (
@@ -48,6 +49,8 @@ def _step(context: Context, artifact: str, model: dict[str, Any], needs: tuple[s
         expects=(f"{folder}/generated_predictions.jsonl", f"{folder}/predict_results.json"),
         needs=needs,
         inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES)},
+        env=alone(context),
         folder=folder,
         shared=artifact == "base",
+        launches=launches(context, {}),
     )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from orchestrator import layout
 from orchestrator.stages.context import TRAINING_PACKAGES, Context
+from orchestrator.stages.launch import launched, launches
 from orchestrator.step import Step
 
 STAGE = "train"
@@ -14,19 +17,21 @@ WEIGHTS = {True: ("train/adapter_model.safetensors", "train/adapter_config.json"
 
 def build(context: Context) -> list[Step]:
     """One step; its folder keeps checkpoints, from which an interrupted training continues."""
-    config = layout.config(STAGE)
+    config, many = layout.config(STAGE), launched(context)
     return [
         Step(
             stage=STAGE,
             phase="train",
             argv=(*_program(context), "train", config),
-            files={config: render(context)},
+            files={config: render(context, many.arguments), **many.files},
             expects=(*WEIGHTS[context.adapts], "train/trainer_state.json", "train/all_results.json"),
             needs=("prepare",),
-            inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES)},
-            env={"DISABLE_VERSION_CHECK": "0"},
+            inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES), **many.inputs},
+            env={"DISABLE_VERSION_CHECK": "0", **many.env},
+            equivalent={config: render(context, many.equivalent)},
             folder=layout.TRAINED,
             checkpoints=True,
+            launches=launches(context, many.env),
         )
     ]
 
@@ -38,9 +43,9 @@ def _program(context: Context) -> tuple[str, ...]:
     return ("llamafactory-cli",)
 
 
-def render(context: Context) -> str:
-    """The training YAML, whole."""
-    training = context.training
+def render(context: Context, changes: Mapping[str, Any]) -> str:
+    """The training YAML, whole, with some arguments changed."""
+    training = {**context.training, **changes}
     return context.render(
         "train.yaml.j2",
         base=str(context.base_path),
