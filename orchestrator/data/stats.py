@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.data.checks.corpus import Corpus, build
+from orchestrator.data.checks.corpus import build
 from orchestrator.data.checks.labels import are_labels
 from orchestrator.data.checks.scripts import NAMES
 from orchestrator.data.conversation import Kind
@@ -44,11 +44,7 @@ class Stats:
 
 def stats_of_file(path: Path, kind: Kind = "sft") -> Stats:
     """Returns the counts of a data file; raises InputError where it cannot be read."""
-    return stats(build(read(path, kind)))
-
-
-def stats(corpus: Corpus) -> Stats:
-    """Returns the counts of a set."""
+    corpus = build(read(path, kind))
     lengths = np.frombuffer(corpus.length, np.uint32) if len(corpus) else np.zeros(0, np.uint32)
     scripts = np.bincount(np.concatenate(corpus.script), minlength=len(NAMES)) if len(corpus) else ()
     return Stats(

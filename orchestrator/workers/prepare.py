@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +13,12 @@ from orchestrator.chat_template.refusals import refusal
 from orchestrator.chat_template.registry import definition
 from orchestrator.chat_template.tokens import special_tokens
 from orchestrator.chat_template.turns import stop_words
-from orchestrator.data import assemble, writing
+from orchestrator.data import assemble
 from orchestrator.data.conversation import Conversation, Message
+from orchestrator.data.writing import write_rows
 from orchestrator.errors import InputError
-from orchestrator.files import read_json, write_json, write_text
+from orchestrator.evaluation.rows import write_records
+from orchestrator.files import read_json, write_json
 from orchestrator.models.tokenizer_check import require_sound
 
 PLAIN = {"user", "assistant"}
@@ -27,24 +28,25 @@ def main(config: Path) -> None:
     """Write the files under data/. Raises InputError for rows, or a tokenizer, not fit to train with."""
     wanted = read_json(config)
     sets = assemble.assemble(assemble.Wanted.from_config(wanted))
+    rows = [*sets.train, *sets.eval]
     base = Path(wanted["base"])
     tokenizer = load_tokenizer(base)
     words = stop_words(definition(wanted["template"]), special_tokens(base))
     require_sound(base, tokenizer, words)
-    _require_servable(wanted, [*sets.train, *sets.eval])
+    _require_servable(wanted, rows)
     encoder = Encoder(wanted["template"], tokenizer, wanted["thinking"])
-    lengths = _lengths(encoder, tokenizer, [*sets.train, *sets.eval])
+    lengths = [_length(encoder, tokenizer, row) for row in rows]
     if wanted["kind"] == "pt":
         _require_a_block(lengths[: len(sets.train)], wanted)
     elif "tokens_over_cutoff" not in wanted["accept"]:
-        _require_short(lengths, [*sets.train, *sets.eval], wanted["cutoff_len"])
-    writing.write_rows(Path(layout.TRAIN_ROWS), sets.train, wanted["kind"])
-    writing.write_rows(Path(layout.EVAL_ROWS), sets.eval, wanted["kind"])
+        _require_short(lengths, rows, wanted["cutoff_len"])
+    write_rows(Path(layout.TRAIN_ROWS), sets.train, wanted["kind"])
+    write_rows(Path(layout.EVAL_ROWS), sets.eval, wanted["kind"])
     write_json(Path(layout.FINDINGS), {"findings": [found.to_json() for found in sets.findings]})
     if wanted["kind"] != "pt":
         asked = _asked(wanted["kind"], sets.eval)
         prompts = [_prompt(encoder, tokenizer, number, row) for number, row in enumerate(asked, 1)]
-        write_text(Path(layout.PROMPTS), "".join(map(_line, prompts)))
+        write_records(Path(layout.PROMPTS), prompts)
     write_json(Path(layout.SERVING), _serving(wanted, words, sets, lengths))
 
 
@@ -67,7 +69,7 @@ def _asked(kind: str, rows: Sequence[Conversation]) -> Sequence[Conversation]:
         )
     good = [row for row in rows if row.desirable is not False]
     if kind in ("dpo", "kto"):
-        writing.write_rows(Path(layout.ASKED_ROWS), [_answered(row) for row in good])
+        write_rows(Path(layout.ASKED_ROWS), [_answered(row) for row in good])
     return good
 
 
@@ -105,22 +107,22 @@ def _prompt_ids(encoder: Encoder, messages: list[dict[str, str]]) -> list[int] |
     return encoder.prompt_ids(messages)
 
 
-def _lengths(encoder: Encoder, tokenizer: Any, rows: Sequence[Conversation]) -> list[int]:
-    """Tokens of each row: its prompt as the template makes it, and its longest answer; a text of a pretraining."""
-    answers = [[row.answer or row.prompt] + [row.rejected] * bool(row.rejected) for row in rows]
-    prompts = [len(_prompt_ids(encoder, _question(row)) or ()) if row.answer else 0 for row in rows]
-    longest = [max(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts) for texts in answers]
-    return [prompt + answer + 1 for prompt, answer in zip(prompts, longest, strict=True)]
+def _length(encoder: Encoder, tokenizer: Any, row: Conversation) -> int:
+    """Tokens of a row: its prompt as the template makes it, and its longest answer; or a text of a pretraining."""
+    prompt = len(_prompt_ids(encoder, _question(row)) or ()) if row.answer else 0
+    texts = [row.answer or row.prompt, row.rejected]
+    return prompt + max(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts) + 1
 
 
 def _require_short(lengths: list[int], rows: Sequence[Conversation], cutoff: int) -> None:
     over = [(length, row) for length, row in zip(lengths, rows, strict=True) if length > cutoff]
     if over:
         length, row = max(over, key=lambda pair: pair[0])
+        enough = -(-length // 64) * 64
         raise InputError(
             f"{len(over)} of {len(rows)} rows are longer than cutoff_len {cutoff}; the longest has {length} tokens "
             f"({row.source}, row {row.row}), and LLaMA-Factory would cut off the end of its prompt",
-            f"Set train.cutoff_len to {_round_up(length)}, shorten the rows, or accept tokens_over_cutoff under data.",
+            f"Set train.cutoff_len to {enough}, shorten the rows, or accept tokens_over_cutoff under data.",
         )
 
 
@@ -133,10 +135,6 @@ def _require_a_block(lengths: list[int], wanted: dict[str, Any]) -> None:
         )
 
 
-def _round_up(length: int) -> int:
-    return -(-length // 64) * 64
-
-
 def _serving(wanted: dict[str, Any], words: list[str], sets: assemble.Sets, lengths: list[int]) -> dict[str, Any]:
     systems = {row.system for row in [*sets.train, *sets.eval]}
     return {
@@ -147,10 +145,6 @@ def _serving(wanted: dict[str, Any], words: list[str], sets: assemble.Sets, leng
         "rows": {"read": sets.read, "train": len(sets.train), "eval": len(sets.eval)},
         "tokens": {"longest": max(lengths), "mean": round(sum(lengths) / len(lengths), 1)},
     }
-
-
-def _line(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":
