@@ -12,6 +12,8 @@ OrchestratorError            exit 1 is reserved for bugs; each subclass owns its
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class OrchestratorError(Exception):
     """A failure that a person can act on: one line that says what, one hint that says what next."""
@@ -38,6 +40,12 @@ class MissingError(OrchestratorError):
     """A tool, a package or a file of this machine is missing."""
 
     exit_code = 3
+
+
+def some(lines: Sequence[str], shown: int = 8) -> str:
+    """The first of many complaints, a line each, and how many more there are."""
+    more = [f"… and {len(lines) - shown} more"] if len(lines) > shown else []
+    return "\n".join([*lines[:shown], *more])
 
 
 def of_system(error: OSError) -> MissingError:

@@ -56,14 +56,13 @@ def opened(runs_dir: Path, read: Read) -> Iterator[sqlite3.Connection]:
 
 
 def _usable(file: Path) -> sqlite3.Connection:
-    for attempt in ("as it is", "after a damaged one was removed"):
+    for _ in range(2):  # a damaged file is removed, and made anew the second time
         try:
             return _connect(str(file))
         except sqlite3.OperationalError:
             break
         except sqlite3.DatabaseError:
-            if attempt == "as it is":
-                file.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
     return _connect(":memory:")
 
 

@@ -108,19 +108,16 @@ def download_progress(console: Console, what: str = "fetching", counts: bool = F
         return _one_line(console, what, counts)
     column = MofNCompleteColumn() if counts else DownloadColumn()
     bar = Progress(TextColumn(f"  {what}"), BarColumn(), column, console=console, transient=True)
-    task = None
 
     def advance(done: int, total: int) -> None:
-        nonlocal task
-        if task is None and 0 < done < total:
+        if not bar.task_ids and 0 < done < total:
             bar.start()
-            task = bar.add_task(what, total=total)
-        if task is not None:
+            bar.add_task(what, total=total)
+        for task in bar.task_ids:
             bar.update(task, completed=done)
-        if task is not None and done >= total:
-            bar.remove_task(task)
-            bar.stop()
-            task = None
+            if done >= total:
+                bar.remove_task(task)
+                bar.stop()
 
     return advance
 

@@ -27,7 +27,7 @@ def verify(wanted: str | None, runs_dir: Path, as_json: bool) -> None:
     Example: orchestrator verify 20261124T081124Z
     """
     from orchestrator import records
-    from orchestrator.errors import GateError
+    from orchestrator.errors import GateError, some
     from orchestrator.reproduce import damaged, recorded
 
     run = records.find(runs_dir, wanted)
@@ -36,7 +36,7 @@ def verify(wanted: str | None, runs_dir: Path, as_json: bool) -> None:
         print_json({"run": run.id, "files": files, "damaged": found})
     if found:
         hint = "`orchestrator run --paranoid` makes again what is not as it was; copy nothing out of this run."
-        raise GateError(f"{len(found)} of {files} files of {run.id} are not as recorded:\n" + _some(found), hint)
+        raise GateError(f"{len(found)} of {files} files of {run.id} are not as recorded:\n" + some(found), hint)
     if not as_json:
         click.echo(f"{run.id}: all {files} files are as recorded")
 
@@ -54,7 +54,7 @@ def reproduce(wanted: str | None, runs_dir: Path, into: Path | None, as_json: bo
     """
     from orchestrator import records
     from orchestrator import reproduce as again
-    from orchestrator.errors import GateError
+    from orchestrator.errors import GateError, some
     from orchestrator.layout import SPEC, project_of
     from orchestrator.progress import Display
 
@@ -68,12 +68,7 @@ def reproduce(wanted: str | None, runs_dir: Path, into: Path | None, as_json: bo
         for what, lines in (("made with", compared.made_with), ("other contents", compared.files)):
             click.echo("".join(f"{what}: {line}\n" for line in lines), nl=False)
     if compared.results:
-        what = _some(list(compared.results))
+        what = some(list(compared.results))
         raise GateError(f"{compared.again.id} came out otherwise than {run.id}:\n{what}", "See `made with` for causes.")
     if not as_json:
         click.echo(f"{compared.again.id}: data, weights and figures are those of {run.id}")
-
-
-def _some(lines: list[str], shown: int = 8) -> str:
-    more = [f"… and {len(lines) - shown} more"] if len(lines) > shown else []
-    return "\n".join([*lines[:shown], *more])

@@ -39,9 +39,8 @@ def read_rows(path: Path) -> list[Row]:
     `id` defaults to the row's number, counted from 1, and `prompt` to nothing: no metric needs it.
     Raises InputError, naming file and line, for a file that is missing or blank and for a row that is not one.
     """
-    rows: list[Row] = []
-    for line, record in read_records(path):
-        rows.append(_row(record, f"{path}, line {line}", len(rows) + 1))
+    records = enumerate(read_records(path), 1)
+    rows = [_row(record, f"{path}, line {line}", number) for number, (line, record) in records]
     if not rows:
         raise InputError(f"{path} holds no rows", "Expected one JSON object a line: {id, prompt, label, prediction}.")
     return rows

@@ -8,15 +8,13 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, some
 from orchestrator.layout import project_of
 from orchestrator.spec.document import MAX_BYTES, Document, Finding, Key
 from orchestrator.spec.document import parse as parse_yaml
 from orchestrator.spec.keys import with_value
 from orchestrator.spec.sections import Spec
 from orchestrator.spec.validation import examine, parse
-
-_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +137,5 @@ def _said(finding: Finding) -> str:
 
 
 def _refusal(found: Sequence[str]) -> InputError:
-    more = [f"… and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
     them = "it" if len(found) == 1 else "them"
-    hint = f"Mend {them} and run `orchestrator check`; `orchestrator schema` has every key."
-    return InputError("\n".join([*found[:_SHOWN], *more]), hint)
+    return InputError(some(found), f"Mend {them} and run `orchestrator check`; `orchestrator schema` has every key.")
