@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
-from orchestrator import environment, layout, process, records, secrecy
+from orchestrator import divergence, environment, layout, process, records, secrecy
 from orchestrator.errors import (
     BusyError,
     GateError,
@@ -39,6 +40,17 @@ LOG_LINES = 12
 
 QUOTED = 400
 """Characters of the line that an error message repeats."""
+
+NO_MEMORY = (
+    "out of memory",
+    "memoryerror",
+    "cannot allocate",
+    "failed to allocate",
+    "bad_alloc",
+    "memory allocation",
+    "killed by signal 9",
+)
+"""What Python, torch, llama.cpp and Rust libraries say, in lower case, when they get no memory."""
 
 Launch = Callable[[Step, process.Command], process.Child]
 Extra = Callable[[Step, Path], tuple[str, ...]]
@@ -140,8 +152,8 @@ class Executor:
             run.begin(step, planned.fingerprint, argv)
             child = self.launch(step, command)
             self.watcher.starts(step, run.folder)
-            code = process.wait(child, self.watcher.tick)
-            require_success(step, run.folder, code)
+            code = process.wait(child, self._looks(step, run.folder))
+            require_success(step, run, code)
             status = "completed"
         except BaseException as error:
             status = status_of(error)
@@ -153,6 +165,18 @@ class Executor:
             if run.stage(step.stage).get("status") == "running":
                 run.end(step.stage, status, seconds, code, done)
             self.watcher.ends(step, status, seconds)
+
+    def _looks(self, step: Step, folder: Path) -> Callable[[], None]:
+        """What is done now and then while a step runs: it is shown, and a training that goes nowhere is ended."""
+        if not step.checkpoints:
+            return self.watcher.tick
+        losses = divergence.Losses(folder / step.folder)
+
+        def look() -> None:
+            self.watcher.tick()
+            losses.look()
+
+        return look
 
 
 @contextlib.contextmanager
@@ -209,10 +233,12 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def require_success(step: Step, folder: Path, code: int) -> None:
+def require_success(step: Step, run: Run, code: int) -> None:
     """Raise the fitting error unless a step ended with 0 and left all that it promised; finish its growing files."""
-    log = folder / layout.log(step.stage)
+    folder, log = run.folder, run.folder / layout.log(step.stage)
     if code != 0:
+        if code != -signal.SIGKILL:  # out of memory, most likely; reading gigabytes again would not tell more
+            require_whole_inputs(step, run)
         raise explain(step, log, code)
     for growing, final in step.partials.items():
         if not (folder / growing).is_file():
@@ -221,6 +247,20 @@ def require_success(step: Step, folder: Path, code: int) -> None:
     for path in step.expects:
         if not (folder / path).is_file() or (folder / path).stat().st_size == 0:
             raise StageError(f"{step.stage} ended well but {path} is missing or empty", f"Read {log}.")
+    if step.checkpoints:
+        divergence.require_finished(folder / step.folder)
+
+
+def require_whole_inputs(step: Step, run: Run) -> None:
+    """Raise StageError when a step that failed had read a file that is no longer as it was made."""
+    hashes = HashCache(run.folder / layout.RECORD, paranoid=True)  # a disk that loses bits changes no file's time
+    for stage in step.needs:
+        for output in run.stage(stage).get("outputs", ()):
+            if not records.is_whole(run.folder / output["path"], output, hashes):
+                raise StageError(
+                    f"{step.stage} failed, and {output['path']} that it reads is damaged",
+                    f"Run the same command again with --force {stage}, which makes it anew.",
+                )
 
 
 def explain(step: Step, log: Path, code: int) -> OrchestratorError:
@@ -241,8 +281,7 @@ def explain(step: Step, log: Path, code: int) -> OrchestratorError:
 def out_of_memory(lines: list[str], code: int) -> str:
     """What to lower when a process ran out of memory, or ''."""
     text = "\n".join(lines).lower()
-    signs = ("out of memory", "memoryerror", "cannot allocate", "bad_alloc", "killed by signal 9")
-    if code == -9 or any(sign in text for sign in signs):
+    if code == -9 or any(sign in text for sign in NO_MEMORY):
         return "It ran out of memory: lower train.per_device_train_batch_size or train.cutoff_len."
     return ""
 

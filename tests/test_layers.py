@@ -16,7 +16,7 @@ FLOORS = (
     "chat_template data evaluation models spec",
     "stages workers executors",
     "plan speed memory",
-    "execute progress",
+    "execute progress divergence",
     "workflow jobs follow",
     "outcome nodes runs side_by_side prune reproduce mlflow_export sweep learning_curve report doctor ship init",
     "cli __main__",

@@ -74,6 +74,7 @@ def fetch(
         located = locate(base, project, hashes, runs_dir)
     if located.path is None:
         raise MissingError(f"{base} was downloaded and cannot be found", "Run `orchestrator doctor`.")
+    require_whole_weights(located.path, base)
     return located
 
 
@@ -110,6 +111,21 @@ def require_model_folder(folder: Path, quoted: str) -> None:
             f"model.base: {quoted!r} has no .safetensors weights",
             "Pickled weights (.bin, .pt) can run code when loaded; convert them to safetensors first.",
         )
+
+
+def require_whole_weights(folder: Path, quoted: str) -> None:
+    """Raise InputError unless every safetensors file is as long as its header says; no weight is read."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="np"):
+                pass
+        except SafetensorError as error:
+            raise InputError(
+                f"model.base: {file.name} of {quoted!r} is damaged: {error}",
+                "Remove the model's folder, then copy or download it again.",
+            ) from None
 
 
 def _download(base: str, progress: Progress) -> None:

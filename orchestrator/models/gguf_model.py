@@ -44,7 +44,10 @@ class GgufModel:
         llama_cpp.llama_backend_init()
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), llama_cpp.llama_model_default_params())
         if not self._model:
-            raise StageError(f"llama.cpp cannot load {path.name}", "The file is damaged or of a kind it does not know.")
+            raise StageError(
+                f"llama.cpp cannot load {path.name}: it is damaged, or of a kind that this llama.cpp does not know",
+                "Make it anew with `orchestrator export --force export`.",
+            )
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self._adapter = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(adapter)) if adapter else None
         if adapter and not self._adapter:

@@ -17,6 +17,7 @@ DEFAULTS: dict[str, Any] = {
     "num_train_epochs": 3.0,
     "lr_scheduler_type": "cosine",
     "logging_steps": 5,
+    "logging_nan_inf_filter": False,  # else transformers logs 0 for a loss that is no number, as if all were well
     "save_strategy": "epoch",
     "save_total_limit": 2,
     "plot_loss": True,

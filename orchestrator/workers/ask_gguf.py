@@ -23,6 +23,7 @@ def main(config: Path) -> None:
     rows = [record for _, record in read_records(Path(wanted["prompts"]))]
     stop_words = read_json(Path(layout.SERVING))["stop"]
     adapter = Path(wanted["adapter"]) if "adapter" in wanted else None
+    print(f"llama.cpp loads {wanted['gguf']}", flush=True)  # the last line, should a damaged file end this process
     with GgufModel(Path(wanted["gguf"]), adapter) as model:
         texts = [prompt_text(model, row["messages"]) for row in rows]
         prompts = [model.tokenize(text) for text in texts]
