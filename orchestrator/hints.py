@@ -26,11 +26,16 @@ def language(environment: Mapping[str, str]) -> str:
 
 
 def translated(hint: str, catalogue: Mapping[str, str]) -> str:
-    """The translation of the template that a hint was made from; the hint itself where there is none."""
+    """The translation of the template that a hint was made from; the hint itself where there is none.
+
+    What is filled in may be a hint, too.
+    """
     if hint in catalogue:
         return catalogue[hint]
-    for template, translation in catalogue.items():
+    for template in sorted(catalogue, key=len, reverse=True):  # the one that says most, where several fit
         pattern = re.escape(template).replace(re.escape("{}"), "(.+)")
         if "{}" in template and (match := re.fullmatch(pattern, hint, re.DOTALL)):
-            return translation.format(*match.groups())
+            texts = catalogue[template].split("{}")
+            values = [translated(value, catalogue) for value in match.groups()]
+            return "".join(text + value for text, value in zip(texts, [*values, ""], strict=True))
     return hint

@@ -1,8 +1,7 @@
-"""A newcomer's first minutes: a project from nothing, help with examples, completion, hints in Chinese."""
+"""A newcomer's first minutes: a project from nothing, help with examples, completion."""
 
 from __future__ import annotations
 
-import ast
 import re
 import shutil
 import sys
@@ -14,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import orchestrator as package
-from orchestrator import hints, init, process
+from orchestrator import init, process
 from orchestrator.cli import cli
 from orchestrator.errors import InputError
 from orchestrator.files import read_json
@@ -22,7 +21,6 @@ from orchestrator.spec.load import load_spec
 from tests.conftest import run_tool
 
 ROOT = Path(package.__file__).parent
-ERRORS = {"InputError", "MissingError", "StageError", "GateError", "Interrupted"}
 
 
 # ---- init
@@ -114,59 +112,3 @@ def test_completion_offers_commands() -> None:
     tool = Path(sys.executable).with_name("orchestrator")
     done = process.output(["env", *(f"{name}={value}" for name, value in asked.items()), str(tool)])
     assert done.split() == ["plain,evaluate"]
-
-
-# ---- hints
-
-
-@pytest.mark.parametrize(
-    ("environment", "language"),
-    [
-        ({"LANG": "zh_CN.UTF-8"}, "zh"),
-        ({"LANG": "en_US.UTF-8", "LC_ALL": "zh_TW"}, "zh"),
-        ({"LANG": "zh_CN.UTF-8", "LC_MESSAGES": "de_DE"}, "de"),
-        ({"LANG": "zh_CN.UTF-8", "LC_ALL": ""}, "zh"),
-        ({"LANG": "C"}, "c"),
-        ({}, ""),
-    ],
-)
-def test_the_language_is_that_of_posix(environment: dict[str, str], language: str) -> None:
-    assert hints.language(environment) == language
-
-
-def test_a_hint_keeps_what_was_filled_in() -> None:
-    chinese = {"LANG": "zh_CN.UTF-8"}
-    assert hints.localised("Choose one of: {a}, b.", chinese) == "可选：{a}, b。"
-    assert hints.localised("Nobody translated this.", chinese) == "Nobody translated this."
-    assert hints.localised("Choose one of: a.", {"LANG": "en_GB"}) == "Choose one of: a."
-
-
-def test_the_catalogue_translates_hints_that_exist() -> None:
-    assert set(read_json(hints.CATALOGUES["zh"])) - set(_hints()) == set()
-
-
-def test_translations_fill_in_as_much_as_the_hints() -> None:
-    catalogue = read_json(hints.CATALOGUES["zh"])
-    assert [hint for hint, chinese in catalogue.items() if hint.count("{}") != chinese.count("{}")] == []
-
-
-def test_an_error_is_hinted_in_chinese(tmp_path: Path) -> None:
-    done = run_tool(("check", "无.yaml"), tmp_path, {"LANG": "zh_CN.UTF-8", "LC_ALL": ""})
-    assert (done.code, "请指定一个 spec 文件" in done.stderr) == (2, True)
-
-
-def _hints() -> Iterator[str]:
-    """The hint of every error that is raised, with {} for what is filled in."""
-    for file in ROOT.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ERRORS and len(node.args) > 1:
-                for alternative in ast.walk(node.args[1]):
-                    if isinstance(alternative, ast.Constant | ast.JoinedStr):
-                        yield _template(alternative)
-
-
-def _template(node: ast.expr) -> str:
-    if isinstance(node, ast.JoinedStr):
-        return "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
-    assert isinstance(node, ast.Constant)
-    return str(node.value)
