@@ -320,6 +320,6 @@ def test_the_processes_of_a_cancelled_trial_are_gone(project: Path, monkeypatch:
     launch = SleepingLaunch()
     monkeypatch.setattr(sweeper, "WATCH_SECONDS", 0.05)
     page = carry_out(project, RATES, launch, Audience(give_up))
-    assert page["trials"][2]["reason"] == "training diverged: loss became nan"
+    assert page["trials"][2]["reason"] == "training diverged: loss became nan at step 1"
     with pytest.raises(ProcessLookupError):
         os.killpg(launch.pids[0], 0)

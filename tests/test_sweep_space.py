@@ -12,7 +12,6 @@ from orchestrator.evaluation.rows import Row, write_rows
 from orchestrator.executors.local import slots, visible
 from orchestrator.spec.editing import edited
 from orchestrator.spec.sections import Evaluate, Sweep
-from orchestrator.sweep.objective import not_finite
 from orchestrator.sweep.ranking import rank, ranking
 from orchestrator.sweep.space import grid, label, values_of
 from orchestrator.sweep.study import Study, Trial
@@ -181,19 +180,6 @@ def test_a_loss_is_ranked_upwards_and_nobody_says_what_is_tied(tmp_path: Path) -
 def test_the_same_run_counts_once() -> None:
     twice = [entry(1, 0.1, 80.0), {**entry(2, 0.1, 80.0), "run": "run-1"}]
     assert [len(group.trials) for group in rank(twice, "accuracy")] == [1]
-
-
-@pytest.mark.parametrize(
-    ("log", "words"),
-    [
-        ({"loss": 1.0, "grad_norm": 2.0}, ""),
-        ({"loss": float("nan")}, "loss became nan"),
-        ({"loss": 0.0, "grad_norm": float("inf")}, "grad_norm became inf"),
-        ({}, ""),
-    ],
-)
-def test_a_loss_that_is_no_number(log: dict[str, Any], words: str) -> None:
-    assert not_finite(log) == words
 
 
 # ---- a spec's text

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 from orchestrator import layout
 from orchestrator.errors import InputError, StageError
 from orchestrator.evaluation.preference import MEASURES, PERPLEXITY
@@ -38,9 +35,7 @@ def minimises(metric: str) -> bool:
 
 
 def figure(run: Run, metric: str) -> Figure:
-    """The metric of a finished run. Raises StageError when its training diverged or it was not measured."""
-    if reason := divergence(run):
-        raise StageError(reason, "Lower train.learning_rate.")
+    """The metric of a finished run. Raises StageError when it was not measured."""
     if metric == EVAL_LOSS:
         value = read_json(run.folder / layout.TRAINED / "all_results.json").get(EVAL_LOSS)
         found: Figure | None = None if value is None else {"value": value, "low": None, "high": None}
@@ -49,24 +44,3 @@ def figure(run: Run, metric: str) -> Figure:
     if found is None:
         raise StageError(f"{run.id} was not measured by {metric}", "Choose another sweep.metric.")
     return found
-
-
-def divergence(run: Run) -> str:
-    """Where a training lost its numbers, in words, or ''.
-
-    transformers hides a loss that is no number behind a running mean (`logging_nan_inf_filter`); the gradient shows it.
-    """
-    history = read_json(run.folder / layout.TRAINED / "trainer_state.json").get("log_history", [])
-    for entry in history:
-        if lost := not_finite(entry):
-            return f"training diverged: {lost} at step {entry.get('step')}"
-    return ""
-
-
-def not_finite(entry: dict[str, Any]) -> str:
-    """Which figure of a log entry is no number, in words, or ''."""
-    for name in ("loss", "grad_norm", EVAL_LOSS):
-        value = entry.get(name)
-        if isinstance(value, float) and not math.isfinite(value):
-            return f"{name} became {value}"
-    return ""

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator import layout, records
-from orchestrator.errors import Interrupted, OrchestratorError, Pruned, StageError
+from orchestrator.errors import Interrupted, OrchestratorError, Pruned
 from orchestrator.execute import status_of
 from orchestrator.executors import Executor
 from orchestrator.files import write_json
 from orchestrator.follow import note
 from orchestrator.progress import read_log
 from orchestrator.sweep import book
-from orchestrator.sweep.objective import figure, minimises, not_finite
+from orchestrator.sweep.objective import figure, minimises
 from orchestrator.sweep.ranking import rank, ranking
 from orchestrator.sweep.study import Study, Trial
 from orchestrator.sweep.trial import Blueprint
@@ -185,14 +185,11 @@ class Sweeper:
             self._write("running", ranked=False)
 
     def _inspect(self, running: Running) -> None:
-        """Cancel a trial that has diverged, or that the study gives up."""
+        """Cancel a trial that the study gives up."""
         stopping = self.blueprint.sweep.early_stopping
         entries = read_log(running.task.run.folder)
         if running.reason is not None or (running.task.run.folder / layout.TRAINED / "all_results.json").is_file():
             return  # once trained, it is worth its measurement
-        if lost := next(filter(None, map(not_finite, entries)), ""):
-            self._cancel(running, StageError(f"training diverged: {lost}", "Lower train.learning_rate."))
-            return
         name = stopping.metric if stopping else ""
         seen = {step for step, _ in running.curve}
         for entry in entries:
