@@ -17,8 +17,9 @@ from orchestrator import records
 from orchestrator.errors import InputError
 
 CONDITION = re.compile(r"\s*([\w.-]+)\s*(<=|>=|!=|=|<|>)\s*([-+.\deE]+)\s*")
-LOWER_IS_BETTER = ("invalid_label_rate", "loss", "eval_loss", "seconds")
-HEADLINE = ("accuracy", "rougeL")
+LOWER_IS_BETTER = ("invalid_label_rate", "perplexity", "loss", "eval_loss", "seconds")
+HEADLINE = ("accuracy", "rougeL", "preference_accuracy", "perplexity")
+"""What runs are ranked by: the first of these that some run has."""
 HEADS = ("id", "name", "status", "created_at", "sweep", "seconds")
 
 Json = dict[str, Any]
@@ -101,7 +102,6 @@ def is_lower_better(key: str) -> bool:
 
 
 def _headline(index: Connection) -> list[str]:
-    """The first of accuracy and ROUGE-L that some run has."""
     return [key for key in HEADLINE if _is_known(index, key)][:1]
 
 

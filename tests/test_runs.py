@@ -105,6 +105,12 @@ def test_the_best(runs_dir: Path) -> None:
         runs.best(runs_dir, name="nothing")
 
 
+def test_a_lower_perplexity_is_the_better_one(tmp_path: Path) -> None:
+    for identifier, value in (("1-poems-a", 9.0), ("2-poems-b", 30.0)):
+        measured(tmp_path, identifier, None, metrics={"tuned": {"n": 5, "perplexity": {"value": value}}})
+    assert runs.best(tmp_path)["id"] == "1-poems-a"
+
+
 def test_nothing_to_list(tmp_path: Path) -> None:
     assert runs.listing(tmp_path / "none", Wanted()) == []
     assert runs.documents(tmp_path / "none", Wanted()) == '{"runs": []}'

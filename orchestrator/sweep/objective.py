@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from orchestrator import layout
 from orchestrator.errors import InputError, StageError
-from orchestrator.evaluation.preference import MEASURES, PERPLEXITY
+from orchestrator.evaluation.preference import MEASURES
 from orchestrator.files import read_json
 from orchestrator.records import Run
+from orchestrator.runs import is_lower_better
 from orchestrator.spec.defaults import DEFAULTS
 from orchestrator.spec.sections import Spec
 
 EVAL_LOSS = "eval_loss"
-MINIMISED = (EVAL_LOSS, "invalid_label_rate", PERPLEXITY)
 Figure = dict[str, float | None]
 """`{value, low, high}`: a 95 % interval over the held-out rows; none for a loss, whose rows are not known."""
 
@@ -31,7 +31,7 @@ def require_metric(spec: Spec, metric: str) -> None:
 
 def minimises(metric: str) -> bool:
     """Whether less of it is better."""
-    return metric in MINIMISED
+    return is_lower_better(metric)
 
 
 def figure(run: Run, metric: str) -> Figure:
