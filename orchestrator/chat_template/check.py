@@ -77,9 +77,6 @@ class _Subject:
         """Whether the runtime adds BOS: each way in which this template can be served."""
         return [False, True] if starts_with_bos(self.definition, self.tokens) else [False]
 
-    def defined(self, case: _Case) -> Definition:
-        return self.definition.with_default_system(case.default_system)
-
 
 def check(names: Sequence[str], model_folder: Path, go: Path | None, reference: bool = False) -> list[Result]:
     """The results for some templates, in both thinking modes where they have them.
@@ -93,26 +90,8 @@ def check(names: Sequence[str], model_folder: Path, go: Path | None, reference: 
         for chosen in map(definition, names)
         for thinking in ([True, False] if chosen.reasons else [False])
     ]
-    ollama = _ollama_texts([s for s in subjects if not refusal(s.definition.name, s.thinking)], go)
     tokenizers = _Tokenizers(load_tokenizer(model_folder), reference)
-    return [_result(subject, ollama, tokenizers) for subject in subjects]
-
-
-_Texts = dict[tuple[str, bool, bool, int], str]
-"""(template, thinking, BOS added by the runtime, number of the case) → text."""
-
-
-def _ollama_texts(subjects: Sequence[_Subject], go: Path | None) -> _Texts:
-    if go is None:
-        return {}
-    keys, cases = [], []
-    for subject in subjects:
-        for adds_bos in subject.runtimes():
-            for number, case in enumerate(subject.cases()):
-                text = ollama_template(subject.defined(case), subject.tokens, subject.thinking, adds_bos)
-                keys.append((subject.definition.name, subject.thinking, adds_bos, number))
-                cases.append({"template": text, "messages": case.messages})
-    return dict(zip(keys, golang.render(go, cases), strict=True))
+    return [_result(subject, tokenizers, go) for subject in subjects]
 
 
 class _Tokenizers:
@@ -132,41 +111,50 @@ class _Tokenizers:
         return self._made[words]
 
 
-def _result(subject: _Subject, ollama: _Texts, tokenizers: _Tokenizers) -> Result:
+def _result(subject: _Subject, tokenizers: _Tokenizers, go: Path | None) -> Result:
     name, thinking = subject.definition.name, subject.thinking
     mode = thinking if subject.definition.reasons else None
     if refused := refusal(name, thinking):
         return Result(name, mode, 0, refused=refused)
     single_turn = refusal(name, thinking, multi_turn=True) or ""
-    mismatch = next(_mismatches(subject, ollama, tokenizers.for_template(subject.definition)), "")
+    mismatch = next(_mismatches(subject, tokenizers.for_template(subject.definition), go), "")
     return Result(name, mode, len(subject.cases()), single_turn=single_turn, mismatch=mismatch)
 
 
-def _mismatches(subject: _Subject, ollama: _Texts, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+def _mismatches(subject: _Subject, tokenizer: PreTrainedTokenizerBase, go: Path | None) -> Iterator[str]:
+    cases = subject.cases()
     encoders = {
         default: Encoder(subject.definition.name, tokenizer, subject.thinking, default)
-        for default in dict.fromkeys(case.default_system for case in subject.cases())
+        for default in dict.fromkeys(case.default_system for case in cases)
     }
-    for number, case in enumerate(subject.cases()):
-        trained = encoders[case.default_system].prompt_ids(case.messages)
-        for by, served in _served(subject, number, case, ollama, tokenizer):
-            if served != trained:
-                yield f"{by}, {case.shape}: {_difference(trained, served, tokenizer)}"
+    trained = [encoders[case.default_system].prompt_ids(case.messages) for case in cases]
+    for by, served in _served(subject, tokenizer, go):
+        for case, wanted, got in zip(cases, trained, served, strict=True):
+            if wanted != got:
+                yield f"{by}, {case.shape}: {_difference(wanted, got, tokenizer)}"
 
 
 def _served(
-    subject: _Subject, number: int, case: _Case, ollama: _Texts, tokenizer: PreTrainedTokenizerBase
-) -> Iterator[tuple[str, list[int]]]:
-    """(who, token ids) of the prompt by every way of serving it."""
-    jinja = jinja_template(subject.defined(case), subject.tokens, subject.thinking)
-    text = tokenizer.apply_chat_template(
-        list(case.messages), chat_template=jinja, add_generation_prompt=True, tokenize=False
-    )
-    yield "Jinja", tokenizer.encode(text, add_special_tokens=False)
-    for adds_bos in subject.runtimes() if ollama else []:
-        text = ollama[subject.definition.name, subject.thinking, adds_bos, number]
+    subject: _Subject, tokenizer: PreTrainedTokenizerBase, go: Path | None
+) -> Iterator[tuple[str, list[list[int]]]]:
+    """(who, token ids of each case's prompt) for every way of serving the template."""
+    cases, tokens, thinking = subject.cases(), subject.tokens, subject.thinking
+    shapes = [subject.definition.with_default_system(case.default_system) for case in cases]
+    templates = [jinja_template(shape, tokens, thinking) for shape in shapes]
+    options = {"add_generation_prompt": True, "tokenize": False}
+    texts = [
+        tokenizer.apply_chat_template(list(case.messages), chat_template=template, **options)
+        for case, template in zip(cases, templates, strict=True)
+    ]
+    yield "Jinja", [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+    if go is None:
+        return
+    for adds_bos in subject.runtimes():
+        templates = [ollama_template(shape, tokens, thinking, adds_bos) for shape in shapes]
+        asked = [{"template": of, "messages": case.messages} for of, case in zip(templates, cases, strict=True)]
         bos = [tokenizer.bos_token_id] if adds_bos else []
-        yield "Ollama", [*bos, *tokenizer.encode(text, add_special_tokens=False)]
+        texts = golang.render(go, asked)
+        yield "Ollama", [[*bos, *tokenizer.encode(text, add_special_tokens=False)] for text in texts]
 
 
 def _difference(trained: Sequence[int], served: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
