@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,9 @@ from orchestrator.records import Run
 from orchestrator.spec.load import LoadedSpec, load_spec
 from orchestrator.speed import extra_arguments
 from orchestrator.stages.preference import STAGES
+from orchestrator.stages.launch import placed
 
+from orchestrator.step import Step
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -128,7 +129,11 @@ def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share:
     """
     loaded, run, spec = task.loaded, task.run, task.loaded.spec.spec
     launch = launch or launcher(spec.execution, task.left) or start
-    extra = partial(extra_arguments, share=share if spec.speed == "auto" else 0.0)
+    share = share if spec.speed == "auto" else 0.0
+
+    def extra(step: Step, folder: Path) -> tuple[str, ...]:
+        return (*extra_arguments(step, folder, share), *placed(step, folder))
+
     write_text(run.folder / layout.SPEC, loaded.spec.text, durable=False)
     Executor(loaded.question.runs_dir, loaded.request.hashes, watcher, launch, extra).carry_out(task.wanted, run)
     run.set(metrics=metrics(run.folder), lineage={**run.record["lineage"], **lineage(task.whole, run)})

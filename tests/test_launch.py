@@ -10,17 +10,20 @@ from typing import Any
 
 import pytest
 
+from orchestrator import environment, requirements
 from orchestrator.errors import InputError
+from orchestrator.executors.local import slots
 from orchestrator.memory.outlook import Subject, outlook
 from orchestrator.nodes import rank_of
 from orchestrator.outcome import plan_json, plan_lines
 from orchestrator.plan import Plan, Planned
+from orchestrator.requirements import lacking
 from orchestrator.spec.launching import ZERO, accumulation, check_launch, indivisible
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.sections import Launch
 from orchestrator.stages import predict, train
 from orchestrator.stages.context import Context
-from orchestrator.stages.launch import ALONE, DEEPSPEED, batch, node_commands
+from orchestrator.stages.launch import ALONE, DEEPSPEED, batch, node_commands, placed
 from orchestrator.step import Step, fingerprint
 from tests.conftest import write_tree
 from tests.test_stages import context_of
@@ -163,12 +166,15 @@ def test_two_nodes_of_four_gpus_with_zero_3_are_told_exactly_what_to_run() -> No
     assert step.launches
 
 
+CPU = {"ACCELERATE_TORCH_DEVICE": "cpu", "OMP_NUM_THREADS": "4"}
 ENVIRONMENTS: list[tuple[dict[str, Any], int, dict[str, Any], dict[str, str]]] = [
     ({}, 0, {}, ALONE),
     ({"devices": 1}, 4, {}, ALONE),
     ({}, 4, {"use_cpu": True}, ALONE),
     ({}, 4, {}, {**ALONE, "FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "4"}),
-    ({"devices": 2}, 0, {}, {**ALONE, "FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2", "OMP_NUM_THREADS": "4"}),
+    ({"devices": 2}, 0, {}, {**ALONE, "FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2", **CPU}),
+    ({"devices": 2}, 4, {"use_cpu": True}, {**ALONE, "FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2", **CPU}),
+    ({"devices": 2, "deepspeed": "z2"}, 0, {}, {**ALONE, "FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}),
     ({"devices": 1, "deepspeed": "z2-offload"}, 1, {}, {**ALONE, "FORCE_TORCHRUN": "1"}),
     ({"devices": 1, "fsdp": "full_shard"}, 1, {}, {**ALONE, "FORCE_TORCHRUN": "1"}),
     (
@@ -247,6 +253,51 @@ def test_a_configuration_of_the_users_own_is_copied_whole(files: Path) -> None:
     assert train.build(made)[0].files[DEEPSPEED] == (files / "own.json").read_text(encoding="utf-8")
 
 
+def test_ray_is_told_where_the_run_lies(tmp_path: Path) -> None:
+    write_tree(tmp_path, {f"train/checkpoint-{step}/trainer_state.json": "{}" for step in (9, 10)})
+    step = step_of({"ray": {"workers": 4}, "deepspeed": "z2"}, gpus=1)
+    assert "ray_num_workers: 4\n" in step.files["configs/train.yaml"] and step.launches
+    assert placed(step, tmp_path) == (
+        f"dataset_dir={tmp_path}/data",
+        f"output_dir={tmp_path}/train",
+        f"deepspeed={tmp_path}/{DEEPSPEED}",
+        f"resume_from_checkpoint={tmp_path}/train/checkpoint-10",
+    )
+    assert placed(step_of({"devices": 2}), tmp_path) == placed(step_of(None), tmp_path) == ()
+
+
+@pytest.mark.parametrize(
+    ("parallel", "each", "expected"),
+    [("auto", 2, ["0,1", "2,3"]), (1, 4, ["0,1,2,3"]), ("auto", 3, ["0,1,2"]), (2, 8, ["0,1,2,3"] * 2)],
+)
+def test_a_trial_of_a_sweep_gets_as_many_gpus_as_it_has_processes(
+    parallel: Any, each: int, expected: list[str]
+) -> None:
+    found = slots(parallel, ["0", "1", "2", "3"], 8, each)
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in found] == expected
+    assert slots(2, [], 8, 2) == [{"OMP_NUM_THREADS": "2"}] * 2
+
+
+@pytest.mark.usefixtures("launchless")
+def test_what_a_launch_needs_of_this_machine_is_known_before_it_starts() -> None:
+    said = [lack.message for lack in lacking({}, Launch(devices=4, deepspeed="z3").model_dump())]
+    assert said == [
+        "launch.deepspeed needs deepspeed, which is not installed",
+        "launch.devices: 4, and this machine has 2",
+    ]
+    assert (
+        lacking({}, Launch(devices=2).model_dump()) == lacking({"use_cpu": True}, Launch(devices=4).model_dump()) == []
+    )
+    assert [lack.mend for lack in lacking({}, {"ray": {"workers": 2}})] == ["pip install ray"]
+
+
+@pytest.fixture
+def launchless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with two GPUs, and no engine beyond torch's own."""
+    monkeypatch.setattr(requirements, "_is_installed", lambda package: False)
+    monkeypatch.setattr(environment, "gpus", lambda: [{"name": "H100", "memory_mib": 81559, "driver": "1"}] * 2)
+
+
 # ---- what is told
 
 
@@ -262,8 +313,6 @@ def test_a_plan_tells_the_effective_batch_and_the_nodes() -> None:
 
 
 def test_the_forecast_divides_what_the_engine_divides(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestrator import environment
-
     monkeypatch.setattr(environment, "gpus", lambda: [{"name": "H100", "memory_mib": 81559, "driver": "1"}] * 4)
     monkeypatch.setattr(environment, "gpu_memory", lambda: [(0.0, 80.0)] * 4)
 
@@ -277,7 +326,7 @@ def test_the_forecast_divides_what_the_engine_divides(tiny_model: Path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("launch", "chosen", "environment", "rank"),
+    ("launch", "chosen", "variables", "rank"),
     [
         (None, None, {"NODE_RANK": "3"}, 0),
         (None, 0, {}, 0),
@@ -288,13 +337,13 @@ def test_the_forecast_divides_what_the_engine_divides(tiny_model: Path, monkeypa
     ],
 )
 def test_a_node_knows_its_number(
-    launch: dict[str, Any] | None, chosen: int | None, environment: dict[str, str], rank: int
+    launch: dict[str, Any] | None, chosen: int | None, variables: dict[str, str], rank: int
 ) -> None:
-    assert rank_of(Launch(**launch) if launch else None, chosen, environment) == rank
+    assert rank_of(Launch(**launch) if launch else None, chosen, variables) == rank
 
 
 @pytest.mark.parametrize(
-    ("launch", "chosen", "environment", "words"),
+    ("launch", "chosen", "variables", "words"),
     [
         (None, 1, {}, "--node-rank 1: launch.nodes is 1"),
         (TWO_NODES, 2, {}, "--node-rank 2: launch.nodes is 2"),
@@ -303,8 +352,8 @@ def test_a_node_knows_its_number(
     ],
 )
 def test_a_node_that_there_is_not_is_refused(
-    launch: dict[str, Any] | None, chosen: int | None, environment: dict[str, str], words: str
+    launch: dict[str, Any] | None, chosen: int | None, variables: dict[str, str], words: str
 ) -> None:
     with pytest.raises(InputError) as raised:
-        rank_of(Launch(**launch) if launch else None, chosen, environment)
+        rank_of(Launch(**launch) if launch else None, chosen, variables)
     assert words in raised.value.message

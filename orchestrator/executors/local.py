@@ -78,16 +78,17 @@ class _Running:
     slot: Mapping[str, str]
 
 
-def slots(parallel: int | Literal["auto"], gpus: Sequence[str], cores: int) -> list[dict[str, str]]:
-    """The environment of each slot: its GPU, or where there is none its share of the CPU cores.
+def slots(parallel: int | Literal["auto"], gpus: Sequence[str], cores: int, each: int = 1) -> list[dict[str, str]]:
+    """The environment of each slot: GPUs for the processes of its trials, or where there are none its share of the CPU.
 
     Undivided, the OpenMP threads of two trainings slow each other more than tenfold.
     """
     if gpus:
-        wanted = len(gpus) if parallel == "auto" else parallel
-        return [{"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} for number in range(wanted)]
+        groups = [",".join(gpus[first : first + each]) for first in range(0, max(1, len(gpus) - each + 1), each)]
+        wanted = len(groups) if parallel == "auto" else parallel
+        return [{"CUDA_VISIBLE_DEVICES": groups[number % len(groups)]} for number in range(wanted)]
     wanted = max(min(AT_LEAST, cores), cores // CORES_PER_TRIAL) if parallel == "auto" else parallel
-    return [{"OMP_NUM_THREADS": str(max(1, cores // wanted))} for _ in range(wanted)]
+    return [{"OMP_NUM_THREADS": str(max(1, cores // (wanted * each)))} for _ in range(wanted)]
 
 
 def visible(count: int, setting: str | None) -> list[str]:

@@ -7,6 +7,7 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from orchestrator import layout
@@ -73,8 +74,10 @@ def _environment(context: Context, launch: Launch, each: int) -> dict[str, str]:
     if launch.min_nodes or launch.max_restarts:  # without an id, torchrun is started without these
         env |= {"RDZV_ID": context.spec.name, "MAX_RESTARTS": str(launch.max_restarts)}
         env |= {"MIN_NNODES": str(launch.min_nodes or launch.nodes), "MAX_NNODES": str(launch.nodes)}
-    if context.spec.train.get("use_cpu") or not (context.gpus or launch.deepspeed or launch.fsdp):
-        env["OMP_NUM_THREADS"] = str(max(1, context.cores // each))
+    here = launch.nodes == 1 and not (launch.deepspeed or launch.fsdp)  # more nodes may have what this machine has not
+    if context.spec.train.get("use_cpu") or (here and context.gpus == 0):
+        # accelerate would name the device cpu:0, which torch loads no optimizer's checkpoint to.
+        env |= {"ACCELERATE_TORCH_DEVICE": "cpu", "OMP_NUM_THREADS": str(max(1, context.cores // each))}
     return env
 
 
@@ -84,6 +87,20 @@ def _deepspeed(context: Context, wanted: str) -> str:
         return (context.project / wanted).read_text(encoding="utf-8")
     stage, offload = ZERO[wanted]
     return context.render("deepspeed.json.j2", stage=stage, offload=offload)
+
+
+def placed(step: Step, folder: Path) -> tuple[str, ...]:
+    """For Ray, whose workers may start anywhere: a step's paths as arguments that name them from the root."""
+    if step.env.get("USE_RAY") != "1":
+        return ()
+    paths = {"dataset_dir": folder / layout.DATA, "output_dir": folder / layout.TRAINED}
+    if DEEPSPEED in step.files:
+        paths["deepspeed"] = folder / DEEPSPEED
+    checkpoints = folder.glob(f"{layout.TRAINED}/checkpoint-*/trainer_state.json")
+    newest = max(checkpoints, key=lambda file: int(file.parent.name.rpartition("-")[2]), default=None)
+    if newest:
+        paths["resume_from_checkpoint"] = newest.parent
+    return tuple(f"{key}={path.resolve()}" for key, path in paths.items())
 
 
 # ---- what a plan says

@@ -15,7 +15,8 @@ from orchestrator.executors.local import LocalExecutor, slots, visible
 from orchestrator.machine import cores
 from orchestrator.plan import make_plan
 from orchestrator.report.live import LivePage, LiveSweep
-from orchestrator.spec.sections import Sweep
+from orchestrator.spec.launching import processes
+from orchestrator.spec.sections import Spec, Sweep
 from orchestrator.sweep import book
 from orchestrator.sweep.objective import minimises, require_metric
 from orchestrator.sweep.space import grid, label
@@ -46,7 +47,7 @@ def run_sweep(blueprint: Blueprint, audience: Audience, watcher: Watcher, execut
     """
     folder = open_sweep(blueprint)
     with locked(folder):
-        place = executor or executor_of(blueprint.sweep, folder)
+        place = executor or executor_of(blueprint, folder)
         page = LivePage(folder)
         try:
             study = open_study(folder, blueprint, place)
@@ -103,14 +104,16 @@ def trials_ahead(blueprint: Blueprint) -> list[str]:
     ]
 
 
-def executor_of(sweep: Sweep, folder: Path) -> Executor:
+def executor_of(blueprint: Blueprint, folder: Path) -> Executor:
     """Where the trials run. Raises MissingError where that is a cluster which cannot be reached."""
+    sweep = blueprint.sweep
     if sweep.executor == "local":
-        return local_executor(sweep)
+        return local_executor(sweep, blueprint.loaded.spec.spec)
     return remote.executor(sweep.executor, sweep, folder / layout.JOBS)
 
 
-def local_executor(sweep: Sweep) -> LocalExecutor:
-    """This machine, with its devices divided among the trials."""
+def local_executor(sweep: Sweep, spec: Spec) -> LocalExecutor:
+    """This machine, with its devices divided among the trials, of which each may take several."""
     devices = visible(len(gpus()), os.environ.get("CUDA_VISIBLE_DEVICES"))
-    return LocalExecutor(slots(sweep.parallel, devices, cores()))
+    each = processes(spec.launch, spec.train, len(devices)) if spec.launch else 1
+    return LocalExecutor(slots(sweep.parallel, devices, cores(), each))
