@@ -19,10 +19,10 @@ from orchestrator.plan import Plan, Question, data_files, make_plan, versions
 from orchestrator.records import Run
 from orchestrator.spec.load import LoadedSpec, load_spec
 from orchestrator.speed import extra_arguments
-from orchestrator.stages.preference import STAGES
 from orchestrator.stages.launch import placed
-
+from orchestrator.stages.preference import STAGES
 from orchestrator.step import Step
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
