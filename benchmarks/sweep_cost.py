@@ -51,6 +51,7 @@ class Inline:
         return Ended(self._error)
 
     def cancel(self, handle: int, reason: BaseException) -> None: ...
+    def ticket(self, handle: int) -> None: ...
 
 
 def milliseconds_per_trial(trials: int, method: str = "grid", executor: Executor | None = None) -> tuple[float, float]:

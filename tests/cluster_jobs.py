@@ -76,10 +76,10 @@ def submit(project: Path, place: Executor, train: str) -> tuple[Task, int]:
     return task, place.submit(TaskJob(task, "train", start, Scripted(project, train)))
 
 
-def follow(project: Path, place: Executor) -> Following:
+def follow(project: Path, place: Executor, train: str = "") -> Following:
     """A run as `run --on` makes it."""
     loaded = load(Request(project / "spec.yaml"))
-    return hand_over(loaded, "train", place, lambda done, total: None, Scripted(project))
+    return hand_over(loaded, "train", place, lambda done, total: None, Scripted(project, train))
 
 
 def starts(project: Path, stage: str) -> list[int]:
