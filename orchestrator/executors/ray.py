@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from orchestrator.spec.sections import Ray
 
 RETRIES = 5
 """How often a job starts anew after its node was lost; it goes on from its checkpoint."""
+CONNECT_SECONDS = 10.0
 COUNT_SECONDS = 5.0
 """How often the nodes are counted anew: some join, some are lost."""
 PASSED_ON = ("ORCHESTRATOR_", "HF_", "MODELSCOPE_", "LLAMA_CPP_DIR")
@@ -109,8 +111,9 @@ def connect(ray: Any, address: str | None) -> None:
     where = address or os.environ.get("RAY_ADDRESS") or "auto"
     ours = signal.getsignal(signal.SIGTERM)
     try:
+        _require_listener(where)
         ray.init(address=where, log_to_driver=False, logging_level="error")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise MissingError(
             f"no Ray cluster at {where!r}: {str(error).partition(chr(10))[0]}",
             "Start one with `ray start --head`, and name it in sweep.ray.address or RAY_ADDRESS.",
@@ -118,6 +121,13 @@ def connect(ray: Any, address: str | None) -> None:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, ours)  # Ray's own handler would leave without ending what runs
+
+
+def _require_listener(address: str) -> None:
+    """Raise OSError where nobody listens at `HOST:PORT`: Ray itself would try again for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def _there(job: Job, env: Mapping[str, str], variables: Mapping[str, str]) -> OrchestratorError | None:
