@@ -80,7 +80,8 @@ def _restore(entries: Iterable[Mapping[str, Any]]) -> dict[str, Argument]:
 
 
 @cache
-def _folder(package: str) -> Path:
+def package_folder(package: str) -> Path:
+    """Where a package's source lies, found without importing it. Raises MissingError where it is not installed."""
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
         raise MissingError(f"{package} is not installed", "Run `make setup`, or `pip install llamafactory`.")
@@ -95,7 +96,7 @@ def _fingerprint() -> str:
 
 def _files(package: str) -> dict[str, Path]:
     """The sources of a package that are there: the name for people → the file."""
-    files = {f"{package}/{name}": _folder(package) / name for name in _SOURCES[package]}
+    files = {f"{package}/{name}": package_folder(package) / name for name in _SOURCES[package]}
     return {name: file for name, file in files.items() if file.is_file()}
 
 

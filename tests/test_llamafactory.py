@@ -132,25 +132,25 @@ def test_a_cache_that_cannot_be_written_is_no_error(cache: Path, monkeypatch: py
 def test_a_changed_source_is_read_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments()
     before = llamafactory._fingerprint()
-    original = llamafactory._folder
+    original = llamafactory.package_folder
     monkeypatch.setattr(
-        llamafactory, "_folder", lambda package: cache if package == "llamafactory" else original(package)
+        llamafactory, "package_folder", lambda package: cache if package == "llamafactory" else original(package)
     )
     assert llamafactory._fingerprint() != before
 
 
 def test_without_llamafactory(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    llamafactory._folder.cache_clear()
+    llamafactory.package_folder.cache_clear()
     with pytest.raises(MissingError, match="llamafactory is not installed"):
         arguments()
-    llamafactory._folder.cache_clear()
+    llamafactory.package_folder.cache_clear()
 
 
 def test_an_unknown_llamafactory_is_named(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = llamafactory._folder
+    original = llamafactory.package_folder
     monkeypatch.setattr(
-        llamafactory, "_folder", lambda package: tmp_path if package == "llamafactory" else original(package)
+        llamafactory, "package_folder", lambda package: tmp_path if package == "llamafactory" else original(package)
     )
     with pytest.raises(MissingError, match="declares no ModelArguments, DataArguments, FinetuningArguments"):
         arguments()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import ast
 import difflib
-import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import InputError, MissingError
+from orchestrator.errors import InputError
+from orchestrator.llamafactory import package_folder
 
 
 class Mark(Enum):
@@ -94,7 +93,7 @@ def definition(name: str) -> Definition:
         default_system=_literal(arguments, "default_system", ""),
         stop_words=tuple(_literal(arguments, "stop_words", None) or ()),
         thought_words=_literal(arguments, "thought_words", None) or ("<think>\n", "\n</think>\n\n"),
-        kind=_identifier(arguments.get("template_class"), "Template"),
+        kind=ast.unparse(arguments["template_class"]) if "template_class" in arguments else "Template",
         efficient_eos=efficient_eos,
         replace_eos=bool(_literal(arguments, "replace_eos", False)),
     )
@@ -146,10 +145,7 @@ def _repository_names(sources: ast.expr) -> Iterator[str]:
 
 
 def _source(name: str) -> ast.Module:
-    found = importlib.util.find_spec("llamafactory")
-    if found is None or found.origin is None:
-        raise MissingError("llamafactory is not installed", "Run `make setup`, or `pip install llamafactory`.")
-    return ast.parse((Path(found.origin).parent / name).read_bytes())
+    return ast.parse((package_folder("llamafactory") / name).read_bytes())
 
 
 def _keywords_of_calls(tree: ast.Module, function: str) -> Iterator[Mapping[str, ast.expr]]:
@@ -161,10 +157,6 @@ def _keywords_of_calls(tree: ast.Module, function: str) -> Iterator[Mapping[str,
 
 def _literal(arguments: Mapping[str, ast.expr], key: str, default: Any) -> Any:
     return ast.literal_eval(arguments[key]) if key in arguments else default
-
-
-def _identifier(node: ast.expr | None, default: str) -> str:
-    return node.id if isinstance(node, ast.Name) else default
 
 
 def _slots(arguments: Mapping[str, ast.expr], key: str, default: Slots) -> Slots:

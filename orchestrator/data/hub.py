@@ -44,7 +44,7 @@ def parse(name: str) -> Reference:
     match = _REFERENCE.fullmatch(name)
     if not match:
         raise InputError(f"cannot read {name!r}", "write hf:ORG/NAME:SPLIT, hf:ORG/NAME@REVISION/CONFIG:SPLIT")
-    return Reference(match["repository"], match["revision"], match["config"], match["split"])
+    return Reference(**match.groupdict())
 
 
 def is_reference(name: str) -> bool:
