@@ -44,7 +44,8 @@ def listing(runs_dir: Path, wanted: Wanted) -> list[Json]:
     if not runs_dir.is_dir():
         return []
     with records.index(runs_dir) as index:
-        asked = [*_headline(index), *wanted.show, *(condition(text)[0] for text in wanted.where), wanted.sort or ""]
+        headline = [key for key in HEADLINE if _is_known(index, key)][:1]
+        asked = [*headline, *wanted.show, *(condition(text)[0] for text in wanted.where), wanted.sort or ""]
         keys = [key for key in dict.fromkeys(asked) if key and key not in HEADS]
         figures = [_expression(index, key) for key in keys]
         columns = ", ".join([*HEADS, *(expression for expression, _ in figures)])
@@ -99,10 +100,6 @@ def condition(text: str) -> tuple[str, str, float]:
 def is_lower_better(key: str) -> bool:
     """Whether a smaller value of a key is the better one."""
     return key.rpartition(".")[2] in LOWER_IS_BETTER
-
-
-def _headline(index: Connection) -> list[str]:
-    return [key for key in HEADLINE if _is_known(index, key)][:1]
 
 
 def _rest(index: Connection, wanted: Wanted) -> tuple[str, list[Any]]:

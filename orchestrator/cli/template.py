@@ -92,7 +92,11 @@ def check(names: tuple[str, ...], everything: bool, base: str | None, as_json: b
     reference = base is None and wanted != [_spec_template()]
     go = find_go()
     results = compare(wanted, _folder(base), go, reference)
-    print_json(_as_json(results, go is not None)) if as_json else _print(results, go is not None)
+    if as_json:
+        rows = [{**dataclasses.asdict(result), "passed": result.passed} for result in results]
+        print_json({"ollama_executed": go is not None, "templates": rows})
+    else:
+        _print(results, go is not None)
     _complain(results, named=not everything)
 
 
@@ -147,11 +151,6 @@ def _require_servable(name: str, thinking: bool, conversation: Sequence[Any]) ->
     multi_turn = any(message["role"] == "assistant" for message in conversation)
     if reason := refusal(name, thinking, multi_turn):
         raise InputError(f"template {name!r} is not served: {reason}", "Train with another template.")
-
-
-def _as_json(results: Sequence[Result], executed: bool) -> dict[str, Any]:
-    rows = [{**dataclasses.asdict(result), "passed": result.passed} for result in results]
-    return {"ollama_executed": executed, "templates": rows}
 
 
 def _print(results: Sequence[Result], executed: bool) -> None:

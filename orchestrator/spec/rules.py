@@ -44,24 +44,14 @@ def _exclusive(*pairs: tuple[str, str]) -> Iterator[Rule]:
         )
 
 
-def _wrong_bits(a: Arguments) -> bool:
+def _wrong_bits(a: Arguments) -> Any:
     bits = {"bnb": (4, 8), "hqq": (8, 6, 5, 4, 3, 2, 1), "eetq": (8,)}.get(a["quantization_method"])
-    return bits is not None and a["quantization_bit"] is not None and a["quantization_bit"] not in bits
-
-
-def _not_quantising(a: Arguments) -> bool:
-    """LLaMA-Factory would train the whole model without a word: `configure_quantization`."""
-    return bool(a["quantization_bit"]) and a["quantization_method"] not in QUANTISERS
+    return bits and a["quantization_bit"] is not None and a["quantization_bit"] not in bits
 
 
 def _pissa_with_reference(a: Arguments) -> Any:
     reference = a["stage"] == "kto" or (a["stage"] == "dpo" and a["pref_loss"] not in ("orpo", "simpo"))
     return a["pissa_init"] and reference
-
-
-def _best_unknown(a: Arguments) -> Any:
-    saved = a["save_strategy"] in ("best", a["eval_strategy"])
-    return a["load_best_model_at_end"] and (a["eval_strategy"] == "no" or not saved)
 
 
 def _best_misaligned(a: Arguments) -> Any:
@@ -71,24 +61,6 @@ def _best_misaligned(a: Arguments) -> Any:
     saving, measuring = a["save_steps"], a["eval_steps"] or a["logging_steps"]
     mixed = (saving < 1) != (measuring < 1)
     return mixed or round(saving * 1e6) % round(measuring * 1e6)  # in millionths, where shares are exact
-
-
-def _best_without_metric(a: Arguments) -> Any:
-    measured = a["eval_strategy"] != "no" and (a["metric_for_best_model"] or a["load_best_model_at_end"])
-    return a["save_strategy"] == "best" and not measured
-
-
-def _stops_blindly(a: Arguments) -> Any:
-    return a["early_stopping_steps"] and (a["eval_strategy"] == "no" or not a["load_best_model_at_end"])
-
-
-def _schedules_blindly(a: Arguments) -> Any:
-    return a["lr_scheduler_type"] in ("reduce_lr_on_plateau", "greedy") and a["eval_strategy"] == "no"
-
-
-def _without_workers(key: str) -> Rule:
-    message = "needs dataloader_num_workers of at least 1"
-    return Rule(key, message, lambda a: a[key] and a["dataloader_num_workers"] == 0)
 
 
 def _whole(key: str) -> Rule:
@@ -117,16 +89,27 @@ RULES: tuple[Rule, ...] = (
         ("use_apollo", "use_badam"), ("deepspeed", "use_galore"), ("deepspeed", "use_apollo"),
     ),
     Rule("quantization_bit", "must be 4 or 8 with quantization_method: bnb; eetq takes 8, hqq 1–6 and 8", _wrong_bits),
-    Rule("quantization_bit", "needs quantization_method: bnb, hqq or eetq; others quantise nothing", _not_quantising),
+    # LLaMA-Factory would train the whole model without a word: `configure_quantization`.
+    Rule("quantization_bit", "needs quantization_method: bnb, hqq or eetq; others quantise nothing",
+         lambda a: a["quantization_bit"] and a["quantization_method"] not in QUANTISERS),
     Rule("quantization_device_map", "cannot be used in training", lambda a: a["quantization_device_map"]),
     Rule("pissa_init", "works neither with kto nor with a dpo loss that has a reference model", _pissa_with_reference),
     Rule("streaming", "needs max_steps, since a stream has no known length",
          lambda a: a["streaming"] and a["max_steps"] < 1),
-    Rule("load_best_model_at_end", "needs eval_strategy: steps or epoch, and the same save_strategy", _best_unknown),
+    Rule("load_best_model_at_end", "needs eval_strategy: steps or epoch, and the same save_strategy",
+         lambda a: a["load_best_model_at_end"]
+         and (a["eval_strategy"] == "no" or a["save_strategy"] not in ("best", a["eval_strategy"]))),
     Rule("load_best_model_at_end", "needs save_steps to be a multiple of eval_steps", _best_misaligned),
-    Rule("save_strategy", "best needs eval_strategy and metric_for_best_model", _best_without_metric),
-    Rule("early_stopping_steps", "needs load_best_model_at_end: true and an eval_strategy", _stops_blindly),
-    Rule("lr_scheduler_type", "needs an eval_strategy, to watch the loss on held-out rows", _schedules_blindly),
-    *map(_without_workers, ("dataloader_prefetch_factor", "dataloader_persistent_workers")),
+    Rule("save_strategy", "best needs eval_strategy and metric_for_best_model",
+         lambda a: a["save_strategy"] == "best"
+         and (a["eval_strategy"] == "no" or not (a["metric_for_best_model"] or a["load_best_model_at_end"]))),
+    Rule("early_stopping_steps", "needs load_best_model_at_end: true and an eval_strategy",
+         lambda a: a["early_stopping_steps"] and (a["eval_strategy"] == "no" or not a["load_best_model_at_end"])),
+    Rule("lr_scheduler_type", "needs an eval_strategy, to watch the loss on held-out rows",
+         lambda a: a["lr_scheduler_type"] in ("reduce_lr_on_plateau", "greedy") and a["eval_strategy"] == "no"),
+    Rule("dataloader_prefetch_factor", "needs dataloader_num_workers of at least 1",
+         lambda a: a["dataloader_prefetch_factor"] and a["dataloader_num_workers"] == 0),
+    Rule("dataloader_persistent_workers", "needs dataloader_num_workers of at least 1",
+         lambda a: a["dataloader_persistent_workers"] and a["dataloader_num_workers"] == 0),
     *map(_whole, ("logging_steps", "eval_steps", "save_steps")),
 )  # fmt: skip

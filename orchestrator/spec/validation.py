@@ -113,7 +113,8 @@ def _explain(key: Key, details: list[ErrorDetails]) -> str:
         return f"is missing{about}"
     if kind == "string_pattern_mismatch":
         return f"cannot be {quote(value)}{about}"
-    choices = [choice for detail in details for choice in _choices(detail)]
+    literals = [detail["ctx"]["expected"] for detail in details if detail["type"] == "literal_error"]
+    choices = [choice for expected in literals for choice in expected.split("'")[1::2]]  # out of `'a', 'b' or 'c'`
     expected = [_EXPECTED[d["type"]].format(**d.get("ctx", {})) for d in details if d["type"] in _EXPECTED]
     if "a number" in expected:
         expected = [words for words in expected if words != "a whole number"]
@@ -121,11 +122,6 @@ def _explain(key: Key, details: list[ErrorDetails]) -> str:
         expected.append(f"one of {one_of(choices)}" if len(choices) > 1 else choices[0])
     guess = did_you_mean(value, choices) if isinstance(value, str) else ""
     return f"expected {' or '.join(dict.fromkeys(expected)) or details[0]['msg']}, got {quote(value)}{guess}"
-
-
-def _choices(detail: ErrorDetails) -> list[str]:
-    """The choices of a Literal, out of pydantic's `'a', 'b' or 'c'`."""
-    return detail["ctx"]["expected"].split("'")[1::2] if detail["type"] == "literal_error" else []
 
 
 def _unknown(key: Key) -> str:
