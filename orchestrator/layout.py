@@ -24,6 +24,8 @@ ASKED_ROWS = "data/asked.json"
 """The held-out rows of a preference set as questions with one answer."""
 PROMPTS = "data/prompts.jsonl"
 SERVING = "data/serving.json"
+READ_ROWS = "evaluation/perplexity.jsonl"
+"""What each model gave the held-out texts of a pretraining, with their tokens."""
 FINDINGS = "data/findings.json"
 
 TRAINED = "train"

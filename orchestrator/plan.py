@@ -15,6 +15,7 @@ from orchestrator.data.hub import local_files
 from orchestrator.errors import InputError, MissingError
 from orchestrator.files import HashCache
 from orchestrator.machine import cores
+from orchestrator.models import earlier
 from orchestrator.records import Run
 from orchestrator.render import Renderer
 from orchestrator.spec.sections import Spec
@@ -72,6 +73,8 @@ class Question:
 def make_plan(question: Question, hashes: HashCache) -> Plan:
     """The whole chain for a spec. The base model must have been fetched; raises MissingError otherwise."""
     context = make_context(question, hashes)
+    if context.adapter:
+        earlier.require_continuable(context.adapter, context.training, question.spec.train)
     steps = chain(context)
     _require_known(question.force, steps)
     prints = fingerprints(steps, aliases(context))
@@ -97,6 +100,7 @@ def aliases(context: Context) -> dict[str, str]:
     """Paths of this machine → names that do not change when a project or a cache moves."""
     return {
         str(context.base_path): "BASE",
+        **({str(context.adapter): "ADAPTER"} if context.adapter else {}),
         str(context.converter): "LLAMA_CPP",
         str(context.project): "PROJECT",
         sys.executable: "PYTHON",
@@ -124,6 +128,7 @@ def make_context(question: Question, hashes: HashCache) -> Context:
         versions={**versions(), "llama.cpp": llamacpp.version(converter)},
         converter=converter,
         render=Renderer(project),
+        adapter=base.adapter,
         gpus=speed.devices(spec.train),
         cores=cores(),
     )

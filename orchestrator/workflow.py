@@ -15,6 +15,7 @@ from orchestrator.execute import Executor, Launch, Watcher, start
 from orchestrator.executors.warm import launcher
 from orchestrator.fetch import Progress
 from orchestrator.files import HashCache, read_json, sha256, write_text
+from orchestrator.models.earlier import run_of
 from orchestrator.plan import Plan, Question, data_files, make_plan, versions
 from orchestrator.records import Run
 from orchestrator.spec.load import LoadedSpec, load_spec
@@ -201,7 +202,7 @@ def _ancestor(whole: Plan, run: Run) -> dict[str, Any]:
     source, _, name = whole.spec.model.base.partition(":")
     if source != "run":
         return {}
-    parent = records.find(run.folder.parent, name)
+    parent = run_of(name, run.folder.parent)
     return {"run": parent.id, "base_model": parent.record["lineage"].get("base_model")}
 
 

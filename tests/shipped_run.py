@@ -90,7 +90,7 @@ def carry_out(run: Run, step: Step, fingerprint: str) -> None:
     argv = set_up(step, run, resumable=False)
     log = run.folder / layout.log(step.stage)
     code = process.wait(process.start(process.Command(argv, run.folder, log, step.env)))
-    require_success(step, run.folder, code)
+    require_success(step, run, code)
     record(run, step, fingerprint)
 
 

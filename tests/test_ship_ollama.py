@@ -45,6 +45,17 @@ def test_what_is_pushed_answers_as_measured(run: Run, tmp_path: Path, kind: str)
     assert not ollama.is_current(run, kind, "tiny:v2")
 
 
+def test_a_pretraining_is_sent_and_asked_nothing(run: Run, tmp_path: Path) -> None:
+    config = run.folder / "configs/prepare.json"
+    write_json(config, {**read_json(config), "kind": "pt"})
+    (run.folder / layout.PROMPTS).unlink()
+    with fake_ollama(tmp_path) as server:
+        told = ship(run, "f16", server.url)
+        assert list(server.models) == ["tiny:latest"]
+    assert (told["rows"], "ask nothing" in told["done"]) == (0, True)
+    assert ollama.is_current(run, "f16", "tiny")
+
+
 def test_a_server_that_prefers_the_gguf_template_is_found_out_and_agrees(run: Run, tmp_path: Path) -> None:
     with fake_ollama(tmp_path, prefers_gguf_template=True) as server:
         told = ship(run, "f16", server.url)

@@ -17,10 +17,10 @@ import pytest
 from orchestrator import layout
 from orchestrator.data.conversation import Conversation, Message
 from orchestrator.errors import InputError
-from orchestrator.evaluation import preference
+from orchestrator.evaluation import gate, preference
 from orchestrator.spec.load import load_spec
 from orchestrator.stages.preference import LIMITS
-from orchestrator.workers import prepare, trl_train
+from orchestrator.workers import perplexity_gguf, prepare, trl_train
 from orchestrator.workers.preference import Config, Scores, measured, records
 from orchestrator.workflow import summaries
 from tests.conftest import write_tree
@@ -85,10 +85,15 @@ def test_a_reward_model_is_measured_and_not_exported() -> None:
     assert "nothing is exported" in LIMITS["rm"]
 
 
-def test_a_pretraining_is_exported_and_asked_nothing() -> None:
-    stages = list(steps_of("spec.yaml", *overrides("pt")))
-    assert "convert" in stages and "perplexity" in stages
-    assert not [stage for stage in stages if stage.startswith(("predict", "ask", "score", "judge"))]
+def test_the_files_of_a_pretraining_read_the_texts_and_are_asked_nothing() -> None:
+    steps = steps_of("spec.yaml", *overrides("pt"), "export.gguf=[f16, q4_k_m]", "export.adapter=true")
+    assert not [stage for stage in steps if stage.startswith(("predict", "score"))]
+    assert steps["ask-q4_k_m"].argv[-2:] == ("orchestrator.workers.perplexity_gguf", "configs/ask-q4_k_m.json")
+    assert steps["ask-q4_k_m"].needs == ("prepare", "perplexity", "quantise-q4_k_m")
+    judge = json.loads(steps["judge"].files["configs/judge.json"])
+    assert list(judge["artifacts"]) == ["gguf-f16", "gguf-q4_k_m", "gguf-adapter"]
+    assert judge["gate"]["max_perplexity_rise"] == 0.1
+    assert "judge" not in steps_of("spec.yaml", *overrides("pt"), "evaluate.artifacts=[base]")
 
 
 @pytest.mark.parametrize("name", ["dpo", "kto"])
@@ -237,3 +242,43 @@ def test_trls_flags_become_booleans(monkeypatch: pytest.MonkeyPatch) -> None:
     trl_train.correct_flags()
     assert flags._mergekit_available is False and flags._vllm_available is False
     assert flags.is_mergekit_available is str
+
+
+# ---- the gate of a pretraining
+
+PERPLEXITIES = {"gguf-f16": 20.0, "gguf-q8_0": 20.3, "gguf-q4_k_m": 22.4, "tuned": 20.0}
+SIZES = {"gguf-f16": 270_000_000, "gguf-q8_0": 144_000_000, "gguf-q4_k_m": 105_000_000}
+
+
+@pytest.mark.parametrize(
+    ("limit", "refused", "best"),
+    [(0.2, [], "gguf-q4_k_m"), (0.1, ["gguf-q4_k_m"], "gguf-q8_0"), (0.0, ["gguf-q8_0", "gguf-q4_k_m"], "gguf-f16")],
+)
+def test_a_perplexity_may_rise_so_much(limit: float, refused: list[str], best: str) -> None:
+    failures = gate.judge_perplexity(PERPLEXITIES, {"max_perplexity_rise": limit})
+    assert [failure.artifact for failure in failures] == refused
+    found = gate.recommend_perplexity(PERPLEXITIES, SIZES, refused)
+    assert found and found.artifact == best
+    assert gate.recommend_perplexity(PERPLEXITIES, SIZES, list(SIZES)) is None
+
+
+def test_the_gate_says_by_how_much_a_perplexity_rose() -> None:
+    (failure,) = gate.judge_perplexity(PERPLEXITIES, {"max_perplexity_rise": 0.1})
+    rose = "gguf-q4_k_m has perplexity 22.40 after 20.00 of tuned (+12.0 %); the gate allows 10.0 %"
+    assert failure.sentence == rose
+
+
+@pytest.mark.parametrize(
+    ("trained", "text", "equal"),
+    [
+        ([5, 6, 7, 2], [5, 6, 7], True),  # EOS at the end
+        ([1, 5, 6, 7, 2], [5, 6, 7], True),  # BOS in front as well
+        ([5, 6], [5, 6, 7, 8], True),  # cut off at cutoff_len
+        ([1, 5, 6], [5, 6, 7, 8], True),
+        ([5, 9, 7, 2], [5, 6, 7], False),
+        ([5, 6, 7, 2], [5, 67], False),
+    ],
+)
+def test_a_text_has_the_tokens_of_training_but_for_its_frame(trained: list[int], text: list[int], equal: bool) -> None:
+    seen = perplexity_gguf.same_tokens("1", trained, text)
+    assert (list(seen.trained or ()) == list(seen.served)) == equal

@@ -55,6 +55,41 @@ def judge(
     return [failure for failure in found if failure]
 
 
+def judge_perplexity(values: Mapping[str, float], gate: Mapping[str, float], reference: str = "tuned") -> list[Failure]:
+    """The artifacts whose perplexity is above the reference's by more than the share `max_perplexity_rise`."""
+    limit = gate["max_perplexity_rise"]
+    return [
+        Failure(
+            name,
+            "perplexity_rise",
+            f"{_risen(name, values, reference)}; the gate allows {100 * limit:.1f} %",
+            rise,
+            limit,
+        )
+        for name, value in values.items()
+        if (rise := value / values[reference] - 1) > limit + _ROUNDING
+    ]
+
+
+def recommend_perplexity(
+    values: Mapping[str, float], sizes: Mapping[str, int], refused: Collection[str], reference: str = "tuned"
+) -> Recommendation | None:
+    """The smallest artifact that the gate lets pass."""
+    fit = [artifact for artifact in sizes if artifact in values and artifact not in refused]
+    if not fit:
+        return None
+    artifact = min(fit, key=lambda name: sizes[name])
+    about = f"{artifact} ({decimal(sizes[artifact])}) is the smallest file that passes the gate"
+    return Recommendation(artifact, sizes[artifact], f"{about}: {_risen(artifact, values, reference)}")
+
+
+def _risen(artifact: str, values: Mapping[str, float], reference: str) -> str:
+    value, before = values[artifact], values[reference]
+    return (
+        f"{artifact} has perplexity {value:.2f} after {before:.2f} of {reference} ({100 * (value / before - 1):+.1f} %)"
+    )
+
+
 def with_causes(failures: Sequence[Failure], complaints: Mapping[str, Sequence[str]]) -> list[Failure]:
     """What parity complains of (artifact → sentences, none for a sound one), then the failures with a likely cause.
 

@@ -25,6 +25,8 @@ class Base:
     """Its folder, or None while it has not been fetched."""
     identity: str
     """What it is: a hash of its content or a hub revision; changes when the model does."""
+    adapter: Path | None = None
+    """The folder of an earlier run's adapter over it, to go on with."""
 
 
 def locate(base: str, project: Path, hashes: HashCache, runs_dir: Path | None = None) -> Base:
@@ -32,6 +34,8 @@ def locate(base: str, project: Path, hashes: HashCache, runs_dir: Path | None = 
 
     Raises InputError for a name or folder that cannot be one.
     """
+    if earlier.keeps_adapter(base):
+        return _under_adapter(base, project, hashes, runs_dir)
     folder = find_folder(base, project, runs_dir)
     source, _, name = base.partition(":")
     if source == "builtin":
@@ -40,6 +44,20 @@ def locate(base: str, project: Path, hashes: HashCache, runs_dir: Path | None = 
         return Base(base, folder, f"{base}@{folder.name}" if folder else base)
     assert folder is not None  # one of the user's own is here, or an error
     return Base(base, folder, _content_hash(folder, hashes))
+
+
+def _under_adapter(base: str, project: Path, hashes: HashCache, runs_dir: Path | None) -> Base:
+    """The model under an earlier run's adapter. Raises InputError when it is no longer the one of that training."""
+    name, runs_dir = base.removeprefix("run:"), runs_dir or project / "runs"
+    adapter = earlier.adapter(name, runs_dir)
+    origin, identity = earlier.origin(name, runs_dir)
+    under = locate(origin, project, hashes, runs_dir)
+    if under.path and under.identity != identity:
+        raise InputError(
+            f"model.base: {origin!r} has changed since {base!r} was trained over it", "Put back what it was."
+        )
+    weights = hashes.sha256(adapter / "adapter_model.safetensors")
+    return Base(base, under.path, f"{under.identity}+{weights}", adapter)
 
 
 def find_folder(base: str, project: Path, runs_dir: Path | None = None) -> Path | None:
@@ -53,6 +71,8 @@ def find_folder(base: str, project: Path, runs_dir: Path | None = None) -> Path 
         return folder if folder.is_dir() else None
     if source in ("hf", "modelscope"):
         return hub.cached(base)
+    if earlier.keeps_adapter(base):
+        return find_folder(_without_adapter(base, project, runs_dir), project, runs_dir)
     folder = (project / Path(base).expanduser()).resolve()
     if source == earlier.SOURCE:
         folder = earlier.folder(name, runs_dir or project / "runs")
@@ -70,12 +90,19 @@ def fetch(
     """`locate`, after downloading or building what is not there yet. Raises MissingError when it cannot be had."""
     located = locate(base, project, hashes, runs_dir)
     if located.path is None:
-        _download(base, progress)
+        _download(_without_adapter(base, project, runs_dir), progress)
         located = locate(base, project, hashes, runs_dir)
     if located.path is None:
         raise MissingError(f"{base} was downloaded and cannot be found", "Run `orchestrator doctor`.")
     require_whole_weights(located.path, base)
     return located
+
+
+def _without_adapter(base: str, project: Path, runs_dir: Path | None) -> str:
+    """The name of the model under an adapter; any other name as it is."""
+    if not earlier.keeps_adapter(base):
+        return base
+    return earlier.origin(base.removeprefix("run:"), runs_dir or project / "runs")[0]
 
 
 def template_of(base: str, runs_dir: Path | None = None) -> str | None:

@@ -131,6 +131,19 @@ class GgufModel:
         finally:
             self._api.llama_free(context)
 
+    def log_likelihoods(self, texts: Sequence[Sequence[int]]) -> Iterator[list[float]]:
+        """For each text the log-probability in nats of every token but the first, after those before it.
+
+        Raises StageError when llama.cpp fails.
+        """
+        context = self._context(max(map(len, texts)), 1)
+        decoder = _Decoder(self._api, context, self._vocab, 1, frozenset())
+        try:
+            for tokens in texts:
+                yield decoder.read(tokens)
+        finally:
+            self._api.llama_free(context)
+
     def _context(self, tokens: int, sequences: int) -> Any:
         parameters = self._api.llama_context_default_params()
         parameters.n_ctx = -(-tokens // 256) * 256
@@ -172,6 +185,16 @@ class _Decoder:
                 if self._ends(token) or len(sequence.answer) >= limit:
                     self._release(active, slot)
                     yield sequence.prompt, sequence.answer
+
+    def read(self, tokens: Sequence[int]) -> list[float]:
+        """The log-probability of every token but the first; nothing of it stays in the context."""
+        found: list[float] = []
+        for start in range(0, len(tokens) - 1, BATCH_TOKENS):
+            part = tokens[start : min(start + BATCH_TOKENS, len(tokens) - 1)]
+            self._decode([(token, start + at, 0, True) for at, token in enumerate(part)])
+            found += [self._log_probability(at, tokens[start + at + 1]) for at in range(len(part))]
+        self._api.llama_memory_seq_rm(self._memory, 0, -1, -1)
+        return found
 
     def _decode_prefix(self, shared: Sequence[int]) -> None:
         for start in range(0, len(shared), BATCH_TOKENS):
@@ -221,10 +244,18 @@ class _Decoder:
             self._api.llama_batch_free(batch)
 
     def _best(self, index: int) -> int:
+        return int(self._logits(index).argmax())
+
+    def _log_probability(self, index: int, token: int) -> float:
+        from scipy.special import log_softmax
+
+        return float(log_softmax(self._logits(index))[token])
+
+    def _logits(self, index: int) -> Any:
         import numpy as np
 
         logits = self._api.llama_get_logits_ith(self._context, index)
-        return int(np.ctypeslib.as_array(logits, shape=(self._vocabulary_size,)).argmax())
+        return np.ctypeslib.as_array(logits, shape=(self._vocabulary_size,))
 
     def _ends(self, token: int) -> bool:
         return token in self._stops or bool(self._api.llama_vocab_is_eog(self._vocab, token))

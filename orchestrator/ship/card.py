@@ -24,7 +24,7 @@ TRAINING = ("stage", "finetuning_type", "learning_rate", "num_train_epochs", "lo
 def model_card(run: Run, artifact: str, project: Path) -> str:
     """The README.md of a repository: data, figures with intervals, parity, limits, licence, lineage."""
     lineage, metrics = run.record["lineage"], run.record["metrics"]
-    of_hub = lineage.get("base_model", {}).get("name", "").startswith(("hf:", "modelscope:"))
+    of_hub = "/" in base_name(run)
     training = _yaml(run.folder / layout.config("train"))
     return Renderer(project)(
         "model_card.md.j2",
@@ -44,7 +44,10 @@ def model_card(run: Run, artifact: str, project: Path) -> str:
 
 def base_name(run: Run) -> str:
     """The base model's name for others: its repository, or the last part of a name or folder of this machine."""
-    base = run.record["lineage"].get("base_model", {}).get("name", "unknown")
+    model = run.record["lineage"].get("base_model", {})
+    while "run" in model:  # what an earlier run made says nothing to others; what that was made from does
+        model = model.get("base_model") or {}
+    base = model.get("name", "unknown")
     source, _, repository = base.partition(":")
     return repository.partition("@")[0] if source in ("hf", "modelscope") else Path(repository or base).name
 

@@ -55,6 +55,10 @@ class Served:
     """The first difference in token counts, in words."""
 
 
+UNASKED = Served(rows=0, agreement=1.0, counted=0, equal_counts=0, template="unknown")
+"""What a model that learnt no answers shows."""
+
+
 def address(host: str | None = None) -> str:
     """Ollama's URL: the one given, else OLLAMA_HOST, else the default port of this machine."""
     text = host or os.environ.get("OLLAMA_HOST") or "127.0.0.1"
@@ -84,8 +88,12 @@ def ship(run: Run, kind: str, name: str, server: Ollama, progress: Progress) -> 
     """Push, ask the held-out rows, record; returns what to tell. Raises GateError for answers not as measured."""
     with locked(run.folder):
         digest = push(run, kind, name, server, progress)
-        served = check(run, kind, name, server)
+        asks = read_json(run.folder / "configs/prepare.json")["kind"] != "pt"
+        served = check(run, kind, name, server) if asks else UNASKED
         remember(run, kind, name, digest, served)
+    if served is UNASKED:
+        done = f"the rows of this run ask nothing: its perplexity was measured before\nollama run {name}"
+        return {**asdict(served), "name": name, "digest": digest, "done": done}
     require_gate(served, name, read_json(run.folder / "configs/judge.json")["gate"]["min_agreement"])
     share = f"{100 * served.agreement:.0f} % of {served.rows} answers are those measured"
     counts = f"{served.equal_counts} of {served.counted} prompts have the tokens of training"

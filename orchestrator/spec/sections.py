@@ -26,7 +26,7 @@ class Model(Section):
 
     base: str = Field(
         "builtin:smollm2-135m-instruct",
-        description="`builtin:NAME`, `hf:ORG/NAME[@REVISION]`, `modelscope:ORG/NAME`, `run:ID`, or a folder.",
+        description="`builtin:NAME`, `hf:ORG/NAME[@REVISION]`, `modelscope:ORG/NAME`, `run:ID[@adapter]`, or a folder.",
     )
     template: str = Field("auto", description="A LLaMA-Factory template, or `auto`: the one known for the base model.")
     thinking: bool = Field(False, description="Whether a reasoning model thinks before it answers. Labels want false.")
@@ -77,6 +77,9 @@ class Gate(Section):
 
     min_agreement: Share = Field(0.9, description="Least share of rows answered exactly as the tuned model does.")
     max_accuracy_drop: Share = Field(0.03, description="Largest loss of accuracy (or ROUGE-L) against the tuned model.")
+    max_perplexity_rise: Annotated[float, Field(ge=0)] = Field(
+        0.1, description="Largest rise of perplexity against the tuned model's, as a share (stage pt)."
+    )
 
 
 class Ollama(Section):

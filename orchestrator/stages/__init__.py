@@ -20,6 +20,7 @@ STAGES = (
     adapter.build,
     ask.build,
     score.build_judge,
+    preference.build_judge,
 )
 
 

@@ -22,7 +22,8 @@ def build(context: Context) -> list[Step]:
     """One step when the spec asks for it. Raises InputError for an adapter that a GGUF cannot hold."""
     if not context.spec.export.adapter:
         return []
-    if reason := unfit_training(context.training):
+    over = "its adapter lies over another run's" if context.over_adapter else None
+    if reason := over or unfit_training(context.training):
         raise InputError(f"export.adapter: {reason}", "Set export.adapter to false; the merged GGUFs hold all of it.")
     config = f"configs/{STAGE}.json"
     name = context.spec.name

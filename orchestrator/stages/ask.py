@@ -1,4 +1,7 @@
-"""ask-…: every GGUF answers the held-out rows in llama.cpp, from prompts whose tokens must equal those of training."""
+"""ask-…: every GGUF answers the held-out rows in llama.cpp, from prompts whose tokens must equal those of training.
+
+The texts of a pretraining ask nothing: there it reads them.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,9 @@ from orchestrator.step import Step
 
 def build(context: Context) -> list[Step]:
     """One process for each GGUF, since a broken file may take llama.cpp down with it."""
-    if not context.answers:
+    if not (context.answers or context.reads):
         return []
-    kinds = kinds_asked(context)
-    return [_step(context, kind) for kind in kinds]
+    return [_step(context, kind) for kind in kinds_asked(context)]
 
 
 def kinds_asked(context: Context) -> tuple[str, ...]:
@@ -30,20 +32,22 @@ def _step(context: Context, kind: str) -> Step:
     artifact, config = f"gguf-{kind}", f"configs/ask-{kind}.json"
     values = {
         "gguf": layout.gguf(context.spec.name, adapter.BASE_KIND if kind == adapter.KIND else kind),
-        "prompts": layout.PROMPTS,
+        "prompts": layout.READ_ROWS if context.reads else layout.PROMPTS,
         "answers": layout.predictions(artifact),
         "parity": layout.parity(artifact),
         "max_new_tokens": context.spec.evaluate.max_new_tokens,
     }
+    if context.reads:
+        values["texts"] = layout.EVAL_ROWS
     if kind == adapter.KIND:
         values["adapter"] = layout.gguf(context.spec.name, kind)
     return Step(
         stage=f"ask-{kind}",
         phase="verify",
-        argv=worker("ask_gguf", config),
+        argv=worker("perplexity_gguf" if context.reads else "ask_gguf", config),
         files={config: json.dumps(values, indent=2) + "\n"},
         expects=(layout.predictions(artifact), layout.parity(artifact)),
-        needs=("prepare", _made_by(context, kind)),
+        needs=("prepare", *(("perplexity",) if context.reads else ()), _made_by(context, kind)),
         inputs=context.picked("llama-cpp-python"),
         judges=True,
     )

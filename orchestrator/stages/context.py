@@ -31,6 +31,8 @@ class Context:
     converter: Path
     """The llama.cpp folder."""
     render: Renderer
+    adapter: Path | None = None
+    """The folder of an earlier run's adapter over the base model, to go on with."""
     gpus: int = 0
     """GPUs of this machine that a training may use."""
     cores: int = 1
@@ -39,7 +41,10 @@ class Context:
     @property
     def training(self) -> dict[str, Any]:
         """The training arguments: our defaults, overruled by the user's."""
-        return {**DEFAULTS, **self.spec.train}
+        # A preference is learnt against the model it starts from. With one adapter, LLaMA-Factory's reference would be
+        # the model without any: `create_ref_model` in llamafactory/train/trainer_utils.py.
+        prefers = self.adapter and self.spec.train.get("stage") in ("dpo", "kto")
+        return {**DEFAULTS, **({"create_new_adapter": True} if prefers else {}), **self.spec.train}
 
     @property
     def adapts(self) -> bool:
@@ -51,17 +56,32 @@ class Context:
         """Whether the tuned model is asked the held-out rows, and its GGUFs after it."""
         return self.training["stage"] in ("sft", "dpo", "kto")
 
+    @property
+    def reads(self) -> bool:
+        """Whether the held-out rows are texts that are only read: their perplexity is measured."""
+        return bool(self.training["stage"] == "pt")
+
+    @property
+    def over_adapter(self) -> bool:
+        """Whether training makes a second adapter, over an earlier run's."""
+        return self.adapter is not None and bool(self.training.get("create_new_adapter"))
+
+    def base(self) -> dict[str, Any]:
+        """The arguments that make LLaMA-Factory load the model that training starts from."""
+        return self._loads(str(self.adapter) if self.adapter else "")
+
     def tuned(self) -> dict[str, Any]:
         """The arguments that make LLaMA-Factory load the tuned model from a run's folder."""
         from orchestrator import layout
 
         if not self.adapts:
             return {"model_name_or_path": layout.TRAINED}
-        return {
-            "model_name_or_path": str(self.base_path),
-            "adapter_name_or_path": layout.TRAINED,
-            "finetuning_type": LORA,  # of oft too: LLaMA-Factory loads adapters only so, and PEFT sees what they are
-        }
+        return self._loads(f"{self.adapter},{layout.TRAINED}" if self.over_adapter else layout.TRAINED)
+
+    def _loads(self, adapters: str) -> dict[str, Any]:
+        base = {"model_name_or_path": str(self.base_path)}
+        # LoRA of oft too: LLaMA-Factory loads adapters only so, and PEFT sees what they are
+        return {**base, "adapter_name_or_path": adapters, "finetuning_type": LORA} if adapters else base
 
     def picked(self, *packages: str) -> dict[str, str]:
         """The versions of some packages, as inputs of a step."""

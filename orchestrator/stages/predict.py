@@ -23,7 +23,7 @@ def build(context: Context) -> list[Step]:
     tuned = _step(context, "tuned", context.tuned(), ("prepare", "train"))
     if not context.spec.evaluate.asks("base"):
         return [tuned]
-    return [_step(context, "base", {"model_name_or_path": str(context.base_path)}, ("prepare",)), tuned]
+    return [_step(context, "base", context.base(), ("prepare",)), tuned]
 
 
 def _step(context: Context, artifact: str, model: dict[str, Any], needs: tuple[str, ...]) -> Step:

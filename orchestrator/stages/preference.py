@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from orchestrator import layout
+from orchestrator.stages.ask import kinds_asked
 from orchestrator.stages.context import TRAINING_PACKAGES, Context, worker
 from orchestrator.stages.predict import KEPT
 from orchestrator.step import Step
@@ -14,7 +15,6 @@ STAGES = {"dpo": "preference", "kto": "preference", "rm": "preference", "pt": "p
 """What is trained → the stage that measures it."""
 LIMITS = {
     "rm": "a GGUF cannot hold the value head of a reward model: nothing is exported",
-    "pt": "the rows of a pretraining ask nothing: GGUFs are made, and no gate compares their answers with the model's",
 }
 """What the chain leaves out for a kind of training, and why."""
 NO_REFERENCE = ("orpo", "simpo")
@@ -53,13 +53,46 @@ def build(context: Context) -> list[Step]:
     ]
 
 
+def build_judge(context: Context) -> list[Step]:
+    """The perplexity of every GGUF of a pretraining, and what the gate says of it."""
+    wanted = kinds_asked(context)
+    if not context.reads or not wanted:
+        return []
+    config, export = "configs/judge.json", context.spec.export
+    values = {
+        "measured": layout.summary("perplexity"),
+        "artifacts": {f"gguf-{kind}": layout.predictions(f"gguf-{kind}") for kind in wanted},
+        "parity": {f"gguf-{kind}": layout.parity(f"gguf-{kind}") for kind in wanted},
+        "files": {f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in export.gguf},
+        "gate": export.gate.model_dump(),
+        "summary": layout.summary("judge"),
+    }
+    return [
+        Step(
+            stage="judge",
+            phase="verify",
+            argv=worker("judge_perplexity", config),
+            files={config: json.dumps(values, ensure_ascii=False, indent=2) + "\n"},
+            expects=(layout.summary("judge"),),
+            needs=("perplexity", *(f"ask-{kind}" for kind in wanted)),
+        )
+    ]
+
+
 def _models(context: Context) -> dict[str, dict[str, Any]]:
     """Model → arguments. A reward model has no base to compare: its head was random before training."""
-    base = {"model_name_or_path": str(context.base_path)}
-    other = context.training.get("ref_model")
     if context.training["stage"] == "rm":
         return {"tuned": context.tuned()}
-    return {"base": base, "tuned": context.tuned()} | ({"reference": {"model_name_or_path": other}} if other else {})
+    other = _other_reference(context)
+    return {"base": context.base(), "tuned": context.tuned()} | (
+        {"reference": {"model_name_or_path": other}} if other else {}
+    )
+
+
+def _other_reference(context: Context) -> str | None:
+    """The reference where it is not the model that training starts from: the bare one under an adapter that goes on."""
+    bare = context.adapter is not None and not context.over_adapter
+    return context.training.get("ref_model") or (str(context.base_path) if bare else None)
 
 
 def _reference(context: Context) -> str | None:
@@ -67,7 +100,7 @@ def _reference(context: Context) -> str | None:
     preference = training["stage"] == "kto" or training.get("pref_loss") not in NO_REFERENCE
     if training["stage"] not in ("dpo", "kto") or not preference:
         return None
-    return "reference" if training.get("ref_model") else "base"
+    return "reference" if _other_reference(context) else "base"
 
 
 def _arguments(context: Context) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def build_judge(context: Context) -> list[Step]:
     sources |= {f"gguf-{kind}": layout.predictions(f"gguf-{kind}") for kind in wanted}
     needs = ("score", *(f"ask-{kind}" for kind in wanted))
     extra = {
-        "gate": context.spec.export.gate.model_dump(),
+        "gate": context.spec.export.gate.model_dump(exclude={"max_perplexity_rise"}),
         "files": {f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in context.spec.export.gguf},
         "parity": {f"gguf-{kind}": layout.parity(f"gguf-{kind}") for kind in wanted},
     }

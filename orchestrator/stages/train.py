@@ -48,7 +48,7 @@ def render(context: Context, changes: Mapping[str, Any]) -> str:
     training = {**context.training, **changes}
     return context.render(
         "train.yaml.j2",
-        base=str(context.base_path),
+        loads=context.base(),
         template=context.template,
         model=context.spec.model,
         training=training,

@@ -50,6 +50,8 @@ class Scores:
     """Log-likelihoods of the answer, in nats, or rewards."""
     tokens: Array
     """Tokens that were scored."""
+    read: tuple[Mapping[str, Any], ...] = ()
+    """Of each text of a pretraining: token ids, and the places of those that are not scored."""
 
 
 def main(path: Path) -> None:
@@ -109,7 +111,8 @@ def records(scores: Mapping[str, Scores], desirable: Array, kind: str) -> list[d
     for at in range(len(scores["tuned"].values)):
         given = {model: dict(zip(names, of.values[at].tolist(), strict=True)) for model, of in scores.items()}
         thumb = {"desirable": bool(desirable[at])} if kind == "kto" else {}
-        rows.append({"id": str(at + 1), **thumb, **given})
+        read = scores["tuned"].read[at] if kind == "pt" else {}
+        rows.append({"id": str(at + 1), **thumb, **given, **read})
     return rows
 
 
@@ -135,7 +138,13 @@ def measure(arguments: Mapping[str, Any], kind: str) -> tuple[Scores, Array]:
             found += score(model, sequences[start : start + size])
             print(f"{len(found)}/{len(sequences)}", flush=True)
     table = np.array(found, dtype=np.float64).reshape(-1, width, 2)
-    return Scores(table[:, :, 0], table[:, :, 1]), np.array(rows["kto_tags"] if kind == "kto" else [], dtype=bool)
+    read = tuple(map(_read, sequences)) if kind == "pt" else ()
+    return Scores(table[:, :, 0], table[:, :, 1], read), np.array(rows["kto_tags"] if kind == "kto" else [], dtype=bool)
+
+
+def _read(sequence: tuple[list[int], list[int]]) -> dict[str, list[int]]:
+    ids, labels = sequence
+    return {"ids": ids, "unscored": [at for at, label in enumerate(labels) if label == -100]}
 
 
 def _sequences(row: Mapping[str, Any], kind: str, pad: int) -> list[tuple[list[int], list[int]]]:

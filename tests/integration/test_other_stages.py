@@ -113,12 +113,30 @@ def test_dpo_goes_on_from_an_sft_run(shipped_run: Run, tmp_path: Path) -> None:
     assert parity["equal_prompts"] == parity["compared"] == 12
 
 
+def test_dpo_goes_on_from_the_adapter_of_an_sft_run(shipped_run: Run, tmp_path: Path) -> None:
+    run = train(tmp_path, f"run:{shipped_run.folder}@adapter", "dpo", command="run")
+    found, own = measured(run), logged(run)
+    assert found["reward_accuracy"] == pytest.approx(100 * own["eval_rewards/accuracies"])
+    assert found["reward_margin"] == pytest.approx(own["eval_rewards/margins"], rel=1e-3)
+    assert measured(run, "base")["rougeL"] == 100  # it starts from a model that knows the answers by heart
+    record = json.loads((run / "run.json").read_text())
+    assert record["lineage"]["base_model"]["run"] == shipped_run.id
+    assert record["lineage"]["base_model"]["name"].endswith("@adapter")
+    assert record["metrics"]["gguf-f16"]["agreement_with_tuned"]["value"] == 100
+
+
 def test_a_full_pretraining_has_a_perplexity(tiny_model: Path, tmp_path: Path) -> None:
     run = train(tmp_path, str(tiny_model), "pt", "finetuning_type=full", "packing=false", command="run")
     assert measured(run)["perplexity"] == pytest.approx(perplexity_logged(run), rel=0.01)
     assert measured(run)["perplexity"] != pytest.approx(measured(run, "base")["perplexity"], rel=0.02)
-    assert (run / "export/pt-f16.gguf").is_file()
-    assert "no gate compares" in run_tool(("run", *LIKE_BEFORE), tmp_path).stdout
+    of_gguf = measured(run, "gguf-f16")["perplexity"]
+    assert of_gguf == pytest.approx(measured(run)["perplexity"], rel=0.005)
+    assert of_gguf != pytest.approx(measured(run, "base")["perplexity"], rel=0.02)
+    parity = json.loads((run / "evaluation/gguf-f16.parity.json").read_text())
+    assert parity["equal_prompts"] == parity["compared"] == 12
+    again = run_tool(("run", *LIKE_BEFORE, "--set", "export.gate.max_perplexity_rise=0"), tmp_path)
+    assert again.code == (5 if of_gguf > measured(run)["perplexity"] else 0)
+    assert "gguf-f16" in again.stdout and "perplexity (95 %)" in again.stdout
 
 
 LIKE_BEFORE = ("--set", "train.finetuning_type=full", "--set", "train.packing=false")
