@@ -76,7 +76,7 @@ def compare(
     check_task(task)
     pairs = paired(a, b, names)
     metric = "accuracy" if task == "classification" else "rougeL"
-    before, after = (_scores([pair[i] for pair in pairs], metric, labels) for i in (1, 0))
+    before, after = (scores([pair[i] for pair in pairs], task, labels) for i in (1, 0))
     delta = after - before
     value = float(delta.mean())
     draws = resampled_sums(delta[:, None], seed)[:, 0] / len(delta)
@@ -158,9 +158,9 @@ def _paired_bootstrap(delta: Array, draws: Array) -> tuple[float, int | None]:
     return min(1.0, p_value), max(6, math.ceil(len(delta) * errors**2))
 
 
-def _scores(rows: Sequence[Row], metric: str, labels: Sequence[str] | None) -> Array:
-    """Each row's own score, 0 to 100."""
-    if metric == "accuracy":
+def scores(rows: Sequence[Row], task: Task, labels: Sequence[str] | None = None) -> Array:
+    """Each row's own score, 0 to 100: whether it is right, or its ROUGE-L."""
+    if task == "classification":
         return 100 * confusion(rows, labels).correct
     return np.array([rouge(row.truth, row.answer)[2] for row in rows])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import layout
-from orchestrator.evaluation.compare import compare, paired
+from orchestrator.evaluation.compare import compare, paired, scores
 from orchestrator.evaluation.rows import Row, read_rows
 from orchestrator.spec.sections import Evaluate
 from orchestrator.sweep.objective import EVAL_LOSS, Figure, minimises
@@ -131,13 +131,5 @@ def _row_means(runs: Sequence[list[Row]], order: list[Row], evaluate: Evaluate) 
     """The score of each row, 0 to 100, averaged over runs."""
     import numpy as np
 
-    from orchestrator.evaluation.classification import confusion
-    from orchestrator.evaluation.overlap import rouge
-
-    def scores(rows: list[Row]) -> Any:
-        aligned = [row for _, row in paired(order, rows)]
-        if evaluate.task == "classification":
-            return 100 * confusion(aligned, evaluate.labels).correct
-        return np.array([rouge(row.truth, row.answer)[2] for row in aligned])
-
-    return np.mean([scores(rows) for rows in runs], axis=0)
+    aligned = ([row for _, row in paired(order, rows)] for rows in runs)
+    return np.mean([scores(rows, evaluate.task, evaluate.labels) for rows in aligned], axis=0)
