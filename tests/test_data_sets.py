@@ -331,7 +331,7 @@ def test_the_picture_is_well_formed_loads_nothing_and_holds_the_labels(tmp_path:
     assert run("stats", tmp_path / "a.jsonl", "--picture", tmp_path / "a.svg").exit_code == 0
     picture = (tmp_path / "a.svg").read_text(encoding="utf-8")
     shown = "".join(ElementTree.fromstring(picture).itertext()).replace("\xa0", " ")
-    assert "体育 & <b>" in shown and "a.jsonl" in shown
+    assert "体育 & <b>" in shown and "a.jsonl" in shown and "textLength" not in picture
     assert "//" not in picture.replace("http://www.w3.org/2000/svg", "").replace("https://www.textualize.io", "")
 
 

@@ -227,12 +227,18 @@ def stats(file: Path, kind: Any, picture: Path | None, as_json: bool) -> None:
 
 
 def _picture(found: Stats, title: str) -> str:
-    """What the terminal shows, as SVG without the fonts that rich would have its viewer load from the network."""
+    """What the terminal shows, as SVG.
+
+    Without the fonts that rich would have its viewer load from the network, and without its lengths of texts, which
+    squeeze Chinese characters into half their width.
+    """
     from rich.console import Console
+    from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 
     console = Console(record=True, file=io.StringIO(), width=100)
     _show_stats(found, console)
-    return re.sub(r"@font-face \{.*?\}", "", console.export_svg(title=title), flags=re.DOTALL)
+    drawn = console.export_svg(title=title, theme=DEFAULT_TERMINAL_THEME)
+    return re.sub(r'@font-face \{.*?\}|textLength="[^"]*"', "", drawn, flags=re.DOTALL)
 
 
 def _show_stats(found: Stats, console: Console) -> None:
@@ -246,7 +252,7 @@ def _show_stats(found: Stats, console: Console) -> None:
         table = Table(title, "rows", "", box=None)
         top = max(rows for _, rows in bars)
         for label, rows in bars:
-            table.add_row(escape(label), f"{rows:,}", "█" * max(1, round(40 * rows / top)))
+            table.add_row(escape(label), f"{rows:,}", f"[blue]{'█' * max(1, round(40 * rows / top))}[/]")
         console.print(table)
 
 
