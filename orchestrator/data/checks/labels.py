@@ -8,12 +8,11 @@ from collections.abc import Iterator
 
 from orchestrator.data.checks.corpus import MAX_LABELS, Corpus
 from orchestrator.data.checks.finding import Finding, finding
-from orchestrator.data.checks.text import same_text
+from orchestrator.data.checks.text import same_text, words_of
 
 IMBALANCE = 10  # times as many rows for the most frequent label as for the rarest
 LONGEST_LABEL = 60  # characters
 _RARE = 0.05  # a label this much rarer than one a letter away is a slip of the keyboard
-_NOT_LETTERS = re.compile(r"[\W_]+")
 
 
 def are_labels(answers: Counter[str]) -> bool:
@@ -57,7 +56,7 @@ def label_variants(labels: Counter[str]) -> dict[str, str]:
 def _variant(label: str, other: str, labels: Counter[str]) -> bool:
     from rapidfuzz.distance import OSA
 
-    a, b = (_NOT_LETTERS.sub("", same_text(text)) for text in (label, other))
+    a, b = (words_of(same_text(text)).replace(" ", "") for text in (label, other))
     if a == b:
         return bool(a)
     if re.findall(r"\d", a) != re.findall(r"\d", b) or min(len(a), len(b)) < 4 or not (a + b).isascii():
