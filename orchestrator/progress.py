@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -21,6 +22,8 @@ GPU_SECONDS = 10.0
 """How often the GPU is asked: nvidia-smi may take a second."""
 PLAIN_SECONDS = 15.0
 """How often a stage that takes long says so where there is no terminal."""
+SILENT_SECONDS = 60.0
+"""From when on it is said how long a stage has printed nothing: it loads something large, or it hangs."""
 MARKS = {
     "completed": ("✓", "green"),
     "failed": ("✗", "red"),
@@ -39,13 +42,14 @@ class Display:
         self._folder = Path()
         self._started = self._said = 0.0
         self._last_line = ""
+        self._heard, self._size = 0.0, -1
         self._gpu = ""
         self._gpu_asked = -math.inf
 
     def starts(self, step: Step, folder: Path) -> None:
         """Begin to show a step."""
         self._step, self._folder = step, folder
-        self._started = self._said = time.monotonic()
+        self._started = self._said = self._heard = time.monotonic()
         if self._verbosity < 0:
             return
         if self._verbosity > 0:
@@ -90,8 +94,17 @@ class Display:
         if self._step.stage == "train":
             entries = read_log(self._folder)
             said = training_line(entries[-1], entries) if entries else f"{elapsed}, loading"
-            return f"{said}{self._gpu_memory(moment)}"
-        return f"{elapsed}{_counted(self._folder / layout.log(self._step.stage))}"
+            return f"{said}{self._gpu_memory(moment)}{self._silence(moment)}"
+        return f"{elapsed}{_counted(self._folder / layout.log(self._step.stage))}{self._silence(moment)}"
+
+    def _silence(self, moment: float) -> str:
+        """How long the step has printed nothing; '' while that is usual."""
+        assert self._step is not None
+        with contextlib.suppress(OSError):
+            if (size := (self._folder / layout.log(self._step.stage)).stat().st_size) != self._size:
+                self._heard, self._size = moment, size
+        silent = moment - self._heard
+        return f", silent for {silent:.0f} s" if silent >= SILENT_SECONDS else ""
 
     def _gpu_memory(self, moment: float) -> str:
         """Memory in use on each GPU, asked for now and then; '' without one."""

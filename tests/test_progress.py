@@ -68,6 +68,22 @@ def test_counts_of_other_stages(tmp_path: Path) -> None:
     assert ", 12 of 100" in shown(tmp_path, Step("ask-f16", "verify", ()))
 
 
+def test_a_stage_that_prints_nothing_for_long_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: moment)
+    step = Step("ask-f16", "verify", ())
+    display = progress.Display(Console(file=io.StringIO()))
+    display.starts(step, tmp_path)
+    for moment, printed, said in (
+        (130.0, "loading\n", "30 s"),
+        (189.0, "loading\n", "89 s"),
+        (191.0, "loading\n", "91 s, silent for 61 s"),
+        (192.0, "loading\n1/9\n", "92 s, 1 of 9"),
+    ):
+        write_text(tmp_path / "logs/ask-f16.log", printed)
+        assert display._state(moment) == said
+
+
 def test_gpu_memory_is_shown_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_log(tmp_path, 3)
     monkeypatch.setattr(environment, "_nvidia_smi", lambda fields: [])
