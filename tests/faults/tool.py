@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib
 import os
 import signal
 import sys
@@ -23,6 +24,17 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 SECONDS = 120.0
 """A tool that takes longer than that hangs, and is ended with SIGALRM."""
 PAUSE = 0.003
+for _name in (
+    "orchestrator.cli.chain",
+    "orchestrator.evaluation.measure",
+    "orchestrator.outcome",
+    "orchestrator.report.run_page",
+    "psutil",
+    "regex",
+    "rich.live",
+    "safetensors.numpy",
+):
+    importlib.import_module(_name)  # here, once, instead of in every fork
 
 Strike = Callable[[], None]
 

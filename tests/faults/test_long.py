@@ -1,0 +1,85 @@
+"""A day's worth of stages that do nothing, in one process: nothing grows, and nothing is left behind."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator import process, records
+from orchestrator.execute import Executor, Launch, start
+from orchestrator.executors import warm
+from orchestrator.executors.warm import WarmLauncher
+from orchestrator.files import HashCache
+from orchestrator.plan import Plan, Planned
+from orchestrator.spec.sections import Spec
+from orchestrator.step import Step
+
+STAGES = 50
+"""In each run."""
+GROWTH = 8 << 20
+"""Bytes of memory that may be the allocator's; 10,000 stages that each kept a kilobyte would need more."""
+
+
+class Nobody:
+    """A watcher that looks away."""
+
+    def starts(self, step: Step, folder: Path) -> None: ...
+
+    def tick(self) -> None: ...
+
+    def ends(self, step: Step, status: str, seconds: float) -> None: ...
+
+
+@pytest.fixture(params=["plain", "warm"])
+def launch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Launch:
+    monkeypatch.setattr(process, "wait", partial(process.wait, interval=0.002))
+    monkeypatch.setattr(warm, "PRELOAD", "json")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "nothing.py").touch()
+    return start if request.param == "plain" else WarmLauncher()
+
+
+def plan(tmp_path: Path, number: int, launch: Launch) -> Plan:
+    """Stages that do nothing; no two have the same fingerprint."""
+    argv = ("/bin/true",) if launch is start else (sys.executable, str(tmp_path / "nothing.py"))
+    steps = [Step(f"stage-{n}", "prepare", argv, files={f"configs/{n}.yaml": "一: 1\n"}) for n in range(STAGES)]
+    planned = tuple(Planned(step, f"{number}-{step.stage}", False, "new run") for step in steps)
+    return Plan(Spec.model_construct(), None, planned)
+
+
+def footprint() -> tuple[int, int, int]:
+    """Bytes of memory, open files, threads."""
+    gc.collect()
+    me = psutil.Process()
+    return me.memory_info().rss, me.num_fds(), me.num_threads()
+
+
+@pytest.mark.parametrize("stages", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_nothing_grows_and_nothing_is_left(tmp_path: Path, launch: Launch, stages: int) -> None:
+    executor = Executor(tmp_path / "runs", HashCache(tmp_path / "hashes.json"), Nobody(), launch)
+    rounds = stages // STAGES
+    for number in range(rounds):
+        run = records.create(tmp_path / "runs", "long")
+        executor.carry_out(plan(tmp_path, number, launch), run)
+        if number == rounds // 3:
+            before = footprint()
+    after = footprint()
+    print(f"{stages} stages: memory {before[0]:,} → {after[0]:,} bytes, files {before[1]} → {after[1]}")
+    assert after[0] - before[0] < GROWTH
+    assert after[1:] == before[1:]
+    finished = [run.record for run in records.every(tmp_path / "runs") if run.record["status"] == "completed"]
+    assert sum(len(record["stages"]) for record in finished) == stages
+    assert [path for path in tmp_path.rglob("*") if path.name.endswith((".tmp", ".partial"))] == []
+    assert {path.name for path in tmp_path.iterdir()} <= {"runs", "nothing.py", *_forkservers(tmp_path)}
+
+
+def _forkservers(folder: Path) -> set[str]:
+    """The folder that multiprocessing keeps while its forkserver lives."""
+    return {path.name for path in folder.glob("pymp-*")}
