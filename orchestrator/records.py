@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import shutil
 import sqlite3
@@ -101,7 +102,7 @@ def create(runs_dir: Path, name: str, **values: Any) -> Run:
 def _placed(folder: Path, record: Json) -> bool:
     """Make a run's folder with its record in it, both or neither; False when there is such a folder already."""
     temporary = temporary_beside(folder)
-    remove_leftovers(folder.parent)
+    _tidy(folder.parent)
     try:
         write_json(temporary / layout.RECORD, record, durable=False)
         temporary.rename(folder)
@@ -111,6 +112,12 @@ def _placed(folder: Path, record: Json) -> bool:
             return False
         raise
     return True
+
+
+@functools.cache
+def _tidy(runs_dir: Path) -> None:
+    """Remove what killed tools left, once: a sweep makes thousands of runs, and looking through them takes longer."""
+    remove_leftovers(runs_dir)
 
 
 def load(folder: Path) -> Run:
@@ -172,21 +179,24 @@ def holder(runs_dir: Path, stage: str, fingerprint: str) -> Run | None:
 
 def trained(runs_dir: Path, name: str, fingerprint: str) -> Run | None:
     """The newest run of a name whose training has, or had, this fingerprint."""
-    query = "select id from runs where name = ? and fingerprint = ? order by id desc limit 1"
-    return next((load(runs_dir / found) for (found,) in _ask(runs_dir, query, name, fingerprint)), None)
+    query = "select id from runs where name = ? and fingerprint = ? order by id desc"
+    for (found,) in _ask(runs_dir, query, name, fingerprint, identity=True):
+        with contextlib.suppress(InputError):  # removed just now, or damaged
+            return load(runs_dir / found)
+    return None
 
 
 @contextlib.contextmanager
-def index(runs_dir: Path) -> Iterator[sqlite3.Connection]:
-    """The index of all runs, for SQL queries; its tables are described in records_index."""
-    with opened(runs_dir, lambda folder: load(folder).record) as connection:
+def index(runs_dir: Path, identity: bool = False) -> Iterator[sqlite3.Connection]:
+    """The index of all runs, for SQL queries; its tables, and `identity`, are described in records_index."""
+    with opened(runs_dir, lambda folder: load(folder).record, identity) as connection:
         yield connection
 
 
-def _ask(runs_dir: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
+def _ask(runs_dir: Path, query: str, *values: str, identity: bool = False) -> list[tuple[Any, ...]]:
     if not runs_dir.is_dir():
         return []
-    with index(runs_dir) as connection:
+    with index(runs_dir, identity) as connection:
         return connection.execute(query, values).fetchall()
 
 

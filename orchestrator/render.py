@@ -114,6 +114,15 @@ def _environment(project: Path) -> Environment:
 
 def yaml_scalar(value: Any) -> str:
     """A value as YAML on one line that every YAML version reads back unchanged: text is always quoted."""
+    return _known_scalar(value) if isinstance(value, (str, int, float)) else _dumped(value)
+
+
+@functools.lru_cache(maxsize=4096, typed=True)  # a sweep renders the same few hundred values for every trial
+def _known_scalar(value: str | float) -> str:
+    return _dumped(value)
+
+
+def _dumped(value: Any) -> str:
     import yaml
 
     text = yaml.dump(value, Dumper=_dumper(), default_flow_style=True, allow_unicode=True, width=float("inf"))
