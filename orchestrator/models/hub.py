@@ -12,7 +12,10 @@ from pathlib import Path
 
 from orchestrator.errors import InputError, MissingError
 
-REPOSITORY = re.compile(r"^(?P<source>hf|modelscope):(?P<id>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?\Z")
+NAME = r"\w[\w.-]{0,95}"
+REPOSITORY = re.compile(
+    rf"(?P<source>hf|modelscope):(?!.*\.\.)(?P<id>{NAME}/{NAME})(@(?P<revision>[\w./-]{{1,255}}))?\Z", re.ASCII
+)
 WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "README.md"]
 """No pickled weights and no Python code, unless the user turned that on."""
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import yaml
+
+from orchestrator.secrecy import holds_token
 
 Key = tuple[str | int, ...]
 """Where a value stands: `("train", "learning_rate")`, `("data", "train", 0)`."""
@@ -81,9 +83,17 @@ def parse(text: str) -> Document:
         return Document(None, {}, (_syntax(error),))
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # an escape such as "\UFFFFFFFF"
         return Document(None, {}, (Finding((), f"not valid YAML: {error}", 1),))
-    builder = _Builder()
+    builder = _Builder(findings=list(_secrets(text)))
     value = builder.build(node, ()) if node else None
     return Document(value, builder.lines, tuple(builder.findings))
+
+
+def _secrets(text: str) -> Iterator[Finding]:
+    """A spec is copied into every run, comments too."""
+    if holds_token(text):
+        for number, line in enumerate(text.splitlines(), 1):
+            if holds_token(line):
+                yield Finding((), "looks like a token or a password; put it into the environment instead", number)
 
 
 _SYNTAX = {  # what PyYAML says → what its reader did

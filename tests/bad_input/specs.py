@@ -88,6 +88,28 @@ PATHS = {
     "no data file": "spec.yaml",
     "a pipe": "pipe",
 }
+BASES = {
+    "out of the project": "../../../etc",
+    "device": "/dev/zero",
+    "a file": "train.json",
+    "a loop": "loop.json",
+    "hub name that leads out": "hf:../../etc/passwd",
+    "hub name with a space": "hf:org/my model",
+    "hub revision that leads out": "hf:org/model@../../etc",
+    "hub name of options": "hf:--help/x",
+    "hub name of one part": "hf:smollm2",
+    "web page": "https://example.com/model",
+    "unknown builtin": "builtin:gpt-5",
+    "unknown source": "s3:bucket/model",
+    "300 characters": f"hf:org/{'长' * 300}",
+    "emoji": "🙂",
+    "empty": "",
+}
+SECRETS = {
+    "token in a value": 'system: "hf_PlantedPlantedPlanted01"',
+    "password in a URL": 'system: "https://me:planted-19@pypi.example.com/x"',
+    "token in a comment": "seed: 1  # ghp_PlantedPlantedPlanted09",
+}
 NOT_YAML = {
     "empty": b"",
     "only a comment": "# 什么都没有\n".encode(),
@@ -110,6 +132,19 @@ NOT_YAML = {
     "no such anchor": b"name: *nobody\n",
     "billion laughs": b"a0: &a0 [x,x,x,x,x,x,x,x,x]\n"
     + b"".join(b"a%d: &a%d [%s]\n" % (n, n, b",".join([b"*a%d" % (n - 1)] * 9)) for n in range(1, 12)),
+    "list of itself, in a section": GOOD.encode().replace(b"train:\n", b"train: &t\n  dataset: *t\n"),
+    "a key that is an alias": b"a: &a name\n*a : news\n",
+    "nested aliases": b"a: &a {k: v}\nb: &b {k: *a, l: *a}\nc: {k: *b, l: *b}\n",
+    "invisible characters": "name: ne\u200bws\n".encode(),
+    "right-to-left override": "name: swen\u202e\n".encode(),
+    "fullwidth colon": "name：news\n".encode(),
+    "smart quotes": "name: “news”\n".encode(),
+    "non-breaking space": "name:\u00a0news\n".encode(),
+    "line separator": "name: news\u2028data: {}\n".encode(),
+    "escape beyond Unicode": b'name: "\\UFFFFFFFF"\n',
+    "unknown escape": b'name: "C:\\models"\n',
+    "directive": b"%YAML 9.9\n---\nname: news\n",
+    "terminal colours": b'name: "\\e[31mnews"\n',
     "quadratic blow-up": b"a: &a " + b"x" * 5000 + b"\nb: [" + b",".join([b"*a"] * 50_000) + b"]\n",
     "100,000 brackets": b"a: " + b"[" * 100_000,
     "30,000 dashes": b"- " * 30_000 + b"x",
@@ -142,6 +177,12 @@ def corpus() -> Iterator[Broken]:
     yield from (_with(key, "1") for key in TYPOS)
     for name, value in NAMES.items():
         yield Broken(f"name: {name}", GOOD.replace("name: news", f'name: "{value}"').encode(), "name")
+    for name, value in BASES.items():
+        content = GOOD.replace("builtin:smollm2-135m-instruct", value).encode()
+        yield Broken(f"base: {name}", content, "model.base")
+    for name, line in SECRETS.items():
+        content = GOOD.replace("data:\n", f"data:\n  {line}\n").encode()
+        yield Broken(f"secret: {name}", content, "spec.yaml:4: looks like a token or a password")
     for name, value in PATHS.items():
         content = GOOD.replace("train: train.json", f'train: "{value}"').encode()
         yield Broken(f"path: {name}", content, "spec.yaml" if value == "spec.yaml" else "data.train")

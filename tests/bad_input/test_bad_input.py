@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator import cli
+from orchestrator.data import rows
 from tests.bad_input import data, specs
 from tests.bad_input.specs import GOOD, Broken
 
 SPECS, DATA = list(specs.corpus()), list(data.corpus())
 LINES = 10
+WITHOUT_LINE = {"not YAML: 100,000 keys", "not YAML: a line of 900,000 characters", "path: no data file"}
+"""A spec of that size is not read; the data file is what is wrong."""
 Answer = tuple[int, str]
 Tool = Callable[..., Answer]
 
@@ -86,6 +91,8 @@ def test_a_broken_spec(tool: Tool, project: Path, broken: Broken) -> None:
     said = refused(tool, project, "check")
     assert "spec.yaml" in said
     assert broken.names in said
+    assert re.search(r"spec\.yaml:\d+: ", said) or broken.name in WITHOUT_LINE
+    assert "lanted" not in said  # no secret is quoted
     assert not (project / "hacked").exists()
 
 
@@ -104,6 +111,43 @@ def test_a_spec_that_is_no_file(tool: Tool, project: Path, path: str) -> None:
     refused(tool, project, "check", path)
 
 
+@pytest.mark.parametrize(
+    "path", ["/dev/zero", "pipe", "loop.json", "folder", f"{'长' * 300}.json", "没有.json", "../..", ""]
+)
+def test_data_that_is_no_file(tool: Tool, project: Path, path: str) -> None:
+    refused(tool, project, "data", "check", path)
+
+
+def test_a_workbook_that_unpacks_to_too_much_is_not_read(
+    tool: Tool, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "MAX_BOOK", 1 << 20)
+    with ZipFile(project / "bomb.xlsx", "w", ZIP_DEFLATED) as book:
+        for number in range(2):
+            book.writestr(f"xl/worksheets/sheet{number}.xml", bytes(1 << 19) + b"<sheet/>")
+    assert "unpacks to 1,048,592 bytes" in refused(tool, project, "data", "check", "bomb.xlsx")
+    (project / "bomb.xlsx").unlink()
+
+
+NAMES = [
+    "规格 one.yaml",
+    "it's.yaml",
+    'a"b.yaml',
+    "🙂.yaml",
+    "--force.yaml",
+    "$(touch hacked).yaml",
+    f"{'n' * 250}.yaml",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_spec_may_be_called_anything(tool: Tool, project: Path, name: str) -> None:
+    (project / name).write_text(GOOD + "trian: {}\n", encoding="utf-8")
+    assert f"{name}:8: trian: unknown key" in refused(tool, project, "check", "--", name).replace("\n", "")
+    (project / name).unlink()
+    assert not (project / "hacked").exists()
+
+
 def test_a_spec_of_100_megabytes_is_not_read(tool: Tool, project: Path) -> None:
     with (project / "huge.yaml").open("wb") as file:
         file.truncate(100_000_000)
@@ -117,6 +161,16 @@ def test_a_spec_with_noise_in_it(tool: Tool, project: Path, cut: int, noise: byt
     content = GOOD.encode()[:cut] + noise + GOOD.encode()[cut:]
     (project / "spec.yaml").write_bytes(content)
     code, said = tool_or_none(tool)
+    assert code in (0, 2), said
+    assert "Traceback" not in said and said.count("\n") <= LINES
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(cut=st.integers(0, 2000), noise=st.binary(max_size=40), suffix=st.sampled_from(["json", "jsonl", "csv"]))
+def test_a_data_file_with_noise_in_it(tool: Tool, project: Path, cut: int, noise: bytes, suffix: str) -> None:
+    whole = json.dumps(data.ROWS, ensure_ascii=False).encode()
+    (project / f"noise.{suffix}").write_bytes(whole[:cut] + noise + whole[cut:])
+    code, said = tool("data", "check", f"noise.{suffix}")
     assert code in (0, 2), said
     assert "Traceback" not in said and said.count("\n") <= LINES
 
