@@ -168,12 +168,15 @@ def _chain(phase: str, options: dict[str, Any]) -> None:
     if rank := nodes.rank_of(loaded.spec.spec.launch, options.get("node_rank")):
         joined = nodes.join(loaded, rank, display, download_progress(console))
         click.echo(f"node {rank} took part in run {joined.id}", err=True)
+        if options["as_json"]:
+            print_json(joined.record)
         return
     done = None
     try:
         done = _carry_out(loaded, phase, watcher, options.get("on"))
     except GateError:
-        _show_newest(loaded, options["as_json"])
+        if judged := workflow.plan(request).run:  # not the newest, where an older one is up to date
+            _show_run(judged, options["as_json"])
         raise
     finally:
         watcher.write(done.folder if done else None)
@@ -227,13 +230,6 @@ def _show_run(done: Any, as_json: bool) -> None:
         print_json(done.record)
     else:
         show_run(done, stdout_console())
-
-
-def _show_newest(loaded: Any, as_json: bool) -> None:
-    from orchestrator import records
-
-    runs = records.every(loaded.question.runs_dir)
-    _show_run(next(run for run in runs if run.record["name"] == loaded.spec.spec.name), as_json)
 
 
 def _score_file(predictions: Path, task: str | None, as_json: bool) -> None:
