@@ -15,7 +15,7 @@ from orchestrator.executors.warm import launcher
 from orchestrator.machine import cores
 from orchestrator.plan import make_plan
 from orchestrator.step import Step
-from orchestrator.workflow import Loaded, Task, carry_out, fetch
+from orchestrator.workflow import Loaded, Task, carry_out, fetch, made_with
 
 BUSY_SECONDS = 1.0
 """How often a run is tried again that somebody else is at: a network disk keeps the lock of a lost node for a while."""
@@ -53,7 +53,8 @@ class JobElsewhere:
         fetch(self.loaded, lambda done, total: None)
         while not (task := self._task()).done:
             try:
-                return work(task, self.launch or self._launcher(task), env, check)
+                work(task, self.launch or self._launcher(task), env, check)
+                return task.run.set(environment=made_with(self.loaded))  # the one that created it said what it had
             except BusyError:
                 check()
                 time.sleep(BUSY_SECONDS)

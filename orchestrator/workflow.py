@@ -143,11 +143,16 @@ def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share:
 def create_run(loaded: Loaded, whole: Plan) -> Run:
     """A new run for a plan; its fingerprint is that of the training it is about."""
     prints = {planned.step.stage: planned.fingerprint for planned in whole.steps}
-    training = whole.spec.train
-    special = requirements.versions(training, whole.spec.launched)
-    made_with = environment.describe(loaded.spec.project, versions() | special)
-    made_with["trackers"] = requirements.trackers(training)
-    return records.create(loaded.question.runs_dir, whole.spec.name, fingerprint=prints["train"], environment=made_with)
+    facts = {"fingerprint": prints["train"], "environment": made_with(loaded)}
+    return records.create(loaded.question.runs_dir, whole.spec.name, **facts)
+
+
+def made_with(loaded: Loaded) -> dict[str, Any]:
+    """The environment of a run that this machine works on."""
+    spec = loaded.spec.spec
+    special = requirements.versions(spec.train, spec.launched)
+    described = environment.describe(loaded.spec.project, versions() | special)
+    return {**described, "trackers": requirements.trackers(spec.train)}
 
 
 def summaries(folder: Path) -> dict[str, Any]:

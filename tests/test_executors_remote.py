@@ -19,7 +19,7 @@ from orchestrator.executors.remote import outcome, required
 from orchestrator.executors.slurm import SlurmExecutor, parameters
 from orchestrator.jobs import JobElsewhere, TaskJob
 from orchestrator.spec.sections import Slurm, Sweep
-from orchestrator.workflow import Request, assign, load
+from orchestrator.workflow import Request, Task, assign, load
 from tests import cluster_jobs
 from tests.cluster_jobs import HANG_ONCE, Scripted, Silence, ended, is_gone, newest, starts, submit, until
 
@@ -31,6 +31,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def place(project: Path, capacity: int = 2) -> SlurmExecutor:
     return SlurmExecutor(project / "runs/.jobs", Slurm(gpus=0, cpus=1, time=1), capacity, cluster="local")
+
+
+def task_of(project: Path) -> Task:
+    return assign(load(Request(project / "spec.yaml")), "train")
 
 
 @pytest.mark.parametrize(
@@ -100,16 +104,18 @@ def test_what_travels_is_the_question_and_not_the_plan(project: Path, monkeypatc
     task = assign(load(Request(Path("spec.yaml"), runs_dir=Path("runs"))), "train")
     pickled = cloudpickle.dumps(TaskJob(task, "train", Scripted(project), Scripted(project)))
     monkeypatch.chdir("/")
+    monkeypatch.setattr("orchestrator.environment.platform.python_version", lambda: "3.elsewhere")
     job = cloudpickle.loads(pickled)
     assert isinstance(job, JobElsewhere)
     job({}, lambda: None)
-    assert newest(assign(load(Request(project / "spec.yaml")), "train")).record["status"] == "completed"
+    record = newest(task_of(project)).record
+    assert (record["status"], record["environment"]["python"]) == ("completed", "3.elsewhere")
     job({}, lambda: None)  # as after the loss of a node that had finished: nothing is done again
     assert len(starts(project, "train")) == 1
 
 
 def test_a_machine_that_would_train_something_else_says_so(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = assign(load(Request(project / "spec.yaml")), "train")
+    task = task_of(project)
     job = cloudpickle.loads(cloudpickle.dumps(TaskJob(task, "train", Scripted(project))))
     monkeypatch.setattr(plan, "_version", lambda package: "0.0.1")
     with pytest.raises(MissingError, match="its packages or its base model are others"):
@@ -117,7 +123,7 @@ def test_a_machine_that_would_train_something_else_says_so(project: Path, monkey
 
 
 def test_a_run_that_is_taken_is_waited_for(project: Path) -> None:
-    task = assign(load(Request(project / "spec.yaml")), "train")
+    task = task_of(project)
     job = cloudpickle.loads(cloudpickle.dumps(TaskJob(task, "train", Scripted(project), Scripted(project))))
     checks = []
 

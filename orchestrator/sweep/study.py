@@ -60,8 +60,10 @@ class Study:
 
     def next(self) -> Trial | None:
         """A trial that was left over, else a new one, or None when all have been asked for."""
-        trials = self._frozen()
-        number = next((trial.number for trial in trials if trial.state.name == "WAITING"), len(trials))
+        from optuna.trial import TrialState
+
+        trials, waiting = self._frozen(), TrialState.WAITING
+        number = next((trial.number for trial in trials if trial.state is waiting), len(trials))
         if number >= self.total:
             return None
         if number == len(trials) and (fixed := self._fixed(number, trials)) is not None:
