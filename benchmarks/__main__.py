@@ -25,7 +25,6 @@ BENCHMARKS = {
     "sweep": sweep.sweep,
     "evaluation": evaluation.evaluation,
     "vllm": evaluation.vllm,
-    "memory": chain.memory,
     "headlines": chain.headlines,
     "records": records.records,
     "growth": growth.growth,

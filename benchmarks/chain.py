@@ -41,6 +41,7 @@ def chain(bench: Bench) -> None:
     by_hand = [_sum({name: one.seconds for name, one in pair.by_hand.items()}) for pair in pairs]
     bench.add(ratio("gguf", "conversion and quantisations over converter and quantiser", 0.7, made, by_hand))
     throughput(bench, pairs)
+    memory(bench, pairs)
 
 
 def headlines(bench: Bench) -> None:
@@ -65,12 +66,14 @@ def train(bench: Bench) -> None:
     bench.add(at_most("train", "our own process beside it", 80, "MiB", [one.own_mib for one in ours]))
 
 
-def memory(bench: Bench) -> None:
+def memory(bench: Bench, pairs: list[Pair]) -> None:
     """Row 9: peaks of the merge and the conversion, each a process of its own in both ways."""
-    pair = turn(bench, CHAIN, 0, execution="cli")
-    bare = [max(pair.by_hand[name].tree_mib for name in ("merge", "convert"))]
-    runs_dir, more = pair.folder.parent, ("--force", "merge", "--force", "convert", "--set", "execution=cli")
-    ours = [run([ORCHESTRATOR, "export", *settings(bench, CHAIN, runs_dir), *more], codes=(0, 5)).tree_mib]
+    bare = [max(pair.by_hand[name].tree_mib for name in ("merge", "convert")) for pair in pairs]
+    more = ("--force", "merge", "--force", "convert", "--set", "execution=cli")
+    ours = []
+    for pair in pairs:
+        argv = [ORCHESTRATOR, "export", *settings(bench, CHAIN, pair.folder.parent), *more]
+        ours.append(run(argv, codes=(0, 5)).tree_mib)
     bench.add(ratio("memory", "peak of merge and conversion over the bare tools", 0.8, ours, bare))
 
 
@@ -84,10 +87,10 @@ def throughput(bench: Bench, pairs: list[Pair]) -> None:
     bench.add(Row("throughput", what, value, "≥ 1.3", value >= 1.3 and same, ours, bare, note))
 
 
-def turn(bench: Bench, job: Job, number: int, execution: str = "auto") -> Pair:
+def turn(bench: Bench, job: Job, number: int) -> Pair:
     """Our run first, since its data and configurations are what is then used by hand."""
     runs_dir = fresh(bench.work / f"{job.name}-{number}")
-    command = [ORCHESTRATOR, "run", *settings(bench, job, runs_dir, f"execution={execution}")]
+    command = [ORCHESTRATOR, "run", *settings(bench, job, runs_dir)]
     ours = run(command, codes=(0, 5))
     folder = newest(runs_dir)
     hand = by_hand_folder(bench.work, job, folder)
