@@ -26,7 +26,7 @@ POLL_SECONDS = 0.01
 WATCH_SECONDS = 0.5
 """How often trials are looked at while they train, and sweep.json is written anew."""
 SHARE = 0.05
-"""So much of the time may go into writing sweep.json; that of a large sweep is written less often."""
+"""So much of the time may go into writing sweep.json, and into looking at trials: of many, both happen less often."""
 
 
 class Audience(Protocol):
@@ -71,7 +71,7 @@ class Sweeper:
     running: list[Running] = field(default_factory=list)
     twins: list[tuple[Trial, Json, Task]] = field(default_factory=list)
     """Trials whose run another trial is carrying out right now."""
-    watched: float = 0.0
+    watch_next: float = 0.0
     write_next: float = 0.0
 
     def go(self) -> Json:
@@ -175,11 +175,12 @@ class Sweeper:
     # ---- while they run
 
     def _watch(self) -> None:
-        if time.monotonic() - self.watched < WATCH_SECONDS:
+        began = time.monotonic()
+        if began < self.watch_next:
             return
-        self.watched = time.monotonic()
         for running in self.running:
             self._inspect(running)
+        self.watch_next = began + max(WATCH_SECONDS, (time.monotonic() - began) / SHARE)
         self.audience.watch(self.running, len(self.entries), self.study.total)
         if time.monotonic() >= self.write_next:
             self._write("running", ranked=False)

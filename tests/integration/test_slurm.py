@@ -15,6 +15,7 @@ from orchestrator.executors.slurm import SlurmExecutor, state
 from orchestrator.spec.sections import Slurm
 from tests import cluster_jobs, one_box_slurm
 from tests.cluster_jobs import HANG_ONCE, Silence, ended, is_gone, newest, starts, submit, until
+from tests.conftest import make_project, run_tool
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install '.[slurm]'")
 if reason := one_box_slurm.missing():
@@ -75,3 +76,23 @@ def test_a_job_whose_time_is_up_is_queued_again_and_goes_on(project: Path) -> No
     assert len(starts(project, "train")) == 2
     assert is_gone(first)
     assert "resume_from_checkpoint=train/checkpoint-5" in run.stage("train")["argv"]
+
+
+SWEEP = """\
+sweep: {parameters: {learning_rate: [2.0e-2]}, executor: slurm, slurm: {gpus: 0, cpus: 1, time: 10}}
+"""
+
+
+def test_a_real_training_from_the_command_line(slurm: Path, tiny_model: Path, tmp_path: Path) -> None:
+    project = make_project(tmp_path, tiny_model)
+    with (project / "spec.yaml").open("a", encoding="utf-8") as spec:
+        spec.write(SWEEP)
+    environment = {"SLURM_CONF": str(slurm)}
+    done = run_tool(("train", "--on", "slurm", "--json"), project, environment)
+    assert done.code == 0, done.stderr
+    run = records.load(project / "runs" / done.json["id"])
+    assert run.stage("train")["status"] == "completed"
+    job = run.record["scheduler"]["job"]
+    assert f"slurm job {job}: " in done.stderr and "✓ train" in done.stderr
+    shown = run_tool(("runs", "show"), project, environment).stdout
+    assert f"slurm job {job} on {run.record['scheduler']['host']}: COMPLETED" in shown
