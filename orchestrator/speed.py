@@ -107,8 +107,8 @@ def choices(step: Step, run_folder: Path | None, share: float = 1.0) -> list[Cho
         return []
     import yaml
 
-    quickly = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where PyYAML was built with it
-    arguments = yaml.load(step.files[layout.config(step.stage)], Loader=quickly)
+    quickly = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # safe both; libyaml's, where PyYAML was built with it
+    arguments = yaml.load(step.files[layout.config(step.stage)], Loader=quickly)  # nosec B506
     longest = min(_measured(run_folder) or arguments["cutoff_len"], arguments["cutoff_len"])
     model = _model((run_folder or Path()) / arguments["model_name_or_path"])
     if not devices(arguments):  # the processes of one training share the main memory

@@ -90,8 +90,8 @@ class SlurmExecutor:
     def _result(self, running: _Running) -> Ended | None:
         """What a job that is over left; None while that may still be on its way."""
         paths = running.job.paths
-        try:
-            kind, value = pickle.loads(paths.result_pickle.read_bytes())  # nosec B301 - our own job wrote it  # our own job wrote it  # nosec B301
+        try:  # our own job wrote it, into a folder of ours
+            kind, value = pickle.loads(paths.result_pickle.read_bytes())  # nosec B301
         except FileNotFoundError:
             running.missing_since = running.missing_since or time.monotonic()
             os.listdir(paths.folder)  # noqa: PTH208 - has NFS look again
