@@ -13,6 +13,7 @@ OrchestratorError            exit 1 is reserved for bugs; each subclass owns its
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 
 class OrchestratorError(Exception):
@@ -79,6 +80,8 @@ class Interrupted(OrchestratorError):
     """The user, or a signal, asked us to stop."""
 
     exit_code = 130
+    dropped: ClassVar[BaseException | None] = None
+    """One that Python dropped, as it does with what is raised inside a fork hook or a destructor."""
 
 
 class Pruned(OrchestratorError):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator import machine
+from orchestrator.errors import Interrupted
 
 GRACE_SECONDS = 10.0
 """How long a child may take to end by itself after SIGTERM."""
@@ -87,6 +88,8 @@ def wait(child: Child, watch: Callable[[], None] = lambda: None, interval: float
     """The exit code of a child; `watch` is called while it runs. Whatever interrupts the wait ends the child."""
     try:
         while (code := child.poll()) is None:
+            if Interrupted.dropped is not None:
+                raise Interrupted.dropped
             watch()
             time.sleep(interval)
     except BaseException:

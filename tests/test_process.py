@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator import process
+from orchestrator import cli, process
+from orchestrator.errors import Interrupted
 
 FAMILY = (
     "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', '{child}']);"
@@ -53,6 +54,23 @@ def test_what_interrupts_the_wait_ends_the_child(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         process.wait(started, interrupt)
+    assert not alive(started.pid)
+
+
+def test_an_interruption_that_python_dropped_ends_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the instant of a fork: what is raised in a fork hook never reaches whoever forks."""
+    monkeypatch.setattr(sys, "unraisablehook", cli._keep_interruption)
+    monkeypatch.setattr(Interrupted, "dropped", None)
+
+    class Interrupting:
+        def __del__(self) -> None:
+            raise KeyboardInterrupt
+
+    started = process.start(command(tmp_path, "import time; time.sleep(60)"))
+    del (dropped := [Interrupting()])[:]
+    assert dropped == []
+    with pytest.raises(KeyboardInterrupt):
+        process.wait(started)
     assert not alive(started.pid)
 
 

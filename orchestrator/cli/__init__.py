@@ -88,7 +88,9 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and end the process with the exit code that contract and errors name."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup asks for that
+            signal.signal(number, _interrupt)
+    sys.unraisablehook = _keep_interruption
     try:
         code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -124,6 +126,14 @@ def _print_error(error: OrchestratorError) -> None:
         from orchestrator.hints import localised
 
         click.echo(f"hint: {localised(error.hint)}", err=True)
+
+
+def _keep_interruption(unraisable: Any) -> None:
+    """What Python would only print: an interruption is kept, for `process.wait` to raise it again."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt | Interrupted):
+        Interrupted.dropped = unraisable.exc_value
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> Any:
