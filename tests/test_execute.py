@@ -1,0 +1,58 @@
+"""What a failed stage is told to be, from its exit code and the end of its log."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator import process
+from orchestrator.errors import GateError, OrchestratorError, StageError
+from orchestrator.execute import explain, out_of_memory, tail
+from orchestrator.step import Step
+
+STEP = Step("train", "train", ("llamafactory-cli",))
+NO_MEMORY = {
+    "Python": "MemoryError",
+    "numpy": "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 74.5 GiB for an array",
+    "torch": "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes. Error code 12 (Cannot allocate memory)",  # noqa: E501
+    "CUDA": "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+    "C++": "terminate called after throwing an instance of 'std::bad_alloc'",
+    "Rust": "memory allocation of 4096 bytes failed",
+    "llama.cpp": "ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate buffer of size 99",
+}
+"""As each of them says it."""
+
+
+def told(log: Path, text: str, code: int, step: Step = STEP) -> OrchestratorError:
+    log.write_text(text, encoding="utf-8")
+    return explain(step, log, code)
+
+
+@pytest.mark.parametrize("line", NO_MEMORY.values(), ids=NO_MEMORY)
+def test_out_of_memory_is_recognised_and_says_what_to_lower(tmp_path: Path, line: str) -> None:
+    error = told(tmp_path / "log", f"Traceback …\n{line}\n", 1)
+    assert isinstance(error, StageError)
+    assert error.hint.startswith("It ran out of memory: lower train.per_device_train_batch_size")
+
+
+def test_a_killed_process_ran_out_of_memory_most_likely(tmp_path: Path) -> None:
+    error = told(tmp_path / "log", "loading\n", -9)
+    assert error.message == "train was killed by signal 9: loading" and "out of memory" in error.hint
+
+
+def test_other_failures_name_the_last_error_and_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    error = told(log, "ValueError: 第三行是空的\nexiting\n", 1)
+    assert error.message == "train ended with exit code 1: ValueError: 第三行是空的"
+    assert error.hint == f"The whole log: {log}"
+    assert isinstance(told(log, "", 1, Step("ask-f16", "verify", (), judges=True)), GateError)
+
+
+@pytest.mark.slow
+def test_torch_without_memory_says_so_as_we_expect(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    code = "import resource, torch; resource.setrlimit(resource.RLIMIT_AS, (1 << 34,) * 2); torch.ones(1 << 34)"
+    ended = process.wait(process.start(process.Command((sys.executable, "-c", code), tmp_path, log)))
+    assert ended == 1 and out_of_memory(tail(log), ended) != ""
