@@ -18,7 +18,7 @@ FLOORS = (
     "plan speed memory",
     "execute progress divergence",
     "workflow jobs follow",
-    "outcome nodes runs side_by_side prune reproduce mlflow_export sweep learning_curve report doctor ship init",
+    "outcome nodes runs side_by_side prune adopt reproduce mlflow_export sweep learning_curve report doctor ship init",
     "cli __main__",
 )
 """From the ground up; a room may use its own floor and those below."""

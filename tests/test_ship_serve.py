@@ -23,6 +23,7 @@ from orchestrator.ship.chat import Conversation, talk
 from orchestrator.ship.endpoint import Endpoint, ask_all
 from orchestrator.ship.serve import KEY_VARIABLE, Where, llama_cpp_server, llama_factory_server, vllm_server
 from orchestrator.workers.serve_gguf import AS_MEASURED, completed
+from tests import fake_vllm
 
 
 def rows(run: Run) -> list[dict[str, Any]]:
@@ -161,8 +162,47 @@ def test_the_command_of_each_engine(shipped_run: Run) -> None:
         "trust_remote_code: false", 'template: "smollm2"', "enable_thinking: false",
         'adapter_name_or_path: "train"', 'finetuning_type: "lora"', "do_sample: false",
     ]  # fmt: skip
-    argv = vllm_server("tuned", at).argv
-    assert argv[:3] == ("vllm", "serve", layout.MERGED)
+    assert vllm_server(shipped_run, "tuned", at).argv == (
+        "vllm", "serve", layout.MERGED, "--host", "127.0.0.1", "--port", "8080", "--generation-config", "vllm",
+        "--middleware", "orchestrator.workers.guard.Guard", "--served-model-name", "tiny-tuned",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in with vLLM's interface, installed."""
+    programs = fake_vllm.install(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(Path(fake_vllm.__file__).parents[1]))
+
+
+@pytest.mark.usefixtures("vllm")
+def test_vllm_is_started_asked_and_stopped(shipped_run: Run) -> None:
+    import httpx
+    import openai
+
+    at = serve.where(port=0)
+    with serve.running(shipped_run, "tuned", at) as (endpoint, child):
+        assert endpoint.model == "tiny-tuned"
+        assert httpx.get(f"http://127.0.0.1:{at.port}/health", trust_env=False).status_code == 200
+        question = [{"role": "user", "content": "今天的新闻？"}]
+        reply = client(endpoint).chat.completions.create(model="tiny-tuned", messages=question)
+        assert reply.choices[0].message.content == "今天的新闻？"
+        chunks = client(endpoint).chat.completions.create(model="tiny-tuned", messages=question, stream=True)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "今天的新闻？"
+        with pytest.raises(openai.AuthenticationError):
+            client(endpoint, "wrong").models.list()
+    assert child.poll() is not None
+    assert serve.where(port=at.port).port == at.port
+
+
+@pytest.mark.usefixtures("vllm")
+def test_vllm_that_cannot_load_the_model_says_why(shipped_run: Run, tmp_path: Path) -> None:
+    run = records.Run(tmp_path / "run", shipped_run.record)
+    (run.folder / layout.MERGED).mkdir(parents=True)
+    with pytest.raises(StageError, match="OSError: export/merged is not"), serve.running(run, "tuned", serve.where()):
+        pass
 
 
 def test_an_artifact_that_was_not_made_yet(shipped_run: Run) -> None:

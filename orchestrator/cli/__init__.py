@@ -29,6 +29,7 @@ COMMANDS = {
     "chat": ("ship", "Talk to what was trained."),
     "serve": ("ship", "Serve what was trained to any OpenAI client."),
     "push": ("ship", "Bring it to Ollama, the Hugging Face hub or ModelScope."),
+    "webui": ("board", "Open LLaMA-Factory's own board with our data and runs."),
     "report": ("report", "One HTML page of a run or a sweep."),
     "verify": ("reproduce", "Hash every file of a run again and compare with what was recorded."),
     "reproduce": ("reproduce", "Make a run anew from its record and say what differs."),

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import found_runs_dir_option, json_option, print_json, stdout_console
+from orchestrator.cli.common import (
+    download_progress,
+    found_runs_dir_option,
+    json_option,
+    print_json,
+    runs_dir_option,
+    set_option,
+    stderr_console,
+    stdout_console,
+)
 from orchestrator.errors import InputError
 
 if TYPE_CHECKING:
@@ -174,6 +183,32 @@ def prune(keep_best: int, runs_dir: Path, name: str | None, metric: str | None, 
     for folder in busy:
         click.echo(f"kept, in use: {folder.name}", err=True)
     _remove([folder for folder in folders if folder not in busy], yes, as_json)
+
+
+@runs.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--spec", type=click.Path(path_type=Path), default="spec.yaml", help="Whose data it was [spec.yaml].")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Its arguments [training_args.yaml].")
+@set_option
+@runs_dir_option
+@json_option
+def adopt(
+    folder: Path, spec: Path, config: Path | None, overrides: tuple[str, ...], runs_dir: Path | None, as_json: bool
+) -> None:
+    """Make what was trained in LLaMA-Factory's board, or with its own command, a run; the folder stays as it is.
+
+    Example: orchestrator runs adopt webui/saves/news/lora/train_2026-08-01-10-15-00
+    """
+    from orchestrator.adopt import adopt as take
+    from orchestrator.progress import Display
+    from orchestrator.workflow import Request
+
+    console = stderr_console()
+    made = take(folder, config, Request(spec, overrides, runs_dir), Display(console), download_progress(console))
+    if as_json:
+        print_json({"run": made.run.id, "spec": str(made.spec)})
+    else:
+        click.echo(f"run: {made.run.folder}\nspec: {made.spec}\ngo on with: orchestrator export {made.spec}")
 
 
 @runs.command()

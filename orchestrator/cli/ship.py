@@ -12,6 +12,7 @@ import click
 from orchestrator.cli.common import download_progress, json_option, print_json, secret, stderr_console, stdout_console
 
 if TYPE_CHECKING:
+    from orchestrator.process import Child
     from orchestrator.records import Run
     from orchestrator.ship.chat import Conversation
     from orchestrator.ship.endpoint import Endpoint
@@ -81,24 +82,31 @@ def serve(
 
     Example: orchestrator serve --artifact q4_k_m --port 8080
     """
-    from orchestrator import process
-    from orchestrator.errors import Interrupted, StageError
     from orchestrator.ship.artifacts import choose
     from orchestrator.ship.serve import running, where
 
     run = _find(runs_dir, which)
     name = choose(run, artifact)
     at = where(host, port, secret(api_key_env), context)
-    with running(run, name, at) as (endpoint, child):
+    with running(run, name, at) as (endpoint, child), until_stopped(child, run.folder / f"logs/serve-{name}.log"):
         shown = "" if api_key_env else f"OPENAI_API_KEY={endpoint.key}\n"
         click.echo(f"OPENAI_BASE_URL={endpoint.url}\n{shown}model={endpoint.model}")
         click.echo(f"serving {name} of {run.id}; Ctrl-C ends it, its log is logs/serve-{name}.log", err=True)
-        try:
-            code = process.wait(child)
-        except (KeyboardInterrupt, Interrupted):
-            click.echo("stopped", err=True)
-            return
-    raise StageError(f"the server ended with exit code {code}", f"Read {run.folder}/logs/serve-{name}.log.")
+
+
+@contextlib.contextmanager
+def until_stopped(child: Child, log: Path) -> Iterator[None]:
+    """Wait for Ctrl-C once the block has told how to reach a server. Raises StageError when that ends by itself."""
+    from orchestrator import process
+    from orchestrator.errors import Interrupted, StageError
+
+    try:
+        yield
+        code = process.wait(child)
+    except (KeyboardInterrupt, Interrupted):
+        click.echo("stopped", err=True)
+        return
+    raise StageError(f"the server ended with exit code {code}", f"Read {log}.")
 
 
 @click.command()

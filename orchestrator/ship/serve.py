@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator import layout, process
 from orchestrator.errors import InputError, MissingError, StageError
@@ -23,6 +23,9 @@ from orchestrator.render import yaml_scalar
 from orchestrator.ship import artifacts
 from orchestrator.ship.endpoint import Endpoint
 from orchestrator.spec.defaults import LORA
+
+if TYPE_CHECKING:
+    import httpx
 
 START_SECONDS = 600.0
 """How long a model may take to load."""
@@ -75,7 +78,7 @@ def server(run: Run, artifact: str, at: Where) -> Server:
     if artifact not in artifacts.LLAMA_FACTORY:
         return llama_cpp_server(run, artifact, at)
     if artifact == "tuned" and importlib.util.find_spec("vllm") and (run.folder / layout.MERGED).is_dir():
-        return vllm_server(artifact, at)
+        return vllm_server(run, artifact, at)
     return llama_factory_server(run, artifact, at)
 
 
@@ -135,9 +138,10 @@ def _adapters(trained: Mapping[str, Any], artifact: str) -> list[str]:
     return [earlier, layout.TRAINED] if earlier and trained.get("create_new_adapter") else [layout.TRAINED]
 
 
-def vllm_server(artifact: str, at: Where) -> Server:
+def vllm_server(run: Run, artifact: str, at: Where) -> Server:
     """`vllm serve` of the merged model, which holds the template of training; vLLM's own sampling defaults."""
     options = {"--host": at.host, "--port": str(at.port), "--generation-config": "vllm", "--middleware": GUARD}
+    options["--served-model-name"] = f"{run.record['name']}-{artifact}"
     flags = [word for pair in options.items() for word in pair]
     return Server(("vllm", "serve", layout.MERGED, *flags), {"VLLM_API_KEY": at.key} if at.key else {})
 
@@ -159,17 +163,23 @@ def running(run: Run, artifact: str, at: Where) -> Iterator[tuple[Endpoint, proc
 
 
 def _ready(child: process.Child, at: Where, log: Path) -> Endpoint:
+    url = f"http://{'127.0.0.1' if at.host == '0.0.0.0' else at.host}:{at.port}/v1"
+    answer = until_answers(child, f"{url}/models", log, at.key)
+    return Endpoint(url, "openai", answer.json()["data"][0]["id"], at.key)
+
+
+def until_answers(child: process.Child, url: str, log: Path, key: str | None = None) -> httpx.Response:
+    """The first good answer of a server that was just started. Raises StageError when it ends or takes too long."""
     import httpx
 
-    url = f"http://{'127.0.0.1' if at.host == '0.0.0.0' else at.host}:{at.port}/v1"
-    headers = {"Authorization": f"Bearer {at.key}"} if at.key else {}
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     deadline = time.monotonic() + START_SECONDS
     with httpx.Client(headers=headers, trust_env=False, timeout=5.0) as client:
         while child.poll() is None and time.monotonic() < deadline:
             try:
-                response = client.get(f"{url}/models")
+                response = client.get(url)
                 if response.status_code == 200:
-                    return Endpoint(url, "openai", response.json()["data"][0]["id"], at.key)
+                    return response
             except httpx.TransportError:
                 pass
             time.sleep(0.1)

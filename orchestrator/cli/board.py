@@ -1,0 +1,38 @@
+"""webui: LLaMA-Factory's own board."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from orchestrator.cli.common import download_progress, runs_dir_option, set_option, spec_argument, stderr_console
+from orchestrator.cli.ship import until_stopped
+
+
+@click.command()
+@spec_argument
+@set_option
+@runs_dir_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port [the first free one from 8080 on].")
+def webui(spec: Path, overrides: tuple[str, ...], runs_dir: Path | None, host: str, port: int | None) -> None:
+    """Open LLaMA-Factory's own board with the spec's data, model and finished runs, until Ctrl-C.
+
+    It works in webui/; make what was trained there a run with `orchestrator runs adopt webui/saves/…`.
+
+    Example: orchestrator webui spec.yaml
+    """
+    from orchestrator import workflow
+    from orchestrator.progress import Display
+    from orchestrator.ship import board
+    from orchestrator.ship.serve import where
+
+    console, at = stderr_console(), where(host, port)
+    loaded = workflow.load(workflow.Request(spec, overrides, runs_dir))
+    run = workflow.run_until(loaded, "prepare", Display(console), download_progress(console))
+    folder, name = loaded.spec.project / board.FOLDER, loaded.spec.spec.name
+    board.lay_out(run, loaded.spec.spec, folder)
+    with board.running(folder, at) as (url, child), until_stopped(child, folder / board.LOG):
+        click.echo(url)
+        click.echo(f"model: {name}; Config path: {name}.yaml, then Load arguments. Ctrl-C ends it", err=True)
