@@ -173,13 +173,13 @@ def sparkline(values: list[float], width: int = 24) -> str:
 
 
 def _counted(log: Path) -> str:
-    """The last `done/total` that a worker, or a progress bar of transformers, printed."""
+    """The last `done/total` in whole numbers that a worker, or a progress bar of transformers, printed."""
     import re
 
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - 512))
-            found = re.findall(r"(\d+)/(\d+)", file.read().decode("utf-8", "replace"))
+            found = re.findall(r"(?<![\d.])(\d+)/(\d+)(?![\d.])", file.read().decode("utf-8", "replace"))
     except OSError:
         return ""
     return f", {found[-1][0]} of {found[-1][1]}" if found else ""

@@ -79,6 +79,7 @@ def test_a_stage_that_prints_nothing_for_long_is_noticed(tmp_path: Path, monkeyp
         (189.0, "loading\n", "89 s"),
         (191.0, "loading\n", "91 s, silent for 61 s"),
         (192.0, "loading\n1/9\n", "92 s, 1 of 9"),
+        (193.0, "Writing: 0.00/6.44M\n", "93 s"),
     ):
         write_text(tmp_path / "logs/ask-f16.log", printed)
         assert display._state(moment) == said
