@@ -90,6 +90,7 @@ class Executor:
 
         Raises StageError when one fails, GateError when an artifact is at fault, Interrupted on a signal.
         """
+        records.refuse_links(run.folder)
         with locked(run.folder):
             remove_leftovers(run.folder, "**/.*.tmp")
             run.set(status="running", finished_at=None, scheduler=environment.scheduler())

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import secrets
 import shutil
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from orchestrator import layout
@@ -209,13 +211,29 @@ def _folders(runs_dir: Path) -> list[Path]:
 
 
 def is_whole(path: Path, output: Json, hashes: HashCache | None = None) -> bool:
-    """Whether a file has the size that a record says and, with `hashes`, the contents."""
+    """Whether a file has the size that a record says and, with `hashes`, the contents.
+
+    A record may be somebody else's: what it says to lie outside its run, or is a link, is not the run's to give away.
+    """
+    within = PurePath(output["path"])
+    if within.is_absolute() or ".." in within.parts:
+        return False
     try:
-        if path.stat().st_size != output["bytes"]:
-            return False
+        status = path.lstat()
     except OSError:
         return False
+    if not stat.S_ISREG(status.st_mode) or status.st_size != output["bytes"]:
+        return False
     return hashes is None or hashes.sha256(path) == output["sha256"]
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise InputError when a link in a run's folder leads out of it: what a stage writes would land there."""
+    home = os.path.realpath(folder) + os.sep
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not os.path.realpath(path).startswith(home):
+            what = f"run {folder.name} has a link that leads out of it: {path.relative_to(folder)}"
+            raise InputError(what, "Remove the link, or the run.")
 
 
 def outputs(folder: Path, paths: Mapping[str, Path] | list[str], hashes: HashCache) -> list[Json]:

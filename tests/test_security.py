@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import orchestrator
-from orchestrator import workflow
+from orchestrator import records, workflow
 from orchestrator.errors import InputError
 from orchestrator.render import Renderer
 from orchestrator.secrecy import HIDDEN, clean, redacted
@@ -127,8 +127,34 @@ def test_a_chain_writes_in_project_and_cache_only_and_loads_no_pickle(tmp_path: 
 
 ALLOWED = {
     "editing.py: yaml.load(text)": "ruamel's, which is safe",
+    "speed.py: yaml.load(step.files[": "libyaml's safe loader",
     "slurm.py: pickle.loads(paths.result_pickle": "how submitit hands over results; our own job wrote it",
 }
+
+
+@pytest.mark.parametrize("part", ["logs", "train", "configs/train.yaml"])
+def test_a_link_in_a_run_leads_no_stage_out_of_it(tmp_path: Path, part: str) -> None:
+    stand_in.make(tmp_path)
+    assert tool.run(tmp_path, Call()).code == 0
+    inside = next((tmp_path / "project").glob(f"runs/*/{part}"))
+    outside = inside.rename(tmp_path / "elsewhere")
+    inside.symlink_to(outside)
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in (outside, *outside.glob("*")))
+    answer = tool.run(tmp_path, Call(("run", "-q", "--set", "evaluate.max_new_tokens=5")))
+    assert (answer.code, f"leads out of it: {part}" in answer.stderr) == (2, True), answer.stderr
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in (outside, *outside.glob("*"))) == before
+
+
+@pytest.mark.parametrize("path", ["../{}", "{}/../../secret", "train/../../secret", "link", "/{}"])
+def test_a_record_gives_away_nothing_outside_its_run(tmp_path: Path, path: str) -> None:
+    run = records.create(tmp_path, "news")
+    secret = tmp_path / "secret"
+    secret.write_text("mine")
+    (run.folder / "link").symlink_to(secret)
+    named = path.format(str(secret) if path.startswith("/") else "secret" if path.startswith("..") else "train")
+    run.set(stages={"train": {"status": "completed", "fingerprint": "a", "outputs": [{"path": named, "bytes": 4}]}})
+    assert not run.has("train", "a")
+    assert records.holder(tmp_path, "train", "a") is None
 
 
 def test_nothing_that_runs_code_or_a_shell_is_called() -> None:
