@@ -192,6 +192,10 @@ def to_the_rest() -> Iterator[Fault]:
     yield Fault("weights cut short", "model", bad, says=says, damage=cut, repair=mend)
     yield Fault("the clock goes back a day", "time", good, Call(prepare=_yesterday))
     yield Fault("the clock runs backwards", "time", good, Call(prepare=_backwards))
+    for number in (1, 7, 12):
+        yield Fault(
+            "Ctrl-C inside a fork", f"{number}", frozenset({130}), Call(prepare=partial(_interrupt_fork, number))
+        )
     for size in (2000, 5000, 20_000):  # the message itself has to fit
         call = Call(prepare=partial(_limit, size))
         yield Fault("files may not grow", f"{size} bytes", frozenset({0, 3, 4}), call)
@@ -261,6 +265,16 @@ def _yesterday() -> None:
 def _backwards() -> None:
     real, hours = time.time, itertools.count()
     time.time = lambda: real() - 3600 * next(hours)
+
+
+def _interrupt_fork(number: int) -> None:
+    forks = itertools.count(1)
+
+    def interrupt() -> None:  # Python prints what is raised here, and goes on
+        if next(forks) == number:
+            raise KeyboardInterrupt
+
+    os.register_at_fork(after_in_parent=interrupt)
 
 
 def _limit(size: int) -> None:
