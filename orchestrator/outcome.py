@@ -95,9 +95,9 @@ def show_run(run: Run, console: Console) -> None:
     if limit := LIMITS.get(_kind(run.folder)):
         console.print(f"note: {limit}", highlight=False, soft_wrap=True)
     console.print(f"run: {_short(run.folder)}", highlight=False, soft_wrap=True)
-    if (run.folder / layout.MODELFILE).is_file() and run.stage("judge").get("status") == "completed":
-        modelfile = _short(run.folder / layout.MODELFILE)
-        console.print(f"serve it: ollama create {run.record['name']} -f {modelfile}", highlight=False, soft_wrap=True)
+    if file := _to_serve(run):
+        command = f"ollama create {run.record['name']} -f {_short(file)}"
+        console.print(f"serve it: {command}", highlight=False, soft_wrap=True)
 
 
 def show_measurement(measured: Measurement, console: Console) -> None:
@@ -106,6 +106,17 @@ def show_measurement(measured: Measurement, console: Console) -> None:
 
     report = measured.to_json()
     artifact_table({"metrics": {"predictions": {"n": report["n"], **report["metrics"]}}}, console)
+
+
+def _to_serve(run: Run) -> Path | None:
+    """The Modelfile of the GGUF that the gate recommends, by its shorter name where it has one."""
+    from orchestrator.ship.artifacts import recommended
+
+    plain = run.folder / layout.MODELFILE
+    own = plain.with_name(f"{plain.name}.{recommended(run)}")
+    if not own.is_file():
+        return None
+    return plain if plain.is_file() and plain.read_bytes() == own.read_bytes() else own
 
 
 def _kind(folder: Path) -> str:
