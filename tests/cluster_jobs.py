@@ -28,8 +28,8 @@ from tests.faults import stand_in
 
 Json = dict[str, Any]
 CHECKPOINT = 'mkdir -p train/checkpoint-5; echo "{}" > train/checkpoint-5/trainer_state.json; '
-HANG_ONCE = f'if [ ! -e "$ledger.once" ]; then {CHECKPOINT} touch "$ledger.once"; sleep 3600; fi'
-"""A training that would never end the first time, and leaves a checkpoint."""
+HANG_ONCE = f'if mkdir "$ledger.once" 2>/dev/null; then {CHECKPOINT} echo $$ > "$ledger.hangs"; sleep 3600; fi'
+"""The first training that begins would never end; it leaves a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,12 @@ def starts(project: Path, stage: str) -> list[int]:
     ledger = project / stand_in.LEDGER
     lines = ledger.read_text(encoding="utf-8").splitlines() if ledger.is_file() else []
     return [int(line.split()[1]) for line in lines if line.split()[0] == stage]
+
+
+def hanging(project: Path) -> int:
+    """The process id of the training that hangs, once it does; 0 before."""
+    file = project / f"{stand_in.LEDGER}.hangs"
+    return int(file.read_text() or 0) if file.is_file() else 0
 
 
 def until(happened: Callable[[], Any], seconds: float = 120) -> Any:

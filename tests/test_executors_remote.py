@@ -21,7 +21,7 @@ from orchestrator.jobs import JobElsewhere, TaskJob
 from orchestrator.spec.sections import Slurm, Sweep
 from orchestrator.workflow import Request, Task, assign, load
 from tests import cluster_jobs
-from tests.cluster_jobs import HANG_ONCE, Scripted, Silence, ended, is_gone, newest, starts, submit, until
+from tests.cluster_jobs import HANG_ONCE, Scripted, Silence, ended, hanging, is_gone, newest, starts, submit, until
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_a_cancelled_job_is_gone_with_its_processes(project: Path) -> None:
 def test_a_job_whose_time_is_up_goes_on_from_its_checkpoint(project: Path) -> None:
     here = place(project)
     task, handle = submit(project, here, HANG_ONCE)
-    (first,) = until(lambda: starts(project, "train"))
+    first = until(lambda: hanging(project))
     (python,) = psutil.Process(handle).children()
     python.send_signal(signal.SIGUSR2)  # what Slurm sends ahead of the end
     assert ended(here, handle).error is None

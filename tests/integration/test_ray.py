@@ -14,7 +14,7 @@ from orchestrator.errors import MissingError, Pruned, StageError
 from orchestrator.executors.ray import RayExecutor
 from orchestrator.spec.sections import Ray
 from tests import cluster_jobs
-from tests.cluster_jobs import HANG_ONCE, Silence, ended, is_gone, newest, starts, submit, until
+from tests.cluster_jobs import HANG_ONCE, Silence, ended, hanging, is_gone, newest, starts, submit, until
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
 CORES = 2
@@ -77,17 +77,17 @@ def test_jobs_end_fail_and_are_cancelled(project: Path, cluster: Any) -> None:
 
 
 class Saboteur(Silence):
-    """Kills the node that the first training runs on."""
+    """Kills the node on which a training hangs."""
 
-    lost: int | None = None
+    lost = 0
 
     def __init__(self, project: Path, cluster: Any) -> None:
         self.project, self.cluster = project, cluster
 
     def watch(self, *_: object) -> None:
-        if self.lost is None and (self.project / "ledger.txt.once").is_file():
-            (self.lost,) = [pid for pid in starts(self.project, "train") if not is_gone(pid)][:1]
-            above = {parent.pid for parent in psutil.Process(self.lost).parents()}
+        if not self.lost and (pid := hanging(self.project)):
+            self.lost = pid
+            above = {parent.pid for parent in psutil.Process(pid).parents()}
             (node,) = (node for node in self.cluster.nodes if raylet(node) in above)
             self.cluster.remove_node(node, allow_graceful=False)
 
@@ -100,7 +100,7 @@ def test_a_sweep_survives_the_loss_of_a_node(project: Path, cluster: Any) -> Non
     saboteur = Saboteur(project, cluster)
     page = cluster_jobs.sweep(project, place(cluster, CORES), 5, HANG_ONCE, saboteur)
     assert [trial["status"] for trial in page["trials"]] == ["completed"] * 5
-    assert saboteur.lost is not None and is_gone(saboteur.lost)
+    assert saboteur.lost and is_gone(saboteur.lost)
     assert len(starts(project, "train")) == 6
     trained = [records.load(project / "runs" / trial["run"]).stage("train") for trial in page["trials"]]
     resumed = [entry for entry in trained if "resume_from_checkpoint=train/checkpoint-5" in entry["argv"]]

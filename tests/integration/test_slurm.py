@@ -14,7 +14,7 @@ from orchestrator.errors import InputError, Pruned
 from orchestrator.executors.slurm import SlurmExecutor, state
 from orchestrator.spec.sections import Slurm
 from tests import cluster_jobs, one_box_slurm
-from tests.cluster_jobs import HANG_ONCE, Silence, ended, is_gone, newest, starts, submit, until
+from tests.cluster_jobs import HANG_ONCE, Silence, ended, hanging, is_gone, newest, starts, submit, until
 from tests.conftest import make_project, run_tool
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install '.[slurm]'")
@@ -67,7 +67,7 @@ def test_a_cancelled_job_is_gone_with_its_processes(project: Path) -> None:
 
 def test_a_job_whose_time_is_up_is_queued_again_and_goes_on(project: Path) -> None:
     following = cluster_jobs.follow(project, place(project), HANG_ONCE)
-    (first,) = until(lambda: starts(project, "train"))
+    first = until(lambda: hanging(project))
     job = str(following.handle)
     subprocess.run(["scancel", job, "--signal=USR2"], check=True)  # what Slurm sends ahead of the end
     run = following.until_end(Silence())
