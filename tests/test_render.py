@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import InputError
@@ -19,6 +19,7 @@ scalars = st.one_of(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text("abc新", min_size=1), inner)))
 def test_yaml_comes_back_as_it_was(value: Any) -> None:
     assert yaml.safe_load(f"key: {yaml_scalar(value)}") == {"key": value}
