@@ -36,10 +36,10 @@ class Nobody:
     def ends(self, step: Step, status: str, seconds: float) -> None: ...
 
 
-@pytest.fixture(params=["plain", "warm"])
+@pytest.fixture
 def launch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Launch:
     monkeypatch.setattr(process, "wait", partial(process.wait, interval=0.002))
-    monkeypatch.setattr(warm, "PRELOAD", "json")
+    monkeypatch.setattr(warm, "PRELOAD", "orchestrator.executors.warm")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "runs").mkdir()
     (tmp_path / "nothing.py").touch()
@@ -61,7 +61,16 @@ def footprint() -> tuple[int, int, int]:
     return me.memory_info().rss, me.num_fds(), me.num_threads()
 
 
-@pytest.mark.parametrize("stages", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("launch", "stages"),
+    [
+        ("plain", 300),
+        ("warm", 100),
+        pytest.param("plain", 10_000, marks=pytest.mark.slow),
+        pytest.param("warm", 10_000, marks=pytest.mark.slow),
+    ],
+    indirect=["launch"],
+)
 def test_nothing_grows_and_nothing_is_left(tmp_path: Path, launch: Launch, stages: int) -> None:
     executor = Executor(tmp_path / "runs", HashCache(tmp_path / "hashes.json"), Nobody(), launch)
     rounds = stages // STAGES

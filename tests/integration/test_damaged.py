@@ -1,0 +1,56 @@
+"""Damaged models and a training that loses its numbers, with the real tools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import InputError, StageError
+from orchestrator.models import require_whole_weights
+from orchestrator.models.gguf_model import GgufModel
+from orchestrator.records import Run
+from tests.conftest import make_project, run_tool
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut in half": lambda content: content[: len(content) // 2],
+    "cut in its header": lambda content: content[:100],
+    "empty": lambda content: b"",
+    "of another kind": lambda content: b"PK\3\4" + content[4:],
+    "full of zeros": lambda content: bytes(len(content)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_gguf_is_named_and_how_to_make_it_anew(
+    shipped_run: Run, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    whole = next(shipped_run.folder.glob("export/*-f16.gguf"))
+    file = tmp_path / "新闻-f16.gguf"
+    file.write_bytes(damage(whole.read_bytes()))
+    with pytest.raises(StageError, match=f"cannot load {file.name}: it is damaged") as raised:
+        GgufModel(file)
+    assert "orchestrator export --force export" in raised.value.hint
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_weights_of_a_base_model_are_named(
+    tiny_model: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    content = (tiny_model / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(content)
+    require_whole_weights(tmp_path, "model")
+    (tmp_path / "model.safetensors").write_bytes(damage(content))
+    with pytest.raises(InputError, match=r"model\.safetensors of 'model' is damaged"):
+        require_whole_weights(tmp_path, "model")
+
+
+@pytest.mark.slow
+def test_a_training_that_loses_its_numbers_is_ended(tmp_path: Path, tiny_model: Path) -> None:
+    project = make_project(tmp_path, tiny_model)
+    done = run_tool(("train", "--set", "train.learning_rate=1e30", "--set", "train.num_train_epochs=500"), project)
+    assert done.code == 4
+    assert "error: training diverged: loss became nan at step" in done.stderr
+    assert "Lower train.learning_rate." in done.stderr
+    assert len((next(project.glob("runs/2*")) / "train/trainer_log.jsonl").read_text().splitlines()) < 1000  # of 3000
