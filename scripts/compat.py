@@ -166,7 +166,8 @@ HEAD = """\
 # What works with what
 
 Written by `make compat`, which makes an environment for each row from what is committed, runs the tests of all
-that meets other packages and a chain on a tiny model in it, and removes it. A pair that is not listed was not tried.
+that meets other packages and a chain on a tiny model in it, and removes it. A pair that is not listed was
+not tried; what `make test` runs in is Python 3.11 with constraints.txt.
 """
 
 if __name__ == "__main__":
