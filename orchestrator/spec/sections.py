@@ -214,10 +214,10 @@ class Spec(Section):
     evaluate: Evaluate = Field(default_factory=Evaluate)
     export: Export = Field(default_factory=Export)
     sweep: Sweep | None = None
+    launch: Launch | None = None
     execution: Literal["auto", "cli", "warm"] = Field(
         "auto", description="`cli` starts llamafactory-cli for each stage, `warm` reuses one that is loaded."
     )
-    launch: Launch | None = None
     speed: Literal["auto", "off"] = Field(
         "auto", description="`auto` adds arguments that only make training faster where memory allows; see `plan`."
     )
