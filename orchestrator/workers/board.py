@@ -1,4 +1,4 @@
-"""LLaMA-Factory's web board with one more model in its list: `board CONFIG.json`."""
+"""LLaMA-Factory's web board with one more model in its list, guarded: `board CONFIG.json`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from orchestrator import workers
 from orchestrator.files import read_json
+from orchestrator.workers.guard import Guard
 
 
 def main(config: Path) -> None:
@@ -15,9 +16,12 @@ def main(config: Path) -> None:
     wanted = read_json(config)
     SUPPORTED_MODELS[wanted["name"]] = {DownloadSource.DEFAULT: wanted["base"]}
     DEFAULT_TEMPLATE[wanted["name"]] = wanted["template"]
-    from llamafactory.webui.interface import run_web_ui
+    from llamafactory.extras.misc import fix_proxy
+    from llamafactory.webui.interface import create_ui
+    from starlette.middleware import Middleware
 
-    run_web_ui()
+    fix_proxy()  # as llamafactory.webui.interface.run_web_ui does
+    create_ui().queue().launch(inbrowser=True, app_kwargs={"middleware": [Middleware(Guard)]})
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ def opened(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[
         assert tool.stdout is not None
         url = tool.stdout.readline().strip()
         page = httpx.get(f"{url}/config", trust_env=False).json()
+        rebound = httpx.get(f"{url}/config", trust_env=False, headers={"Host": "evil.example"})
+        assert (rebound.status_code, "components" in rebound.text) == (421, False)
         tool.send_signal(signal.SIGINT)
         assert tool.wait(timeout=60) == 0
     return project, url, page
