@@ -87,15 +87,15 @@ def start(command: Command) -> LocalChild:
 def wait(child: Child, watch: Callable[[], None] = lambda: None, interval: float = 0.1) -> int:
     """The exit code of a child; `watch` is called while it runs. Whatever interrupts the wait ends the child."""
     try:
-        while (code := child.poll()) is None:
-            if Interrupted.dropped is not None:
-                raise Interrupted.dropped
+        while Interrupted.dropped is None:
+            if (code := child.poll()) is not None:
+                return code
             watch()
             time.sleep(interval)
+        raise Interrupted.dropped
     except BaseException:
         child.stop()
         raise
-    return code
 
 
 def output(argv: Sequence[str], timeout: float = 30) -> str:
