@@ -46,7 +46,7 @@ class LivePage:
             self._next = time.monotonic() + max(SECONDS, (time.monotonic() - began) / SHARE)
         except Interrupted:
             raise
-        except (OrchestratorError, OSError, ValueError) as error:
+        except (OrchestratorError, OSError, ValueError, LookupError, TypeError) as error:  # a log may hold anything
             self._next = math.inf
             logging.getLogger(__name__).warning("the report of %s is not kept up to date: %s", self.folder.name, error)
 

@@ -145,7 +145,7 @@ SCRIPTS: dict[str, tuple[str, frozenset[int], str]] = {
     ),
     "stage kills the tool": ('printf half > "$first"; kill -9 $PPID; sleep 600', frozenset({-9}), ""),
 }
-DIVERGED = '{"current_steps": 7, "loss": NaN}'
+DIVERGED = '{"current_steps": 7, "total_steps": 9, "loss": NaN}'
 
 
 def to_a_stage(stages: Sequence[str]) -> Iterator[Fault]:
