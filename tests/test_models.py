@@ -15,6 +15,8 @@ from orchestrator.models.licence import licence
 from orchestrator.models.tokenizer_check import require_sound
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+NO_WEIGHTS = (2).to_bytes(8, "little") + b"{}"
+"""A safetensors file without a tensor."""
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def hashes(tmp_path: Path) -> HashCache:
 def model_folder(folder: Path, weights: str = "model.safetensors") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text("{}")
-    (folder / weights).write_text("weights")
+    (folder / weights).write_bytes(NO_WEIGHTS)
     return folder
 
 
