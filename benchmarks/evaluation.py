@@ -14,7 +14,7 @@ from orchestrator import layout
 from orchestrator.files import read_json
 from orchestrator.models.gguf_model import GgufModel
 
-BATCHES = (1, 4, 8, 16, 32)
+BATCHES = (8, 16, 32, 64)
 
 
 def evaluation(bench: Bench) -> None:

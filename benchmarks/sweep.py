@@ -13,6 +13,7 @@ from orchestrator import layout
 SPACE = (
     "sweep.parameters={learning_rate: [5.0e-4, 1.0e-3], num_train_epochs: [1, 2], lora_rank: [8, 16]}",
     "sweep.method=grid",
+    "sweep.parallel=auto",
     "evaluate.baseline=false",
 )
 ANSWERS = Path(layout.generated("tuned"), "generated_predictions.jsonl")

@@ -9,7 +9,8 @@ from typing import Any
 
 from orchestrator import layout, process, records, requirements
 from orchestrator.errors import InputError
-from orchestrator.execute import Watcher, explain, kept, start, status_of
+from orchestrator.execute import Watcher, kept, start, status_of
+from orchestrator.failure import explain
 from orchestrator.fetch import Progress
 from orchestrator.plan import Planned, make_plan
 from orchestrator.records import Run

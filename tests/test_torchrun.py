@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from orchestrator import process
-from orchestrator.execute import explain, kept, start
+from orchestrator.execute import kept, start
 from orchestrator.executors.warm import WarmChild, WarmLauncher
+from orchestrator.failure import explain
 from orchestrator.step import Step
 from orchestrator.torchrun import own_words
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import layout
-from orchestrator.execute import tail
+from orchestrator.failure import tail
 from orchestrator.files import read_json
 from orchestrator.progress import curve, read_log
 from orchestrator.report.charts import Chart, Series, plot

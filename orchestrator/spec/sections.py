@@ -158,8 +158,8 @@ class Sweep(Section):
     early_stopping: EarlyStopping | None = Field(None, description="End hopeless trials early.")
     parallel: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         1,
-        description="Trials at the same time. `auto`, the default on a cluster: here one for each GPU or for every four"
-        " CPU cores, on Ray all that fit, on Slurm 100 jobs.",
+        description="Trials at the same time. `auto`, the default on a cluster: here one for each GPU, or for every"
+        " four CPU cores (two at least), on Ray all that fit, on Slurm 100 jobs.",
     )
     executor: Literal["local", "ray", "slurm"] = Field(
         "local", description="Where trials run; docs/scaling.md has what a cluster needs."

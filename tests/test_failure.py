@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from orchestrator import process
 from orchestrator.errors import GateError, OrchestratorError, StageError
-from orchestrator.execute import explain, out_of_memory, tail
+from orchestrator.failure import explain, out_of_memory, tail
 from orchestrator.step import Step
 
 STEP = Step("train", "train", ("llamafactory-cli",))
@@ -37,6 +38,13 @@ def test_out_of_memory_is_recognised_and_says_what_to_lower(tmp_path: Path, line
     assert error.hint.startswith("It ran out of memory: lower train.per_device_train_batch_size")
 
 
+@pytest.mark.parametrize(
+    ("phase", "lower"), [("evaluate", "train.per_device_eval_batch_size"), ("quantise", "a smaller model.base")]
+)
+def test_what_to_lower_is_what_the_stage_takes(tmp_path: Path, phase: str, lower: str) -> None:
+    assert lower in told(tmp_path / "log", "MemoryError\n", 1, replace(STEP, phase=phase)).hint
+
+
 def test_a_killed_process_ran_out_of_memory_most_likely(tmp_path: Path) -> None:
     error = told(tmp_path / "log", "loading\n", -9)
     assert error.message == "train was killed by signal 9: loading" and "out of memory" in error.hint
@@ -55,4 +63,4 @@ def test_torch_without_memory_says_so_as_we_expect(tmp_path: Path) -> None:
     log = tmp_path / "log"
     code = "import resource, torch; resource.setrlimit(resource.RLIMIT_AS, (1 << 34,) * 2); torch.ones(1 << 34)"
     ended = process.wait(process.start(process.Command((sys.executable, "-c", code), tmp_path, log)))
-    assert ended == 1 and out_of_memory(tail(log), ended) != ""
+    assert ended == 1 and out_of_memory(STEP.phase, tail(log), ended) != ""

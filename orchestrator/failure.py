@@ -1,0 +1,70 @@
+"""What the user is told about a stage that failed, from its exit code and the end of its log."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from orchestrator import layout, secrecy
+from orchestrator.errors import GateError, InputError, MissingError, OrchestratorError, StageError
+from orchestrator.step import Step
+from orchestrator.torchrun import own_words
+
+KNOWN_ERRORS = {error.exit_code: error for error in (InputError, MissingError, StageError, GateError)}
+LOG_LINES = 12
+"""So much of a log is quoted when a stage fails."""
+
+QUOTED = 400
+"""Characters of the line that an error message repeats."""
+
+NO_MEMORY = (
+    "out of memory",
+    "memoryerror",
+    "cannot allocate",
+    "failed to allocate",
+    "bad_alloc",
+    "memory allocation",
+    "killed by signal 9",
+)
+"""What Python, torch, llama.cpp and Rust libraries say, in lower case, when they get no memory."""
+
+TO_LOWER = {
+    "train": "lower train.per_device_train_batch_size or train.cutoff_len",
+    "evaluate": "lower train.per_device_eval_batch_size or evaluate.max_new_tokens",
+}
+"""Phase → the settings that decide most of the memory that it takes."""
+
+
+def explain(step: Step, log: Path, code: int) -> OrchestratorError:
+    """What to tell the user about a step that failed, from its exit code and its log."""
+    lines = tail(log)
+    if lines and lines[-1].startswith(layout.WORKER_ERROR):
+        report = json.loads(lines[-1].removeprefix(layout.WORKER_ERROR))
+        return KNOWN_ERRORS.get(report["exit_code"], StageError)(report["message"], report["hint"])
+    ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    reason = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "it printed nothing")
+    kind = GateError if step.judges else StageError
+    return kind(
+        f"{step.stage} {ended}: {secrecy.redacted(reason.strip())[:QUOTED]}",
+        out_of_memory(step.phase, lines, code) or f"The whole log: {log}",
+    )
+
+
+def out_of_memory(phase: str, lines: list[str], code: int) -> str:
+    """What to lower when a process of a phase ran out of memory, or ''."""
+    text = "\n".join(lines).lower()
+    if code == -9 or any(sign in text for sign in NO_MEMORY):
+        return f"It ran out of memory: {TO_LOWER.get(phase, 'close other programs, or choose a smaller model.base')}."
+    return ""
+
+
+def tail(log: Path, size: int = 1 << 16) -> list[str]:
+    """The last lines of a log that say something; broken UTF-8 and carriage returns do no harm."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    return own_words([line for line in text.replace("\r", "\n").splitlines() if line.strip()])[-LOG_LINES:]
