@@ -121,7 +121,7 @@ SCRIPTS: dict[str, tuple[str, frozenset[int], str]] = {
     "GPU out of memory": (
         "echo 'torch.cuda.OutOfMemoryError: CUDA out of memory.'; exit 1",
         FAILED,
-        "per_device_train_batch_size",
+        "ran out of memory",
     ),
     "memory runs out": (
         f"ulimit -v 400000; exec {shlex.quote(sys.executable)} -S -c 'bytearray(1 << 30)'",
