@@ -1,4 +1,4 @@
-"""Where the trials of a sweep run: anything with these three calls."""
+"""Where the trials of a sweep run: anything with these four calls."""
 
 from __future__ import annotations
 

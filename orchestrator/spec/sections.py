@@ -219,7 +219,8 @@ class Spec(Section):
         "auto", description="`cli` starts llamafactory-cli for each stage, `warm` reuses one that is loaded."
     )
     speed: Literal["auto", "off"] = Field(
-        "auto", description="`auto` adds arguments that only make training faster where memory allows; see `plan`."
+        "auto",
+        description="`auto` adds arguments that only speed training and answering up where memory allows; see `plan`.",
     )
     llama_cpp: str | None = Field(None, description="A llama.cpp checkout of your own, instead of the pinned one.")
 
