@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from orchestrator.errors import StageError
-from orchestrator.machine import cores
+from orchestrator.machine import threads
 
 BATCH_TOKENS = 512
 """Tokens decoded at once; llama.cpp's own default for its physical batch."""
@@ -39,8 +40,7 @@ class GgufModel:
 
         self._api: Any = llama_cpp
         if quiet:
-            self._log = llama_cpp.llama_log_callback(lambda level, text, data: None)
-            llama_cpp.llama_log_set(self._log, ctypes.c_void_p())
+            llama_cpp.llama_log_set(_silence(), ctypes.c_void_p())
         llama_cpp.llama_backend_init()
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), llama_cpp.llama_model_default_params())
         if not self._model:
@@ -150,7 +150,7 @@ class GgufModel:
         parameters.n_batch = parameters.n_ubatch = BATCH_TOKENS
         parameters.n_seq_max = sequences
         parameters.kv_unified = True  # else a sequence cannot share the cells of the common prefix
-        parameters.n_threads = parameters.n_threads_batch = cores()
+        parameters.n_threads = parameters.n_threads_batch = threads()
         context = self._api.llama_init_from_model(self._model, parameters)
         if not context:
             raise StageError(f"llama.cpp has no room for {parameters.n_ctx} tokens", "Lower evaluate.max_new_tokens.")
@@ -259,6 +259,14 @@ class _Decoder:
 
     def _ends(self, token: int) -> bool:
         return token in self._stops or bool(self._api.llama_vocab_is_eog(self._vocab, token))
+
+
+@functools.cache
+def _silence() -> Any:
+    """What llama.cpp calls with each line of its log. It keeps on calling it, so this must live as long as it."""
+    import llama_cpp
+
+    return llama_cpp.llama_log_callback(lambda level, text, data: None)
 
 
 def _common_prefix(prompts: Sequence[Sequence[int]]) -> Sequence[int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from orchestrator import process
 from orchestrator.errors import InputError, StageError
 from orchestrator.models import require_whole_weights
 from orchestrator.models.gguf_model import GgufModel
@@ -32,6 +34,22 @@ def test_a_damaged_gguf_is_named_and_how_to_make_it_anew(
     with pytest.raises(StageError, match=f"cannot load {file.name}: it is damaged") as raised:
         GgufModel(file)
     assert "orchestrator export --force export" in raised.value.hint
+
+
+def test_one_process_may_load_gguf_after_gguf(shipped_run: Run) -> None:
+    """llama.cpp goes on calling the function that it logs to when the model that set it is long gone."""
+    file = next(shipped_run.folder.glob("export/*-f16.gguf"))
+    code = (
+        "import gc, pathlib, sys\n"
+        "from orchestrator.models.gguf_model import GgufModel\n"
+        "file = pathlib.Path(sys.argv[1])\n"
+        "for quiet in (True, False, True):\n"
+        "    with GgufModel(file, quiet=quiet) as model:\n"
+        "        print(len(model.tokenize('新闻 news')) > 0)\n"
+        "    del model\n"
+        "    gc.collect()\n"
+    )
+    assert process.output([sys.executable, "-c", code, str(file)], timeout=120).split() == ["True"] * 3
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
