@@ -1,37 +1,30 @@
-"""Carry out a plan: write files, run, check outputs, record. What a stage means is not known here."""
+"""Carry out a plan: what to start when, and what to take over from other runs. What a stage means is not known here."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
-import signal
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from filelock import FileLock, Timeout
 
-from orchestrator import divergence, environment, layout, process, records, secrecy
-from orchestrator.errors import BusyError, Interrupted, Pruned, StageError
-from orchestrator.failure import explain
-from orchestrator.files import HashCache, link, read_json, remove_leftovers, write_text
-from orchestrator.plan import Plan, Planned
+from orchestrator import environment, layout, process, records
+from orchestrator.errors import BusyError, StageError
+from orchestrator.files import HashCache, link, remove_leftovers, write_text
+from orchestrator.machine import threads
+from orchestrator.plan import Plan, Planned, startable
 from orchestrator.records import Run
 from orchestrator.step import Step
+from orchestrator.underway import Launch, Underway, require_success, start, status_of
 
-KEEPER = "orchestrator.workers.keeper"
-
-Launch = Callable[[Step, process.Command], process.Child]
 Extra = Callable[[Step, Path], tuple[str, ...]]
 """Step, run folder → arguments to add that change no result, chosen when the step starts."""
-
-
-def start(step: Step, command: process.Command) -> process.Child:
-    """The plain way: a process of its own."""
-    return process.start(command)
+AtOnce = Callable[[Path], int]
+"""Run folder → how many steps may be under way at once, asked before each start."""
+CLAIM_SECONDS = 0.2
+"""How long to wait at a time for what another tool is making."""
 
 
 class Watcher(Protocol):
@@ -41,7 +34,7 @@ class Watcher(Protocol):
         """A step's process was started in a run's folder."""
 
     def tick(self) -> None:
-        """It is still running."""
+        """What was started is still running."""
 
     def ends(self, step: Step, status: str, seconds: float) -> None:
         """It is over: completed, failed, interrupted, reused or up to date."""
@@ -56,9 +49,10 @@ class Executor:
     watcher: Watcher
     launch: Launch = start
     extra: Extra = lambda step, folder: ()
+    at_once: AtOnce = lambda folder: 1
 
     def carry_out(self, plan: Plan, run: Run) -> None:
-        """Do every step that is not up to date, in order, and record each.
+        """Do every step that is not up to date, those that need each other in order, and record each.
 
         Raises StageError when one fails, GateError when an artifact is at fault, Interrupted on a signal.
         """
@@ -66,10 +60,8 @@ class Executor:
         with locked(run.folder):
             remove_leftovers(run.folder, "**/.*.tmp")
             run.set(status="running", finished_at=None, scheduler=environment.scheduler())
-            made: set[str] = set()
             try:
-                for planned in plan.steps:
-                    self._one(planned, run, made)
+                self._work(plan, run)
             except BaseException as error:
                 run.set(status=status_of(error), finished_at=records.now())
                 raise
@@ -77,37 +69,69 @@ class Executor:
                 self.hashes.save()
             run.set(status="completed", finished_at=records.now())
 
-    def _one(self, planned: Planned, run: Run, made: set[str]) -> None:
-        if planned.up_to_date:
-            self.watcher.ends(planned.step, "up to date", 0.0)
-            return
-        with self._claim(planned):
-            # What follows from a result that nobody had, nobody has: no need to look for it.
-            donor = None if made.intersection(planned.step.needs) else self._donor(planned, run)
-            if donor:
-                adopt(planned.step, run, donor)
-                self.watcher.ends(planned.step, "reused", 0.0)
-            else:
-                self._run(planned, run)
-                made.add(planned.step.stage)
+    def _work(self, plan: Plan, run: Run) -> None:
+        for planned in plan.steps:
+            if planned.up_to_date:
+                self.watcher.ends(planned.step, "up to date", 0.0)
+        waiting = [planned for planned in plan.steps if not planned.up_to_date]
+        running: list[Underway] = []
+        made: set[str] = set()
+        try:
+            while waiting or running:
+                claimed = self._claim_some(waiting, running, run)
+                self._start([one for one in claimed if not self._taken_over(one, made)], running)
+                if running:
+                    self._await_one(running)
+        except StageError:  # one failed, and no fault of the others
+            self._abandon(running, "interrupted")
+            raise
+        except BaseException as error:
+            self._abandon(running, status_of(error))
+            raise
 
-    @contextlib.contextmanager
-    def _claim(self, planned: Planned) -> Iterator[None]:
-        """Nobody else makes the same result meanwhile: who comes second waits, and then takes it over."""
+    def _claim_some(self, waiting: list[Planned], running: Sequence[Underway], run: Run) -> list[Underway]:
+        """Take what may start now off the waiting ones; a result that another tool is making can wait for it."""
+        ready = startable(waiting, [one.step for one in running], self.at_once(run.folder))
+        claims = [(planned, self._claim(planned)) for planned in ready]
+        claimed = [Underway(planned, run, release) for planned, release in claims if release]
+        if ready and not claimed and not running:
+            claimed = [Underway(ready[0], run, self._claim_patiently(ready[0]))]
+        for one in claimed:
+            waiting.remove(one.planned)
+        return claimed
+
+    def _claim(self, planned: Planned, seconds: float = 0.0) -> Callable[[], None] | None:
+        """See to it that nobody else makes the same result meanwhile; returns what gives the claim back.
+
+        None when somebody else has had it all the time.
+        """
         if not planned.step.shared:
-            yield
-            return
+            return lambda: None
         folder = self.runs_dir / layout.LOCKS
         folder.mkdir(exist_ok=True)
-        lock = FileLock(folder / planned.fingerprint[:16], timeout=0.2)
-        while not lock.is_locked:
-            self.watcher.tick()
-            with contextlib.suppress(Timeout):
-                lock.acquire()
+        lock = FileLock(folder / planned.fingerprint[:16], timeout=seconds)
         try:
-            yield
-        finally:
-            lock.release()
+            lock.acquire()
+        except Timeout:
+            return None
+        return lock.release
+
+    def _claim_patiently(self, planned: Planned) -> Callable[[], None]:
+        """Who comes second waits, and then takes the result over."""
+        while (release := self._claim(planned, CLAIM_SECONDS)) is None:
+            self.watcher.tick()
+        return release
+
+    def _taken_over(self, one: Underway, made: set[str]) -> bool:
+        """Whether another run had the result. What follows from one that nobody had, nobody has: no need to look."""
+        donor = None if made.intersection(one.step.needs) else self._donor(one.planned, one.run)
+        if donor is None:
+            made.add(one.step.stage)
+            return False
+        adopt(one.step, one.run, donor)
+        one.release()
+        self.watcher.ends(one.step, "reused", 0.0)
+        return True
 
     def _donor(self, planned: Planned, run: Run) -> Run | None:
         if planned.why == "forced":
@@ -115,41 +139,37 @@ class Executor:
         found = records.holder(self.runs_dir, planned.step.stage, planned.fingerprint)
         return found if found and found.folder != run.folder else None
 
-    def _run(self, planned: Planned, run: Run) -> None:
-        step, started = planned.step, time.monotonic()
-        argv = set_up(step, run, resumable=run.stage(step.stage).get("fingerprint") == planned.fingerprint)
-        argv = (*argv, *self.extra(step, run.folder))
-        command = process.Command(kept(step, argv), run.folder, run.folder / layout.log(step.stage), step.env)
-        status, code = "failed", None
-        try:
-            run.begin(step, planned.fingerprint, argv)
-            child = self.launch(step, command)
-            self.watcher.starts(step, run.folder)
-            code = process.wait(child, self._looks(step, run.folder))
-            require_success(step, run, code)
-            status = "completed"
-        except BaseException as error:
-            status = status_of(error)
-            raise
-        finally:
-            seconds = time.monotonic() - started
-            secrecy.clean(command.log)
-            done = records.outputs(run.folder, produced(step, run.folder), self.hashes) if status == "completed" else []
-            if run.stage(step.stage).get("status") == "running":
-                run.end(step.stage, status, seconds, code, done)
-            self.watcher.ends(step, status, seconds)
+    def _start(self, claimed: Sequence[Underway], running: list[Underway]) -> None:
+        """Start steps; where several are under way, each gets its part of the cores."""
+        running += claimed
+        env = {"OMP_NUM_THREADS": str(max(1, threads() // len(running)))} if len(running) > 1 else {}
+        for one in claimed:
+            one.begin(self.launch, self.extra(one.step, one.run.folder), env)
+            self.watcher.starts(one.step, one.run.folder)
 
-    def _looks(self, step: Step, folder: Path) -> Callable[[], None]:
-        """What is done now and then while a step runs: it is shown, and a training that goes nowhere is ended."""
-        if not step.checkpoints:
-            return self.watcher.tick
-        losses = divergence.Losses(folder / step.folder)
+    def _await_one(self, running: list[Underway]) -> None:
+        """Wait until a step ends. Raises what a failed one deserves."""
 
-        def look() -> None:
+        def watch() -> None:
             self.watcher.tick()
-            losses.look()
+            for one in running:
+                one.look()
 
-        return look
+        index, code = process.wait_any([one.child for one in running if one.child], watch)
+        one, status = running.pop(index), "failed"
+        try:
+            require_success(one.step, one.run, code)
+            status = "completed"
+        finally:
+            self._close(one, status, code)
+
+    def _abandon(self, running: Sequence[Underway], status: str) -> None:
+        for one in running:
+            one.stop()
+            self._close(one, "failed" if one.failed else status)
+
+    def _close(self, one: Underway, status: str, code: int | None = None) -> None:
+        self.watcher.ends(one.step, status, one.close(status, code, self.hashes))
 
 
 @contextlib.contextmanager
@@ -168,80 +188,6 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def set_up(step: Step, run: Run, resumable: bool) -> tuple[str, ...]:
-    """Write a step's files and clear its folder; returns its command, which goes on from a checkpoint it finds."""
-    checkpoint = newest_checkpoint(run.folder / step.folder) if step.checkpoints and resumable else None
-    if step.folder and checkpoint is None:
-        shutil.rmtree(run.folder / step.folder, ignore_errors=True)
-    for path in (*step.partials, *step.expects):  # what lies there already proves nothing, and may be another run's too
-        (run.folder / path).unlink(missing_ok=True)
-    for path, text in step.files.items():
-        write_text(run.folder / path, text, durable=False)  # written again by whoever needs it
-    for path in (*step.expects, *step.partials):
-        (run.folder / path).parent.mkdir(parents=True, exist_ok=True)
-    (run.folder / layout.log(step.stage)).unlink(missing_ok=True)
-    if checkpoint is None:
-        return step.argv
-    return (*step.argv, f"resume_from_checkpoint={checkpoint.relative_to(run.folder)}")
-
-
-def kept(step: Step, argv: tuple[str, ...]) -> tuple[str, ...]:
-    """The command as it is started: under a keeper where it starts processes that no signal to its group reaches."""
-    return (sys.executable, "-m", KEEPER, *argv) if step.launches else argv
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint that is whole; later ones that are not are removed.
-
-    trainer_state.json is the last file that transformers writes, so one that can be read means a whole checkpoint.
-    """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for checkpoint in found:
-        try:
-            read_json(checkpoint / "trainer_state.json")
-        except (OSError, ValueError):
-            shutil.rmtree(checkpoint)
-            continue
-        return checkpoint
-    return None
-
-
-def require_success(step: Step, run: Run, code: int) -> None:
-    """Raise the fitting error unless a step ended with 0 and left all that it promised; finish its growing files."""
-    folder, log = run.folder, run.folder / layout.log(step.stage)
-    if code != 0:
-        if code != -signal.SIGKILL:  # out of memory, most likely; reading gigabytes again would not tell more
-            require_whole_inputs(step, run)
-        raise explain(step, log, code)
-    for growing, final in step.partials.items():
-        if not (folder / growing).is_file():
-            raise StageError(f"{step.stage} ended well but did not write {final}", f"Read {log}.")
-        (folder / growing).replace(folder / final)
-    for path in step.expects:
-        if not (folder / path).is_file() or (folder / path).stat().st_size == 0:
-            raise StageError(f"{step.stage} ended well but {path} is missing or empty", f"Read {log}.")
-    if step.checkpoints:
-        divergence.require_finished(folder / step.folder)
-
-
-def require_whole_inputs(step: Step, run: Run) -> None:
-    """Raise StageError when a step that failed had read a file that is no longer as it was made."""
-    hashes = HashCache(run.folder / layout.RECORD, paranoid=True)  # a disk that loses bits changes no file's time
-    for stage in step.needs:
-        for output in run.stage(stage).get("outputs", ()):
-            if not records.is_whole(run.folder / output["path"], output, hashes):
-                raise StageError(
-                    f"{step.stage} failed, and {output['path']} that it reads is damaged",
-                    f"Run the same command again with --force {stage}, which makes it anew.",
-                )
-
-
-def produced(step: Step, folder: Path) -> list[str]:
-    """The files that a step left: what it promised, and what lies in its own folder (checkpoints left out)."""
-    own = [path for path in (folder / step.folder).iterdir() if path.is_file()] if step.folder else []
-    return sorted({*step.expects, *(str(path.relative_to(folder)) for path in own)})
-
-
 def adopt(step: Step, run: Run, donor: Run) -> None:
     """Take a finished stage's outputs from another run: linked where the disk can, copied elsewhere."""
     entry = donor.stage(step.stage)
@@ -251,10 +197,3 @@ def adopt(step: Step, run: Run, donor: Run) -> None:
     for output in entry["outputs"]:
         link(donor.folder / output["path"], run.folder / output["path"])
     run.adopt(step.stage, entry, donor.id)
-
-
-def status_of(error: BaseException) -> str:
-    """What is recorded of a run or a stage that this ended; submitit exits where a scheduler takes its machine back."""
-    if isinstance(error, Pruned):
-        return "pruned"
-    return "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit, Interrupted)) else "failed"

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 from orchestrator import records
 from orchestrator.errors import BusyError, Interrupted, OrchestratorError
-from orchestrator.execute import Launch, Watcher, locked, start
+from orchestrator.execute import Watcher, locked
 from orchestrator.executors import Executor
 from orchestrator.fetch import Progress
 from orchestrator.jobs import TaskJob
 from orchestrator.records import Run
+from orchestrator.underway import Launch, start
 from orchestrator.workflow import Loaded, Task, assign, fetch, require_gate
 
 LOOK_SECONDS = 0.5

@@ -10,11 +10,11 @@ from typing import Any
 
 from orchestrator import process
 from orchestrator.errors import BusyError, MissingError
-from orchestrator.execute import Launch, start
 from orchestrator.executors.warm import launcher
 from orchestrator.machine import cores
 from orchestrator.plan import make_plan
 from orchestrator.step import Step
+from orchestrator.underway import Launch, start
 from orchestrator.workflow import Loaded, Task, carry_out, fetch, made_with
 
 BUSY_SECONDS = 1.0

@@ -15,6 +15,12 @@ def cores() -> int:
     return max(1, min(available, quota() or available))
 
 
+def threads() -> int:
+    """How many threads to compute with: what OMP_NUM_THREADS says, as it does to torch, else one for each core."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(told)) if told.isdecimal() else cores()
+
+
 def memory_left() -> list[int]:
     """Bytes that the cgroup still allows; empty where it sets no limit."""
     try:

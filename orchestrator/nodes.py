@@ -9,12 +9,13 @@ from typing import Any
 
 from orchestrator import layout, process, records, requirements
 from orchestrator.errors import InputError
-from orchestrator.execute import Watcher, kept, start, status_of
+from orchestrator.execute import Watcher
 from orchestrator.failure import explain
 from orchestrator.fetch import Progress
 from orchestrator.plan import Planned, make_plan
 from orchestrator.records import Run
 from orchestrator.spec.sections import Launch
+from orchestrator.underway import kept, start, status_of
 from orchestrator.workflow import Loaded, fetch
 
 SECONDS = 1.0

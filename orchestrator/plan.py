@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -80,6 +80,23 @@ def make_plan(question: Question, hashes: HashCache) -> Plan:
     prints = fingerprints(steps, aliases(context))
     run = None if _repeats_training(question.force, steps) else find_run(question, steps, prints)
     return Plan(question.spec, run, tuple(_judge(steps, prints, run, question.force)))
+
+
+def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: int) -> list[Planned]:
+    """What may start now, in the order of the plan: what it needs is there, and what runs leaves room for it.
+
+    Nothing overtakes a step that waits for room, so one that takes the whole machine gets it.
+    """
+    unfinished = {planned.step.stage for planned in waiting} | {step.stage for step in running}
+    chosen: list[Planned] = []
+    for planned in waiting:
+        beside = [*running, *(other.step for other in chosen)]
+        if unfinished.intersection(planned.step.needs):
+            continue
+        if len(beside) >= at_once or (beside and planned.step.alone) or any(step.alone for step in beside):
+            break
+        chosen.append(planned)
+    return chosen
 
 
 def find_run(question: Question, steps: list[Step], prints: Mapping[str, str]) -> Run | None:

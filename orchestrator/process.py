@@ -18,6 +18,8 @@ from orchestrator.errors import Interrupted
 
 GRACE_SECONDS = 10.0
 """How long a child may take to end by itself after SIGTERM."""
+LOOK_SECONDS = 0.1
+"""How often children are looked at."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -84,17 +86,24 @@ def start(command: Command) -> LocalChild:
     return LocalChild(popen)
 
 
-def wait(child: Child, watch: Callable[[], None] = lambda: None, interval: float = 0.1) -> int:
+def wait(child: Child, watch: Callable[[], None] = lambda: None) -> int:
     """The exit code of a child; `watch` is called while it runs. Whatever interrupts the wait ends the child."""
+    return wait_any([child], watch)[1]
+
+
+def wait_any(children: Sequence[Child], watch: Callable[[], None]) -> tuple[int, int]:
+    """Which child ended first, by its index, and with what exit code. Whatever interrupts the wait ends all of them."""
     try:
         while Interrupted.dropped is None:
-            if (code := child.poll()) is not None:
-                return code
+            for index, child in enumerate(children):
+                if (code := child.poll()) is not None:
+                    return index, code
             watch()
-            time.sleep(interval)
+            time.sleep(LOOK_SECONDS)
         raise Interrupted.dropped
     except BaseException:
-        child.stop()
+        for child in children:
+            child.stop()
         raise
 
 

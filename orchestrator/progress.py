@@ -38,70 +38,83 @@ class Display:
     def __init__(self, console: Console, verbosity: int = 0) -> None:
         self._console, self._verbosity = console, verbosity
         self._live: Live | None = None
-        self._step: Step | None = None
-        self._folder = Path()
-        self._started = self._said = 0.0
-        self._last_line = ""
-        self._heard, self._size = 0.0, -1
-        self._gpu = ""
-        self._gpu_asked = -math.inf
+        self._running: dict[str, ShownStage] = {}
 
     def starts(self, step: Step, folder: Path) -> None:
         """Begin to show a step."""
-        self._step, self._folder = step, folder
-        self._started = self._said = self._heard = time.monotonic()
         if self._verbosity < 0:
             return
         if self._verbosity > 0:
             self._console.print(f"  $ {' '.join(step.argv)}", style="dim", highlight=False, soft_wrap=True)
-        if self._console.is_terminal:
+        self._running[step.stage] = ShownStage(step, folder)
+        if not self._console.is_terminal:
+            self._console.print(f"… {step.stage}", highlight=False)
+        elif self._live is None:
             self._live = Live(Text(), console=self._console, refresh_per_second=4, transient=True)
             self._live.start()
-        else:
-            self._console.print(f"… {step.stage}", highlight=False)
 
     def tick(self) -> None:
-        """Refresh what is shown of the running step."""
-        if self._verbosity < 0 or self._step is None:
-            return
+        """Refresh what is shown of the running steps."""
         moment = time.monotonic()
         if self._live is not None:
-            self._live.update(Text(f"… {self._step.stage:<15} {self._state(moment)}"))
-        elif moment - self._said >= PLAIN_SECONDS:
-            self._said = moment
-            self._say(f"  {self._step.stage}: {self._state(moment)}")
+            lines = [f"… {stage.step.stage:<15} {stage.state(moment)}" for stage in self._running.values()]
+            self._live.update(Text("\n".join(lines)))
+            return
+        for stage in self._running.values():
+            if line := stage.news(moment):
+                self._console.print(line, highlight=False)
 
     def ends(self, step: Step, status: str, seconds: float) -> None:
         """Show how a step ended."""
-        if self._live is not None:
+        shown = self._running.pop(step.stage, None)
+        if self._live is not None and not self._running:
             self._live.stop()
             self._live = None
         if self._verbosity < 0:
             return
         mark, style = MARKS.get(status, ("·", "dim"))
         took = f"{seconds:6.1f} s" if seconds else f"  {status}"
-        final = loss_line(read_log(self._folder)) if step.stage == "train" and status == "completed" else ""
+        final = loss_line(read_log(shown.folder)) if shown and (step.stage, status) == ("train", "completed") else ""
         self._console.print(Text(f"{mark} {step.stage:<15} {took}  {final}".rstrip(), style=style))
 
-    def _say(self, line: str) -> None:
-        if line != self._last_line:
-            self._console.print(line, highlight=False)
-            self._last_line = line
 
-    def _state(self, moment: float) -> str:
-        assert self._step is not None
+class ShownStage:
+    """A stage that runs, as its files tell it."""
+
+    def __init__(self, step: Step, folder: Path) -> None:
+        self.step, self.folder = step, folder
+        self._started = self._said = self._heard = time.monotonic()
+        self._size = -1
+        self._last_line = ""
+        self._gpu = ""
+        self._gpu_asked = -math.inf
+
+    def news(self, moment: float) -> str:
+        """A line from time to time, where there is no terminal; '' in between, and where nothing has changed."""
+        if moment - self._said < PLAIN_SECONDS:
+            return ""
+        self._said = moment
+        line = f"  {self.step.stage}: {self.state(moment)}"
+        before, self._last_line = self._last_line, line
+        return line if line != before else ""
+
+    def state(self, moment: float) -> str:
+        """How far it is."""
         elapsed = f"{moment - self._started:.0f} s"
-        if self._step.stage == "train":
-            entries = read_log(self._folder)
+        if self.step.stage == "train":
+            entries = read_log(self.folder)
             said = training_line(entries[-1], entries) if entries else f"{elapsed}, loading"
             return f"{said}{self._gpu_memory(moment)}{self._silence(moment)}"
-        return f"{elapsed}{_counted(self._folder / layout.log(self._step.stage))}{self._silence(moment)}"
+        return f"{elapsed}{_counted(self._log)}{self._silence(moment)}"
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / layout.log(self.step.stage)
 
     def _silence(self, moment: float) -> str:
         """How long the step has printed nothing; '' while that is usual."""
-        assert self._step is not None
         with contextlib.suppress(OSError):
-            if (size := (self._folder / layout.log(self._step.stage)).stat().st_size) != self._size:
+            if (size := self._log.stat().st_size) != self._size:
                 self._heard, self._size = moment, size
         silent = moment - self._heard
         return f", silent for {silent:.0f} s" if silent >= SILENT_SECONDS else ""

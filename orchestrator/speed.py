@@ -8,7 +8,7 @@ the result. What the user wrote is never overruled.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 from orchestrator import environment, layout
 from orchestrator.executors.local import visible
 from orchestrator.files import read_json
-from orchestrator.memory.forecast import Forecast, Setting, computed_bytes, predict, train
+from orchestrator.machine import threads
+from orchestrator.memory.forecast import Forecast, Setting, computed_bytes, merge, predict, train
 from orchestrator.memory.model import Model, read_model
 from orchestrator.step import Step
 
@@ -30,6 +31,9 @@ BATCH = "per_device_eval_batch_size"
 ANSWERED_TOGETHER = 32
 """Rows; a 135M model on two cores answered 2.4 times as many a second as with LLaMA-Factory's 8, and no more with 100.
 """
+
+TOGETHER = 2
+"""Stages at once: two predictions with one thread each took 0.78 of the time of one after the other with two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,26 @@ def choices(step: Step, run_folder: Path | None, share: float = 1.0) -> list[Cho
     """
     if step.stage not in CHOOSE:
         return []
+    return CHOOSE[step.stage](_situation(step, run_folder, share))
+
+
+def at_once(steps: Sequence[Step], run_folder: Path, share: float = 1.0) -> int:
+    """How many stages of a run may be under way at once: as many as there are cores and, twice over, memory for.
+
+    Who has but a share of the machine, as a trial beside others, does one after the other.
+    """
+    asked = [step for step in steps if CHOOSE.get(step.stage) is for_predicting]
+    if share < 1 or threads() < TOGETHER or not asked:
+        return 1
+    now = _situation(asked[-1], run_folder, share)
+    if now.model is None:
+        return 1
+    setting = Setting(now.arguments, now.longest, now.arguments["max_new_tokens"])
+    largest = max(sum(needed.host.values()) for needed in (predict(now.model, setting), merge(now.model)))
+    return TOGETHER if 2 * TOGETHER * largest <= environment.free_main_memory() else 1
+
+
+def _situation(step: Step, run_folder: Path | None, share: float) -> Situation:
     import yaml
 
     quickly = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # safe both; libyaml's, where PyYAML was built with it
@@ -113,7 +137,7 @@ def choices(step: Step, run_folder: Path | None, share: float = 1.0) -> list[Cho
     model = _model((run_folder or Path()) / arguments["model_name_or_path"])
     if not devices(arguments):  # the processes of one training share the main memory
         share /= int(step.env.get("NPROC_PER_NODE", 1))
-    return CHOOSE[step.stage](Situation(arguments, model, longest, share * environment.free_memory()))
+    return Situation(arguments, model, longest, share * environment.free_memory())
 
 
 def forecast(step: Step, run_folder: Path | None) -> dict[str, str]:

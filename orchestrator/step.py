@@ -39,6 +39,8 @@ class Step:
     """Whether other runs are likely to need the same result at the same time; one makes it, the others wait for it."""
     launches: bool = False
     """Whether it starts processes in sessions of their own, as torchrun does, so that someone must end them with it."""
+    alone: bool = False
+    """Whether it takes the whole machine, so that nothing is started beside it."""
     judges: bool = False
     """Whether its failure is the artifact's, and so the gate's to report, rather than the machine's."""
 

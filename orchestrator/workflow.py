@@ -11,7 +11,7 @@ from orchestrator import environment, layout, llamacpp, models, records, require
 from orchestrator.cache import cache_folder
 from orchestrator.data import hub
 from orchestrator.errors import GateError, StageError
-from orchestrator.execute import Executor, Launch, Watcher, start
+from orchestrator.execute import Executor, Watcher
 from orchestrator.executors.warm import launcher
 from orchestrator.fetch import Progress
 from orchestrator.files import HashCache, read_json, sha256, write_text
@@ -19,10 +19,11 @@ from orchestrator.models.earlier import run_of
 from orchestrator.plan import Plan, Question, data_files, make_plan, versions
 from orchestrator.records import Run
 from orchestrator.spec.load import LoadedSpec, load_spec
-from orchestrator.speed import extra_arguments
+from orchestrator.speed import at_once, extra_arguments
 from orchestrator.stages.launch import placed
 from orchestrator.stages.preference import STAGES
 from orchestrator.step import Step
+from orchestrator.underway import Launch, start
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +132,18 @@ def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share:
     loaded, run, spec = task.loaded, task.run, task.loaded.spec.spec
     launch = launch or launcher(spec.execution, task.left) or start
     share = share if spec.speed == "auto" else 0.0
+    steps = [planned.step for planned in task.wanted.steps]
+
+    def beside(folder: Path) -> int:
+        return at_once(steps, folder, share)
 
     def extra(step: Step, folder: Path) -> tuple[str, ...]:
-        return (*extra_arguments(step, folder, share), *placed(step, folder))
+        part = share if step.alone else share / beside(folder)
+        return (*extra_arguments(step, folder, part), *placed(step, folder))
 
     write_text(run.folder / layout.SPEC, loaded.spec.text, durable=False)
-    Executor(loaded.question.runs_dir, loaded.request.hashes, watcher, launch, extra).carry_out(task.wanted, run)
+    executor = Executor(loaded.question.runs_dir, loaded.request.hashes, watcher, launch, extra, beside)
+    executor.carry_out(task.wanted, run)
     run.set(metrics=metrics(run.folder), lineage={**run.record["lineage"], **lineage(task.whole, run)})
 
 

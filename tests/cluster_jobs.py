@@ -14,7 +14,6 @@ import psutil
 import pytest
 
 from orchestrator import process, records
-from orchestrator.execute import start
 from orchestrator.executors import Ended, Executor
 from orchestrator.follow import Following, hand_over
 from orchestrator.jobs import TaskJob
@@ -23,6 +22,7 @@ from orchestrator.spec.sections import Sweep
 from orchestrator.step import Step
 from orchestrator.sweep.run import run_sweep
 from orchestrator.sweep.trial import Blueprint
+from orchestrator.underway import start
 from orchestrator.workflow import Request, Task, assign, load
 from tests.faults import stand_in
 

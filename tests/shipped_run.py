@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import layout, process, workflow
-from orchestrator.execute import require_success, set_up
 from orchestrator.files import write_text
 from orchestrator.plan import Plan, make_plan
 from orchestrator.records import Run, outputs
 from orchestrator.step import Step
+from orchestrator.underway import require_success, set_up
 from tests.conftest import make_project
 
 DONE = ("prepare", "template", "convert", "modelfile", "adapter", "ask-f16", "ask-adapter", "judge")

@@ -17,7 +17,7 @@ FLOORS = (
     "chat_template data evaluation models spec",
     "stages workers executors",
     "plan speed memory",
-    "execute progress divergence",
+    "execute underway progress divergence",
     "workflow jobs follow",
     "outcome nodes runs side_by_side prune adopt reproduce mlflow_export sweep learning_curve report doctor ship init",
     "cli __main__",

@@ -21,8 +21,9 @@ def shown(folder: Path, step: Step = TRAIN, *, verbosity: int = 0, terminal: boo
     text = io.StringIO()
     display = progress.Display(Console(file=text, force_terminal=terminal, width=200, color_system=None), verbosity)
     display.starts(step, folder)
-    display._said = -progress.PLAIN_SECONDS
-    display.tick()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "PLAIN_SECONDS", 0.0)
+        display.tick()
     display.ends(step, "completed", 2.0)
     return text.getvalue()
 
@@ -72,8 +73,7 @@ def test_a_stage_that_prints_nothing_for_long_is_noticed(tmp_path: Path, monkeyp
     moment = 100.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: moment)
     step = Step("ask-f16", "verify", ())
-    display = progress.Display(Console(file=io.StringIO()))
-    display.starts(step, tmp_path)
+    stage = progress.ShownStage(step, tmp_path)
     for moment, printed, said in (
         (130.0, "loading\n", "30 s"),
         (189.0, "loading\n", "89 s"),
@@ -82,7 +82,23 @@ def test_a_stage_that_prints_nothing_for_long_is_noticed(tmp_path: Path, monkeyp
         (193.0, "Writing: 0.00/6.44M\n", "93 s"),
     ):
         write_text(tmp_path / "logs/ask-f16.log", printed)
-        assert display._state(moment) == said
+        assert stage.state(moment) == said
+
+
+def test_stages_that_run_beside_each_other_are_all_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    text = io.StringIO()
+    display = progress.Display(Console(file=text))
+    for name in ("f16", "q8_0"):
+        write_text(tmp_path / f"logs/ask-{name}.log", f"{len(name)}/100\n")
+        display.starts(Step(f"ask-{name}", "verify", ()), tmp_path)
+    display.tick()
+    display.ends(Step("ask-f16", "verify", ()), "completed", 2.0)
+    display.tick()
+    said = text.getvalue().splitlines()
+    assert [line.split()[1] for line in said[:2]] == ["ask-f16", "ask-q8_0"]
+    assert [line.partition(",")[2] for line in said[2:4]] == [" 3 of 100", " 4 of 100"]
+    assert said[4].split()[:2] == ["✓", "ask-f16"] and len(said) == 5  # nothing new of the other one
 
 
 def test_gpu_memory_is_shown_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

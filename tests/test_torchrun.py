@@ -12,11 +12,11 @@ import psutil
 import pytest
 
 from orchestrator import process
-from orchestrator.execute import kept, start
 from orchestrator.executors.warm import WarmChild, WarmLauncher
 from orchestrator.failure import explain
 from orchestrator.step import Step
 from orchestrator.torchrun import own_words
+from orchestrator.underway import kept, start
 
 STEP = Step("train", "train", (), launches=True)
 

@@ -42,12 +42,12 @@ def command(folder: Path, code: str, **env: str) -> process.Command:
 def run(folder: Path, code: str, **env: str) -> tuple[int, str]:
     child = WarmLauncher()(STEP, command(folder, code, **env))
     assert isinstance(child, WarmChild)
-    return process.wait(child, interval=0.01), (folder / "logs" / "try.log").read_text(encoding="utf-8")
+    return process.wait(child), (folder / "logs" / "try.log").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("code", "expected"), ENDS.values(), ids=ENDS)
 def test_the_exit_code_is_that_of_a_process_of_its_own(tmp_path: Path, code: str, expected: int) -> None:
-    plain = process.wait(process.start(command(tmp_path, code)), interval=0.01)
+    plain = process.wait(process.start(command(tmp_path, code)))
     assert (plain, run(tmp_path, code)[0]) == (expected, expected)
 
 
@@ -94,7 +94,7 @@ def test_a_stage_does_not_outlive_a_tool_that_was_killed(tmp_path: Path) -> None
     parent = process.start(process.Command((sys.executable, "-c", tool), tmp_path, tmp_path / "tool.log"))
     until(lambda: stage.log.is_file() and stage.log.read_text().endswith("\n"))
     os.kill(parent.pid, signal.SIGKILL)
-    process.wait(parent, interval=0.01)
+    process.wait(parent)
     until(lambda: not alive(int(stage.log.read_text())))
 
 

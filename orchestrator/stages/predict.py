@@ -53,4 +53,5 @@ def _step(context: Context, artifact: str, model: dict[str, Any], needs: tuple[s
         folder=folder,
         shared=artifact == "base",
         launches=launches(context, {}),
+        alone=context.gpus > 0,
     )

@@ -49,6 +49,7 @@ def build(context: Context) -> list[Step]:
             expects=(layout.summary(stage), rows),
             needs=("prepare", "train"),
             inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES)},
+            alone=context.gpus > 0,
         )
     ]
 

@@ -32,6 +32,7 @@ def build(context: Context) -> list[Step]:
             folder=layout.TRAINED,
             checkpoints=True,
             launches=launches(context, many.env),
+            alone=True,
         )
     ]
 

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from orchestrator import layout, records
 from orchestrator.errors import Interrupted, OrchestratorError, Pruned
-from orchestrator.execute import status_of
 from orchestrator.executors import Executor
 from orchestrator.files import write_json
 from orchestrator.follow import note
@@ -19,6 +18,7 @@ from orchestrator.sweep.objective import figure, minimises
 from orchestrator.sweep.ranking import rank, ranking
 from orchestrator.sweep.study import Study, Trial
 from orchestrator.sweep.trial import Blueprint
+from orchestrator.underway import status_of
 from orchestrator.workflow import Task
 
 Json = dict[str, Any]

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.execute import Launch, start
 from orchestrator.executors import Job
 from orchestrator.executors.warm import SEVERAL, launcher
 from orchestrator.fetch import Progress
@@ -21,6 +20,7 @@ from orchestrator.spec.sections import Spec, Sweep
 from orchestrator.sweep.book import SWEEP
 from orchestrator.sweep.objective import EVAL_LOSS
 from orchestrator.sweep.space import Point
+from orchestrator.underway import Launch, start
 from orchestrator.workflow import Loaded, Task, assign, fetch
 
 PHASE = "evaluate"

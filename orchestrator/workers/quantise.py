@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator import workers
 from orchestrator.errors import StageError
 from orchestrator.files import read_json
-from orchestrator.machine import cores
+from orchestrator.machine import threads
 
 
 def main(config: Path) -> None:
@@ -18,7 +18,7 @@ def main(config: Path) -> None:
     wanted = read_json(config)
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_{_name(wanted['type'])}")
-    parameters.nthread = cores()
+    parameters.nthread = threads()
     source, target = os.fsencode(wanted["source"]), os.fsencode(wanted["target"])
     if (code := llama_cpp.llama_model_quantize(source, target, parameters)) != 0:
         raise StageError(f"llama.cpp could not quantise {wanted['source']} to {wanted['type']} (code {code})")

@@ -5,20 +5,20 @@ from __future__ import annotations
 import gc
 import sys
 import tempfile
-from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
 from orchestrator import process, records
-from orchestrator.execute import Executor, Launch, start
+from orchestrator.execute import Executor
 from orchestrator.executors import warm
 from orchestrator.executors.warm import WarmLauncher
 from orchestrator.files import HashCache
 from orchestrator.plan import Plan, Planned
 from orchestrator.spec.sections import Spec
 from orchestrator.step import Step
+from orchestrator.underway import Launch, start
 
 STAGES = 50
 """In each run."""
@@ -38,7 +38,7 @@ class Nobody:
 
 @pytest.fixture
 def launch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Launch:
-    monkeypatch.setattr(process, "wait", partial(process.wait, interval=0.002))
+    monkeypatch.setattr(process, "LOOK_SECONDS", 0.002)
     monkeypatch.setattr(warm, "PRELOAD", "orchestrator.executors.warm")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "runs").mkdir()

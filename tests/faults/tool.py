@@ -12,7 +12,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +156,7 @@ def _redirect(folder: Path) -> None:
 def _substitute(project: Path, scripts: Scripts) -> None:
     workflow.launcher = lambda *_: None
     workflow.start = launcher(project, scripts)
-    process.wait = partial(process.wait, interval=0.002)
+    process.LOOK_SECONDS = 0.002
     process.GRACE_SECONDS = 0.3
 
 
