@@ -19,6 +19,7 @@ from orchestrator.cli.common import (
     stderr_console,
     stdout_console,
 )
+from orchestrator.cli.lists import print_comparison, print_csv, print_lines
 from orchestrator.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ def list_(runs_dir: Path, limit: int, as_csv: bool, as_json: bool, **wanted: Any
         return
     lines = listing(runs_dir, Wanted(**wanted))
     if as_csv:
-        _print_csv(lines)
+        print_csv(lines)
     else:
-        _print_lines(lines[: limit or None])
+        print_lines(lines[: limit or None])
         if limit and len(lines) > limit:
             click.echo(f"… {len(lines) - limit} more; --limit 0 shows all", err=True)
 
@@ -116,7 +117,7 @@ def compare(wanted: tuple[str, ...], runs_dir: Path, artifact: str, page: Path |
     if as_json:
         print_json(compared)
     else:
-        _print_comparison(compared)
+        print_comparison(compared)
 
 
 @runs.command()
@@ -261,51 +262,3 @@ def _remove(folders: Sequence[Path], yes: bool, as_json: bool) -> None:
         print_json({"removed": [folder.name for folder in folders], "bytes": size})
     else:
         click.echo(f"removed {len(folders)} runs, {decimal(size)} freed")
-
-
-def _print_lines(lines: Sequence[dict[str, Any]]) -> None:
-    # Not a rich table: ten thousand lines would take it longer than the search for them.
-    if not lines:
-        click.echo("no runs", err=True)
-        return
-    titles = [title for title in lines[0] if title not in ("name", "sweep")]
-    cells = [titles] + [[_cell(line[title]) for title in titles] for line in lines]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
-    click.echo("\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells))
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _print_csv(lines: Sequence[dict[str, Any]]) -> None:
-    import csv
-
-    if lines:
-        writer = csv.DictWriter(sys.stdout, list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
-
-
-def _print_comparison(compared: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    from orchestrator.progress import loss_line
-
-    console = stdout_console()
-    columns = [run["id"] for run in compared["runs"]]
-    settings, figures = (
-        Table(title, *columns, box=None, pad_edge=False) for title in ("setting", compared["artifact"])
-    )
-    for line in compared["settings"]:
-        settings.add_row(line["key"], *("" if value is None else str(value) for value in line["values"]))
-    for line in compared["figures"]:
-        figures.add_row(line["metric"], *(_figure(value) for value in line["values"]))
-    curves = [loss_line([{"loss": loss} for _, loss in compared["losses"][column]]) for column in columns]
-    figures.add_row("training", *curves)
-    for printed in (settings, figures, *compared["sentences"]):
-        console.print(printed, markup=False, highlight=False)
-
-
-def _figure(value: dict[str, Any] | None) -> str:
-    return f"{value['value']:.1f} ({value['low']:.1f}–{value['high']:.1f})" if value else ""

@@ -71,9 +71,16 @@ def _value(metric: str, digits: int = 1) -> Cell:
 def _interval(metric: str) -> Cell:
     def cell(artifact: str, summary: Summary) -> str:
         figure = summary["metrics"][artifact].get(metric)
-        return f"{figure['value']:.1f} ({figure['low']:.1f}–{figure['high']:.1f})" if figure else ""
+        return figure_text(figure) if figure else ""
 
     return cell
+
+
+def figure_text(figure: Mapping[str, Any]) -> str:
+    """A value with its interval, as `91.0 (85.0–96.0)`."""
+    if figure["low"] is None:
+        return f"{figure['value']:.4g}"
+    return f"{figure['value']:.1f} ({figure['low']:.1f}–{figure['high']:.1f})"
 
 
 def _name(artifact: str, summary: Summary) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from orchestrator import layout, records
 from orchestrator.errors import InputError
+from orchestrator.evaluation.table import figure_text
 from orchestrator.progress import MARKS, PLAIN_SECONDS, read_log, training_line
 from orchestrator.sweep.space import label
 from orchestrator.sweep.sweeper import Running
@@ -78,13 +79,6 @@ def _stage(running: Running) -> str:
     except InputError:  # removed by somebody meanwhile; the trial itself will say so
         return ""
     return next((name for name, stage in stages.items() if stage["status"] == "running"), "waiting")
-
-
-def figure_text(figure: Json) -> str:
-    """A value with its interval."""
-    if figure["low"] is None:
-        return f"{figure['value']:.4g}"
-    return f"{figure['value']:.1f} ({figure['low']:.1f}–{figure['high']:.1f})"
 
 
 def show_ranking(page: Json, console: Console) -> None:

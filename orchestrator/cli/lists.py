@@ -1,0 +1,59 @@
+"""Many runs on the screen: as lines, as a file for a spreadsheet, beside each other."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from orchestrator.cli.common import stdout_console
+
+
+def print_lines(lines: Sequence[dict[str, Any]]) -> None:
+    """Runs, a line each, under their titles."""
+    # Not a rich table: ten thousand lines would take it longer than the search for them.
+    if not lines:
+        click.echo("no runs", err=True)
+        return
+    titles = [title for title in lines[0] if title not in ("name", "sweep")]
+    cells = [titles] + [[_cell(line[title]) for title in titles] for line in lines]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
+    click.echo("\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells))
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def print_csv(lines: Sequence[dict[str, Any]]) -> None:
+    """Runs, comma-separated."""
+    import csv
+
+    if lines:
+        writer = csv.DictWriter(sys.stdout, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def print_comparison(compared: dict[str, Any]) -> None:
+    """Runs beside each other: the settings and figures that differ, the losses, and what the tests say."""
+    from rich.table import Table
+
+    from orchestrator.evaluation.table import figure_text
+    from orchestrator.progress import loss_line
+
+    console = stdout_console()
+    columns = [run["id"] for run in compared["runs"]]
+    settings, figures = (
+        Table(title, *columns, box=None, pad_edge=False) for title in ("setting", compared["artifact"])
+    )
+    for line in compared["settings"]:
+        settings.add_row(line["key"], *("" if value is None else str(value) for value in line["values"]))
+    for line in compared["figures"]:
+        figures.add_row(line["metric"], *(figure_text(value) if value else "" for value in line["values"]))
+    curves = [loss_line([{"loss": loss} for _, loss in compared["losses"][column]]) for column in columns]
+    figures.add_row("training", *curves)
+    for printed in (settings, figures, *compared["sentences"]):
+        console.print(printed, markup=False, highlight=False)
