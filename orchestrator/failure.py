@@ -30,8 +30,8 @@ NO_MEMORY = (
 """What Python, torch, llama.cpp and Rust libraries say, in lower case, when they get no memory."""
 
 TO_LOWER = {
-    "train": "lower train.per_device_train_batch_size or train.cutoff_len",
-    "evaluate": "lower train.per_device_eval_batch_size or evaluate.max_new_tokens",
+    "train": "It ran out of memory: lower train.per_device_train_batch_size or train.cutoff_len.",
+    "evaluate": "It ran out of memory: lower train.per_device_eval_batch_size or evaluate.max_new_tokens.",
 }
 """Phase → the settings that decide most of the memory that it takes."""
 
@@ -44,18 +44,16 @@ def explain(step: Step, log: Path, code: int) -> OrchestratorError:
         return KNOWN_ERRORS.get(report["exit_code"], StageError)(report["message"], report["hint"])
     ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     reason = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "it printed nothing")
-    kind = GateError if step.judges else StageError
-    return kind(
-        f"{step.stage} {ended}: {secrecy.redacted(reason.strip())[:QUOTED]}",
-        out_of_memory(step.phase, lines, code) or f"The whole log: {log}",
-    )
+    message = f"{step.stage} {ended}: {secrecy.redacted(reason.strip())[:QUOTED]}"
+    hint = out_of_memory(step.phase, lines, code) or f"The whole log: {log}"
+    return GateError(message, hint) if step.judges else StageError(message, hint)
 
 
 def out_of_memory(phase: str, lines: list[str], code: int) -> str:
     """What to lower when a process of a phase ran out of memory, or ''."""
     text = "\n".join(lines).lower()
     if code == -9 or any(sign in text for sign in NO_MEMORY):
-        return f"It ran out of memory: {TO_LOWER.get(phase, 'close other programs, or choose a smaller model.base')}."
+        return TO_LOWER.get(phase, "It ran out of memory: close other programs, or choose a smaller model.base.")
     return ""
 
 

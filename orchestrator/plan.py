@@ -135,6 +135,7 @@ def make_context(question: Question, hashes: HashCache) -> Context:
         raise MissingError(
             "llama.cpp's converter is not on this machine yet", "Run `make setup`, or `orchestrator model fetch`."
         )
+    models.require_mergeable(base.path, base.name)
     return Context(
         spec=spec,
         project=project,

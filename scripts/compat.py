@@ -104,13 +104,13 @@ def constraints(pair: str) -> list[str]:
     pinned = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
     if pair == "pinned":
         return pinned
-    lowest = [lowest_of("llamafactory-orchestrator", "llamafactory"), lowest_of("llamafactory", "transformers")]
+    lowest = [lowest_of("llamafactory"), lowest_of("transformers")]
     return [line for line in pinned if canonicalize_name(line.partition("==")[0]) not in FOLLOW] + lowest
 
 
-def lowest_of(package: str, dependency: str) -> str:
-    """`dependency==VERSION` with the lowest version that an installed package allows."""
-    needs = map(Requirement, requires(package) or ())
+def lowest_of(dependency: str) -> str:
+    """`dependency==VERSION` with the lowest version that we allow."""
+    needs = map(Requirement, requires("llamafactory-orchestrator") or ())
     bounds = next(need.specifier for need in needs if need.name == dependency)
     return f"{dependency}=={next(bound.version for bound in bounds if bound.operator == '>=')}"
 

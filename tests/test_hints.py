@@ -98,6 +98,10 @@ def said(node: ast.expr, module: ast.Module) -> list[str]:
             return [text for value in values for text in said(value, module)]
         case ast.Name(name):
             return [text for value in assigned(name, module) for text in said(value, module)]
+        case ast.Dict(values=values):
+            return [text for value in values for text in said(value, module)]
+        case ast.Call(func=ast.Attribute(value=ast.Name() as table, attr="get"), args=[_, default]):
+            return said(table, module) + said(default, module)
         case ast.Call(func=ast.Name(name)):
             return [text for value in returned(name, module) for text in said(value, module)]
     return []

@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator import models
 from orchestrator.errors import InputError, MissingError
-from orchestrator.files import HashCache
-from orchestrator.models import builtin, hub
+from orchestrator.files import HashCache, write_json
+from orchestrator.models import builtin, hub, require_mergeable
 from orchestrator.models.licence import licence
 from orchestrator.models.tokenizer_check import require_sound
 
@@ -105,6 +105,16 @@ def test_a_folder_is_known_by_its_content(tmp_path: Path, hashes: HashCache) -> 
     first = models.locate("mine", tmp_path, hashes)
     (folder / "model.safetensors").write_text("others!")
     assert first.path == folder and models.locate("mine", tmp_path, hashes).identity != first.identity
+
+
+@pytest.mark.parametrize(("method", "taken"), [("gptq", False), ("awq", False), ("mxfp4", True), (None, True)])
+def test_weights_that_are_quantised_already_are_refused(tmp_path: Path, method: str | None, taken: bool) -> None:
+    config: dict[str, Any] = {"model_type": "qwen2"}
+    write_json(tmp_path / "config.json", config | ({"quantization_config": {"quant_method": method}} if method else {}))
+    if taken:
+        return require_mergeable(tmp_path, "hf:some/model")
+    with pytest.raises(InputError, match=rf"'hf:some/model' are quantised already \({method}\)"):
+        require_mergeable(tmp_path, "hf:some/model")
 
 
 def test_pickled_weights_are_refused(tmp_path: Path, hashes: HashCache) -> None:

@@ -55,7 +55,7 @@ def check(spec: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
     loaded = load_spec(spec, overrides)  # before anything else is imported: a typo is answered at once
 
-    from orchestrator import requirements
+    from orchestrator import models, requirements
     from orchestrator.data import assemble
     from orchestrator.data.checks import require_clean
     from orchestrator.memory import outlook
@@ -63,6 +63,8 @@ def check(spec: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     wanted = assemble.Wanted.of_spec(loaded.spec, loaded.project)
     findings = assemble.check(wanted)
     require_clean(findings, wanted.data.accept)
+    if base := models.here(loaded.spec.model.base, loaded.project):
+        models.require_mergeable(base, loaded.spec.model.base)
     memory = outlook.of_spec(loaded.spec, loaded.project)
     if as_json:
         answer = {"spec": loaded.spec.model_dump(mode="json"), "project": loaded.project.name}

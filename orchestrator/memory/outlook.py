@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import environment, layout, models, speed
-from orchestrator.errors import InputError
 from orchestrator.files import read_json
 from orchestrator.memory.forecast import Forecast, Setting, merge, predict, train
 from orchestrator.memory.model import read_model
@@ -55,10 +54,7 @@ def of_plan(plan: Plan) -> Outlook | None:
 
 def of_spec(spec: Spec, project: Path, runs_dir: Path | None = None) -> Outlook | None:
     """For a spec of which nothing has been planned."""
-    folder = None
-    with contextlib.suppress(InputError):  # a run to continue that is kept elsewhere; the plan says so
-        folder = models.find_folder(spec.model.base, project, runs_dir)
-    return outlook(Subject(spec, folder))
+    return outlook(Subject(spec, models.here(spec.model.base, project, runs_dir)))
 
 
 def outlook(subject: Subject) -> Outlook | None:

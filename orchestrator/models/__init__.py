@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import InputError, MissingError
 from orchestrator.fetch import Progress
-from orchestrator.files import HashCache
+from orchestrator.files import HashCache, read_json
 from orchestrator.models import builtin, earlier, hub
 
 SOURCES = ("builtin:", "hf:", "modelscope:", "run:")
 CONTENT = (".safetensors", ".json", ".jinja", ".model", ".txt")
 """Files of a model folder that decide what it computes; pickled weights are refused, not hashed."""
+DEQUANTISED = ("mxfp4", "fp8")
+"""Kinds of quantised weights that LLaMA-Factory turns back as it loads them (model_utils/quantization.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,13 @@ def find_folder(base: str, project: Path, runs_dir: Path | None = None) -> Path 
     return folder
 
 
+def here(base: str, project: Path, runs_dir: Path | None = None) -> Path | None:
+    """`find_folder` where it does not matter why there is none: the run to continue may be kept elsewhere."""
+    with contextlib.suppress(InputError, MissingError):
+        return find_folder(base, project, runs_dir)
+    return None
+
+
 def fetch(
     base: str,
     project: Path,
@@ -137,6 +147,23 @@ def require_model_folder(folder: Path, quoted: str) -> None:
         raise InputError(
             f"model.base: {quoted!r} has no .safetensors weights",
             "Pickled weights (.bin, .pt) can run code when loaded; convert them to safetensors first.",
+        )
+
+
+def require_mergeable(folder: Path, quoted: str) -> None:
+    """Raise InputError for weights that are quantised already, which no adapter can be merged into."""
+    try:
+        about = dict(dict(read_json(folder / "config.json")).get("quantization_config") or {})
+    except (OSError, ValueError, TypeError):
+        raise InputError(
+            f"model.base: config.json of {quoted!r} is damaged",
+            "Remove the model's folder, then copy or download it again.",
+        ) from None
+    method = str(about.get("quant_method", "")).lower()
+    if method and method not in DEQUANTISED:
+        raise InputError(
+            f"model.base: the weights of {quoted!r} are quantised already ({method}): no adapter can be merged there",
+            "Name the model it was made from; `train.quantization_bit: 4` trains over it in as little memory.",
         )
 
 
