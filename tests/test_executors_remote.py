@@ -14,7 +14,7 @@ import pytest
 from orchestrator import plan
 from orchestrator.errors import BusyError, GateError, Interrupted, MissingError, Pruned, StageError
 from orchestrator.execute import locked
-from orchestrator.executors import remote
+from orchestrator.executors import clusters
 from orchestrator.executors.remote import outcome, required
 from orchestrator.executors.slurm import SlurmExecutor, parameters
 from orchestrator.jobs import JobElsewhere, TaskJob
@@ -83,11 +83,11 @@ def test_a_missing_package_is_named_with_its_command() -> None:
 def test_where_there_is_no_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingError, match="no Slurm here"):
-        remote.executor("slurm", None, tmp_path)
+        clusters.executor("slurm", None, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("section", "capacity"), [({}, remote.QUEUED), ({"parallel": "auto"}, 100), ({"parallel": 7}, 7)]
+    ("section", "capacity"), [({}, clusters.QUEUED), ({"parallel": "auto"}, 100), ({"parallel": 7}, 7)]
 )
 def test_how_many_jobs_are_queued(
     section: dict[str, Any], capacity: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -96,7 +96,7 @@ def test_how_many_jobs_are_queued(
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     search = Sweep.model_validate_json(json.dumps({"parameters": {"learning_rate": [1]}, **section}))
-    assert remote.executor("slurm", search, tmp_path).capacity == capacity
+    assert clusters.executor("slurm", search, tmp_path).capacity == capacity
 
 
 def test_what_travels_is_the_question_and_not_the_plan(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,7 +196,7 @@ def _carry_out(loaded: Loaded, phase: str, watcher: Watcher, on: Any) -> Run:
         from orchestrator.workflow import run_until
 
         return run_until(loaded, phase, watcher, progress)
-    from orchestrator.executors.remote import executor
+    from orchestrator.executors.clusters import executor
     from orchestrator.follow import hand_over
     from orchestrator.layout import JOBS
 

@@ -10,7 +10,7 @@ from orchestrator import layout
 from orchestrator.environment import gpus
 from orchestrator.errors import InputError
 from orchestrator.execute import Watcher, locked
-from orchestrator.executors import Executor, remote
+from orchestrator.executors import Executor, clusters
 from orchestrator.executors.local import LocalExecutor, slots, visible
 from orchestrator.machine import cores
 from orchestrator.plan import make_plan
@@ -109,7 +109,7 @@ def executor_of(blueprint: Blueprint, folder: Path) -> Executor:
     sweep = blueprint.sweep
     if sweep.executor == "local":
         return local_executor(sweep, blueprint.loaded.spec.spec)
-    return remote.executor(sweep.executor, sweep, folder / layout.JOBS)
+    return clusters.executor(sweep.executor, sweep, folder / layout.JOBS)
 
 
 def local_executor(sweep: Sweep, spec: Spec) -> LocalExecutor:
