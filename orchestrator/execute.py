@@ -11,7 +11,7 @@ from typing import Protocol
 from filelock import FileLock, Timeout
 
 from orchestrator import environment, layout, process, records
-from orchestrator.errors import BusyError, StageError
+from orchestrator.errors import BusyError
 from orchestrator.files import HashCache, link, remove_leftovers, write_text
 from orchestrator.machine import threads
 from orchestrator.plan import Plan, Planned, startable
@@ -82,9 +82,6 @@ class Executor:
                 self._start([one for one in claimed if not self._taken_over(one, made)], running)
                 if running:
                     self._await_one(running)
-        except StageError:  # one failed, and no fault of the others
-            self._abandon(running, "interrupted")
-            raise
         except BaseException as error:
             self._abandon(running, status_of(error))
             raise
@@ -164,9 +161,12 @@ class Executor:
             self._close(one, status, code)
 
     def _abandon(self, running: Sequence[Underway], status: str) -> None:
+        """End what still runs. Where one stage failed, the others did not: they were interrupted by that."""
         for one in running:
             one.stop()
-            self._close(one, "failed" if one.failed else status)
+        others = "interrupted" if status == "failed" else status
+        for one in running:
+            self._close(one, "failed" if one.failed else others)
 
     def _close(self, one: Underway, status: str, code: int | None = None) -> None:
         self.watcher.ends(one.step, status, one.close(status, code, self.hashes))

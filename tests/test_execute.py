@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 
 from orchestrator import layout, process, records
-from orchestrator.errors import Interrupted, StageError
+from orchestrator.errors import GateError, Interrupted, StageError
 from orchestrator.execute import Executor
 from orchestrator.files import HashCache, write_text
 from orchestrator.plan import Plan, Planned, startable
@@ -142,7 +142,10 @@ def test_one_at_a_time_keeps_the_order_of_the_plan(carry_out: Callable[..., Run]
     assert not any("OMP_NUM_THREADS" in stage.command.env for stage in stages.started.values())
 
 
-def test_a_stage_beside_one_that_fails_is_ended_and_done_again_next_time(carry_out: Callable[..., Run]) -> None:
+@pytest.mark.parametrize(("judges", "error"), [(False, StageError), (True, GateError)])
+def test_a_stage_beside_one_that_fails_is_interrupted(
+    carry_out: Callable[..., Run], judges: bool, error: type[Exception]
+) -> None:
     def turn(running: dict[str, Stage]) -> None:
         if "base" in running:
             running["tuned"].end(1)
@@ -150,8 +153,8 @@ def test_a_stage_beside_one_that_fails_is_ended_and_done_again_next_time(carry_o
             end_the_first(running)
 
     stages = Stages(turn)
-    with pytest.raises(StageError, match="ValueError: no"):
-        carry_out(stages)
+    with pytest.raises(error, match="ValueError: no"):
+        carry_out(stages, (PREPARE, TRAIN, BASE, replace(TUNED, judges=judges), MERGE, SCORE))
     assert stages.seen[-3:] == ["tuned failed", "base interrupted", "run failed"]
     assert stages.started["base"].stopped and "merge" not in stages.started
 
