@@ -22,6 +22,7 @@ BENCHMARKS = {
     "plan": startup.plan,
     "train": chain.train,
     "chain": chain.chain,
+    "throughput": chain.throughput,
     "sweep": sweep.sweep,
     "evaluation": evaluation.evaluation,
     "vllm": evaluation.vllm,
