@@ -22,7 +22,7 @@ from orchestrator.underway import Launch, Underway, require_success, start, stat
 Extra = Callable[[Step, Path], tuple[str, ...]]
 """Step, run folder → arguments to add that change no result, chosen when the step starts."""
 AtOnce = Callable[[Path], int]
-"""Run folder → how many steps may be under way at once, asked before each start."""
+"""Run folder → how many steps may be under way at once, asked whenever there could be two."""
 CLAIM_SECONDS = 0.2
 """How long to wait at a time for what another tool is making."""
 
@@ -88,7 +88,7 @@ class Executor:
 
     def _claim_some(self, waiting: list[Planned], running: Sequence[Underway], run: Run) -> list[Underway]:
         """Take what may start now off the waiting ones; a result that another tool is making can wait for it."""
-        ready = startable(waiting, [one.step for one in running], self.at_once(run.folder))
+        ready = startable(waiting, [one.step for one in running], lambda: self.at_once(run.folder))
         claims = [(planned, self._claim(planned)) for planned in ready]
         claimed = [Underway(planned, run, release) for planned, release in claims if release]
         if ready and not claimed and not running:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -82,10 +82,11 @@ def make_plan(question: Question, hashes: HashCache) -> Plan:
     return Plan(question.spec, run, tuple(_judge(steps, prints, run, question.force)))
 
 
-def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: int) -> list[Planned]:
+def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Callable[[], int]) -> list[Planned]:
     """What may start now, in the order of the plan: what it needs is there, and what runs leaves room for it.
 
-    Nothing overtakes a step that waits for room, so one that takes the whole machine gets it.
+    Nothing overtakes a step that waits for room, so one that takes the whole machine gets it. `at_once`, how many there
+    is room for, is asked only once there could be two.
     """
     unfinished = {planned.step.stage for planned in waiting} | {step.stage for step in running}
     chosen: list[Planned] = []
@@ -93,7 +94,7 @@ def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: in
         beside = [*running, *(other.step for other in chosen)]
         if unfinished.intersection(planned.step.needs):
             continue
-        if len(beside) >= at_once or (beside and planned.step.alone) or any(step.alone for step in beside):
+        if beside and (planned.step.alone or any(step.alone for step in beside) or len(beside) >= at_once()):
             break
         chosen.append(planned)
     return chosen

@@ -19,7 +19,7 @@ from typing import Any
 from orchestrator import layout
 from orchestrator.errors import InputError
 from orchestrator.files import HashCache, read_json, remove_leftovers, sync, temporary_beside, write_json
-from orchestrator.records_index import opened
+from orchestrator.records_index import Look, opened
 from orchestrator.step import Step
 
 SCHEMA = 1
@@ -173,32 +173,39 @@ def find(runs_dir: Path, wanted: str | None) -> Run:
 
 
 def holder(runs_dir: Path, stage: str, fingerprint: str) -> Run | None:
-    """The newest run whose stage ended well with this fingerprint, or None."""
+    """A run whose stage ended well with this fingerprint, the newest that is known of, or None.
+
+    In a sweep most trials find what the one before them found, so what the index knows already is tried first.
+    """
     query = "select run from stages where stage = ? and fingerprint = ? order by run desc"
-    found = (load(runs_dir / name) for (name,) in _ask(runs_dir, query, stage, fingerprint))
-    return next((run for run in found if run.has(stage, fingerprint)), None)
+    for look in (Look.NONE, Look.ALL):
+        for (name,) in _ask(runs_dir, query, stage, fingerprint, look=look):
+            with contextlib.suppress(InputError):  # removed just now, or damaged
+                if (run := load(runs_dir / name)).has(stage, fingerprint):
+                    return run
+    return None
 
 
 def trained(runs_dir: Path, name: str, fingerprint: str) -> Run | None:
     """The newest run of a name whose training has, or had, this fingerprint."""
     query = "select id from runs where name = ? and fingerprint = ? order by id desc"
-    for (found,) in _ask(runs_dir, query, name, fingerprint, identity=True):
+    for (found,) in _ask(runs_dir, query, name, fingerprint, look=Look.NEW):
         with contextlib.suppress(InputError):  # removed just now, or damaged
             return load(runs_dir / found)
     return None
 
 
 @contextlib.contextmanager
-def index(runs_dir: Path, identity: bool = False) -> Iterator[sqlite3.Connection]:
-    """The index of all runs, for SQL queries; its tables, and `identity`, are described in records_index."""
-    with opened(runs_dir, lambda folder: load(folder).record, identity) as connection:
+def index(runs_dir: Path, look: Look = Look.ALL) -> Iterator[sqlite3.Connection]:
+    """The index of all runs, for SQL queries; its tables, and `look`, are described in records_index."""
+    with opened(runs_dir, lambda folder: load(folder).record, look) as connection:
         yield connection
 
 
-def _ask(runs_dir: Path, query: str, *values: str, identity: bool = False) -> list[tuple[Any, ...]]:
+def _ask(runs_dir: Path, query: str, *values: str, look: Look) -> list[tuple[Any, ...]]:
     if not runs_dir.is_dir():
         return []
-    with index(runs_dir, identity) as connection:
+    with index(runs_dir, look) as connection:
         return connection.execute(query, values).fetchall()
 
 

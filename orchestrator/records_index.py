@@ -8,6 +8,7 @@ The machines of a cluster have one each: SQLite's write-ahead log cannot be shar
 from __future__ import annotations
 
 import contextlib
+import enum
 import json
 import os
 import platform
@@ -34,23 +35,33 @@ create index stages_by_fingerprint on stages (stage, fingerprint);
 create index stages_by_run on stages (run);
 """
 
+class Look(enum.Enum):
+    """What is looked at before a question is answered; each look costs the more the more runs there are."""
+
+    ALL = enum.auto()
+    """Every run: the answer is what the records say now."""
+    NEW = enum.auto()
+    """Runs that are not known yet. Enough for what a run is called and what it trains, which never change."""
+    NONE = enum.auto()
+    """Nothing: the answer may be old, so only a yes that is looked into counts."""
+
+
 Json = dict[str, Any]
 Read = Callable[[Path], Json]
 """A run's folder → its record. Raises InputError for a damaged one, which is then left out."""
 
 
 @contextlib.contextmanager
-def opened(runs_dir: Path, read: Read, identity: bool = False) -> Iterator[sqlite3.Connection]:
-    """The index of a folder of runs, renewed; for `identity` only as to which runs there are, what each is called and
-    what it trains, which never changes, so that known ones need not be looked at."""
+def opened(runs_dir: Path, read: Read, look: Look = Look.ALL) -> Iterator[sqlite3.Connection]:
+    """The index of a folder of runs, renewed as far as `look` says."""
     connection = _usable(runs_dir / (f".index-{platform.node()}.sqlite" if environment.scheduler() else FILE))
     try:
         try:
-            _renew(connection, runs_dir, read, identity)
+            _renew(connection, runs_dir, read, look)
         except sqlite3.Error:  # a disk without locks, or one that is full
             connection.close()
             connection = _connect(":memory:")
-            _renew(connection, runs_dir, read, identity)
+            _renew(connection, runs_dir, read, look)
         yield connection
     finally:
         connection.close()
@@ -94,9 +105,11 @@ def _version(connection: sqlite3.Connection) -> int:
     return found
 
 
-def _renew(connection: sqlite3.Connection, runs_dir: Path, read: Read, identity: bool) -> None:
+def _renew(connection: sqlite3.Connection, runs_dir: Path, read: Read, look: Look) -> None:
+    if look is Look.NONE:
+        return
     known = dict(connection.execute("select id, stamp from runs"))
-    there = _stamps(runs_dir, known if identity else {})
+    there = _stamps(runs_dir, known if look is Look.NEW else {})
     changed = {name: stamp for name, stamp in there.items() if known.get(name) != stamp}
     gone = known.keys() - there.keys()
     if not changed and not gone:

@@ -19,7 +19,7 @@ from orchestrator.models.earlier import run_of
 from orchestrator.plan import Plan, Question, data_files, make_plan, versions
 from orchestrator.records import Run
 from orchestrator.spec.load import LoadedSpec, load_spec
-from orchestrator.speed import at_once, extra_arguments
+from orchestrator.speed import CHOOSE, at_once, extra_arguments
 from orchestrator.stages.launch import placed
 from orchestrator.stages.preference import STAGES
 from orchestrator.step import Step
@@ -138,7 +138,7 @@ def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share:
         return at_once(steps, folder, share)
 
     def extra(step: Step, folder: Path) -> tuple[str, ...]:
-        part = share if step.alone else share / beside(folder)
+        part = share if step.alone or step.stage not in CHOOSE else share / beside(folder)
         return (*extra_arguments(step, folder, part), *placed(step, folder))
 
     write_text(run.folder / layout.SPEC, loaded.spec.text, durable=False)

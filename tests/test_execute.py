@@ -50,7 +50,7 @@ CHAIN = (PREPARE, TRAIN, BASE, TUNED, MERGE, SCORE)
     ],
 )
 def test_what_may_start(waiting: tuple[Step, ...], running: tuple[Step, ...], at_once: int, started: list[str]) -> None:
-    assert [one.step.stage for one in startable(planned(*waiting), running, at_once)] == started
+    assert [one.step.stage for one in startable(planned(*waiting), running, lambda: at_once)] == started
 
 
 @dataclass

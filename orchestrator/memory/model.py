@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import struct
@@ -42,10 +43,22 @@ class Model:
 def read_model(folder: Path) -> Model | None:
     """The facts of a model folder, or None where its files are damaged or its configuration uses other names."""
     try:
-        config = read_json(folder / "config.json")
-        return _measure(config.get("text_config", config), _tensors(folder))
+        return _read(folder, _states(folder))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error):
         return None  # loading the model will say what is wrong with it; a forecast need not
+
+
+def _states(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of a folder's files."""
+    states = ((file.name, file.stat()) for file in sorted(folder.iterdir()))
+    return tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)
+
+
+@functools.lru_cache(maxsize=8)
+def _read(folder: Path, states: tuple[tuple[str, int, int], ...]) -> Model:
+    """The facts, read once for each state of the folder: a sweep asks before each of its trials."""
+    config = read_json(folder / "config.json")
+    return _measure(config.get("text_config", config), _tensors(folder))
 
 
 def _measure(config: Mapping[str, Any], tensors: list[Tensor]) -> Model:
