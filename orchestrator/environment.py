@@ -56,13 +56,19 @@ def capabilities() -> list[tuple[int, ...]]:
 
 def _nvidia_smi(fields: str) -> list[list[str]]:
     query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
-    if shutil.which(query[0]) is None:
+    if not _found(query[0], os.environ.get("PATH")):
         return []
     try:
         lines = process.output(query, timeout=10).splitlines()
     except (OSError, process.Failed):
         return []
     return [[cell.strip() for cell in line.split(",")] for line in lines]
+
+
+@functools.cache
+def _found(program: str, path: str | None) -> bool:
+    """Whether there is such a program; that is asked before each training, of folder after folder."""
+    return shutil.which(program, path=path) is not None
 
 
 def free_memory() -> int:

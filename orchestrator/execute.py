@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -51,8 +51,9 @@ class Executor:
     extra: Extra = lambda step, folder: ()
     at_once: AtOnce = lambda folder: 1
 
-    def carry_out(self, plan: Plan, run: Run) -> None:
-        """Do every step that is not up to date, those that need each other in order, and record each.
+    def carry_out(self, plan: Plan, run: Run, findings: Callable[[], Mapping[str, Any]] = dict) -> None:
+        """Do every step that is not up to date, those that need each other in order, and record each; at the end,
+        with the run's completion, what `findings` then says.
 
         Raises StageError when one fails, GateError when an artifact is at fault, Interrupted on a signal.
         """
@@ -67,7 +68,7 @@ class Executor:
                 raise
             finally:
                 self.hashes.save()
-            run.set(status="completed", finished_at=records.now())
+            run.set(status="completed", finished_at=records.now(), **findings())
 
     def _work(self, plan: Plan, run: Run) -> None:
         for planned in plan.steps:

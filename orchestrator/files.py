@@ -10,7 +10,7 @@ import platform
 import secrets
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 CHUNK = 1 << 20
 SMALL = 1 << 20
@@ -24,10 +24,9 @@ def write_text(path: Path, text: str, durable: bool = True) -> None:
 
     What is not `durable` does not wait for the disk: it may be lost with the power, but not with the process.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        with _opened(temporary) as file:
             file.write(text)
             if durable:
                 file.flush()
@@ -36,6 +35,15 @@ def write_text(path: Path, text: str, durable: bool = True) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _opened(path: Path) -> TextIO:
+    """A new text file. Its folder is made where it is missing, which is seldom."""
+    try:
+        return path.open("w", encoding="utf-8", newline="\n")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w", encoding="utf-8", newline="\n")
 
 
 def temporary_beside(path: Path) -> Path:

@@ -7,10 +7,12 @@ the result. What the user wrote is never overruled.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from orchestrator import environment, layout
@@ -129,15 +131,21 @@ def at_once(steps: Sequence[Step], run_folder: Path, share: float = 1.0) -> int:
 
 
 def _situation(step: Step, run_folder: Path | None, share: float) -> Situation:
-    import yaml
-
-    quickly = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # safe both; libyaml's, where PyYAML was built with it
-    arguments = yaml.load(step.files[layout.config(step.stage)], Loader=quickly)  # nosec B506
+    arguments = _parsed(step.files[layout.config(step.stage)])
     longest = min(_measured(run_folder) or arguments["cutoff_len"], arguments["cutoff_len"])
     model = _model((run_folder or Path()) / arguments["model_name_or_path"])
     if not devices(arguments):  # the processes of one training share the main memory
         share /= int(step.env.get("NPROC_PER_NODE", 1))
     return Situation(arguments, model, longest, share * environment.free_memory())
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed(configuration: str) -> Mapping[str, Any]:
+    """The arguments in a rendered configuration, which is asked about more than once before a stage starts."""
+    import yaml
+
+    quickly = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # safe both; libyaml's, where PyYAML was built with it
+    return MappingProxyType(yaml.load(configuration, Loader=quickly))  # nosec B506
 
 
 def forecast(step: Step, run_folder: Path | None) -> dict[str, str]:

@@ -141,10 +141,12 @@ def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share:
         part = share if step.alone or step.stage not in CHOOSE else share / beside(folder)
         return (*extra_arguments(step, folder, part), *placed(step, folder))
 
+    def findings() -> dict[str, Any]:
+        return {"metrics": metrics(run.folder), "lineage": {**run.record["lineage"], **lineage(task.whole, run)}}
+
     write_text(run.folder / layout.SPEC, loaded.spec.text, durable=False)
     executor = Executor(loaded.question.runs_dir, loaded.request.hashes, watcher, launch, extra, beside)
-    executor.carry_out(task.wanted, run)
-    run.set(metrics=metrics(run.folder), lineage={**run.record["lineage"], **lineage(task.whole, run)})
+    executor.carry_out(task.wanted, run, findings)
 
 
 def create_run(loaded: Loaded, whole: Plan) -> Run:

@@ -74,11 +74,11 @@ def write_outputs(step: Step, folder: Path) -> None:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text("{}\n", encoding="utf-8")
     if step.stage == "prepare":
-        write_json(folder / layout.SERVING, {"tokens": {"longest": 60, "mean": 40.0}})
+        write_json(folder / layout.SERVING, {"tokens": {"longest": 60, "mean": 40.0}}, durable=False)
     if step.stage == "train":
         history = [{"loss": 1.0, "grad_norm": 1.0, "step": 1}]
-        write_json(folder / "train/trainer_state.json", {"log_history": history})
-        write_json(folder / "train/all_results.json", {"eval_loss": 1.0})
+        write_json(folder / "train/trainer_state.json", {"log_history": history}, durable=False)
+        write_json(folder / "train/all_results.json", {"eval_loss": 1.0}, durable=False)
     if step.stage == "score":
         write_scores(folder, correct_rows(learning_rate(folder)))
 
@@ -92,4 +92,4 @@ def write_scores(folder: Path, right: int) -> None:
     (folder / layout.predictions("tuned")).write_text(text, encoding="utf-8")
     value = 100 * right / ROWS
     figures = {"n": ROWS, "accuracy": {"value": value, "low": max(0.0, value - 10), "high": min(100.0, value + 10)}}
-    write_json(folder / layout.summary("score"), {"metrics": {"tuned": figures}})
+    write_json(folder / layout.summary("score"), {"metrics": {"tuned": figures}}, durable=False)

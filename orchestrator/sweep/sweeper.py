@@ -22,7 +22,10 @@ from orchestrator.underway import status_of
 from orchestrator.workflow import Task
 
 Json = dict[str, Any]
-POLL_SECONDS = 0.01
+POLL_SECONDS = (0.001, 0.1)
+"""How long to wait before asking again whether a trial is over: at least, and at most."""
+PATIENCE = 0.02
+"""In between, so much of what the youngest trial has taken: it costs no trial more than this."""
 WATCH_SECONDS = 0.5
 """How often trials are looked at while they train, and sweep.json is written anew."""
 SHARE = 0.05
@@ -84,11 +87,17 @@ class Sweeper:
             while self._fill() or self.running:
                 self._settle()
                 self._watch()
-                time.sleep(POLL_SECONDS if self.running else 0)
+                time.sleep(self._pause())
         except BaseException as error:
             self._stop(error if isinstance(error, OrchestratorError) else Interrupted("the sweep was interrupted"))
             raise
         return self._write("completed", ranked=True)
+
+    def _pause(self) -> float:
+        if not self.running:
+            return 0.0
+        least, most = POLL_SECONDS
+        return min(most, max(least, PATIENCE * (time.monotonic() - self.running[-1].started)))
 
     # ---- starting
 
@@ -212,7 +221,7 @@ class Sweeper:
             self._cancel(running, reason)
         while self.running:
             self.running = [left for left in self.running if self.executor.poll(left.handle) is None]
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS[0])
         self._write("interrupted", ranked=False)
 
     # ---- sweep.json
