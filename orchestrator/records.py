@@ -81,9 +81,10 @@ class Run:
         self.save(durable=False)
 
     def set(self, **values: Any) -> None:
-        """Change top-level fields and write the record."""
-        self.record.update(values)
-        self.save()
+        """Change top-level fields and write the record, unless it says so already."""
+        if any(self.record.get(name) != value for name, value in values.items()):
+            self.record.update(values)
+            self.save()
 
     def save(self, durable: bool = True) -> None:
         """Write run.json in one step. Only what may not be lost with the power is worth a wait for the disk."""

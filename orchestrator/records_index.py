@@ -13,7 +13,7 @@ import json
 import os
 import platform
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,7 @@ def _usable(file: Path) -> sqlite3.Connection:
 def _connect(file: str) -> sqlite3.Connection:
     connection = sqlite3.connect(file, timeout=10)
     try:
-        # A cache need not wait for the disk; with a write-ahead log it survives kill -9 all the same.
-        connection.execute("pragma journal_mode = wal")
-        connection.execute("pragma synchronous = off")
+        connection.execute("pragma synchronous = off")  # a cache need not wait for the disk
         if _version(connection) != VERSION:
             _create(connection)
     except BaseException:
@@ -93,6 +91,7 @@ def _connect(file: str) -> sqlite3.Connection:
 
 
 def _create(connection: sqlite3.Connection) -> None:
+    connection.execute("pragma journal_mode = wal")  # survives kill -9; the file remembers it
     connection.execute("begin immediate")  # who comes second waits here, and must not drop what the first one made
     if _version(connection) != VERSION:
         for statement in (*TABLES.strip().split(";"), f"pragma user_version = {VERSION}"):
@@ -109,9 +108,10 @@ def _renew(connection: sqlite3.Connection, runs_dir: Path, read: Read, look: Loo
     if look is Look.NONE:
         return
     known = dict(connection.execute("select id, stamp from runs"))
-    there = _stamps(runs_dir, known if look is Look.NEW else {})
-    changed = {name: stamp for name, stamp in there.items() if known.get(name) != stamp}
-    gone = known.keys() - there.keys()
+    there = {entry.name for entry in os.scandir(runs_dir) if not entry.name.startswith(".")}
+    stamps = _stamps(runs_dir, there - known.keys() if look is Look.NEW else there)
+    changed = dict(stamps.items() - known.items())
+    gone = known.keys() - (there if look is Look.NEW else stamps.keys())
     if not changed and not gone:
         return
     records = dict(_readable(runs_dir, changed, read))
@@ -123,18 +123,14 @@ def _renew(connection: sqlite3.Connection, runs_dir: Path, read: Read, look: Loo
             _insert(connection, name, changed[name], record)
 
 
-def _stamps(runs_dir: Path, trusted: Mapping[str, str]) -> dict[str, str]:
-    """Folder → what changes whenever its run.json is written: time, size and inode; of some, as it was."""
+def _stamps(runs_dir: Path, names: Iterable[str]) -> dict[str, str]:
+    """Folder → what changes whenever its run.json is written: time, size and inode. Other folders are left out."""
     found = {}
-    with os.scandir(runs_dir) as entries:
-        for entry in entries:
-            if stamp := trusted.get(entry.name):
-                found[entry.name] = stamp
-                continue
-            with contextlib.suppress(OSError):  # not a run, or removed just now
-                status = os.stat(f"{entry.path}/{layout.RECORD}")  # noqa: PTH116 - 10,000 times faster than Path
-                found[entry.name] = f"{status.st_mtime_ns} {status.st_size} {status.st_ino}"
-    return {name: stamp for name, stamp in found.items() if not name.startswith(".")}
+    for name in names:
+        with contextlib.suppress(OSError):  # not a run, or removed just now
+            status = os.stat(f"{runs_dir}/{name}/{layout.RECORD}")  # noqa: PTH116 - 10,000 times faster than Path
+            found[name] = f"{status.st_mtime_ns} {status.st_size} {status.st_ino}"
+    return found
 
 
 def _readable(runs_dir: Path, names: Mapping[str, str], read: Read) -> Iterator[tuple[str, Json]]:

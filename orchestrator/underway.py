@@ -98,8 +98,8 @@ def set_up(step: Step, run: Run, resumable: bool) -> tuple[str, ...]:
         (run.folder / path).unlink(missing_ok=True)
     for path, text in step.files.items():
         write_text(run.folder / path, text, durable=False)  # written again by whoever needs it
-    for path in (*step.expects, *step.partials):
-        (run.folder / path).parent.mkdir(parents=True, exist_ok=True)
+    for parent in {(run.folder / path).parent for path in (*step.expects, *step.partials)}:
+        parent.mkdir(parents=True, exist_ok=True)
     (run.folder / layout.log(step.stage)).unlink(missing_ok=True)
     if checkpoint is None:
         return step.argv
