@@ -35,6 +35,7 @@ create index stages_by_fingerprint on stages (stage, fingerprint);
 create index stages_by_run on stages (run);
 """
 
+
 class Look(enum.Enum):
     """What is looked at before a question is answered; each look costs the more the more runs there are."""
 
