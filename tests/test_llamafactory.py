@@ -73,7 +73,7 @@ def test_names_and_defaults_are_those_of_the_imported_dataclasses() -> None:
         ("mixture_of_depths", ("text", "null"), ("convert", "load")),
         ("train_sampling_strategy", ("text",), ("random", "sequential", "group_by_length")),
         ("profiler_output_dir", ("text", "null"), ()),
-        ("trackio_static_space_id", ("text", "null", "bool"), ()),
+        ("include_num_input_tokens_seen", ("text", "bool"), ()),
         ("fsdp", ("list", "text", "null"), ()),
     ],
 )
