@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from importlib.metadata import requires
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,8 @@ def constraints(pair: str) -> list[str]:
 
 def lowest_of(dependency: str) -> str:
     """`dependency==VERSION` with the lowest version that we allow."""
-    needs = map(Requirement, requires("llamafactory-orchestrator") or ())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needs = map(Requirement, project["dependencies"])
     bounds = next(need.specifier for need in needs if need.name == dependency)
     return f"{dependency}=={next(bound.version for bound in bounds if bound.operator == '>=')}"
 
