@@ -26,8 +26,13 @@ def growth(bench: Bench) -> None:
     curve(bench, "runs", "`runs list`", listed)
     curve(bench, "planned", "`plan` beside so many runs", planned)
     curve(bench, "rows", "`data check` of so many rows", checked)
-    trials = [milliseconds_per_trial(count)[0] * count / 1000 for count in SIZES[:TRIAL_SIZES]]
-    bench.add(line("trials", "a sweep's own time for so many trials", trials))
+    turns = [[sweep_seconds(count) for count in SIZES[:TRIAL_SIZES]] for _ in range(bench.repeats)]
+    bench.add(line("trials", "a sweep's own time for so many trials", [median(list(one)) for one in zip(*turns)]))
+
+
+def sweep_seconds(trials: int) -> float:
+    """What we add to so many trials whose stages take no time."""
+    return milliseconds_per_trial(trials)[0] * trials / 1000
 
 
 def curve(bench: Bench, name: str, what: str, command: Callable[[Bench, int], list[str]]) -> None:

@@ -60,7 +60,7 @@ class Executor:
         records.refuse_links(run.folder)
         with locked(run.folder):
             remove_leftovers(run.folder, "**/.*.tmp")
-            run.set(status="running", finished_at=None, scheduler=environment.scheduler())
+            run.resume(scheduler=environment.scheduler())
             try:
                 self._work(plan, run)
             except BaseException as error:

@@ -19,7 +19,7 @@ from typing import Any
 from orchestrator import layout
 from orchestrator.errors import InputError
 from orchestrator.files import HashCache, read_json, remove_leftovers, sync, temporary_beside, write_json
-from orchestrator.records_index import Look, opened
+from orchestrator.records_index import Look, forget, opened
 from orchestrator.step import Step
 
 SCHEMA = 1
@@ -85,6 +85,13 @@ class Run:
         if any(self.record.get(name) != value for name, value in values.items()):
             self.record.update(values)
             self.save()
+
+    def resume(self, **values: Any) -> None:
+        """Record that it is being worked on, for the first time or again, and change other fields with that."""
+        ended = self.record["status"] != "running"
+        self.set(status="running", finished_at=None, **values)
+        if ended:
+            forget(self.folder.parent, self.id)
 
     def save(self, durable: bool = True) -> None:
         """Write run.json in one step. Only what may not be lost with the power is worth a wait for the disk."""
@@ -179,7 +186,7 @@ def holder(runs_dir: Path, stage: str, fingerprint: str) -> Run | None:
     In a sweep most trials find what the one before them found, so what the index knows already is tried first.
     """
     query = "select run from stages where stage = ? and fingerprint = ? order by run desc"
-    for look in (Look.NONE, Look.ALL):
+    for look in (Look.NONE, Look.UNFINISHED):
         for (name,) in _ask(runs_dir, query, stage, fingerprint, look=look):
             with contextlib.suppress(InputError):  # removed just now, or damaged
                 if (run := load(runs_dir / name)).has(stage, fingerprint):

@@ -13,7 +13,7 @@ import json
 import os
 import platform
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,9 @@ class Look(enum.Enum):
 
     ALL = enum.auto()
     """Every run: the answer is what the records say now."""
+    UNFINISHED = enum.auto()
+    """Runs that are new, or had not ended when they were last looked at. Enough for which stages are done: an ended run
+    that is worked on again is forgotten first, and so is new."""
     NEW = enum.auto()
     """Runs that are not known yet. Enough for what a run is called and what it trains, which never change."""
     NONE = enum.auto()
@@ -55,7 +58,7 @@ Read = Callable[[Path], Json]
 @contextlib.contextmanager
 def opened(runs_dir: Path, read: Read, look: Look = Look.ALL) -> Iterator[sqlite3.Connection]:
     """The index of a folder of runs, renewed as far as `look` says."""
-    connection = _usable(runs_dir / (f".index-{platform.node()}.sqlite" if environment.scheduler() else FILE))
+    connection = _usable(_file(runs_dir))
     try:
         try:
             _renew(connection, runs_dir, read, look)
@@ -66,6 +69,17 @@ def opened(runs_dir: Path, read: Read, look: Look = Look.ALL) -> Iterator[sqlite
         yield connection
     finally:
         connection.close()
+
+
+def forget(runs_dir: Path, name: str) -> None:
+    """Make a run new to whoever asks next. Where that cannot be said, its coming results may be made a second time."""
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(_usable(_file(runs_dir))) as connection, connection:
+        connection.execute("delete from runs where id = ?", (name,))
+        connection.execute("delete from stages where run = ?", (name,))
+
+
+def _file(runs_dir: Path) -> Path:
+    return runs_dir / (f".index-{platform.node()}.sqlite" if environment.scheduler() else FILE)
 
 
 def _usable(file: Path) -> sqlite3.Connection:
@@ -109,10 +123,11 @@ def _renew(connection: sqlite3.Connection, runs_dir: Path, read: Read, look: Loo
     if look is Look.NONE:
         return
     known = dict(connection.execute("select id, stamp from runs"))
-    there = {entry.name for entry in os.scandir(runs_dir) if not entry.name.startswith(".")}
-    stamps = _stamps(runs_dir, there - known.keys() if look is Look.NEW else there)
+    there = {name for name in os.listdir(runs_dir) if not name.startswith(".")}  # noqa: PTH208 - of ten thousand
+    trusted = _trusted(connection, known, look)
+    stamps = _stamps(runs_dir, there - trusted)
     changed = dict(stamps.items() - known.items())
-    gone = known.keys() - (there if look is Look.NEW else stamps.keys())
+    gone = known.keys() - stamps.keys() - (there & trusted)
     if not changed and not gone:
         return
     records = dict(_readable(runs_dir, changed, read))
@@ -122,6 +137,14 @@ def _renew(connection: sqlite3.Connection, runs_dir: Path, read: Read, look: Loo
             connection.execute("delete from stages where run = ?", (name,))
         for name, record in records.items():
             _insert(connection, name, changed[name], record)
+
+
+def _trusted(connection: sqlite3.Connection, known: Mapping[str, str], look: Look) -> Set[str]:
+    """The runs that are not looked at."""
+    if look is Look.ALL or (look is Look.UNFINISHED and environment.scheduler()):
+        return set()  # the machines of a cluster have an index each; none is told what the others work on again
+    unfinished = connection.execute("select id from runs where status = 'running'") if look is Look.UNFINISHED else ()
+    return known.keys() - {name for (name,) in unfinished}
 
 
 def _stamps(runs_dir: Path, names: Iterable[str]) -> dict[str, str]:

@@ -118,6 +118,28 @@ def test_the_index_follows_what_changes(tmp_path: Path) -> None:
     assert _holder(tmp_path, "b") is None
 
 
+def test_what_an_ended_run_does_later_is_found(tmp_path: Path) -> None:
+    run = trained(tmp_path, "a")
+    run.set(status="completed")
+    assert _holder(tmp_path, "a") == run.id
+    run.resume()
+    run.begin(TRAIN, "b", ())
+    assert _holder(tmp_path, "b") is None
+    run.end("train", "completed", 1.0, 0, [])
+    run.set(status="completed")
+    assert _holder(tmp_path, "b") == run.id
+
+
+def test_ended_runs_are_not_looked_at_for_each_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended, running = trained(tmp_path, "a"), trained(tmp_path, "b")
+    ended.set(status="completed")
+    assert _holder(tmp_path, "none") is None
+    looked: list[str] = []
+    monkeypatch.setattr(records_index, "_stamps", lambda folder, names: looked.extend(names) or {})
+    assert _holder(tmp_path, "none") is None
+    assert looked == [running.id]
+
+
 def test_unchanged_records_are_not_read_again(tmp_path: Path) -> None:
     trained(tmp_path, "a")
     read: list[str] = []
