@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -35,4 +36,5 @@ def ask(gguf: str, prompts: str, answers: str, limit: str) -> None:
 
 
 if __name__ == "__main__":
-    {"quantise": quantise, "ask": ask}[sys.argv[1]](*sys.argv[2:])
+    commands: dict[str, Callable[..., None]] = {"quantise": quantise, "ask": ask}
+    commands[sys.argv[1]](*sys.argv[2:])

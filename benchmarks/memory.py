@@ -153,7 +153,7 @@ FACTORY = "LLaMA-Factory, 7B"
 QWEN = "Qwen, A100"
 BF16, RANK = {"bf16": True}, {"bf16": True, "lora_rank": 64}
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
-PUBLISHED = [
+PUBLISHED: list[tuple[str, str, Model, int, dict[str, Any], float]] = [
     (FACTORY, "full, bf16", LLAMA_7B, 512, {"finetuning_type": "full", **BF16}, 120.0),
     (FACTORY, "full, pure_bf16", LLAMA_7B, 512, {"finetuning_type": "full", "pure_bf16": True}, 60.0),
     (FACTORY, "LoRA", LLAMA_7B, 512, BF16, 16.0),

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.sweep_cost import Silence
 from orchestrator.executors import Ended, Job
 from orchestrator.files import write_json
 from orchestrator.jobs import TaskJob
@@ -266,14 +267,6 @@ def leave_result(job: TaskJob) -> None:
     run.save(durable=False)
 
 
-class Silence:
-    def watch(self, *_: object) -> None: ...
-    def ended(self, *_: object) -> None: ...
-    def starts(self, *_: object) -> None: ...
-    def tick(self) -> None: ...
-    def ends(self, *_: object) -> None: ...
-
-
 def simulate(trials: int, workers: int, minutes: tuple[float, float]) -> dict[str, float]:
     """A whole sweep through the sweeper itself: seconds of simulated time, and its own milliseconds for each trial."""
     chance = random.Random(7)
@@ -284,13 +277,13 @@ def simulate(trials: int, workers: int, minutes: tuple[float, float]) -> dict[st
         spec.write_text(SPEC.format(data=Path("datasets/news").resolve()), encoding="utf-8")
         space = {"learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}, "lora_rank": [4, 8, 16, 32]}
         section = Sweep.model_validate_json(json.dumps({"method": "random", "parameters": space, "trials": trials}))
-        place, real = Sleepers(workers, clock, iter(durations)), sweeper.time
-        sweeper.time = clock  # type: ignore[assignment]
+        place, namespace = Sleepers(workers, clock, iter(durations)), vars(sweeper)
+        real, namespace["time"] = namespace["time"], clock
         began, worked = clock.monotonic(), time.process_time()
         try:
             page = run_sweep(Blueprint(load(Request(spec)), section), Silence(), Silence(), place)
         finally:
-            sweeper.time = real
+            namespace["time"] = real
     assert len(page["ranking"]) == trials
     makespan, least = clock.monotonic() - began, ideal(durations, workers)
     own = 1000 * (time.process_time() - worked - clock.excluded) / trials

@@ -27,9 +27,17 @@ def renew(text: str) -> str:
     """A README with its generated parts made anew."""
     parts = {"commands": commands(), "reference": reference().strip()}
     for name, part in parts.items():
-        pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
-        text = re.sub(pattern, lambda found, part=part: f"{found[1]}\n{part}\n\n{found[2]}", text, flags=re.DOTALL)
+        text = replaced(text, name, part)
     return text
+
+
+def replaced(text: str, name: str, part: str) -> str:
+    """A README with one part made anew; unchanged where it has no such part."""
+
+    def between(found: re.Match[str]) -> str:
+        return f"{found[1]}\n{part}\n\n{found[2]}"
+
+    return re.sub(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", between, text, flags=re.DOTALL)
 
 
 def main() -> None:
