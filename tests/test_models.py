@@ -173,3 +173,23 @@ def test_a_tokenizer_that_loses_text_is_refused(tmp_path: Path, loses: str) -> N
 def test_a_template_whose_stop_word_is_no_token_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no token"):
         require_sound(tmp_path, Tokenizer(), ["<|im_end|>"])
+
+
+def test_a_modelscope_download_that_broke_off_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import modelscope
+
+    attempts = iter((ConnectionError("gone"), None))
+
+    def download(repository: str, **_: Any) -> str:
+        folder = model_folder(tmp_path / "scope/models" / repository)
+        if error := next(attempts):
+            raise error
+        return str(folder)
+
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "scope"))
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(modelscope, "snapshot_download", download)
+    with pytest.raises(MissingError, match="gone"):
+        hub.fetch("modelscope:org/name")
+    assert hub.cached("modelscope:org/name") is None
+    assert hub.fetch("modelscope:org/name") == hub.cached("modelscope:org/name")

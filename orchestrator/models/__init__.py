@@ -187,7 +187,7 @@ def _download(base: str, progress: Progress) -> None:
     if source == "builtin":
         builtin.fetch(name, progress)
     else:
-        hub.fetch(base)
+        require_model_folder(hub.fetch(base), base)
 
 
 def content_hash(base: Base, hashes: HashCache) -> str | None:

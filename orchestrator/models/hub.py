@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
+from orchestrator.cache import cache_folder
 from orchestrator.errors import InputError, MissingError
+from orchestrator.files import read_json, write_text
 
 NAME = r"\w[\w.-]{0,95}"
 REPOSITORY = re.compile(
@@ -31,33 +36,59 @@ def parse(base: str) -> tuple[str, str, str | None]:
 
 
 def cached(base: str) -> Path | None:
-    """The snapshot of a repository in the local cache, or None; never asks the network.
+    """The snapshot of a repository in the local cache, None where it is not there whole; never asks the network.
 
     The hub's cache is read as its documentation lays it out, since importing its client takes longer than a plan may.
     """
     source, repository, revision = parse(base)
     if source == "modelscope":
         root = Path(os.environ.get("MODELSCOPE_CACHE", Path.home() / ".cache/modelscope/hub")) / "models" / repository
-        return root if (root / "config.json").is_file() else None
+        return root if _is_whole(root, base) else None
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache/huggingface"))
     root = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"models--{repository.replace('/', '--')}"
     reference = root / "refs" / (revision or "main")
     commit = reference.read_text().strip() if reference.is_file() else (revision or "")
     snapshot = root / "snapshots" / commit
-    return snapshot if commit and (snapshot / "config.json").is_file() and any(snapshot.glob("*.safetensors")) else None
+    return snapshot if commit and _is_whole(snapshot, base) else None
+
+
+def _is_whole(folder: Path, base: str) -> bool:
+    """Whether a download came to its end; one that other tools made is known by what its index of weights names."""
+    if _note(base).exists() or not (folder / "config.json").is_file():
+        return False
+    index = folder / "model.safetensors.index.json"
+    try:
+        named = set(read_json(index)["weight_map"].values()) if index.is_file() else set()
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return False
+    return any(folder.glob("*.safetensors")) and all((folder / str(name)).is_file() for name in named)
+
+
+def _note(base: str) -> Path:
+    """What says that a download was begun and did not end."""
+    return cache_folder() / "unfinished" / quote(base, safe="")
+
+
+@contextmanager
+def _noted(base: str) -> Iterator[None]:
+    """Leave a note until the block has ended well, since neither client tells a part of a repository from the whole."""
+    write_text(_note(base), f"{base}\n")
+    yield
+    _note(base).unlink(missing_ok=True)
 
 
 def fetch(base: str) -> Path:
     """Download a repository, continuing where an earlier download stopped. Raises MissingError when that fails."""
     source, repository, revision = parse(base)
     try:
-        if source == "modelscope":
-            from modelscope import snapshot_download as from_modelscope
+        with _noted(base):
+            if source == "modelscope":
+                from modelscope import snapshot_download as from_modelscope
 
-            return Path(from_modelscope(repository, revision=revision, allow_patterns=WANTED))
-        from huggingface_hub import snapshot_download
+                return Path(from_modelscope(repository, revision=revision, allow_patterns=WANTED))
+            from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=WANTED))
+            return Path(snapshot_download(repository, revision=revision, allow_patterns=WANTED))
     except Exception as error:
         raise unreachable(base, error) from error
 
