@@ -21,6 +21,8 @@ from orchestrator import environment, layout
 from orchestrator.errors import InputError
 
 FILE = ".index.sqlite"
+OTHERS = ".index-"
+"""How the index of a cluster's machine begins; where there is one, others may work on runs without telling this one."""
 VERSION = 1
 TABLES = """
 drop table if exists runs;
@@ -79,7 +81,7 @@ def forget(runs_dir: Path, name: str) -> None:
 
 
 def _file(runs_dir: Path) -> Path:
-    return runs_dir / (f".index-{platform.node()}.sqlite" if environment.scheduler() else FILE)
+    return runs_dir / (f"{OTHERS}{platform.node()}.sqlite" if environment.scheduler() else FILE)
 
 
 def _usable(file: Path) -> sqlite3.Connection:
@@ -123,8 +125,10 @@ def _renew(connection: sqlite3.Connection, runs_dir: Path, read: Read, look: Loo
     if look is Look.NONE:
         return
     known = dict(connection.execute("select id, stamp from runs"))
-    there = {name for name in os.listdir(runs_dir) if not name.startswith(".")}  # noqa: PTH208 - of ten thousand
-    trusted = _trusted(connection, known, look)
+    listed = os.listdir(runs_dir)  # noqa: PTH208 - of ten thousand
+    there = {name for name in listed if not name.startswith(".")}
+    shared = any(name.startswith(OTHERS) for name in listed)
+    trusted = _trusted(connection, known, Look.ALL if shared and look is Look.UNFINISHED else look)
     stamps = _stamps(runs_dir, there - trusted)
     changed = dict(stamps.items() - known.items())
     gone = known.keys() - stamps.keys() - (there & trusted)
@@ -141,8 +145,8 @@ def _renew(connection: sqlite3.Connection, runs_dir: Path, read: Read, look: Loo
 
 def _trusted(connection: sqlite3.Connection, known: Mapping[str, str], look: Look) -> Set[str]:
     """The runs that are not looked at."""
-    if look is Look.ALL or (look is Look.UNFINISHED and environment.scheduler()):
-        return set()  # the machines of a cluster have an index each; none is told what the others work on again
+    if look is Look.ALL:
+        return set()
     unfinished = connection.execute("select id from runs where status = 'running'") if look is Look.UNFINISHED else ()
     return known.keys() - {name for (name,) in unfinished}
 

@@ -140,6 +140,16 @@ def test_ended_runs_are_not_looked_at_for_each_question(tmp_path: Path, monkeypa
     assert looked == [running.id]
 
 
+def test_runs_that_other_machines_work_on_are_all_looked_at(tmp_path: Path) -> None:
+    run = trained(tmp_path, "a")
+    run.set(status="completed")
+    assert _holder(tmp_path, "b") is None
+    (tmp_path / ".index-node-7.sqlite").touch()
+    run.begin(TRAIN, "b", ())
+    run.end("train", "completed", 1.0, 0, [])
+    assert _holder(tmp_path, "b") == run.id
+
+
 def test_unchanged_records_are_not_read_again(tmp_path: Path) -> None:
     trained(tmp_path, "a")
     read: list[str] = []
