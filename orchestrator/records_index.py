@@ -134,13 +134,14 @@ def _renew(connection: sqlite3.Connection, runs_dir: Path, read: Read, look: Loo
     gone = known.keys() - stamps.keys() - (there & trusted)
     if not changed and not gone:
         return
-    records = dict(_readable(runs_dir, changed, read))
     with connection:
+        connection.execute("begin immediate")  # what was seen before others had their turn may be older than theirs
+        fresh = _stamps(runs_dir, changed)
         for name in (*gone, *changed):
             connection.execute("delete from runs where id = ?", (name,))
             connection.execute("delete from stages where run = ?", (name,))
-        for name, record in records.items():
-            _insert(connection, name, changed[name], record)
+        for name, record in _readable(runs_dir, fresh, read):
+            _insert(connection, name, fresh[name], record)
 
 
 def _trusted(connection: sqlite3.Connection, known: Mapping[str, str], look: Look) -> Set[str]:

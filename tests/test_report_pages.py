@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator import records
 from orchestrator.errors import InputError
-from orchestrator.files import write_json, write_text
+from orchestrator.files import HOST, write_json, write_text
 from orchestrator.report import find, live, write, write_comparison
 from orchestrator.side_by_side import side_by_side
 from orchestrator.step import Step
@@ -186,6 +186,22 @@ def test_the_page_follows_a_run(tmp_path: Path) -> None:
     run.set(status="completed")
     watcher.write()
     assert "nothing was measured" in (run.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_page_that_tells_less_than_its_run_is_written_anew(tmp_path: Path) -> None:
+    run = records.create(tmp_path / "runs", "news")
+    write(run.folder)
+    leftover = run.folder / f".report.html.99999999-{HOST}-0123abcd.tmp"
+    leftover.touch()
+    run.set(status="completed")
+    live.LiveRun(Watching()).write(run.folder)
+    page = run.folder / "report.html"
+    assert "nothing was measured" in page.read_text(encoding="utf-8")
+    assert not leftover.exists()
+
+    first = page.stat().st_ino
+    live.LiveRun(Watching()).write(run.folder)
+    assert page.stat().st_ino == first
 
 
 def test_the_pages_of_a_sweep_and_its_trials_follow(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 from orchestrator import layout, records
 from orchestrator.errors import InputError
-from orchestrator.files import read_json, write_text
+from orchestrator.files import read_json, remove_leftovers, write_text
 from orchestrator.render import Renderer
 
 
 def write(folder: Path) -> Path:
-    """Write the page of a run or a sweep into its folder; returns the page."""
+    """Write the page of a run or a sweep into its folder, and clear what killed tools left of one; returns the page."""
     from orchestrator.report.page import page
 
     renderer = Renderer(folder.resolve().parent.parent)
@@ -25,7 +25,14 @@ def write(folder: Path) -> Path:
 
         text = page(renderer, "report.html.j2", **facts(folder, records.load(folder).record))
     write_text(folder / layout.REPORT, text)
+    remove_leftovers(folder, f".{layout.REPORT}.*.tmp")
     return folder / layout.REPORT
+
+
+def is_current(folder: Path) -> bool:
+    """Whether the page of a run was written after all that its record says."""
+    page, record = folder / layout.REPORT, folder / layout.RECORD
+    return page.is_file() and page.stat().st_mtime_ns >= record.stat().st_mtime_ns
 
 
 def write_comparison(compared: dict[str, Any], file: Path) -> None:

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import layout
 from orchestrator.errors import Interrupted, OrchestratorError
 from orchestrator.execute import Watcher
-from orchestrator.report import write
+from orchestrator.report import is_current, write
 from orchestrator.step import Step
 
 SECONDS = 4.0
@@ -72,8 +71,8 @@ class LiveRun:
         self.watcher.ends(step, status, seconds)
 
     def write(self, done: Path | None = None) -> None:
-        """Write the page of the run in which something was done, or of a finished one that has none yet."""
-        if done and not (done / layout.REPORT).is_file():
+        """Write the page of the run in which something was done, or of a finished one whose page tells less than it."""
+        if done and not is_current(done):
             self.page = LivePage(done)
         if self.page:
             self.page.write()
