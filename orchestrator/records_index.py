@@ -13,7 +13,7 @@ import json
 import os
 import platform
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from orchestrator.errors import InputError
 FILE = ".index.sqlite"
 OTHERS = ".index-"
 """How the index of a cluster's machine begins; where there is one, others may work on runs without telling this one."""
-VERSION = 1
+VERSION = 2
 TABLES = """
 drop table if exists runs;
 drop table if exists stages;
@@ -33,6 +33,7 @@ create table runs (
 );
 create table stages (run text, stage text, fingerprint text);
 create index runs_by_training on runs (name, fingerprint);
+create index runs_by_status on runs (status, id, stamp);
 create index stages_by_fingerprint on stages (stage, fingerprint);
 create index stages_by_run on stages (run);
 """
@@ -51,6 +52,13 @@ class Look(enum.Enum):
     NONE = enum.auto()
     """Nothing: the answer may be old, so only a yes that is looked into counts."""
 
+
+DOUBTED = {
+    Look.ALL: "select id, stamp from runs",
+    Look.UNFINISHED: "select id, stamp from runs where status = 'running'",
+    Look.NEW: "select id, stamp from runs where false",
+}
+"""Which of the known runs are looked at again."""
 
 Json = dict[str, Any]
 Read = Callable[[Path], Json]
@@ -124,14 +132,15 @@ def _version(connection: sqlite3.Connection) -> int:
 def _renew(connection: sqlite3.Connection, runs_dir: Path, read: Read, look: Look) -> None:
     if look is Look.NONE:
         return
-    known = dict(connection.execute("select id, stamp from runs"))
     listed = os.listdir(runs_dir)  # noqa: PTH208 - of ten thousand
+    if look is Look.UNFINISHED and any(name.startswith(OTHERS) for name in listed):
+        look = Look.ALL
     there = {name for name in listed if not name.startswith(".")}
-    shared = any(name.startswith(OTHERS) for name in listed)
-    trusted = _trusted(connection, known, Look.ALL if shared and look is Look.UNFINISHED else look)
-    stamps = _stamps(runs_dir, there - trusted)
-    changed = dict(stamps.items() - known.items())
-    gone = known.keys() - stamps.keys() - (there & trusted)
+    known = {name for (name,) in connection.execute("select id from runs")}
+    before = dict(connection.execute(DOUBTED[look]))
+    now = _stamps(runs_dir, (there - known) | before.keys())
+    changed = dict(now.items() - before.items())
+    gone = (known - there) | (before.keys() - now.keys())
     if not changed and not gone:
         return
     with connection:
@@ -142,14 +151,6 @@ def _renew(connection: sqlite3.Connection, runs_dir: Path, read: Read, look: Loo
             connection.execute("delete from stages where run = ?", (name,))
         for name, record in _readable(runs_dir, fresh, read):
             _insert(connection, name, fresh[name], record)
-
-
-def _trusted(connection: sqlite3.Connection, known: Mapping[str, str], look: Look) -> Set[str]:
-    """The runs that are not looked at."""
-    if look is Look.ALL:
-        return set()
-    unfinished = connection.execute("select id from runs where status = 'running'") if look is Look.UNFINISHED else ()
-    return known.keys() - {name for (name,) in unfinished}
 
 
 def _stamps(runs_dir: Path, names: Iterable[str]) -> dict[str, str]:

@@ -57,7 +57,7 @@ class FakeLaunch:
 
 
 def learning_rate(folder: Path) -> float:
-    found = re.search(r"learning_rate: ([^\s}]+)", (folder / layout.SPEC).read_text(encoding="utf-8"))
+    found = re.search(r"learning_rate: ([^\s},]+)", (folder / layout.SPEC).read_text(encoding="utf-8"))
     assert found is not None
     return float(found[1])
 
