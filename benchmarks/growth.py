@@ -9,7 +9,7 @@ from itertools import pairwise
 from random import Random
 
 from benchmarks.chain import fresh
-from benchmarks.harness import ORCHESTRATOR, ROOT, Bench, Row, median, run
+from benchmarks.harness import ORCHESTRATOR, ROOT, Bench, Row, at_most, median, run
 from benchmarks.records import many_runs
 from benchmarks.sweep_cost import milliseconds_per_trial
 from benchmarks.work import NEWS_SMALL, settings
@@ -26,13 +26,13 @@ def growth(bench: Bench) -> None:
     curve(bench, "runs", "`runs list`", listed)
     curve(bench, "planned", "`plan` beside so many runs", planned)
     curve(bench, "rows", "`data check` of so many rows", checked)
-    turns = [[sweep_seconds(count) for count in SIZES[:TRIAL_SIZES]] for _ in range(bench.repeats)]
-    bench.add(line("trials", "a sweep's own time for so many trials", [min(one) for one in zip(*turns, strict=True)]))
-
-
-def sweep_seconds(trials: int) -> float:
-    """What we add to so many trials whose stages take no time."""
-    return milliseconds_per_trial(trials)[0] * trials / 1000
+    sizes = SIZES[:TRIAL_SIZES]
+    turns = [[milliseconds_per_trial(count)[0] for count in sizes] for _ in range(bench.repeats)]
+    fastest = [count * min(one) / 1000 for count, one in zip(sizes, zip(*turns, strict=True), strict=True)]
+    bench.add(line("trials", "a sweep's own time for so many trials", fastest))
+    bench.add(
+        at_most("growth-trial", f"our own time a trial, of {sizes[-1]:,}", 50, "ms", [turn[-1] for turn in turns])
+    )
 
 
 def curve(bench: Bench, name: str, what: str, command: Callable[[Bench, int], list[str]]) -> None:
