@@ -49,7 +49,9 @@ def line(name: str, what: str, seconds: list[float]) -> Row:
     """A line of the table from seconds at each size."""
     slope = max(math.log10(after / before) for before, after in pairwise(seconds))
     note = ", ".join(f"{count:,}: {one:.2f} s" for count, one in zip(SIZES, seconds, strict=False))
-    return Row(f"growth-{name}", f"{what}, steepest log-log slope", slope, "≤ 1", slope <= LINEAR, seconds, (), note)
+    return Row(
+        f"growth-{name}", f"{what}, steepest log-log slope", slope, f"≤ {LINEAR}", slope <= LINEAR, seconds, (), note
+    )
 
 
 def listed(bench: Bench, count: int) -> list[str]:
