@@ -13,8 +13,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.serving import serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PIECE = 4096
@@ -121,12 +123,8 @@ def fake_model_hub(files: Mapping[str, bytes]) -> Iterator[FakeModelHub]:
             while hub.hangs:
                 time.sleep(0.01)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
-        yield hub
-    finally:
-        hub.hangs = False
-        server.shutdown()
-        server.server_close()
+    with serving(Handler) as hub.url:
+        try:
+            yield hub
+        finally:
+            hub.hangs = False

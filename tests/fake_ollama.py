@@ -11,13 +11,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 from orchestrator.chat_template import golang
 from orchestrator.models.gguf_model import GgufModel
 from orchestrator.workers.ask_gguf import prompt_ids
+from tests.serving import serving
 
 
 @dataclass
@@ -99,15 +100,8 @@ def fake_ollama(folder: Path, **moods: Any) -> Iterator[FakeOllama]:
             if method != "HEAD":
                 self.wfile.write(payload)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    state.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with serving(Handler) as state.url:
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def route(state: FakeOllama, method: str, path: str, body: bytes) -> tuple[int, list[dict[str, Any]]]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from orchestrator.errors import InputError, MissingError, StageError
 from orchestrator.evaluation.rows import write_rows
 from orchestrator.ship import endpoint, rows
 from orchestrator.ship.endpoint import Endpoint, Reply, ask, ask_all, connect, stream
+from tests.serving import serving
 
 QUESTION = [{"role": "user", "content": "今天天气怎么样？"}]
 Answer = Callable[[str, str, dict[str, Any]], tuple[int, Any]]
@@ -43,13 +43,8 @@ def server(answer: Answer) -> Iterator[str]:
             self.end_headers()
             self.wfile.write((value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode())
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{http.server_address[1]}"
-    finally:
-        http.shutdown()
-        http.server_close()
+    with serving(Handler) as url:
+        yield url
 
 
 def openai(method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:

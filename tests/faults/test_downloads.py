@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-import threading
 import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from orchestrator.errors import MissingError
 from orchestrator.fetch import Pin, download
 from orchestrator.files import sha256
+from tests.serving import serving
 
 NAME = "thing-1-py3-none-any.whl"
 PERCENTS = [pytest.param(cut, marks=() if cut in (10, 50, 90) else pytest.mark.slow) for cut in range(10, 100, 10)]
@@ -62,16 +62,13 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
             whole = kind == "text/html"
             self.wfile.write(content if whole else content[: len(content) * served.percent // 100])
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    settings = {"INDEX_URL": f"http://127.0.0.1:{server.server_address[1]}/simple", "CONFIG_FILE": "/dev/null"}
-    for name, value in (settings | {"RETRIES": "0", "NO_CACHE_DIR": "1", "RESUME_RETRIES": "0"}).items():
-        monkeypatch.setenv(f"PIP_{name}", value)
     monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    yield served
-    server.shutdown()
-    server.server_close()
+    with serving(Handler) as url:
+        settings = {"INDEX_URL": f"{url}/simple", "CONFIG_FILE": "/dev/null"}
+        for name, value in (settings | {"RETRIES": "0", "NO_CACHE_DIR": "1", "RESUME_RETRIES": "0"}).items():
+            monkeypatch.setenv(f"PIP_{name}", value)
+        yield served
 
 
 @pytest.mark.parametrize("percent", PERCENTS)
