@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
@@ -44,7 +45,7 @@ def listing(runs_dir: Path, wanted: Wanted) -> list[Json]:
     if not runs_dir.is_dir():
         return []
     with records.index(runs_dir) as index:
-        headline = [key for key in HEADLINE if _is_known(index, key)][:1]
+        headline = islice((key for key in HEADLINE if _is_known(index, key)), 1)  # one that no run has takes long
         asked = [*headline, *wanted.show, *(condition(text)[0] for text in wanted.where), wanted.sort or ""]
         keys = [key for key in dict.fromkeys(asked) if key and key not in HEADS]
         figures = [_expression(index, key) for key in keys]
