@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 from random import Random
+from statistics import mean
 
 from benchmarks.chain import fresh
 from benchmarks.harness import ORCHESTRATOR, ROOT, Bench, Row, at_most, median, run
@@ -26,13 +27,25 @@ def growth(bench: Bench) -> None:
     curve(bench, "runs", "`runs list`", listed)
     curve(bench, "planned", "`plan` beside so many runs", planned)
     curve(bench, "rows", "`data check` of so many rows", checked)
+    trials(bench)
+
+
+def trials(bench: Bench) -> None:
+    """As many trials at each size, in sweeps of that size: all meet the machine's faster and slower moments alike."""
     sizes = SIZES[:TRIAL_SIZES]
-    turns = [[milliseconds_per_trial(count)[0] for count in sizes] for _ in range(bench.repeats)]
-    fastest = [count * min(one) / 1000 for count, one in zip(sizes, zip(*turns, strict=True), strict=True)]
-    bench.add(line("trials", "a sweep's own time for so many trials", fastest))
+    turns = [
+        [mean(own(count) for _ in range(min(10, sizes[-1] // count))) for count in sizes] for _ in range(bench.repeats)
+    ]
+    seconds = [count * median(list(one)) / 1000 for count, one in zip(sizes, zip(*turns, strict=True), strict=True)]
+    bench.add(line("trials", "a sweep's own time for so many trials", seconds))
     bench.add(
         at_most("growth-trial", f"our own time a trial, of {sizes[-1]:,}", 50, "ms", [turn[-1] for turn in turns])
     )
+
+
+def own(count: int) -> float:
+    """Our milliseconds a trial, of so many."""
+    return milliseconds_per_trial(count)[0]
 
 
 def curve(bench: Bench, name: str, what: str, command: Callable[[Bench, int], list[str]]) -> None:
