@@ -63,12 +63,13 @@ class Executor:
             run.resume(scheduler=environment.scheduler())
             try:
                 self._work(plan, run)
+                found = findings()
             except BaseException as error:
                 run.set(status=status_of(error), finished_at=records.now())
                 raise
             finally:
                 self.hashes.save()
-            run.set(status="completed", finished_at=records.now(), **findings())
+            run.set(status="completed", finished_at=records.now(), **found)
 
     def _work(self, plan: Plan, run: Run) -> None:
         for planned in plan.steps:

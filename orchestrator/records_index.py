@@ -1,7 +1,8 @@
 """A cache of what the run records say, so that ten thousand of them answer at once.
 
-`runs/.index.sqlite` holds nothing that run.json does not; it may be deleted at any time. An entry is renewed as soon
-as the status of its run.json differs. Where the file cannot be used, the cache lives in memory for one question.
+`runs/.index.sqlite` holds nothing that run.json does not; it may be deleted at any time. An entry is renewed when
+it is looked at and the status of its run.json differs. Where the file cannot be used, the cache lives in memory for
+one question.
 The machines of a cluster have one each: SQLite's write-ahead log cannot be shared over a network disk.
 """
 

@@ -221,7 +221,7 @@ class Sweeper:
             self._cancel(running, reason)
         while self.running:
             self.running = [left for left in self.running if self.executor.poll(left.handle) is None]
-            time.sleep(POLL_SECONDS[0])
+            time.sleep(POLL_SECONDS[1])
         self._write("interrupted", ranked=False)
 
     # ---- sweep.json
