@@ -2,20 +2,40 @@
 SPEC ?= spec.yaml
 ARGS ?=
 BIN := .venv/bin
+PYTHON ?=
+# Another build of torch than PyPI's, from PyTorch's own index: auto, cpu, cu126 …; it stays until another is named.
+TORCH ?= $(shell cat .venv/torch 2>/dev/null)
+# Parts of the lock beyond requirements/base.txt, such as deepspeed.
+EXTRAS ?=
+SETUP = $(or $(PYTHON),python3) scripts/setup.py --python='$(PYTHON)' --torch='$(TORCH)' $(EXTRAS)
 # Named after the content of what it depends on, so that a checkout that only touches files installs nothing.
-READY := .venv/.ready-$(shell cat pyproject.toml constraints.txt scripts/setup.sh | sha256sum | cut -c1-16)
+WHAT := $(shell cat pyproject.toml requirements/*.txt scripts/setup.py scripts/llama_wheel.py | sha256sum | cut -c1-16)
+READY := .venv/.ready-$(WHAT)
+DEV := .venv/.ready-dev-$(WHAT)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check plan train evaluate export all sweep report test test-slow test-ray faults lint audit sbom compat bench docs clean
+.PHONY: help setup lock upgrade check plan train evaluate export all sweep report test test-slow test-ray faults lint audit sbom compat bench docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY):
-	@scripts/setup.sh
-	@rm -f .venv/.ready-* && touch $(READY)
+	@$(SETUP)
+	@touch $(READY)
 
-setup: $(READY) ## Install everything into .venv (once; about 8 minutes on 2 cores)
+$(DEV):
+	@$(SETUP) dev
+	@touch $(READY) $(DEV)
+
+setup: ## Install everything into .venv, or mend it (TORCH=cpu, EXTRAS=deepspeed, PYTHON=python3.12)
+	@$(SETUP)
+	@touch $(READY)
+
+lock: ## Fit requirements/*.txt to pyproject.toml, changing as little as can be
+	@$(BIN)/python scripts/lock.py --renew --uv $(BIN)/uv
+
+upgrade: $(DEV) ## The newest versions of everything into the lock, kept only when the tests pass
+	@$(BIN)/python scripts/lock.py --upgrade --uv $(BIN)/uv
 
 check: $(READY) ## Validate the spec and its data
 	@$(BIN)/orchestrator check $(SPEC) $(ARGS)
@@ -41,38 +61,38 @@ sweep: $(READY) ## Many runs from the spec's sweep section
 report: $(READY) ## One HTML page of the newest run
 	@$(BIN)/orchestrator report $(ARGS)
 
-test: $(READY) ## The test suite, real tools included
+test: $(DEV) ## The test suite, real tools included
 	@$(BIN)/pytest $(ARGS)
 
-test-slow: $(READY) ## What is too slow for `make test`
+test-slow: $(DEV) ## What is too slow for `make test`
 	@$(BIN)/pytest -m slow $(ARGS)
 
-test-ray: $(READY) ## Trials on a Ray cluster; Ray stays out of .venv, where every stage would import it
-	@[ -d .venv/ray/ray ] || $(BIN)/pip install -q --disable-pip-version-check --target .venv/ray -c constraints.txt ray || \
+test-ray: $(DEV) ## Trials on a Ray cluster; Ray stays out of .venv, where every stage would import it
+	@[ -d .venv/ray/ray ] || $(BIN)/uv pip install -q --python $(BIN)/python --target .venv/ray --no-deps --require-hashes -r requirements/ray.txt || \
 		echo "Ray cannot be installed here: its tests will be skipped"
 	@PYTHONPATH=$(CURDIR)/.venv/ray $(BIN)/pytest tests/integration/test_ray.py $(ARGS) || [ $$? -eq 5 ]
 
-faults: $(READY) ## Kill and starve whole chains some 400 times; nothing may be lost (ten minutes)
+faults: $(DEV) ## Kill and starve whole chains some 400 times; nothing may be lost (ten minutes)
 	@$(BIN)/python -m tests.faults $(ARGS)
 
-lint: $(READY) ## ruff, mypy and bandit
+lint: $(DEV) ## ruff, mypy and bandit
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/bandit -q -c pyproject.toml -r orchestrator scripts setup.py
 
-audit: $(READY) ## Ask for known weaknesses of the installed packages (needs the network)
-	@mkdir -p dist && $(BIN)/pip freeze --exclude-editable > dist/installed.txt
+audit: $(DEV) ## Ask for known weaknesses of the installed packages (needs the network)
+	@mkdir -p dist && $(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable > dist/installed.txt
 	@$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r dist/installed.txt $(ARGS) || \
 		{ echo "audit: failed: a weakness is listed above, or the advisory service did not answer for every package" >&2; exit 1; }
 
-sbom: $(READY) ## List what is installed, as CycloneDX, in dist/sbom.json
+sbom: $(DEV) ## List what is installed, as CycloneDX, in dist/sbom.json
 	@mkdir -p dist && $(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o dist/sbom.json $(BIN)/python
 
-compat: $(READY) ## Try other versions of Python, LLaMA-Factory and transformers; writes docs/compat.md (hours)
+compat: $(DEV) ## Try other versions of Python, LLaMA-Factory and transformers; writes docs/compat.md (hours)
 	@$(BIN)/python scripts/compat.py $(ARGS)
 
-bench: $(READY) ## Measure against the bare tools; writes benchmarks/results.json
+bench: $(DEV) ## Measure against the bare tools; writes benchmarks/results.json
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-docs: $(READY) ## Write the generated parts of README.md and README.zh.md anew
+docs: $(DEV) ## Write the generated parts of README.md and README.zh.md anew
 	@$(BIN)/python scripts/readme.py
 
 clean: ## Remove caches; runs and .venv stay

@@ -6,6 +6,7 @@ import functools
 import os
 import platform
 import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,27 @@ def scheduler() -> dict[str, str] | None:
         if job := os.environ.get(variable):
             return {"name": name, "job": job, "host": platform.node()}
     return None
+
+
+TORCH = ("torch", "torchvision", "torchaudio")
+"""Packages of which only some versions fit each other."""
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def install_again(build: str = "") -> str:
+    """The command that brings versions of torch that fit each other, of another build where one is named.
+
+    In a checkout the lock says which; elsewhere the bounds that our own package declares.
+    """
+    if (CHECKOUT / "scripts/setup.py").is_file():
+        return f"make setup{f' TORCH={build}' if build else ''}"
+    try:
+        declared = metadata.requires("llamafactory-orchestrator") or []
+    except metadata.PackageNotFoundError:
+        declared = []
+    names = {text.rstrip(" ").split("<")[0].split(">")[0].split("=")[0]: text for text in declared}
+    wanted = " ".join(f"'{names.get(name, name)}'" for name in TORCH)
+    return f"pip install --force-reinstall {wanted}"
 
 
 @functools.cache

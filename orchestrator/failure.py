@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
-from orchestrator import layout, secrecy
+from orchestrator import environment, layout, secrecy
 from orchestrator.errors import GateError, InputError, MissingError, OrchestratorError, StageError
 from orchestrator.step import Step
 from orchestrator.torchrun import own_words
@@ -29,6 +30,15 @@ NO_MEMORY = (
 )
 """What Python, torch, llama.cpp and Rust libraries say, in lower case, when they get no memory."""
 
+UNFIT = re.compile(
+    r"(?:[\w.]+\.)?(?:ImportError|ModuleNotFoundError|OSError|RuntimeError): .*"
+    r"(?:compiled with different CUDA|operator \S+ does not exist|undefined symbol|cannot open shared object file"
+    r"|is required for a normal functioning of this module|cannot import name"
+    r"|No module named '(?:torch|torchvision|torchaudio|transformers|llamafactory|llama_cpp)\b)"
+)
+"""What an import says that meets a package it was not made for: torchaudio, torch of torchvision's operators, the
+loader of libraries, LLaMA-Factory's and transformers' check of versions, and Python."""
+
 TO_LOWER = {
     "train": "It ran out of memory: lower train.per_device_train_batch_size or train.cutoff_len.",
     "evaluate": "It ran out of memory: lower train.per_device_eval_batch_size or evaluate.max_new_tokens.",
@@ -45,6 +55,8 @@ def explain(step: Step, log: Path, code: int) -> OrchestratorError:
     ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     reason = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "it printed nothing")
     message = f"{step.stage} {ended}: {secrecy.redacted(reason.strip())[:QUOTED]}"
+    if UNFIT.match(reason.strip()):
+        return MissingError(message, f"The installed packages do not fit each other: {environment.install_again()}")
     hint = out_of_memory(step.phase, lines, code) or f"The whole log: {log}"
     return GateError(message, hint) if step.judges else StageError(message, hint)
 

@@ -20,8 +20,9 @@ MARKS = {"ok": "[green]✓[/]", "note": "[yellow]·[/]", "missing": "[red]✗[/]
 @spec_argument
 @set_option
 @click.option("--online", is_flag=True, help="Also ask the model hubs whether they answer.")
+@click.option("--try", "trying", is_flag=True, help="Also train a toy for one step and convert it (20 s).")
 @json_option
-def doctor(spec: Path, overrides: tuple[str, ...], online: bool, as_json: bool) -> None:
+def doctor(spec: Path, overrides: tuple[str, ...], online: bool, trying: bool, as_json: bool) -> None:
     """Look at this machine for what a spec needs; without a spec.yaml, for what the built-in model needs.
 
     Exit code 3 when something needed is missing; each line says what mends it.
@@ -34,7 +35,7 @@ def doctor(spec: Path, overrides: tuple[str, ...], online: bool, as_json: bool) 
     from orchestrator.errors import MissingError
     from orchestrator.memory import outlook
 
-    patient = _patient(spec, overrides, online)
+    patient = _patient(spec, overrides, online, trying)
     checks, memory = examine(patient), outlook.of_spec(patient.spec, patient.project)
     missing = [check for check in checks if check.state == "missing"]
     if as_json:
@@ -47,7 +48,7 @@ def doctor(spec: Path, overrides: tuple[str, ...], online: bool, as_json: bool) 
         raise MissingError(f"missing: {', '.join(check.name for check in missing)}", missing[0].mend)
 
 
-def _patient(spec: Path, overrides: tuple[str, ...], online: bool) -> Patient:
+def _patient(spec: Path, overrides: tuple[str, ...], online: bool, trying: bool) -> Patient:
     """The spec's project; this folder and the built-in model where there is no spec, or nothing to read it with."""
     from orchestrator.doctor.check import Patient
     from orchestrator.errors import MissingError
@@ -57,8 +58,8 @@ def _patient(spec: Path, overrides: tuple[str, ...], online: bool) -> Patient:
     if spec != Path("spec.yaml") or spec.exists():
         with contextlib.suppress(MissingError):  # LLaMA-Factory; the examination will say so
             loaded = load_spec(spec, overrides)
-            return Patient(loaded.project, loaded.spec, online)
-    return Patient(Path.cwd(), Spec(name="none", data=Data(train="none")), online)
+            return Patient(loaded.project, loaded.spec, online, trying)
+    return Patient(Path.cwd(), Spec(name="none", data=Data(train="none")), online, trying)
 
 
 def _show(checks: list[Check]) -> None:

@@ -1,6 +1,7 @@
 """What is on this machine and what is missing, each with the command that mends it.
 
-Nothing that is looked at is imported: an installation may be broken, and torch takes seconds to load.
+Nothing that is looked at is imported here: an installation may be broken, and torch takes seconds to load. Whether the
+packages can be imported together is found out in a process of its own, once for each set of versions.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from orchestrator import models
 from orchestrator.cache import cache_folder
-from orchestrator.doctor import gpu, network, software
+from orchestrator.doctor import gpu, network, software, together
 from orchestrator.doctor.check import Check, Patient
 from orchestrator.errors import OrchestratorError
 
@@ -30,6 +31,7 @@ def examine(patient: Patient) -> list[Check]:
         gpu.torch(),
         software.converter(patient.spec.llama_cpp),
         _base_model(patient),
+        *(together.trial() if patient.trying else [together.imports()]),
         *_disks(patient.project),
         network.ollama(),
         *network.hubs(patient),

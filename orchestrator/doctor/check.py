@@ -31,3 +31,5 @@ class Patient:
     spec: Spec
     online: bool = False
     """Whether the network may be asked."""
+    trying: bool = False
+    """Whether a toy may be trained."""

@@ -14,8 +14,6 @@ from orchestrator.doctor.software import version
 
 BF16_SINCE = (8, 0)
 """CUDA compute capability from which bfloat16 is computed in hardware (Ampere)."""
-REINSTALL = "pip install --force-reinstall torch torchvision torchaudio"
-GET_TORCH = "https://pytorch.org/get-started/locally"
 
 
 def gpus() -> Iterator[Check]:
@@ -37,16 +35,16 @@ def torch() -> Check:
     """Whether torch was built for the GPUs that are here, or fits a machine without one."""
     version, built_for = torch_build()
     if version is None:
-        return Check("torch", "missing", "not installed", "pip install torch torchvision torchaudio")
+        return Check("torch", "missing", "not installed", environment.install_again())
     able = driver_cuda()
     has_gpu = bool(environment.gpus())
     detail = f"{version}, {'built for CUDA ' + built_for if built_for else 'built for the CPU'}"
     if not has_gpu:
         return Check("torch", "ok", detail)
     if built_for is None:
-        return Check("torch", "missing", f"{detail}: it cannot use the GPU", REINSTALL)
+        return Check("torch", "missing", f"{detail}: it cannot use the GPU", environment.install_again("auto"))
     if able and int(built_for.split(".")[0]) > int(able.split(".")[0]):  # CUDA runs across minor versions
-        mend = f"update the NVIDIA driver, or take a torch for CUDA {able}: {GET_TORCH}"
+        mend = f"update the NVIDIA driver, or: {environment.install_again('auto')}"
         return Check("torch", "missing", f"{detail}: the driver stops at CUDA {able}", mend)
     return Check("torch", "ok", f"{detail}, driver up to CUDA {able or 'unknown'}")
 

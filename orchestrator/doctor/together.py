@@ -1,0 +1,159 @@
+"""Whether what is installed works together: imported in one process, and a toy trained and converted."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from orchestrator import environment, models, process
+from orchestrator.cache import cache_folder
+from orchestrator.doctor.check import Check
+from orchestrator.errors import MissingError, OrchestratorError
+from orchestrator.executors.warm import WarmLauncher
+from orchestrator.failure import tail
+from orchestrator.files import read_json, write_json, write_text
+from orchestrator.plan import Plan, Planned
+from orchestrator.step import Step
+from orchestrator.underway import Launch, start
+from orchestrator.workflow import Request, Task, assign, carry_out, load
+
+NAMES = (*environment.TORCH, "llama-cpp-python", "llamafactory", "transformers", "numpy")
+"""Distributions whose versions decide whether the others can be imported."""
+TOKENIZER_OF = "builtin:smollm2-135m-instruct"
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+ROWS = 10
+LAST = "convert"
+SPEC = """\
+name: toy
+model: {base: toy, template: smollm2}
+data: {train: train.json, eval: eval.json, accept: [leakage_exact]}
+train: {max_steps: 1, per_device_train_batch_size: 1, gradient_accumulation_steps: 1}
+evaluate: {baseline: false}
+export: {gguf: [f16]}
+"""
+IMPORTS = Step("imports", "prepare", (sys.executable, "-m", "orchestrator.workers.together"))
+VOCABULARY, SIZE, LAYERS = 49_152, 32, 2
+
+
+def imports() -> Check:
+    """Whether all of it can be imported in one process; what was seen to work is not tried again."""
+    seen = cache_folder() / "imported" / _versions()
+    if not seen.exists():
+        with tempfile.TemporaryDirectory() as folder:
+            if reason := _imported(start, Path(folder)):
+                return _unfit("imports", reason)
+        _remember(seen)
+    return Check("imports", "ok", "torch, torchvision, torchaudio, llama_cpp and llamafactory can be imported together")
+
+
+def trial() -> Iterator[Check]:
+    """The imports as the stages do them, and one step of training a toy with its conversion; leaves nothing behind."""
+    launch = WarmLauncher()
+    with tempfile.TemporaryDirectory(prefix="orchestrator-") as folder:
+        if reason := _imported(launch, Path(folder)):
+            yield _unfit("imports", reason)
+            return
+        _remember(cache_folder() / "imported" / _versions())
+        yield imports()
+        try:
+            make_toy(Path(folder))
+            convert(Path(folder), launch)
+        except OrchestratorError as error:
+            yield Check("trial", "missing", error.message, error.hint)
+        else:
+            yield Check("trial", "ok", "a toy was trained for one step and converted to GGUF")
+
+
+def make_toy(project: Path) -> None:
+    """A project on a model of two tiny layers with random weights and the built-in model's tokenizer."""
+    source = models.find_folder(TOKENIZER_OF, project)
+    if source is None:
+        raise MissingError(f"{TOKENIZER_OF} is not here", f"Run `orchestrator model fetch {TOKENIZER_OF}`.")
+    (project / "toy").mkdir()
+    for name in TOKENIZER:
+        shutil.copy(source / name, project / "toy")
+    size = {"hidden_size": SIZE, "intermediate_size": SIZE, "num_hidden_layers": LAYERS, "head_dim": SIZE // 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 1024}
+    write_json(project / "toy/config.json", {**read_json(source / "config.json"), **size, **heads})
+    _write_weights(project / "toy/model.safetensors")
+    turns = [({"from": "human", "value": f"{row} + 1"}, {"from": "gpt", "value": str(row + 1)}) for row in range(ROWS)]
+    for name, part in (("train.json", turns), ("eval.json", turns[:2])):
+        write_json(project / name, [{"conversations": turn} for turn in part])
+    write_text(project / "spec.yaml", SPEC)
+
+
+def _write_weights(target: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    square, row = (SIZE, SIZE), (SIZE,)
+    shapes = {"model.embed_tokens.weight": (VOCABULARY, SIZE), "model.norm.weight": row}
+    for layer in range(LAYERS):
+        of = f"model.layers.{layer}"
+        shapes |= {f"{of}.self_attn.{name}_proj.weight": square for name in "qkvo"}
+        shapes |= {f"{of}.mlp.{name}_proj.weight": square for name in ("gate", "up", "down")}
+        shapes |= {f"{of}.{name}_layernorm.weight": row for name in ("input", "post_attention")}
+    random = np.random.default_rng(0)
+    weights = {name: random.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
+    save_file(weights, str(target), {"format": "pt"})
+
+
+def convert(project: Path, launch: Launch) -> None:
+    """Carry out what the GGUF of a project needs, and nothing else."""
+    task = assign(load(Request(project / "spec.yaml")), "export")
+    steps = {planned.step.stage: planned for planned in task.wanted.steps}
+    plan = Plan(task.wanted.spec, task.wanted.run, tuple(needed(steps, LAST).values()))
+    carry_out(Task(task.loaded, task.whole, plan, task.run), Nobody(), launch)
+
+
+def needed(steps: dict[str, Planned], stage: str) -> dict[str, Planned]:
+    """A stage with all that it needs, in the order of the chain."""
+    names = {stage}
+    for name in reversed(steps):
+        if name in names:
+            names |= set(steps[name].step.needs)
+    return {name: planned for name, planned in steps.items() if name in names}
+
+
+class Nobody:
+    """Watches, and says nothing."""
+
+    def starts(self, step: Step, folder: Path) -> None: ...
+
+    def tick(self) -> None: ...
+
+    def ends(self, step: Step, status: str, seconds: float) -> None: ...
+
+
+def _imported(launch: Launch, folder: Path) -> str:
+    """'' when the imports worked, else what they said last."""
+    log = folder / "imports.log"
+    if process.wait(launch(IMPORTS, process.Command(IMPORTS.argv, folder, log))) == 0:
+        return ""
+    return (tail(log) or ["the process that imports them was killed"])[-1].strip()
+
+
+def _remember(seen: Path) -> None:
+    seen.parent.mkdir(parents=True, exist_ok=True)
+    seen.touch()
+
+
+def _versions() -> str:
+    """A name for what is installed: versions, and when they came, since the same version may be another build."""
+    facts = [sys.executable]
+    for name in NAMES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found = metadata.distribution(name)
+            facts.append(f"{name} {found.version} {Path(str(found.locate_file(''))).stat().st_mtime}")
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:24]
+
+
+def _unfit(name: str, reason: str) -> Check:
+    return Check(name, "missing", f"what is installed does not fit together: {reason}", environment.install_again())

@@ -1,0 +1,126 @@
+"""What set-up says: how far its programs have come, and in one line what went wrong. Pure; any Python from 3.8 on."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import urlsplit
+
+AGAIN = "Then the same command goes on where it stopped."
+OFFLINE = re.compile(
+    r"dns error|error sending request|failed to fetch|failed to download|could not fetch|connection (?:refused|reset|error)"
+    r"|network is unreachable|name resolution|timed? ?out|max retries|newconnectionerror|proxyerror|tunnel|no route to host"
+    r"|could not find a version|no matching distribution",
+    re.IGNORECASE,
+)
+CAUSES = (
+    (re.compile(r"no space left|os error 28|disk quota|errno 28", re.IGNORECASE), "full"),
+    (re.compile(r"hash mismatch|do not match the hashes", re.IGNORECASE), "hash"),
+    (re.compile(r"certificate|tls handshake", re.IGNORECASE), "certificate"),
+    (
+        re.compile(r"read-only file system|permission denied|os error (?:13|30)\b|errno (?:13|30)\b", re.IGNORECASE),
+        "denied",
+    ),
+    (re.compile(r"ensurepip is not available|no module named ensurepip", re.IGNORECASE), "ensurepip"),
+    (OFFLINE, "offline"),
+    (re.compile(r"^CMake Error|\berror: |ninja: build stopped", re.MULTILINE), "compile"),
+)
+"""What uv, pip, CMake and the system say → what it is; the first that is found counts."""
+PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy")
+TO_UV = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "trusted-host": "UV_INSECURE_HOST",
+    "cert": "SSL_CERT_FILE",
+    "proxy": "ALL_PROXY",
+}
+"""pip's options → uv's variables."""
+
+
+class Problem(Exception):
+    """Something is in the way: one line that says what, one with the next thing to try."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def full(free: int, folder: Path) -> str:
+    return f"the disk is too full: {free / 2**30:.1f} GiB are free at {folder}, a first set-up takes about 10"
+
+
+def explained(log: str, folder: Path) -> tuple[str, str]:
+    """Message and hint for a program that failed, from its output; the hint is '' where only the log can help."""
+    cause = next((cause for pattern, cause in CAUSES if pattern.search(log)), "")
+    pattern = next((pattern for pattern, name in CAUSES if name == cause), re.compile(r"error", re.IGNORECASE))
+    line = reason(log, pattern)
+    if cause == "full":
+        return full(shutil.disk_usage(str(folder)).free, folder), f"Make room. {AGAIN}"
+    if cause == "hash":
+        return f"a package is not what the lock says: {line}", "Check the index or mirror that pip and uv are told of."
+    if cause == "certificate":
+        return (
+            f"the package index shows a certificate that is not trusted: {line}",
+            "Try: export SSL_CERT_FILE=/your/ca.pem",
+        )
+    if cause == "denied":
+        return (
+            f"a folder cannot be written: {line}",
+            "Take a folder of your own, and XDG_CACHE_HOME=/another for caches.",
+        )
+    if cause == "ensurepip":
+        return "this Python has no ensurepip, so it makes no .venv with pip", "Install it: apt install python3-venv"
+    if cause == "offline":
+        return f"the package index does not answer{through()}: {line}", f"Check the network and its proxy. {AGAIN}"
+    if cause == "compile":
+        return f"llama.cpp does not compile: {line}", ""
+    return line, ""
+
+
+def reason(log: str, pattern: re.Pattern[str]) -> str:
+    """The most telling line of a log: the last that holds a pattern, else the last of all."""
+    lines = [re.sub(r"^[\s×╰─▶├│]*(?:error: |ERROR: |Caused by: )?", "", line).strip() for line in log.splitlines()]
+    lines = [line for line in lines if line]
+    return without_secrets(
+        next((line for line in reversed(lines) if pattern.search(line)), (lines or ["it said nothing"])[-1])
+    )[:300]
+
+
+def without_secrets(text: str) -> str:
+    """Text whose addresses name no user and no password."""
+    return re.sub(r"(://)[^/\s@]*@", r"\1", text)
+
+
+def through() -> str:
+    """` through the proxy HOST:PORT of HTTPS_PROXY`, or ''."""
+    for variable in PROXIES:
+        if value := os.environ.get(variable):
+            parts = urlsplit(value if "://" in value else f"//{value}")
+            return f" through the proxy {parts.hostname}:{parts.port or 80} of {variable}"
+    return ""
+
+
+def progress(name: str, log: str) -> str:
+    """How far a program has come, from its output: packages of uv, steps of a compile."""
+    if steps := re.findall(r"^\s*\[(\d+)/(\d+)\] ", log, re.MULTILINE):
+        return f"{name}: {steps[-1][0]} of {steps[-1][1]} steps compiled"
+    if installed := re.search(r"^Installed (\d+) packages", log, re.MULTILINE):
+        return f"{name}: {installed[1]} installed"
+    if resolved := re.search(r"^Resolved (\d+) packages", log, re.MULTILINE):
+        here = len(re.findall(r"^\s*Downloaded ", log, re.MULTILINE))
+        large = len(re.findall(r"^\s*Downloading ", log, re.MULTILINE))
+        return f"{name}: {here} of the {large} large ones among {resolved[1]} downloaded"
+    return f"{name}: under way"
+
+
+def indexes(config: str) -> dict[str, str]:
+    """uv's variables for what `pip config list` says of where packages come from."""
+    found: dict[str, str] = {}
+    for option, value in re.findall(r"^[\w:]+\.([\w-]+)='(.*)'$", config, re.MULTILINE):
+        if variable := TO_UV.get(option):
+            found[variable] = (" " if variable == "UV_INDEX" else ",").join(value.replace("\\n", " ").split())
+    return found
