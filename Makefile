@@ -29,7 +29,7 @@ $(DEV):
 
 setup: ## Install everything into .venv, or mend it (TORCH=cpu, EXTRAS=deepspeed, PYTHON=python3.12)
 	@$(SETUP)
-	@touch $(READY)
+	@touch $(READY) $(if $(filter dev,$(EXTRAS)),$(DEV))
 
 lock: ## Fit requirements/*.txt to pyproject.toml, changing as little as can be
 	@$(BIN)/python scripts/lock.py --renew --uv $(BIN)/uv

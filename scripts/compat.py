@@ -1,6 +1,7 @@
 """Which versions of Python, LLaMA-Factory and transformers pass together: `make compat [ARGS="3.12-oldest …"]`.
 
 Each environment is made anew from what is committed, tested, and removed. docs/compat.md has a row for each one tried.
+What lies beyond a bound of ours is tried as well, and has to break in the way that is the bound's reason.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import lock
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build/compat"
@@ -26,23 +30,32 @@ PAGE = ROOT / "docs/compat.md"
 PYTHONS = ("3.11", "3.12", "3.13")
 PAIRS = {
     "oldest": "the oldest LLaMA-Factory and transformers that our ranges allow",
-    "pinned": "constraints.txt, which `make setup` installs",
+    "pinned": "the lock, which `make setup` installs",
     "newest": "the newest release of everything that our ranges allow",
 }
 FOLLOW = {"llamafactory", "transformers", "tokenizers", "huggingface-hub", "trl"}
-"""What an old transformers cannot have as new as constraints.txt names it."""
-SHOWN = ("llamafactory", "transformers", "trl", "peft", "torch")
+"""What an old transformers cannot have as new as the lock names it."""
+BEYOND = {
+    "beyond-torch": (("torch==2.15.0", "torchaudio==2.11.0"), "compiled with different CUDA versions"),
+    "beyond-transformers": (("transformers==5.7.0",), "is required for a normal functioning of this module"),
+}
+"""Name → what our bounds keep out, and what the imports say when it is there all the same. Nothing newer than the bounds
+of torchvision and torchaudio has been released, so those cannot be tried."""
+BREAKS = "breaks, as the bound says"
+GOOD = ("passes", BREAKS)
+SHOWN = ("llamafactory", "transformers", "trl", "peft", "torch", "torchaudio")
 CHAIN = ["tests/integration/test_chain.py"]
 ROOMS = ("llamafactory", "spec_*", "stages*", "render", "chat_template_registry", "evaluation_*", "data_reading",
          "doctor", "layers", "startup", "step", "records", "warm")  # fmt: skip
 """Tests of what meets other people's code, or Python itself, and takes no training."""
 SECONDS = 3600
+UV = str(Path(sys.executable).with_name("uv"))
 Json = dict[str, Any]
 
 
 def main(wanted: list[str]) -> int:
     """Try the pairs that are named, or all of them; 1 when one fails."""
-    known = [f"{python}-{pair}" for python in PYTHONS for pair in PAIRS]
+    known = [f"{python}-{pair}" for python in PYTHONS for pair in PAIRS] + [f"{PYTHONS[0]}-{pair}" for pair in BEYOND]
     if unknown := set(wanted) - set(known):
         print(f"no {', '.join(sorted(unknown))}; choose from {', '.join(known)}", file=sys.stderr)
         return 2
@@ -55,7 +68,7 @@ def main(wanted: list[str]) -> int:
         RESULTS.write_text(json.dumps(results, indent=2) + "\n")
         PAGE.write_text(page(results), encoding="utf-8")
         print(f"{name}: {results[name]['verdict']}", flush=True)
-    return 0 if all(results[name]["verdict"] == "passes" for name in wanted or known) else 1
+    return 0 if all(results[name]["verdict"] in GOOD for name in wanted or known) else 1
 
 
 def tried(python: str, pair: str) -> Json:
@@ -78,11 +91,36 @@ def examined(interpreter: str, pair: str, folder: Path) -> Json:
     log.unlink(missing_ok=True)
     call(["git", "clone", "-q", str(ROOT), str(checkout)], ROOT, log)
     (folder / "constraints.txt").write_text("\n".join(constraints(pair)) + "\n")
-    call([interpreter, "-m", "venv", str(folder / "venv")], ROOT, log)
-    install = [str(own), "-m", "pip", "install", "-q", "-e", f"{checkout}[dev]", "-c", str(folder / "constraints.txt")]
-    if call(install, checkout, log, {"CMAKE_ARGS": "-DLLAVA_BUILD=OFF"}):
+    call([UV, "venv", "-q", "--python", interpreter, str(folder / "venv")], ROOT, log)
+    install = [UV, "pip", "install", "-q", "--python", str(own)]
+    packages = ["-e", f"{checkout}[dev]", "-c", str(folder / "constraints.txt"), "--find-links", llama_wheel(log)]
+    if call([*install, *packages], checkout, log):
         return {"verdict": f"cannot be installed: {last_line(log)}"}
+    if pair in BEYOND:
+        return beyond(pair, own, install, log)
     return {**tested(own, checkout, log), "minutes": round((time.monotonic() - began) / 60)}
+
+
+def beyond(pair: str, own: Path, install: list[str], log: Path) -> Json:
+    """What the imports say of versions that our bounds keep out."""
+    replacements, sign = BEYOND[pair]
+    only = ["--no-deps"] if pair == "beyond-transformers" else []  # torch brings its own CUDA
+    if call([*install, *only, *replacements], ROOT, log):
+        return {"verdict": f"cannot be installed: {last_line(log)}"}
+    failed = call([str(own), "-m", "orchestrator.workers.together"], ROOT, log)
+    said = sign in log.read_text(errors="replace")
+    verdict = (
+        BREAKS if failed and said else f"fails otherwise: {last_line(log)}" if failed else "works: the bound can go"
+    )
+    return {"versions": versions(own), "verdict": verdict, "unit": f"`{sign}`" if failed and said else ""}
+
+
+def llama_wheel(log: Path) -> str:
+    """The folder of the wheel that set-up compiled; without it each environment would compile llama.cpp again."""
+    argv = [sys.executable, str(ROOT / "scripts/llama_wheel.py"), "build"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    log.write_text(done.stdout + done.stderr)
+    return str(Path(last_line(log)).parent)
 
 
 def tested(own: Path, checkout: Path, log: Path) -> Json:
@@ -101,11 +139,12 @@ def constraints(pair: str) -> list[str]:
     """pip's constraints for a pair. The lower ends of the ranges are read from where they stand."""
     if pair == "newest":
         return []
-    pinned = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
-    if pair == "pinned":
+    texts = [(lock.FOLDER / f"{part}.txt").read_text(encoding="utf-8") for part in (lock.BASE, "dev")]
+    pinned = [head for text in texts for head in lock.stanzas(text)]
+    if pair != "oldest":
         return pinned
     lowest = [lowest_of("llamafactory"), lowest_of("transformers")]
-    return [line for line in pinned if canonicalize_name(line.partition("==")[0]) not in FOLLOW] + lowest
+    return [line for line in pinned if lock.name_of(line) not in FOLLOW] + lowest
 
 
 def lowest_of(dependency: str) -> str:
@@ -159,7 +198,8 @@ def page(results: Json) -> str:
         cells += [result.get("unit", ""), result.get("chain", ""), result["verdict"]]
         rows.append("| " + " | ".join(cells) + " |")
     failing = [f"- {name}: `{test}`" for name, result in results.items() for test in result.get("failed", ())]
-    parts = [HEAD, *(f"- **{pair}**: {what}" for pair, what in PAIRS.items()), "", *rows]
+    kept_out = {pair: f"{' and '.join(versions)}, which our bounds keep out" for pair, (versions, _) in BEYOND.items()}
+    parts = [HEAD, *(f"- **{pair}**: {what}" for pair, what in (PAIRS | kept_out).items()), "", *rows]
     return "\n".join([*parts, *(["", "What fails:", "", *failing] if failing else [])]) + "\n"
 
 
@@ -168,7 +208,8 @@ HEAD = """\
 
 Written by `make compat`, which makes an environment for each row from what is committed, runs the tests of all
 that meets other packages and a chain on a tiny model in it, and removes it. A pair that is not listed was
-not tried; what `make test` runs in is Python 3.11 with constraints.txt.
+not tried; what `make test` runs in is Python 3.11 with the lock. What our bounds in pyproject.toml keep out is tried by
+importing it: it has to break in the way that is the bound's reason, or else the bound can go.
 """
 
 if __name__ == "__main__":

@@ -81,15 +81,10 @@ def misfits() -> Iterator[str]:
         path = FOLDER / f"{part}.txt"
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         made_for = {line.removeprefix(ASKED) for line in lines if line.startswith(ASKED)}
-        yield from (
-            f"pyproject.toml asks for {one!r}, which {part}.txt was not made for"
-            for one in wanted
-            if one not in made_for
-        )
-        yield from (
-            f"{part}.txt was made for {one!r}, which pyproject.toml does not ask for"
-            for one in sorted(made_for - set(wanted))
-        )
+        for one in sorted(set(wanted) - made_for):
+            yield f"pyproject.toml asks for {one!r}, which requirements/{part}.txt was not made for"
+        for one in sorted(made_for - set(wanted)):
+            yield f"requirements/{part}.txt was made for {one!r}, which pyproject.toml does not ask for"
 
 
 def foreign(installed: Mapping[str, str], other_torch: bool = False) -> Iterator[str]:
@@ -118,10 +113,8 @@ def compiled(uv: str, upgrade: bool) -> dict[str, str]:
         _resolve(uv, whole, [*(f"--extra={extra}" for extra in extras), f"--group={BUILD}"])
         texts = {part: _part(uv, whole, part) for part in parts}
     base = stanzas(texts[BASE])
-    return {
-        part: _with_header(part, parts[part], text if part in (BASE, BUILD) else _beyond(base, text))
-        for part, text in texts.items()
-    }
+    own = {part: text if part in (BASE, BUILD) else _beyond(base, text) for part, text in texts.items()}
+    return {part: _with_header(parts[part], text) for part, text in own.items()}
 
 
 def _part(uv: str, whole: Path, part: str) -> str:
@@ -147,17 +140,13 @@ def _resolve(uv: str, target: Path, options: Sequence[str], source: str = "pypro
 
 def _beyond(base: Mapping[str, str], text: str) -> str:
     """A part without what base.txt installs in every case in which the part would."""
-    return "".join(
-        block for head, block in stanzas(text).items() if head not in base and head.split(" ;")[0] not in base
-    )
+    own = {head: block for head, block in stanzas(text).items() if not {head, head.split(" ;")[0]} & base.keys()}
+    return "".join(own.values())
 
 
-def _with_header(part: str, wanted: Sequence[str], text: str) -> str:
-    lines = [
-        "# A part of the lock, written by `make lock` with uv; see scripts/lock.py.",
-        *(ASKED + one for one in wanted),
-    ]
-    return "\n".join([*lines, *text.splitlines()]) + "\n"
+def _with_header(wanted: Sequence[str], text: str) -> str:
+    head = "# A part of the lock, written by `make lock` with uv; see scripts/lock.py."
+    return "\n".join([head, *(ASKED + one for one in wanted), *text.splitlines()]) + "\n"
 
 
 def write(texts: Mapping[str, str]) -> None:

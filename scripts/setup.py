@@ -1,8 +1,8 @@
 """Makes .venv with everything in it, from the lock alone: `make setup`. Safe to interrupt and to repeat.
 
 Runs in any Python from 3.8 on, with nothing installed, so it can say in one line what is in the way. uv brings the
-packages while llama.cpp compiles; the wheel of llama.cpp, uv's packages and the built-in model stay in the user's cache,
-so the next clone takes none of that time.
+packages while llama.cpp compiles; the wheel of llama.cpp, uv's packages and the built-in model stay in the user's
+cache, so the next clone takes none of that time.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import before
 import lock
 import trouble
+from before import PYTHONS, version_of
 from trouble import Problem
 
 TYPE_CHECKING = False
@@ -32,14 +32,13 @@ if TYPE_CHECKING:
 ROOT = lock.ROOT
 VENV = ROOT / ".venv"
 LOGS = VENV / "set-up"
-PYTHONS = ("3.11", "3.12", "3.13")
-"""What the lock was resolved for."""
 LLAMA = "llama-cpp-python"
-ROOM = 10 * 2**30
-"""Bytes that a first set-up takes: 7 GiB of packages, the rest downloads and the built-in model."""
-BUILDS = re.compile(r"auto|cpu|cu\d{3}|rocm[\d.]+|xpu")
-"""Builds of torch that PyTorch's own index has; uv knows where it is."""
 TORCH = ("torch", "torchvision", "torchaudio")
+IGNORED = {
+    *("PYTHONPATH", "PIP_CONSTRAINT", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_NO_BINARY"),
+    *("UV_CONSTRAINT", "UV_OVERRIDE", "UV_EXCLUDE_NEWER", "UV_NO_BINARY", "UV_TORCH_BACKEND", "UV_PRERELEASE"),
+}
+"""Variables that would decide what is installed, which the lock does. Where it comes from is the user's to say."""
 SECONDS = 10
 """How often progress is said where the screen cannot be overwritten."""
 
@@ -47,69 +46,6 @@ SECONDS = 10
 def say(text: str) -> None:
     """A line about a step that begins."""
     print(f"[setup] {text}", flush=True)
-
-
-# ---- before anything is downloaded ----
-
-
-def interpreter(wanted: str) -> str:
-    """A Python that the lock is for: the one asked for, else this one, else the newest on PATH."""
-    given = wanted or sys.executable
-    if version_of(given) in PYTHONS:
-        return given
-    others = [found for found in map(shutil.which, (f"python{version}" for version in reversed(PYTHONS))) if found]
-    found = next((other for other in others if version_of(other) in PYTHONS), None)
-    if wanted or found is None:
-        raise Problem(
-            f"{given} is Python {version_of(given) or 'of no version'}; {', '.join(PYTHONS)} are supported",
-            f"Try: make setup PYTHON={found or 'python' + PYTHONS[-1]}",
-        )
-    say(f"this is Python {version_of(given)}: taking {found} instead")
-    return found
-
-
-def version_of(python: str) -> str:
-    """`3.11`, or '' when there is no such program, or it does not work."""
-    try:
-        ask = [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
-        return subprocess.run(ask, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.decode().strip()
-    except OSError:
-        return ""
-
-
-def require_compiler() -> None:
-    names = [os.environ["CXX"].split()[0]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
-    if not any(map(shutil.which, names)):
-        raise Problem(
-            f"there is no C++ compiler, which llama.cpp needs: no {', '.join(names)} on PATH",
-            "Install one: apt install g++, dnf install gcc-c++, or on macOS xcode-select --install",
-        )
-
-
-def require_build(torch: str) -> None:
-    if torch and not BUILDS.fullmatch(torch):
-        raise Problem(f"there is no build {torch!r} of torch", "Try: make setup TORCH=auto, or cpu, or cu126")
-
-
-def require_room(seen: Path) -> None:
-    """Not where this lock was installed before, since the packages are in the cache then."""
-    free = shutil.disk_usage(ROOT).free
-    if not seen.exists() and free < ROOM:
-        raise Problem(trouble.full(free, ROOT), trouble.AGAIN)
-
-
-def require_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=str(folder)).close()
-    except OSError as error:
-        raise Problem(
-            f"the cache {folder} cannot be written: {error.strerror}",
-            "Name a folder that can be: export XDG_CACHE_HOME=/a/folder/with/10/GB",
-        ) from None
-
-
-# ---- the steps ----
 
 
 def make_venv(python: str) -> None:
@@ -130,7 +66,7 @@ def make_venv(python: str) -> None:
 def settings() -> dict[str, str]:
     """The environment for uv and pip: each is told what only the other was."""
     told = subprocess.run([str(VENV / "bin/python"), "-m", "pip", "config", "list"], stdout=subprocess.PIPE)
-    environment = dict(os.environ)
+    environment = {name: value for name, value in os.environ.items() if name not in IGNORED}
     for variable, value in trouble.indexes(told.stdout.decode(errors="replace")).items():
         environment.setdefault(variable, value)
     if "PIP_INDEX_URL" not in environment and "UV_DEFAULT_INDEX" in environment:
@@ -242,49 +178,44 @@ def install(parts: Sequence[str], torch: str, env: dict[str, str]) -> None:
     run("wheel", uv("install", "--no-deps", wheel), env)
 
 
-def verify(torch: str) -> None:
-    """What is installed fits together, and all of it is from the lock."""
-    run("check", uv("check"))
-    run(
-        "lock",
-        [str(VENV / "bin/python"), str(ROOT / "scripts/lock.py"), "--verify", *(["--other-torch"] if torch else [])],
+def require_caches(env: dict[str, str]) -> Path:
+    """The mark in our cache that this lock was installed here before. Raises Problem for a cache of no use."""
+    uv_cache, own = (
+        Path(run("cache", argv, env).strip()) for argv in ([str(VENV / "bin/uv"), "cache", "dir"], llama("cache"))
     )
+    for cache in (uv_cache, own):
+        before.require_writable(cache)
+    seen = own / "set-up" / hashlib.sha256((lock.FOLDER / "base.txt").read_bytes()).hexdigest()[:16]
+    before.require_room(seen, ROOT)
+    return seen
+
+
+def look() -> None:
+    """Import it together, train and convert a toy."""
+    if subprocess.run([str(VENV / "bin/orchestrator"), "doctor", "--try"], cwd=str(ROOT)).returncode != 0:
+        raise Problem("what is installed does not work; the line above says why")
 
 
 def set_up(python: str, torch: str, parts: Sequence[str]) -> None:
     """All of it. Raises Problem."""
-    chosen = interpreter(python)
-    if version_of(chosen) != version_of(sys.executable):
-        os.execv(chosen, [chosen, *sys.argv])  # the lock is read with what Python has since 3.11
-    require_compiler()
-    require_build(torch)
+    before.require_compiler()
+    before.require_build(torch)
+    before.require_parts(parts, lock.FOLDER)
     if unfit := next(lock.misfits(), None):
         raise Problem(unfit, "Try: make lock")
-    say(f"tools into .venv (Python {version_of(chosen)})")
-    make_venv(chosen)
+    say(f"tools into .venv (Python {version_of(python)})")
+    make_venv(python)
     env = settings()
-    caches = [
-        Path(run("cache", [str(VENV / "bin/uv"), "cache", "dir"], env).strip()),
-        Path(run("cache", llama("cache"), env).strip()),
-    ]
-    for cache in caches:
-        require_writable(cache)
-    seen = caches[1] / "set-up" / hashlib.sha256((lock.FOLDER / "base.txt").read_bytes()).hexdigest()[:16]
-    require_room(seen)
-    build = (
-        f"torch from PyTorch's own index ({torch})"
-        if torch
-        else "torch for CUDA, about 5.5 GB on disk; TORCH=cpu takes a small one"
-    )
-    say(f"packages: {build}")
+    seen = require_caches(env)
+    default = "torch for CUDA, about 5.5 GB on disk; TORCH=cpu takes a small one"
+    say(f"packages, with {f'the {torch} build of torch, from its own index' if torch else default}")
     install(parts, torch, env)
     (VENV / "torch").write_text(torch, encoding="utf-8")
-    verify(torch)
+    run("check", uv("check"))
     seen.parent.mkdir(exist_ok=True)
     seen.touch()
     say("a look at it: imports, one step of training, a conversion")
-    if subprocess.run([str(VENV / "bin/orchestrator"), "doctor", "--try"], cwd=str(ROOT)).returncode != 0:
-        raise Problem("what is installed does not work; the line above says why")
+    look()
 
 
 def main() -> int:
@@ -295,7 +226,11 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", help="parts of the lock beyond the base: dev, ray, deepspeed …")
     told = parser.parse_args()
     try:
-        set_up(told.python, told.torch, told.parts)
+        python = before.interpreter(told.python)
+        if version_of(python) != version_of(sys.executable):
+            say(f"this is Python {version_of(sys.executable)}: taking {python}")
+            os.execv(python, [python, *sys.argv])  # the lock is read with what Python has since 3.11
+        set_up(python, told.torch, told.parts)
     except Problem as problem:
         print("\n".join(filter(None, (f"setup: {problem.message}", problem.hint))), file=sys.stderr)
         return 3

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 AGAIN = "Then the same command goes on where it stopped."
 OFFLINE = re.compile(
-    r"dns error|error sending request|failed to fetch|failed to download|could not fetch|connection (?:refused|reset|error)"
-    r"|network is unreachable|name resolution|timed? ?out|max retries|newconnectionerror|proxyerror|tunnel|no route to host"
-    r"|could not find a version|no matching distribution",
+    r"dns error|error sending request|failed to fetch|failed to download|could not fetch|network is unreachable"
+    r"|connection (?:refused|reset|error)|name resolution|timed? ?out|max retries|newconnectionerror|proxyerror|tunnel"
+    r"|no route to host|could not find a version|no matching distribution",
     re.IGNORECASE,
 )
 CAUSES = (
