@@ -39,7 +39,7 @@ BEYOND = {
     "beyond-torch": (("torch==2.15.0", "torchaudio==2.11.0"), "compiled with different CUDA versions"),
     "beyond-transformers": (("transformers==5.7.0",), "is required for a normal functioning of this module"),
 }
-"""Name → what our bounds keep out, and what the imports say when it is there all the same. Nothing newer than the bounds
+"""Name → what our bounds keep out, and what the imports say when it is there all the same. Nothing beyond the bounds
 of torchvision and torchaudio has been released, so those cannot be tried."""
 BREAKS = "breaks, as the bound says"
 GOOD = ("passes", BREAKS)
