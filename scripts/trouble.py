@@ -9,24 +9,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 AGAIN = "Then the same command goes on where it stopped."
-OFFLINE = re.compile(
-    r"dns error|error sending request|failed to fetch|failed to download|could not fetch|network is unreachable"
-    r"|connection (?:refused|reset|error)|name resolution|timed? ?out|max retries|newconnectionerror|proxyerror|tunnel"
-    r"|no route to host|could not find a version|no matching distribution",
-    re.IGNORECASE,
-)
-CAUSES = (
-    (re.compile(r"no space left|os error 28|disk quota|errno 28", re.IGNORECASE), "full"),
-    (re.compile(r"hash mismatch|do not match the hashes", re.IGNORECASE), "hash"),
-    (re.compile(r"certificate|tls handshake", re.IGNORECASE), "certificate"),
-    (
-        re.compile(r"read-only file system|permission denied|os error (?:13|30)\b|errno (?:13|30)\b", re.IGNORECASE),
-        "denied",
-    ),
-    (re.compile(r"ensurepip is not available|no module named ensurepip", re.IGNORECASE), "ensurepip"),
-    (OFFLINE, "offline"),
-    (re.compile(r"^CMake Error|\berror: |ninja: build stopped", re.MULTILINE), "compile"),
-)
+CAUSES = {
+    "full": r"no space left|os error 28|errno 28|disk quota",
+    "hash": r"hash mismatch|do not match the hashes",
+    "certificate": r"certificate|tls handshake|unknownissuer",
+    "denied": r"read-only file system|permission denied|(?:os error|errno) (?:13|30)\b",
+    "ensurepip": r"ensurepip is not available|no module named ensurepip",
+    "offline": r"dns error|name resolution|error sending request|connection (?:refused|reset|error|broken)|timed? ?out"
+    r"|network is unreachable|no route to host|newconnectionerror|proxyerror|tunnel error|max retries",
+    "absent": r"could not find a version|no matching distribution|not found in the package registry|no solution found",
+    "compile": r"^cmake error|\berror: .*|ninja: build stopped",
+}
 """What uv, pip, CMake and the system say → what it is; the first that is found counts."""
 PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy")
 TO_UV = {
@@ -55,39 +48,33 @@ def full(free: int, folder: Path) -> str:
 
 def explained(log: str, folder: Path) -> tuple[str, str]:
     """Message and hint for a program that failed, from its output; the hint is '' where only the log can help."""
-    cause = next((cause for pattern, cause in CAUSES if pattern.search(log)), "")
-    pattern = next((pattern for pattern, name in CAUSES if name == cause), re.compile(r"error", re.IGNORECASE))
-    line = reason(log, pattern)
-    if cause == "full":
-        return full(shutil.disk_usage(str(folder)).free, folder), f"Make room. {AGAIN}"
-    if cause == "hash":
-        return f"a package is not what the lock says: {line}", "Check the index or mirror that pip and uv are told of."
-    if cause == "certificate":
-        return (
-            f"the package index shows a certificate that is not trusted: {line}",
-            "Try: export SSL_CERT_FILE=/your/ca.pem",
-        )
-    if cause == "denied":
-        return (
-            f"a folder cannot be written: {line}",
-            "Take a folder of your own, and XDG_CACHE_HOME=/another for caches.",
-        )
-    if cause == "ensurepip":
-        return "this Python has no ensurepip, so it makes no .venv with pip", "Install it: apt install python3-venv"
-    if cause == "offline":
-        return f"the package index does not answer{through()}: {line}", f"Check the network and its proxy. {AGAIN}"
-    if cause == "compile":
-        return f"llama.cpp does not compile: {line}", ""
-    return line, ""
+    cause = next((cause for cause, signs in CAUSES.items() if re.search(signs, log, re.IGNORECASE | re.MULTILINE)), "")
+    line = reason(log, CAUSES.get(cause, "error"))
+    free = shutil.disk_usage(str(folder)).free
+    answers = {
+        "full": (full(free, folder), f"Make room there and where the cache is. {AGAIN}"),
+        "hash": (f"a package is not what the lock says: {line}", "Check the index or mirror that pip and uv ask."),
+        "certificate": (f"the package index is not trusted: {line}", "Try: export SSL_CERT_FILE=/your/ca.pem"),
+        "denied": (f"a folder cannot be written: {line}", "Take one of your own, and XDG_CACHE_HOME=… for caches."),
+        "ensurepip": ("this Python has no ensurepip, and so makes no .venv", "Install it: apt install python3-venv"),
+        "offline": (f"the package index does not answer{through()}: {line}", f"Mend the network or its proxy. {AGAIN}"),
+        "absent": (f"the package index lacks a package{through()}: {line}", "Ask another: a mirror may lag behind."),
+        "compile": (f"llama.cpp does not compile: {line}", ""),
+    }
+    return answers.get(cause, (line, ""))
 
 
-def reason(log: str, pattern: re.Pattern[str]) -> str:
-    """The most telling line of a log: the last that holds a pattern, else the last of all."""
-    lines = [re.sub(r"^[\s×╰─▶├│]*(?:error: |ERROR: |Caused by: )?", "", line).strip() for line in log.splitlines()]
-    lines = [line for line in lines if line]
-    return without_secrets(
-        next((line for line in reversed(lines) if pattern.search(line)), (lines or ["it said nothing"])[-1])
-    )[:300]
+def reason(log: str, signs: str) -> str:
+    """The most telling line of a log: the last that holds one of the signs, else the last of all."""
+    lines = [
+        re.sub(r"^[\s×╰─▶├│]*(?:error: |cause: |warning: )?", "", line, flags=re.I).strip() for line in log.splitlines()
+    ]
+    telling = (
+        [line for line in lines if re.search(signs, line, re.IGNORECASE)]
+        or [*filter(None, lines)]
+        or ["no reason given"]
+    )
+    return without_secrets(telling[-1])[:300]
 
 
 def without_secrets(text: str) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import process
-from orchestrator.errors import GateError, OrchestratorError, StageError
+from orchestrator import environment, process
+from orchestrator.errors import GateError, MissingError, OrchestratorError, StageError
 from orchestrator.failure import explain, out_of_memory, tail
 from orchestrator.step import Step
 
@@ -64,3 +64,38 @@ def test_torch_without_memory_says_so_as_we_expect(tmp_path: Path) -> None:
     code = "import resource, torch; resource.setrlimit(resource.RLIMIT_AS, (1 << 34,) * 2); torch.ones(1 << 34)"
     ended = process.wait(process.start(process.Command((sys.executable, "-c", code), tmp_path, log)))
     assert ended == 1 and out_of_memory(STEP.phase, tail(log), ended) != ""
+
+
+UNFIT = {
+    "torchaudio": "RuntimeError: Detected that PyTorch and TorchAudio were compiled with different CUDA versions. "
+    "PyTorch has CUDA version 13.2 whereas TorchAudio has CUDA version 13.0.",
+    "torchvision": "RuntimeError: operator torchvision::nms does not exist",
+    "library": "ImportError: libcudart.so.13: cannot open shared object file: No such file or directory",
+    "symbol": "OSError: /site-packages/torchaudio/lib/libtorchaudio.so: undefined symbol: _ZNK3c105Error4whatEv",
+    "LLaMA-Factory": "ImportError: transformers>=4.55.0,<=5.6.0 is required for a normal functioning of this module, "
+    "but found transformers==5.7.0.",
+    "absent": "ModuleNotFoundError: No module named 'torchvision'",
+}
+"""As each of them says it: the first, the fifth and the last were run."""
+
+
+@pytest.mark.parametrize("line", UNFIT.values(), ids=UNFIT)
+def test_packages_that_do_not_fit_are_recognised_and_named_with_the_cure(tmp_path: Path, line: str) -> None:
+    error = told(tmp_path / "log", f"Traceback …\n{line}\n", 1)
+    assert isinstance(error, MissingError)
+    assert error.message.startswith(f"train ended with exit code 1: {line[:60]}")
+    assert error.hint == "The installed packages do not fit each other: make setup"
+
+
+@pytest.mark.parametrize(
+    "line", ["RuntimeError: the checkpoint does not exist", "ValueError: undefined symbol x", "ModuleNotFoundError: No module named 'mine'"]
+)  # fmt: skip
+def test_other_errors_are_not_taken_for_that(tmp_path: Path, line: str) -> None:
+    assert isinstance(told(tmp_path / "log", f"{line}\n", 1), StageError)
+
+
+def test_without_a_checkout_the_cure_has_the_bounds_of_our_own_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "CHECKOUT", Path("/nowhere"))
+    cure = environment.install_again()
+    assert cure.startswith("pip install --force-reinstall 'torch")
+    assert "<2.15" in cure and "'torchvision<0.30'" in cure and "'torchaudio<2.12'" in cure

@@ -12,7 +12,6 @@ from importlib import metadata
 from pathlib import Path
 
 from orchestrator import environment, models, process
-from orchestrator.cache import cache_folder
 from orchestrator.doctor.check import Check
 from orchestrator.errors import MissingError, OrchestratorError
 from orchestrator.executors.warm import WarmLauncher
@@ -43,12 +42,11 @@ VOCABULARY, SIZE, LAYERS = 49_152, 32, 2
 
 def imports() -> Check:
     """Whether all of it can be imported in one process; what was seen to work is not tried again."""
-    seen = cache_folder() / "imported" / _versions()
-    if not seen.exists():
+    if not _seen().exists():
         with tempfile.TemporaryDirectory() as folder:
             if reason := _imported(start, Path(folder)):
                 return _unfit("imports", reason)
-        _remember(seen)
+        _remember()
     return Check("imports", "ok", "torch, torchvision, torchaudio, llama_cpp and llamafactory can be imported together")
 
 
@@ -59,7 +57,7 @@ def trial() -> Iterator[Check]:
         if reason := _imported(launch, Path(folder)):
             yield _unfit("imports", reason)
             return
-        _remember(cache_folder() / "imported" / _versions())
+        _remember()
         yield imports()
         try:
             make_toy(Path(folder))
@@ -139,19 +137,22 @@ def _imported(launch: Launch, folder: Path) -> str:
     return (tail(log) or ["the process that imports them was killed"])[-1].strip()
 
 
-def _remember(seen: Path) -> None:
-    seen.parent.mkdir(parents=True, exist_ok=True)
-    seen.touch()
+def _remember() -> None:
+    with contextlib.suppress(OSError):  # where Python's folder is another's, it is looked at each time
+        _seen().touch()
 
 
-def _versions() -> str:
-    """A name for what is installed: versions, and when they came, since the same version may be another build."""
-    facts = [sys.executable]
+def _seen() -> Path:
+    """The mark, in the environment itself, that what is installed there has been imported together.
+
+    Its name holds versions, and when packages came last, since the same version may be another build.
+    """
+    facts = []
     for name in NAMES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found = metadata.distribution(name)
             facts.append(f"{name} {found.version} {Path(str(found.locate_file(''))).stat().st_mtime}")
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:24]
+    return Path(sys.prefix) / f".imported-{hashlib.sha256(' '.join(facts).encode()).hexdigest()[:16]}"
 
 
 def _unfit(name: str, reason: str) -> Check:
