@@ -88,8 +88,13 @@ def test_packages_that_do_not_fit_are_recognised_and_named_with_the_cure(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "line", ["RuntimeError: the checkpoint does not exist", "ValueError: undefined symbol x", "ModuleNotFoundError: No module named 'mine'"]
-)  # fmt: skip
+    "line",
+    [
+        "RuntimeError: the checkpoint does not exist",
+        "ValueError: undefined symbol x",
+        "ModuleNotFoundError: No module named 'mine'",
+    ],
+)
 def test_other_errors_are_not_taken_for_that(tmp_path: Path, line: str) -> None:
     assert isinstance(told(tmp_path / "log", f"{line}\n", 1), StageError)
 
