@@ -71,9 +71,8 @@ def require_parts(parts: Sequence[str], folder: Path) -> None:
 
 def require_room(seen: Path, folder: Path) -> None:
     """Not where this lock was installed before, since the packages are in the cache then."""
-    free = shutil.disk_usage(str(folder)).free
-    if not seen.exists() and free < ROOM:
-        raise Problem(trouble.full(free, folder), trouble.AGAIN)
+    if not seen.exists() and shutil.disk_usage(str(folder)).free < ROOM:
+        raise Problem(trouble.full(folder), f"Make room. {trouble.AGAIN}")
 
 
 def require_writable(folder: Path) -> None:

@@ -48,15 +48,17 @@ def say(text: str) -> None:
     print(f"[setup] {text}", flush=True)
 
 
-def make_venv(python: str) -> None:
-    """.venv with the tools of requirements/build.txt; one whose Python is gone, or not supported, is made anew."""
-    own = VENV / "bin/python"
-    if version_of(str(own)) not in PYTHONS:
+def make_venv(python: str, torch: str) -> None:
+    """.venv with the tools of requirements/build.txt, made anew where its Python is gone or torch is to be another."""
+    own, chosen = VENV / "bin/python", VENV / "torch"
+    there = chosen.read_text(encoding="utf-8") if chosen.is_file() else ""
+    if version_of(str(own)) not in PYTHONS or there != torch:
         shutil.rmtree(VENV, ignore_errors=True)
         done = subprocess.run([python, "-m", "venv", str(VENV)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if done.returncode != 0:
             raise Problem(*trouble.explained(done.stdout.decode(errors="replace"), ROOT))
     LOGS.mkdir(exist_ok=True)
+    chosen.write_text(torch, encoding="utf-8")
     for ready in VENV.glob(".ready-*"):
         ready.unlink()  # until all of it is done
     install = ["-m", "pip", "install", "--disable-pip-version-check", "--require-hashes", "-r"]
@@ -164,6 +166,8 @@ def show(progress: str) -> None:
 
 def install(parts: Sequence[str], torch: str, env: dict[str, str]) -> None:
     """Everything into .venv: packages and llama.cpp beside each other, then the built-in model beside the compile."""
+    if torch:
+        run("torch", [*other_torch(torch), "--dry-run"], env)  # whether that index can be reached, and has it
     run("archive", llama("fetch"), env)
     with ended(Work("compile", llama("build"), env)) as compiling:
         with ended(Work("packages", packages(parts, torch), env)) as bringing:
@@ -186,7 +190,8 @@ def require_caches(env: dict[str, str]) -> Path:
     for cache in (uv_cache, own):
         before.require_writable(cache)
     seen = own / "set-up" / hashlib.sha256((lock.FOLDER / "base.txt").read_bytes()).hexdigest()[:16]
-    before.require_room(seen, ROOT)
+    for folder in (ROOT, uv_cache, own):
+        before.require_room(seen, folder)
     return seen
 
 
@@ -204,13 +209,12 @@ def set_up(python: str, torch: str, parts: Sequence[str]) -> None:
     if unfit := next(lock.misfits(), None):
         raise Problem(unfit, "Try: make lock")
     say(f"tools into .venv (Python {version_of(python)})")
-    make_venv(python)
+    make_venv(python, torch)
     env = settings()
     seen = require_caches(env)
     default = "torch for CUDA, about 5.5 GB on disk; TORCH=cpu takes a small one"
     say(f"packages, with {f'the {torch} build of torch, from its own index' if torch else default}")
     install(parts, torch, env)
-    (VENV / "torch").write_text(torch, encoding="utf-8")
     run("check", uv("check"))
     seen.parent.mkdir(exist_ok=True)
     seen.touch()

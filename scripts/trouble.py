@@ -18,7 +18,7 @@ CAUSES = {
     "offline": r"dns error|name resolution|error sending request|connection (?:refused|reset|error|broken)|timed? ?out"
     r"|network is unreachable|no route to host|newconnectionerror|proxyerror|tunnel error|max retries",
     "absent": r"could not find a version|no matching distribution|not found in the package registry|no solution found",
-    "compile": r"^cmake error|\berror: .*|ninja: build stopped",
+    "compile": r"^cmake error|:\d+: (?:fatal )?error: |ninja: build stopped",
 }
 """What uv, pip, CMake and the system say → what it is; the first that is found counts."""
 PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy")
@@ -42,22 +42,23 @@ class Problem(Exception):
         self.hint = hint
 
 
-def full(free: int, folder: Path) -> str:
-    return f"the disk is too full: {free / 2**30:.1f} GiB are free at {folder}, a first set-up takes about 10"
+def full(folder: Path) -> str:
+    """That there is no room in a folder."""
+    free = shutil.disk_usage(str(folder)).free / 2**30
+    return f"the disk is too full: {free:.1f} GiB are free at {folder}, a first set-up takes about 10"
 
 
 def explained(log: str, folder: Path) -> tuple[str, str]:
     """Message and hint for a program that failed, from its output; the hint is '' where only the log can help."""
     cause = next((cause for cause, signs in CAUSES.items() if re.search(signs, log, re.IGNORECASE | re.MULTILINE)), "")
     line = reason(log, CAUSES.get(cause, "error"))
-    free = shutil.disk_usage(str(folder)).free
     answers = {
-        "full": (full(free, folder), f"Make room there and where the cache is. {AGAIN}"),
+        "full": (full(named(line, folder)), f"Make room. {AGAIN}"),
         "hash": (f"a package is not what the lock says: {line}", "Check the index or mirror that pip and uv ask."),
         "certificate": (f"the package index is not trusted: {line}", "Try: export SSL_CERT_FILE=/your/ca.pem"),
         "denied": (f"a folder cannot be written: {line}", "Take one of your own, and XDG_CACHE_HOME=… for caches."),
         "ensurepip": ("this Python has no ensurepip, and so makes no .venv", "Install it: apt install python3-venv"),
-        "offline": (f"the package index does not answer{through()}: {line}", f"Mend the network or its proxy. {AGAIN}"),
+        "offline": (f"{index(log)} does not answer{through()}: {line}", f"Mend the network or its proxy. {AGAIN}"),
         "absent": (f"the package index lacks a package{through()}: {line}", "Ask another: a mirror may lag behind."),
         "compile": (f"llama.cpp does not compile: {line}", ""),
     }
@@ -66,15 +67,23 @@ def explained(log: str, folder: Path) -> tuple[str, str]:
 
 def reason(log: str, signs: str) -> str:
     """The most telling line of a log: the last that holds one of the signs, else the last of all."""
-    lines = [
-        re.sub(r"^[\s×╰─▶├│]*(?:error: |cause: |warning: )?", "", line, flags=re.I).strip() for line in log.splitlines()
-    ]
-    telling = (
-        [line for line in lines if re.search(signs, line, re.IGNORECASE)]
-        or [*filter(None, lines)]
-        or ["no reason given"]
-    )
-    return without_secrets(telling[-1])[:300]
+    lines = [line for line in log.splitlines() if line.strip()] or ["no reason given"]
+    telling = [line for line in lines if re.search(signs, line, re.IGNORECASE)] or lines
+    said = re.sub(r"^[\s×╰─▶├│]*(?:(?:error|cause|warning): )*", "", telling[-1], flags=re.IGNORECASE)
+    return without_secrets(said.strip())[:300]
+
+
+def named(line: str, otherwise: Path) -> Path:
+    """The folder that a line speaks of, or the nearest above it that is there."""
+    found = re.search(r"[`'\s](/[^`'\n:]+)", line)
+    path = Path(found[1]) if found else otherwise
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+
+
+def index(log: str) -> str:
+    """The server that a program last spoke of asking."""
+    asked = re.findall(r"(?:fetch|download|url)[^\n]*?https?://(?:[^/\s@]*@)?([\w.:-]+)", log)
+    return f"the package index {asked[-1]}" if asked else "the package index"
 
 
 def without_secrets(text: str) -> str:

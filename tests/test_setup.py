@@ -48,6 +48,13 @@ error: Failed to initialize cache at `small/c`
   cause: failed to create directory `/small/c`: Read-only file system (os error 30)
 """
 NO_PIP = "The virtual environment was not created successfully because ensurepip is not available.\n"
+BACKEND = """\
+error: invalid value 'cu999' for '--torch-backend <TORCH_BACKEND>'
+  [possible values: auto, cpu, cu132, cu130]
+
+For more information, try '--help'.
+"""
+GCC = "/s/ggml.cpp:3:5: error: 'x' was not declared\nninja: build is over\n"
 CMAKE = "CMake Error at CMakeLists.txt:3 (project):\n  -- Configuring incomplete, errors occurred!\n"
 
 
@@ -55,14 +62,20 @@ CMAKE = "CMake Error at CMakeLists.txt:3 (project):\n  -- Configuring incomplete
     ("log", "message", "hint"),
     [
         (HASH, "a package is not what the lock says: Hash mismatch for `six==1.17.0`", "index or mirror"),
-        (REFUSED, "the package index does not answer: Connection refused (os error 111)", "goes on where it stopped"),
-        (NO_NAME, "the package index does not answer: dns error", "network"),
+        (
+            REFUSED,
+            "the package index pypi.org does not answer: Connection refused (os error 111)",
+            "goes on where it stopped",
+        ),
+        (NO_NAME, "the package index no.such.host.invalid does not answer: dns error", "network"),
         (PIP_ABSENT, "the package index lacks a package: No matching distribution found for cmake==4.4.5", "mirror"),
         (FULL, "the disk is too full: ", "Make room"),
         (PIP_FULL, "the disk is too full: ", "goes on where it stopped"),
         (READ_ONLY, "a folder cannot be written: failed to create directory `/small/c`: Read-only", "XDG_CACHE_HOME"),
         (NO_PIP, "this Python has no ensurepip", "apt install python3-venv"),
         (CMAKE, "llama.cpp does not compile: CMake Error at CMakeLists.txt:3", ""),
+        (BACKEND, "invalid value 'cu999' for '--torch-backend <TORCH_BACKEND>'", ""),
+        (GCC, "llama.cpp does not compile: /s/ggml.cpp:3:5: error: 'x' was not declared", ""),
         ("one\nsomething else\n\n", "something else", ""),
         ("", "no reason given", ""),
     ],
@@ -78,11 +91,16 @@ def test_a_failure_is_one_line_and_one_hint(
     assert "geheim" not in said[0]
 
 
+def test_a_full_disk_is_the_one_that_the_program_spoke_of(tmp_path: Path) -> None:
+    line = f"cause: failed to write to file `{tmp_path}/c/numpy/x.so`: No space left on device (os error 28)"
+    assert f" GiB are free at {tmp_path}, " in trouble.explained(line, Path("/"))[0]
+
+
 def test_a_proxy_is_named_without_its_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://user:geheim@proxy.example:3128")
     message, _ = trouble.explained(REFUSED, tmp_path)
     assert message == (
-        "the package index does not answer through the proxy proxy.example:3128 of HTTPS_PROXY: "
+        "the package index pypi.org does not answer through the proxy proxy.example:3128 of HTTPS_PROXY: "
         "Connection refused (os error 111)"
     )
 
@@ -157,7 +175,7 @@ def test_a_python_that_does_not_fit_is_refused_in_one_line(
 
 def test_without_a_compiler_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler -O2")
-    monkeypatch.setattr(setup, "make_venv", lambda python: pytest.fail("it went on"))
+    monkeypatch.setattr(setup, "make_venv", lambda python, torch: pytest.fail("it went on"))
     with pytest.raises(trouble.Problem, match=r"no C\+\+ compiler.*no no-such-compiler on PATH"):
         setup.set_up(sys.executable, "", [])
 
@@ -175,7 +193,7 @@ def test_a_build_of_torch_is_one_that_there_is(torch: str, known: bool) -> None:
 
 def test_a_lock_that_does_not_fit_is_refused_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup.lock, "misfits", lambda: iter(["pyproject.toml asks for 'scipy>=9'"]))
-    monkeypatch.setattr(setup, "make_venv", lambda python: pytest.fail("it went on"))
+    monkeypatch.setattr(setup, "make_venv", lambda python, torch: pytest.fail("it went on"))
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(before.shutil, "which", lambda name: f"/bin/{name}")
     with pytest.raises(trouble.Problem) as raised:
