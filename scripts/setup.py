@@ -158,6 +158,14 @@ def together(works: dict[str, Work], until: str) -> None:
     works[until].require()
 
 
+def require_torch(torch: str, env: dict[str, str]) -> None:
+    """Ask PyTorch's index for a build before anything is downloaded. Raises Problem when it has none, or is not there."""
+    try:
+        run("torch", [*other_torch(torch), "--dry-run"], env)
+    except Problem as problem:
+        raise Problem(problem.message, f"{problem.hint} PyPI's build, for CUDA: make setup TORCH=") from None
+
+
 def show(progress: str) -> None:
     """A line that the next one overwrites, where the screen can."""
     before, after = ("\r\033[K", "") if sys.stdout.isatty() else ("", "\n")
@@ -167,7 +175,7 @@ def show(progress: str) -> None:
 def install(parts: Sequence[str], torch: str, env: dict[str, str]) -> None:
     """Everything into .venv: packages and llama.cpp beside each other, then the built-in model beside the compile."""
     if torch:
-        run("torch", [*other_torch(torch), "--dry-run"], env)  # whether that index can be reached, and has it
+        require_torch(torch, env)
     run("archive", llama("fetch"), env)
     with ended(Work("compile", llama("build"), env)) as compiling:
         with ended(Work("packages", packages(parts, torch), env)) as bringing:
