@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -184,7 +185,7 @@ def upgraded(uv: str) -> None:
     """The newest of everything, kept only when the tests pass in it. Raises Unfit, with the old lock back in place."""
     old = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.txt")}
     renew(uv, upgrade=True)
-    if subprocess.run(["make", "test"], cwd=ROOT).returncode != 0:
+    if subprocess.run([shutil.which("make") or "make", "test"], cwd=ROOT).returncode != 0:
         write(old)
         raise Unfit(
             "the tests do not pass with the newest versions: the old lock is back; `make setup` goes back to it"

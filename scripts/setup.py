@@ -159,7 +159,7 @@ def together(works: dict[str, Work], until: str) -> None:
 
 
 def require_torch(torch: str, env: dict[str, str]) -> None:
-    """Ask PyTorch's index for a build before anything is downloaded. Raises Problem when it has none, or is not there."""
+    """Ask PyTorch's index for a build before anything is downloaded. Raises Problem where there is none."""
     try:
         run("torch", [*other_torch(torch), "--dry-run"], env)
     except Problem as problem:
@@ -241,7 +241,7 @@ def main() -> int:
         python = before.interpreter(told.python)
         if version_of(python) != version_of(sys.executable):
             say(f"this is Python {version_of(sys.executable)}: taking {python}")
-            os.execv(python, [python, *sys.argv])  # the lock is read with what Python has since 3.11
+            return subprocess.run([python, *sys.argv]).returncode  # the lock is read with what Python has since 3.11
         set_up(python, told.torch, told.parts)
     except Problem as problem:
         print("\n".join(filter(None, (f"setup: {problem.message}", problem.hint))), file=sys.stderr)
