@@ -97,6 +97,12 @@ def other_torch(torch: str) -> list[str]:
     return uv("install", "--torch-backend", torch, *(f"{name}=={min(versions[name])}" for name in TORCH))
 
 
+def compiled(wheel: Path) -> list[str]:
+    """uv's command for the wheel of llama.cpp; found by name, so that no path of this machine is recorded with it."""
+    requirement = f"{LLAMA}=={wheel.name.split('-')[1]}"
+    return uv("install", "--no-deps", "--no-index", "--reinstall", "--find-links", str(wheel.parent), requirement)
+
+
 def uv(*arguments: str) -> list[str]:
     return [str(VENV / "bin/uv"), "pip", arguments[0], "--python", str(VENV / "bin/python"), *arguments[1:]]
 
@@ -148,7 +154,8 @@ def together(works: dict[str, Work], until: str) -> None:
         for work in works.values():
             if work.process.poll():
                 work.require()
-        now = " · ".join(trouble.progress(name, work.text()) for name, work in works.items())
+        going = {name: work for name, work in works.items() if work.process.poll() is None}
+        now = " · ".join(trouble.progress(name, work.text()) for name, work in going.items()) or said
         if now != said and (sys.stdout.isatty() or time.monotonic() - at >= SECONDS):
             show(now)
             said, at = now, time.monotonic()
@@ -186,8 +193,8 @@ def install(parts: Sequence[str], torch: str, env: dict[str, str]) -> None:
         with ended(Work("model", [str(VENV / "bin/orchestrator"), "model", "fetch"], env)) as model:
             together({"model": model, LLAMA: compiling}, until="model")
         together({LLAMA: compiling}, until=LLAMA)
-        wheel = compiling.require().splitlines()[-1]
-    run("wheel", uv("install", "--no-deps", wheel), env)
+        wheel = Path(compiling.require().splitlines()[-1])
+    run("wheel", compiled(wheel), env)
 
 
 def require_caches(env: dict[str, str]) -> Path:
