@@ -41,12 +41,13 @@ class Comparison:
         return self.equal_texts == self.texts and self.equal_counts == self.counted
 
     def __str__(self) -> str:
-        told = []
+        texts = f"{self.equal_texts} of {self.texts} prompts are those of training, character by character"
+        counts = f"{self.equal_counts} of {self.counted} have its number of tokens"
         if self.texts:
-            told.append(f"{self.equal_texts} of {self.texts} prompts are those of training, character by character")
+            return f"{texts} and {counts}" if self.counted else texts
         if self.counted:
-            told.append(f"{self.equal_counts} of {self.counted} have its number of tokens")
-        return " and ".join(told) or "the server does not tell what it makes of a conversation"
+            return f"{self.equal_counts} of {self.counted} prompts have the number of tokens of training"
+        return "the server does not tell what it makes of a conversation"
 
 
 def rendered(endpoint: Endpoint, messages: Sequence[Message]) -> str | None:

@@ -65,7 +65,7 @@ def check(run: Run, kind: str, endpoint: Endpoint, shown: ShowResponse) -> Serve
     """
     rows = read_json_lines(run.folder / layout.PROMPTS)
     conversations = [row["messages"] for row in rows]
-    asked = replace(endpoint, think=_think(run, shown))
+    asked = replace(endpoint, think=think(run, shown.capabilities or ()))
     texts = render_all(asked, conversations)
     replies = ask_all(asked, conversations, _limit(run, kind), concurrency=1)
     told = [Told(text, reply.prompt_tokens) for text, reply in zip(texts, replies, strict=True)]
@@ -114,10 +114,10 @@ def vocabulary(run: Run, kind: str) -> AbstractContextManager[GgufModel]:
     return GgufModel(bundle.files(run, kind)[1], vocabulary_only=True)
 
 
-def _think(run: Run, shown: ShowResponse) -> bool | None:
-    """`think` as trained. True is refused where Ollama does not take the model for one that can."""
+def think(run: Run, capabilities: Sequence[str]) -> bool | None:
+    """Ollama's `think` as trained: it refuses True for a model that it does not take for one that can."""
     trained, _ = artifacts.thinking(run)
-    return None if trained and "thinking" not in (shown.capabilities or ()) else trained
+    return None if trained and "thinking" not in capabilities else trained
 
 
 def _limit(run: Run, kind: str) -> int:
