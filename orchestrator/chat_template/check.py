@@ -6,7 +6,8 @@ The Jinja template runs in Python and in llama.cpp's own server, which Ollama st
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,7 +117,8 @@ def check(names: Sequence[str], model_folder: Path, engines: Engines, reference:
         for thinking in ([True, False] if chosen.reasons else [False])
     ]
     tokenizers = _Tokenizers(load_tokenizer(model_folder), reference)
-    return [_result(subject, tokenizers, engines) for subject in subjects]
+    answers = _ask_server(engines.server, subjects, tokens) if engines.server else {}
+    return [_result(subject, tokenizers, engines.go, answers.get(subject, ())) for subject in subjects]
 
 
 class _Tokenizers:
@@ -136,19 +138,20 @@ class _Tokenizers:
         return self._made[words]
 
 
-def _result(subject: _Subject, tokenizers: _Tokenizers, engines: Engines) -> Result:
+def _result(subject: _Subject, tokenizers: _Tokenizers, go: Path | None, answers: Sequence[str]) -> Result:
     name, thinking = subject.definition.name, subject.thinking
     mode = thinking if subject.definition.reasons else None
     if refused := refusal(name, thinking):
         return Result(name, mode, 0, refused=refused)
     single_turn = refusal(name, thinking, multi_turn=True) or ""
-    mismatch = next(_mismatches(subject, tokenizers.for_template(subject.definition), engines), "")
+    tokenizer = tokenizers.for_template(subject.definition)
+    mismatch = next(_mismatches(subject, tokenizer, _served(subject, tokenizer, go, answers)), "")
     return Result(name, mode, len(subject.cases()), single_turn=single_turn, mismatch=mismatch)
 
 
-def _mismatches(subject: _Subject, tokenizer: PreTrainedTokenizerBase, engines: Engines) -> Iterator[str]:
+def _mismatches(subject: _Subject, tokenizer: PreTrainedTokenizerBase, ways: Iterable[_Served]) -> Iterator[str]:
     trained = _Trained(subject.definition.name, tokenizer)
-    for served in _served(subject, tokenizer, engines):
+    for served in ways:
         for case, got in zip(served.cases, served.prompts, strict=True):
             if (wanted := trained.prompt(case, served.thinking)) != got:
                 yield f"{served.by}, {case.shape}: {_difference(wanted, got, tokenizer)}"
@@ -182,14 +185,16 @@ class _Served:
     """Token ids."""
 
 
-def _served(subject: _Subject, tokenizer: PreTrainedTokenizerBase, engines: Engines) -> Iterator[_Served]:
-    """Every way of serving the template here."""
+def _served(
+    subject: _Subject, tokenizer: PreTrainedTokenizerBase, go: Path | None, answers: Sequence[str]
+) -> Iterator[_Served]:
+    """Every way of serving the template here; `answers` are those of llama.cpp's server, none without it."""
     yield _by_python(subject, tokenizer)
-    if engines.go:
+    if go:
         for adds_bos in subject.runtimes():
-            yield _by_ollama(subject, tokenizer, engines.go, adds_bos)
-    if engines.server:
-        yield from _by_llama_server(subject, tokenizer, engines.server)
+            yield _by_ollama(subject, tokenizer, go, adds_bos)
+    if answers:
+        yield from _by_llama_server(subject, tokenizer, answers)
 
 
 def _by_python(subject: _Subject, tokenizer: PreTrainedTokenizerBase) -> _Served:
@@ -215,17 +220,32 @@ SAID = {None: "llama-server", True: "llama-server, told to think", False: "llama
 """What a client says of thinking → the engine, and that."""
 
 
-def _by_llama_server(subject: _Subject, tokenizer: PreTrainedTokenizerBase, server: str) -> Iterator[_Served]:
-    """What a client says of thinking changes nothing, but that a model which thinks can be told not to."""
+def _ask_server(server: str, subjects: Sequence[_Subject], tokens: SpecialTokens) -> dict[_Subject, list[str]]:
+    """All texts of each subject, in the order of `_questions`, from one process."""
+    asked = {
+        subject: [llama_server.Case(subject.jinja(case), case.messages, said) for said, case in _questions(subject)]
+        for subject in subjects
+        if not refusal(subject.definition.name, subject.thinking)
+    }
+    texts = iter(llama_server.render(server, [case for cases in asked.values() for case in cases], tokens))
+    return {subject: list(itertools.islice(texts, len(cases))) for subject, cases in asked.items()}
+
+
+def _questions(subject: _Subject) -> list[tuple[bool | None, _Case]]:
+    """What a client says of thinking, and a case; each template is a start of the server, so defaults are left out."""
     cases = [case for case in subject.cases() if case.default_system is None]
-    said = list(SAID) if subject.definition.reasons else [None]
+    return [(said, case) for said in (SAID if subject.definition.reasons else (None,)) for case in cases]
+
+
+def _by_llama_server(
+    subject: _Subject, tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]
+) -> Iterator[_Served]:
+    """What a client says of thinking changes nothing, but that a model which thinks can be told not to."""
     bos = subject.tokens.bos or ""
-    begins = [render_messages(subject.jinja(case), case.messages, subject.tokens).startswith(bos) for case in cases]
-    asked = [llama_server.Case(subject.jinja(case), case.messages, word) for word in said for case in cases]
-    texts = iter(llama_server.render(server, asked, subject.tokens))
-    for word in said:
-        made = [f"{bos if begins_so else ''}{next(texts)}" for begins_so in begins]
-        yield _Served(SAID[word], subject.thinking and word is not False, cases, _encoded(tokenizer, made))
+    for (said, case), answer in zip(_questions(subject), answers, strict=True):
+        begins = render_messages(subject.jinja(case), case.messages, subject.tokens).startswith(bos)
+        prompts = _encoded(tokenizer, [f"{bos if begins else ''}{answer}"])
+        yield _Served(SAID[said], subject.thinking and said is not False, [case], prompts)
 
 
 def _encoded(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
