@@ -174,7 +174,9 @@ def test_rows_of_a_data_file_become_predictions(tmp_path: Path) -> None:
     questions = rows.of_file(data)
     assert questions[0].messages == [{"role": "system", "content": "一个词"}, {"role": "user", "content": "天气？"}]
     with server(openai) as url:
-        write_rows(tmp_path / "answers.jsonl", rows.answer(questions, connect(url), 7))
+        manner = rows.Manner(max_new_tokens=7)
+        replies = rows.ask(questions, connect(url), manner)
+    write_rows(tmp_path / "answers.jsonl", rows.predictions(questions, replies, manner))
     written = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
     assert written == [
         {"id": "1", "prompt": "天气？", "label": "晴", "prediction": "first: 天气？"},
