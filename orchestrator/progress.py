@@ -29,6 +29,8 @@ MARKS = {
     "failed": ("✗", "red"),
     "interrupted": ("■", "yellow"),
     "pruned": ("✂", "yellow"),
+    "diverged": ("✗", "red"),
+    "unusable": ("✗", "red"),
 }
 
 
@@ -137,8 +139,12 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def curve(entries: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    """Step and value of the entries that have the value, such as `loss`, `eval_loss` or `lr`."""
-    return [(entry["current_steps"], entry[key]) for entry in entries if isinstance(entry.get(key), (int, float))]
+    """Step and value of the entries that have the value, such as `loss`, `eval_loss` or `lr`; finite ones only."""
+    return [(entry["current_steps"], entry[key]) for entry in entries if _is_finite(entry.get(key))]
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def training_line(last: dict[str, Any], entries: list[dict[str, Any]]) -> str:
@@ -171,8 +177,10 @@ def loss_line(entries: list[dict[str, Any]]) -> str:
 
 
 def sparkline(values: list[float], width: int = 24) -> str:
-    """Values as a row of small bars, the highest one full."""
-    shown = values[-width:]
+    """Values as a row of small bars, the highest one full; what is no number has none."""
+    shown = [value for value in values[-width:] if math.isfinite(value)]
+    if not shown:
+        return ""
     low, high = min(shown), max(shown)
     span = (high - low) or 1.0
     return "".join(BARS[round((value - low) / span * (len(BARS) - 1))] for value in shown)

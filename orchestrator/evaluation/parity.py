@@ -38,24 +38,40 @@ def parity(rows: Sequence[Asked]) -> dict[str, Any]:
     }
 
 
-def complaints(artifact: str, found: Mapping[str, Any], agreement: float) -> list[str]:
-    """What the gate has to say of a parity report; each sentence names the likely cause.
+def all_equal(found: Mapping[str, Any]) -> bool:
+    """Whether the prompts of all rows were compared with training's and were the same."""
+    return bool(found["rows"]) and found["rows"] == found["compared"] == found["equal_prompts"]
+
+
+def uncompared(found: Mapping[str, Any]) -> int:
+    """How many rows were asked without it being known what training would have asked."""
+    return int(found["rows"] - found["compared"])
+
+
+def uncompared_sentence(artifact: str, found: Mapping[str, Any]) -> str:
+    """What a parity report did not look at, in words."""
+    return (
+        f"{artifact}: the prompts of {uncompared(found)} of {found['rows']} rows were not compared with training's "
+        "(conversations with tools are not), so nothing is proven of them"
+    )
+
+
+def difference_sentence(artifact: str, found: Mapping[str, Any]) -> str | None:
+    """How the prompts differ from those of training, with the likely cause; None where none was seen to."""
+    different = found["compared"] - found["equal_prompts"]
+    if not different:
+        return None
+    of = f"{found['compared']} rows" if not uncompared(found) else f"{found['compared']} compared rows"
+    return f"{artifact}: the prompts of {different} of {of} differ from training; {_cause(found['first_difference'])}"
+
+
+def repeats_itself(found: Mapping[str, Any], agreement: float) -> bool:
+    """Whether an artifact only repeats itself and so is broken.
 
     `agreement` is the percentage of rows answered as the tuned model does: where that one repeats itself too, a
     faithful copy is not at fault.
     """
-    sentences = []
-    if found["equal_prompts"] < found["compared"]:
-        share = f"{found['compared'] - found['equal_prompts']} of {found['compared']}"
-        sentences.append(
-            f"{artifact}: the prompts of {share} rows differ from training; {_cause(found['first_difference'])}"
-        )
-    if found["repeating"] > TOO_MANY * found["rows"] and agreement < 100 * TOO_MANY:
-        sentences.append(
-            f"{artifact}: {found['repeating']} of {found['rows']} answers only repeat themselves; "
-            "likely cause: quantisation, the file lost what the model had learnt"
-        )
-    return sentences
+    return bool(found["repeating"] > TOO_MANY * found["rows"] and agreement < 100 * TOO_MANY)
 
 
 def _difference(row: Asked) -> dict[str, Any]:
