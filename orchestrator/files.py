@@ -104,6 +104,11 @@ def _parsed(lines: Iterable[str], growing: bool) -> Iterator[Any]:
                 raise
 
 
+def sha256_of(text: str) -> str:
+    """The sha256 of a text in UTF-8, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def sha256(path: Path) -> str:
     """The hash of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:

@@ -16,6 +16,7 @@ from orchestrator.evaluation.parity import (
     all_equal,
     difference_sentence,
     repeats_itself,
+    server_sentence,
     uncompared,
     uncompared_sentence,
 )
@@ -81,6 +82,8 @@ def judge_parity(artifact: str, found: Mapping[str, Any], agreement: float, gate
     failures = []
     if different := difference_sentence(artifact, found):
         failures.append(Failure(artifact, "parity", different))
+    if served := server_sentence(artifact, found):
+        failures.append(Failure(artifact, "server_parity", served))
     if repeats_itself(found, agreement):
         said = f"{artifact}: {found['repeating']} of {found['rows']} answers only repeat themselves"
         failures.append(Failure(artifact, "repeating", said))

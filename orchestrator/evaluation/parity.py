@@ -38,6 +38,36 @@ def parity(rows: Sequence[Asked]) -> dict[str, Any]:
     }
 
 
+def same_texts(rows: Sequence[Mapping[str, Any]], texts: Sequence[str], bos: str) -> dict[str, Any]:
+    """How many prompts another engine wrote as training did, BOS at the start aside; `rows` have `id` and `text`."""
+    pairs = [(row, row["text"].removeprefix(bos), text) for row, text in zip(rows, texts, strict=True)]
+    different = [pair for pair in pairs if pair[1] != pair[2]]
+    return {
+        "rows": len(pairs),
+        "equal_texts": len(pairs) - len(different),
+        "first_difference": _text_difference(*different[0]) if different else None,
+    }
+
+
+def _text_difference(row: Mapping[str, Any], trained: str, served: str) -> dict[str, Any]:
+    pairs = zip(trained, served, strict=False)
+    at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(trained), len(served)))
+    return {"id": row["id"], "character": at + 1, "trained": trained[at : at + 24], "served": served[at : at + 24]}
+
+
+def server_sentence(artifact: str, found: Mapping[str, Any]) -> str | None:
+    """How the prompts of llama.cpp's own server differ from training's; None where they do not, or it was not asked."""
+    served = found.get("llama_server")
+    if not served or served["equal_texts"] == served["rows"]:
+        return None
+    first, different = served["first_difference"], served["rows"] - served["equal_texts"]
+    return (
+        f"{artifact}: llama.cpp's own server writes {different} of {served['rows']} prompts "
+        f"otherwise than training; row {first['id']}, character {first['character']}: {first['served']!r}, "
+        f"in training {first['trained']!r}"
+    )
+
+
 def all_equal(found: Mapping[str, Any]) -> bool:
     """Whether the prompts of all rows were compared with training's and were the same."""
     return bool(found["rows"]) and found["rows"] == found["compared"] == found["equal_prompts"]
