@@ -5,6 +5,7 @@ OrchestratorError            exit 1 is reserved for bugs; each subclass owns its
 │   └── BusyError            another tool works on that run
 ├── MissingError        3    something this machine lacks
 ├── StageError          4    a stage ran and failed
+│   └── Diverged             a training lost its numbers
 ├── GateError           5    everything ran, and the numbers say no
 ├── Interrupted       130    the user pressed Ctrl-C
 └── Pruned                   a sweep ended a trial early; never leaves the sweep
@@ -68,6 +69,10 @@ class StageError(OrchestratorError):
     """A stage ran and did not produce what it promised."""
 
     exit_code = 4
+
+
+class Diverged(StageError):
+    """A training lost its numbers: a loss, a gradient or a weight is not finite."""
 
 
 class GateError(OrchestratorError):

@@ -86,7 +86,7 @@ def count_rows(spec: Spec, project: Path) -> int:
 def finish(page: Json, loaded: Loaded) -> Json:
     """Fit the curve to a finished sweep, draw it, and write both to the sweep's folder; returns the page with it."""
     folder = loaded.question.runs_dir / page["id"]
-    done = [trial for trial in page["trials"] if trial["status"] == "completed"]
+    done = [trial for trial in page["trials"] if trial["status"] in ("completed", "unusable")]
     points = [(trial["parameters"][KEY], trial["value"]["value"]) for trial in done]
     page = page | {"curve": describe(points, page["metric"])}
     if points:

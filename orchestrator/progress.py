@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from orchestrator import environment, layout
+from orchestrator.files import read_json_lines
 from orchestrator.step import Step
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -29,6 +29,8 @@ MARKS = {
     "failed": ("✗", "red"),
     "interrupted": ("■", "yellow"),
     "pruned": ("✂", "yellow"),
+    "diverged": ("✗", "red"),
+    "unusable": ("✗", "red"),
 }
 
 
@@ -131,21 +133,18 @@ class ShownStage:
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """The entries of LLaMA-Factory's trainer_log.jsonl so far; a line that is being written is left out."""
     try:
-        lines = (folder / layout.TRAINED / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines()
+        return read_json_lines(folder / layout.TRAINED / "trainer_log.jsonl", growing=True)
     except OSError:
         return []
-    entries = []
-    for line in lines:
-        try:
-            entries.append(json.loads(line))
-        except ValueError:
-            continue
-    return entries
 
 
 def curve(entries: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    """Step and value of the entries that have the value, such as `loss`, `eval_loss` or `lr`."""
-    return [(entry["current_steps"], entry[key]) for entry in entries if isinstance(entry.get(key), (int, float))]
+    """Step and value of the entries that have the value, such as `loss`, `eval_loss` or `lr`; finite ones only."""
+    return [(entry["current_steps"], entry[key]) for entry in entries if _is_finite(entry.get(key))]
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def training_line(last: dict[str, Any], entries: list[dict[str, Any]]) -> str:
@@ -178,8 +177,10 @@ def loss_line(entries: list[dict[str, Any]]) -> str:
 
 
 def sparkline(values: list[float], width: int = 24) -> str:
-    """Values as a row of small bars, the highest one full."""
-    shown = values[-width:]
+    """Values as a row of small bars, the highest one full; what is no number has none."""
+    shown = [value for value in values[-width:] if math.isfinite(value)]
+    if not shown:
+        return ""
     low, high = min(shown), max(shown)
     span = (high - low) or 1.0
     return "".join(BARS[round((value - low) / span * (len(BARS) - 1))] for value in shown)

@@ -18,7 +18,7 @@ from orchestrator import records
 from orchestrator.errors import InputError
 
 CONDITION = re.compile(r"\s*([\w.-]+)\s*(<=|>=|!=|=|<|>)\s*([-+.\deE]+)\s*")
-LOWER_IS_BETTER = ("invalid_label_rate", "perplexity", "loss", "eval_loss", "seconds")
+LOWER_IS_BETTER = ("invalid_label_rate", "empty_rate", "perplexity", "loss", "eval_loss", "seconds")
 HEADLINE = ("accuracy", "rougeL", "preference_accuracy", "perplexity")
 """What runs are ranked by: the first of these that some run has."""
 HEADS = ("id", "name", "status", "created_at", "sweep", "seconds")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -221,11 +221,23 @@ def _ancestor(whole: Plan, run: Run) -> dict[str, Any]:
 
 
 def require_gate(run: Run, wanted: Plan) -> None:
-    """Raise GateError when the plan went as far as the gate and an artifact did not pass it."""
-    if not any(planned.step.stage == "judge" for planned in wanted.steps):
+    """Raise GateError when the plan went as far as a verdict, and the tuned model or an artifact did not pass it."""
+    planned = {planned.step.stage for planned in wanted.steps}
+    stage = next((stage for stage in ("judge", "score") if stage in planned), None)
+    if stage is None:
         return
-    file = run.folder / layout.summary("judge")
+    file = run.folder / layout.summary(stage)
     if not file.is_file():
-        raise StageError("the gate left no verdict", f"Read {run.folder / layout.log('judge')}.")
-    if failures := [failure["sentence"] for failure in read_json(file)["failures"]]:
-        raise GateError("\n".join(failures), f"Rows where they differ: {run.id}/evaluation/*.disagreements.jsonl")
+        raise StageError("the gate left no verdict", f"Read {run.folder / layout.log(stage)}.")
+    if failures := read_json(file).get("failures", []):
+        raise GateError("\n".join(failure["sentence"] for failure in failures), _gate_hint(failures, run))
+
+
+def _gate_hint(failures: Sequence[Mapping[str, Any]], run: Run) -> str:
+    """Where to look, or what to do, first."""
+    found = {failure["what"] for failure in failures}
+    if "answers" in found:
+        return f"Read {run.id}/evaluation/tuned.jsonl; a lower learning rate or more epochs may help."
+    if found == {"uncompared"}:
+        return "Hold out rows without tools, or allow it with export.gate.max_uncompared."
+    return f"Rows where they differ: {run.id}/evaluation/*.disagreements.jsonl"

@@ -79,6 +79,14 @@ def shipped_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> A
     return make_run(tmp_path_factory.mktemp("shipped"), tiny_model)
 
 
+@pytest.fixture(scope="session")
+def thinking_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A finished run of a model that thinks before it answers."""
+    from tests.shipped_run import make_thinking_run
+
+    return make_thinking_run(tmp_path_factory.mktemp("thinking"), tiny_model)
+
+
 def write_tree(root: Path, tree: Mapping[str, str]) -> Path:
     """Write `{path: text}` below a folder."""
     for name, text in tree.items():

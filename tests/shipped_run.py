@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import layout, process, workflow
-from orchestrator.files import write_text
+from orchestrator.files import read_json, write_json, write_text
 from orchestrator.plan import Plan, make_plan
 from orchestrator.records import Run, outputs
 from orchestrator.step import Step
@@ -18,12 +18,31 @@ from tests.conftest import make_project
 DONE = ("prepare", "template", "convert", "modelfile", "adapter", "ask-f16", "ask-adapter", "judge")
 STEPS = 60
 OVERRIDES = ("export.gguf=[f16]", "export.adapter=true", "evaluate.baseline=false")
+THINKING = ("model.template=qwen3", "model.thinking=true", "evaluate.max_new_tokens=32", "export.adapter=false")
+THOUGHT = "<think>\n关于{}。\n</think>\n\n{}"
 
 
 def make_run(folder: Path, tiny_model: Path) -> Run:
     """The run, with a merged model, an f16 GGUF, an adapter GGUF over the base's, their answers and the verdict."""
+    return run_of(make_project(folder, tiny_model), tiny_model, OVERRIDES)
+
+
+def make_thinking_run(folder: Path, tiny_model: Path) -> Run:
+    """The same without an adapter, of a model that was trained to think before it answers."""
     project = make_project(folder, tiny_model)
-    request = workflow.Request(project / "spec.yaml", OVERRIDES)
+    for name in ("train", "eval"):
+        file = project / f"data/{name}.json"
+        rows = read_json(file)
+        for row in rows:
+            turn = row["conversations"][-1]
+            turn["value"] = THOUGHT.format(turn["value"], turn["value"])
+        write_json(file, rows)
+    return run_of(project, tiny_model, (*OVERRIDES, *THINKING))
+
+
+def run_of(project: Path, tiny_model: Path, overrides: tuple[str, ...]) -> Run:
+    """A finished run of a project's spec."""
+    request = workflow.Request(project / "spec.yaml", overrides)
     loaded = workflow.load(request)
     plan = make_plan(loaded.question, request.hashes)
     run = workflow.create_run(loaded, plan)
@@ -104,6 +123,8 @@ def finish(run: Run, plan: Plan) -> None:
     from orchestrator.files import HashCache
 
     hashes = HashCache(cache_folder() / "hashes.json")
-    ggufs = [layout.gguf("tiny", kind) for kind in ("f16", "adapter")]
+    ggufs = [
+        layout.gguf("tiny", kind) for kind in ("f16", "adapter") if (run.folder / layout.gguf("tiny", kind)).is_file()
+    ]
     run.stage("convert")["outputs"] = outputs(run.folder, ggufs, hashes)
     run.set(status="completed", metrics=workflow.metrics(run.folder), lineage=workflow.lineage(plan, run))

@@ -11,7 +11,7 @@ import pytest
 from orchestrator import llamacpp, process
 from orchestrator.chat_template import check as check_module
 from orchestrator.chat_template import golang
-from orchestrator.chat_template.check import check
+from orchestrator.chat_template.check import Engines, check
 from orchestrator.chat_template.encode import training_prompt_ids
 from orchestrator.chat_template.jinja import jinja_template, render_messages
 from orchestrator.chat_template.ollama import ollama_template
@@ -34,27 +34,27 @@ def go() -> Path:
 
 
 def test_every_template_is_served_as_it_was_trained(tiny_model: Path, go: Path) -> None:
-    results = check(template_names(), tiny_model, go, reference=True)
+    results = check(template_names(), tiny_model, Engines(go), reference=True)
     assert [(result.template, result.mismatch) for result in results if not result.passed] == []
     assert {result.template for result in results if result.refused} == {"empty"}
     assert all(result.cases >= 16 for result in results if not result.refused)
 
 
 def test_the_models_own_template_passes_on_its_own_tokenizer(tiny_model: Path, go: Path) -> None:
-    [result] = check(["smollm2"], tiny_model, go)
+    [result] = check(["smollm2"], tiny_model, Engines(go))
     assert (result.passed, result.refused, result.thinking, result.cases) == (True, "", None, 32)
 
 
 def test_a_wrong_jinja_template_is_noticed(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_module, "jinja_template", lambda *of: jinja_template(*of).replace("_end|>", "_end"))
-    [result] = check(["smollm2"], tiny_model, None)
+    [result] = check(["smollm2"], tiny_model, Engines())
     assert result.mismatch.startswith("Jinja, user: token")
     assert "<|im_end|>" in result.mismatch
 
 
 def test_a_wrong_ollama_template_is_noticed(tiny_model: Path, go: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_module, "ollama_template", lambda *of: ollama_template(*of).replace("system\n", "user\n"))
-    [result] = check(["smollm2"], tiny_model, go)
+    [result] = check(["smollm2"], tiny_model, Engines(go))
     assert result.mismatch.startswith("Ollama, user: token")
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from orchestrator.errors import StageError
 from orchestrator.evaluation.compare import Comparison, compare
-from orchestrator.evaluation.gate import Failure, judge, recommend, with_causes
+from orchestrator.evaluation.gate import Failure, judge, judge_parity, judge_perplexity, recommend, with_causes
 from orchestrator.evaluation.intervals import Interval
 from orchestrator.evaluation.measure import Measurement
 from orchestrator.evaluation.rows import Row, read_records, read_rows, write_records, write_rows
@@ -79,16 +79,75 @@ def test_an_empty_gate_lets_everything_pass() -> None:
     assert judge({"tuned": measured(80), "gguf-q2_k": measured(0)}, {"gguf-q2_k": agrees(0)}, {}) == []
 
 
-def test_a_failure_names_its_likely_cause() -> None:
-    missed = [Failure(name, "agreement", f"{name} differs") for name in ("gguf-q4_k_m", "gguf-f16", "gguf-q8_0")]
-    complaints = {"gguf-q4_k_m": [], "gguf-f16": [], "gguf-q8_0": ["gguf-q8_0: the prompts of 3 of 9 rows differ"]}
-    assert [failure.sentence for failure in with_causes(missed, complaints)] == [
-        "gguf-q8_0: the prompts of 3 of 9 rows differ",
-        "gguf-q4_k_m differs; likely cause: quantisation, for the prompts were those of training",
-        "gguf-f16 differs; likely cause: conversion, for the prompts were those of training",
-        "gguf-q8_0 differs",
-    ]
-    assert with_causes(missed, {}) == missed
+def report(compared: int = 9, equal: int = 9, rows: int = 9, repeating: int = 0) -> dict[str, Any]:
+    difference = {"id": "3", "at": 5, "same_text": True, "doubled_first": False} if equal < compared else None
+    counts = {"rows": rows, "compared": compared, "equal_prompts": equal, "repeating": repeating}
+    return counts | {"first_difference": difference}
+
+
+def missed(*names: str) -> list[Failure]:
+    return [Failure(name, "agreement", f"{name} differs") for name in names]
+
+
+SEEN = "for the prompts of all 9 rows were those of training"
+
+
+@pytest.mark.parametrize(
+    ("failing", "asked", "sentences"),
+    [
+        (["q4_k_m"], ["f16", "q4_k_m"], [f"q4_k_m differs; likely cause: quantisation, {SEEN}"]),
+        (["f16"], ["f16", "q4_k_m"], [f"f16 differs; likely cause: conversion, {SEEN}"]),
+        (
+            ["f16", "q4_k_m"],  # what f16 has lost, no quantisation lost
+            ["f16", "q4_k_m"],
+            [f"f16 differs; likely cause: conversion, {SEEN}", f"q4_k_m differs; likely cause: conversion, {SEEN}"],
+        ),
+        (["q4_k_m"], ["q4_k_m"], [f"q4_k_m differs; likely cause: conversion or quantisation, {SEEN}"]),
+        (["adapter"], ["f16", "adapter"], [f"adapter differs; likely cause: conversion, {SEEN}"]),
+        (["q4_k_m"], [], ["q4_k_m differs"]),
+    ],
+)
+def test_a_failure_names_its_likely_cause(failing: list[str], asked: list[str], sentences: list[str]) -> None:
+    found = with_causes(missed(*failing), {name: report() for name in asked})
+    assert [failure.sentence for failure in found] == sentences
+
+
+@pytest.mark.parametrize(
+    "counts", [report(compared=0, equal=0), report(compared=5, equal=5), report(equal=8), report(0, 0, 0)]
+)
+def test_no_cause_is_named_where_not_every_prompt_was_training_s(counts: dict[str, Any]) -> None:
+    assert with_causes(missed("q4_k_m"), {"q4_k_m": counts}) == missed("q4_k_m")
+
+
+def test_what_was_not_compared_is_not_proven() -> None:
+    (failure,) = judge_parity("f16", report(compared=6, equal=6), 100.0, {})
+    assert (failure.what, failure.value, failure.limit) == ("uncompared", pytest.approx(1 / 3), 0.0)
+    assert failure.sentence == (
+        "f16: the prompts of 3 of 9 rows were not compared with training's (conversations with tools are not), "
+        "so nothing is proven of them; the gate allows 0.0 %"
+    )
+    assert judge_parity("f16", report(compared=6, equal=6), 100.0, {"max_uncompared": 0.34}) == []
+    assert judge_parity("f16", report(), 100.0, {}) == []
+
+
+def test_prompts_and_answers_are_counted_in_what_is_said() -> None:
+    different, uncompared = judge_parity("f16", report(compared=6, equal=4), 100.0, {})
+    assert different.sentence == (
+        "f16: the prompts of 2 of 6 compared rows differ from training; "
+        "likely cause: tokenizer, row 3 differs from token 5 on"
+    )
+    assert uncompared.what == "uncompared"
+    (repeats,) = with_causes(judge_parity("q2_k", report(repeating=8), 10.0, {}), {"q2_k": report(), "f16": report()})
+    assert repeats.sentence == f"q2_k: 8 of 9 answers only repeat themselves; likely cause: quantisation, {SEEN}"
+    assert judge_parity("q2_k", report(repeating=8), 60.0, {}) == []  # as the tuned model does
+
+
+def test_a_perplexity_that_is_no_number_passes_no_gate() -> None:
+    gate, nan = {"max_perplexity_rise": 0.1}, float("nan")
+    (lost,) = judge_perplexity({"gguf-f16": nan, "gguf-q8_0": 9.0, "tuned": 9.0}, gate)
+    assert (lost.artifact, lost.what) == ("gguf-f16", "perplexity")
+    found = judge_perplexity({"gguf-f16": 9.0, "tuned": float("inf")}, gate)
+    assert [(failure.artifact, failure.what) for failure in found] == [("tuned", "perplexity")]
 
 
 def against_tuned(right: dict[str, int]) -> dict[str, Comparison]:
@@ -231,6 +290,51 @@ def test_dropped_rows_are_noticed(run: Path) -> None:
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(StageError, match="base was asked 100 rows and answered 99"):
         score.main(configure())
+
+
+def test_silence_on_both_sides_passes_nothing(run: Path) -> None:
+    silent = [Row(row.id, row.prompt, row.label, "") for row in rows_with(80)]
+    write_rows(Path("evaluation/tuned.jsonl"), silent)
+    write_rows(Path("evaluation/gguf-f16.jsonl"), silent)
+    names = ("tuned", "gguf-f16")
+    gate = {"min_agreement": 0.0, "max_accuracy_drop": 1.0}
+    score.main(judged(artifacts={name: f"evaluation/{name}.jsonl" for name in names}, gate=gate))
+    found = summary("judge")
+    assert [failure["sentence"] for failure in found["failures"]] == [
+        "tuned: all 100 answers are empty", "gguf-f16: all 100 answers are empty",
+    ]  # fmt: skip
+    assert found["recommendation"] is None
+    assert "agreement_with_tuned" not in found["metrics"]["gguf-f16"]
+    lines = printed(found)
+    assert words(lines[0]) == "artifact n accuracy (95 %) macro F1 empty agrees size verdict"
+    assert "100.0 27.0 MB fails gate" in words(lines[2])
+    assert max(map(len, lines)) <= 80
+
+
+def test_one_answer_to_everything_passes_nothing(run: Path) -> None:
+    same = [Row(row.id, row.prompt, row.label, "体育") for row in rows_with(80)]
+    write_rows(Path("evaluation/gguf-f16.jsonl"), same)
+    score.main(configure())
+    score.main(judged(gate={"min_agreement": 0.0, "max_accuracy_drop": 1.0}))
+    found = summary("judge")
+    assert [failure["artifact"] for failure in found["failures"]] == ["gguf-f16"]
+    assert found["failures"][0]["sentence"] == (
+        "gguf-f16: it answers '体育' to all 100 rows, which expect 2 different answers"
+    )
+    assert found["recommendation"]["artifact"] == "gguf-q4_k_m"
+
+
+def test_rows_that_were_not_compared_are_said_below_the_table(run: Path) -> None:
+    score.main(configure())
+    write_json(Path("some.json"), report(compared=60, equal=60, rows=100))
+    score.main(judged(parity={"gguf-f16": "some.json"}))
+    found = summary("judge")
+    assert [(failure["artifact"], failure["what"]) for failure in found["failures"]] == [("gguf-f16", "uncompared")]
+    text = words(" ".join(printed(found)))
+    assert "! gguf-f16: the prompts of 40 of 100 rows were not compared with training's" in text
+    score.main(judged(parity={"gguf-f16": "some.json"}, gate={"max_uncompared": 0.4}))
+    allowed = summary("judge")
+    assert (allowed["failures"], allowed["notes"]) == ([], found["notes"])
 
 
 def printed(summary: dict[str, Any]) -> list[str]:

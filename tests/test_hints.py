@@ -15,7 +15,7 @@ from orchestrator.files import read_json
 from tests.conftest import run_tool
 
 ROOT = Path(hints.__file__).parent
-ERRORS = {name for name in vars(errors) if name.endswith(("Error", "Interrupted"))}
+ERRORS = {name for name in vars(errors) if name.endswith(("Error", "Interrupted", "Diverged"))}
 CHINESE = {"LANG": "zh_CN.UTF-8"}
 CATALOGUE: dict[str, str] = read_json(hints.CATALOGUES["zh"])
 

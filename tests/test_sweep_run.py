@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from typing import Any
 import pytest
 
 from orchestrator import layout, process, records
-from orchestrator.errors import InputError, Interrupted
+from orchestrator.cli.sweep import require_success
+from orchestrator.errors import GateError, InputError, Interrupted, OrchestratorError, StageError
 from orchestrator.files import read_json
 from orchestrator.spec.sections import Sweep
 from orchestrator.step import Step
 from orchestrator.sweep import book, sweeper, winner
+from orchestrator.sweep.display import conclusions
 from orchestrator.sweep.run import run_sweep
 from orchestrator.sweep.trial import Blueprint
 from orchestrator.workflow import Request, load
@@ -110,20 +113,84 @@ def test_a_failed_trial_is_recorded_and_tried_again(project: Path) -> None:
     assert page["ranking"][0]["best_trial"] == 2
 
 
-def test_a_training_that_lost_its_numbers_has_failed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_diverged_is_told_apart_and_not_tried_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests import fake_stages
 
     plain = fake_stages.write_outputs
+    lost = {
+        1e-4: ("train/trainer_state.json", '{"log_history": [{"grad_norm": NaN, "step": 7}]}'),
+        1e-3: ("train/all_results.json", '{"train_loss": NaN}'),  # too short for a log
+    }
 
     def diverging(step: Any, folder: Path) -> None:
         plain(step, folder)
-        if step.stage == "train":
-            (folder / "train/trainer_state.json").write_text('{"log_history": [{"grad_norm": NaN, "step": 7}]}')
+        rate = fake_stages.learning_rate(folder)
+        if step.stage == "train" and rate in lost:
+            file, text = lost[rate]
+            (folder / file).write_text(text)
 
     monkeypatch.setattr(fake_stages, "write_outputs", diverging)
     page = carry_out(project, RATES, FakeLaunch())
-    assert page["ranking"] == []
-    assert page["trials"][0]["reason"] == "training diverged: grad_norm became nan at step 7"
+    assert [trial["status"] for trial in page["trials"]] == ["diverged", "diverged", "completed"]
+    assert [place["trials"] for place in page["ranking"]] == [[3]]
+    assert [trial["reason"] for trial in page["trials"]] == [
+        "training diverged: grad_norm became nan at step 7",
+        "training diverged: the mean loss over all steps is nan",
+        None,
+    ]
+    assert conclusions(page)[0] == "2 of 3 trials diverged; sweep.json has the reasons"
+    again = FakeLaunch()
+    assert carry_out(project, RATES, again)["trials"] == page["trials"]
+    assert again.started == []
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "eval_loss"])
+def test_a_model_that_always_says_the_same_is_not_ranked(
+    project: Path, monkeypatch: pytest.MonkeyPatch, metric: str
+) -> None:
+    from tests import fake_stages
+
+    plain = fake_stages.write_outputs
+    answers = {1e-4: ["体育", "财经"], 1e-3: ["体育", "体育"], 1e-2: ["", ""]}
+
+    def answering(step: Any, folder: Path) -> None:
+        plain(step, folder)
+        if step.stage == "score":
+            given = zip(("体育", "财经"), answers[fake_stages.learning_rate(folder)], strict=True)
+            lines = [{"id": label, "prompt": "标题", "label": label, "prediction": answer} for label, answer in given]
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            (folder / layout.predictions("tuned")).write_text(text, encoding="utf-8")
+
+    monkeypatch.setattr(fake_stages, "write_outputs", answering)
+    search = RATES.model_copy(update={"metric": metric})
+    page = carry_out(project, search, FakeLaunch())
+    assert [trial["status"] for trial in page["trials"]] == ["completed", "unusable", "unusable"]
+    assert [place["trials"] for place in page["ranking"]] == [[1]]
+    assert page["trials"][1]["reason"].startswith("it answers '体育' to all 2 rows")
+    assert page["trials"][2]["reason"] == "all 2 answers are empty"
+    assert page["trials"][1]["value"] is not None
+    again = FakeLaunch()
+    assert carry_out(project, search, again)["trials"] == page["trials"]
+    assert again.started == []
+
+
+@pytest.mark.parametrize(
+    ("statuses", "ranked", "strict", "raised"),
+    [
+        (["diverged", "diverged"], False, False, StageError),
+        (["unusable", "unusable"], False, False, GateError),
+        (["unusable", "completed"], True, True, GateError),
+        (["unusable", "completed"], True, False, None),
+        (["completed", "pruned"], True, True, None),
+    ],
+)
+def test_how_a_sweep_ends(
+    statuses: list[str], ranked: bool, strict: bool, raised: type[OrchestratorError] | None
+) -> None:
+    trials = [{"number": number, "status": status, "reason": "why"} for number, status in enumerate(statuses, 1)]
+    page = {"trials": trials, "ranking": [{}] if ranked else []}
+    with pytest.raises(raised, match="such as trial 1: why") if raised else nullcontext():
+        require_success(page, strict)
 
 
 def test_seeds_repeat_each_point(project: Path) -> None:

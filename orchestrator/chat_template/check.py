@@ -1,16 +1,20 @@
-"""Compares what a template makes of conversations in training, in its Jinja template and in its Ollama TEMPLATE."""
+"""Compares what a template makes of conversations in training and in every engine that serves it.
+
+The Jinja template runs in Python and in llama.cpp's own server, which Ollama starts too; the Ollama TEMPLATE in Go.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.chat_template import golang
+from orchestrator.chat_template import golang, llama_server
 from orchestrator.chat_template.encode import Encoder, load_tokenizer
-from orchestrator.chat_template.jinja import Message, jinja_template
+from orchestrator.chat_template.jinja import Message, jinja_template, render_messages
 from orchestrator.chat_template.ollama import ollama_template
 from orchestrator.chat_template.reference import reference_tokenizer, special_words
 from orchestrator.chat_template.refusals import refusal
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 QUESTIONS = (
     "What is the capital of France?",
     "Is \"C:\\new\" 'quoted'? {{ .Content }} {{content}} {% raw %}\n\nAnd the second line?",
-    "今天天气怎么样？🙂👨\u200d👩\u200d👧\u3000请回答",
+    "今天天气怎么样？🙂👨\u200d👩\u200d👧\u3000请回答\u2028好吗",
     "  indented, and ending with a new line\n",
 )
 SYSTEMS = ("You are a careful assistant.", '你是一个“助手”。\n只用一个词回答 {{ x }} \\ "是"。')
@@ -54,9 +58,25 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Engines:
+    """What renders templates here beside Python; None for what is not installed."""
+
+    go: Path | None = None
+    server: str | None = None
+    """llama.cpp's own."""
+
+    @classmethod
+    def found(cls) -> Engines:
+        """Those of this machine."""
+        return cls(golang.find_go(), llama_server.find())
+
+
+@dataclass(frozen=True, slots=True)
 class _Case:
     messages: tuple[Message, ...]
     default_system: str | None
+    thought: bool = False
+    """Whether an earlier answer has a thought, which clients of Ollama do not send back."""
 
     @property
     def shape(self) -> str:
@@ -71,18 +91,24 @@ class _Subject:
 
     def cases(self) -> list[_Case]:
         alone = refusal(self.definition.name, self.thinking, multi_turn=True)
-        return [case for case in _cases() if len(case.messages) < 3 or not alone]
+        words = self.definition.thought_words if self.definition.reasons else None
+        return [case for case in _cases(words) if len(case.messages) < 3 or not alone]
+
+    def jinja(self, case: _Case) -> str:
+        """The chat template that a case is served with."""
+        shape = self.definition.with_default_system(case.default_system)
+        return jinja_template(shape, self.tokens, self.thinking)
 
     def runtimes(self) -> list[bool]:
         """Whether the runtime adds BOS: each way in which this template can be served."""
         return [False, True] if starts_with_bos(self.definition, self.tokens) else [False]
 
 
-def check(names: Sequence[str], model_folder: Path, go: Path | None, reference: bool = False) -> list[Result]:
+def check(names: Sequence[str], model_folder: Path, engines: Engines, reference: bool = False) -> list[Result]:
     """The results for some templates, in both thinking modes where they have them.
 
-    They are compared on the tokenizer of the model, or on one made of it that suits every template. Without Go only
-    training and Jinja are. Raises InputError for an unknown template.
+    They are compared on the tokenizer of the model, or on one made of it that suits every template. Where an engine is
+    missing, so is its part of the comparison. Raises InputError for an unknown template.
     """
     tokens = special_tokens(model_folder)
     subjects = [
@@ -91,7 +117,8 @@ def check(names: Sequence[str], model_folder: Path, go: Path | None, reference: 
         for thinking in ([True, False] if chosen.reasons else [False])
     ]
     tokenizers = _Tokenizers(load_tokenizer(model_folder), reference)
-    return [_result(subject, tokenizers, go) for subject in subjects]
+    answers = _ask_server(engines.server, subjects, tokens) if engines.server else {}
+    return [_result(subject, tokenizers, engines.go, answers.get(subject, ())) for subject in subjects]
 
 
 class _Tokenizers:
@@ -111,50 +138,118 @@ class _Tokenizers:
         return self._made[words]
 
 
-def _result(subject: _Subject, tokenizers: _Tokenizers, go: Path | None) -> Result:
+def _result(subject: _Subject, tokenizers: _Tokenizers, go: Path | None, answers: Sequence[str]) -> Result:
     name, thinking = subject.definition.name, subject.thinking
     mode = thinking if subject.definition.reasons else None
     if refused := refusal(name, thinking):
         return Result(name, mode, 0, refused=refused)
     single_turn = refusal(name, thinking, multi_turn=True) or ""
-    mismatch = next(_mismatches(subject, tokenizers.for_template(subject.definition), go), "")
+    tokenizer = tokenizers.for_template(subject.definition)
+    mismatch = next(_mismatches(subject, tokenizer, _served(subject, tokenizer, go, answers)), "")
     return Result(name, mode, len(subject.cases()), single_turn=single_turn, mismatch=mismatch)
 
 
-def _mismatches(subject: _Subject, tokenizer: PreTrainedTokenizerBase, go: Path | None) -> Iterator[str]:
-    cases = subject.cases()
-    encoders = {
-        default: Encoder(subject.definition.name, tokenizer, subject.thinking, default)
-        for default in dict.fromkeys(case.default_system for case in cases)
-    }
-    trained = [encoders[case.default_system].prompt_ids(case.messages) for case in cases]
-    for by, served in _served(subject, tokenizer, go):
-        for case, wanted, got in zip(cases, trained, served, strict=True):
-            if wanted != got:
-                yield f"{by}, {case.shape}: {_difference(wanted, got, tokenizer)}"
+def _mismatches(subject: _Subject, tokenizer: PreTrainedTokenizerBase, ways: Iterable[_Served]) -> Iterator[str]:
+    trained = _Trained(subject.definition.name, tokenizer)
+    for served in ways:
+        for case, got in zip(served.cases, served.prompts, strict=True):
+            if (wanted := trained.prompt(case, served.thinking)) != got:
+                yield f"{served.by}, {case.shape}: {_difference(wanted, got, tokenizer)}"
+
+
+@dataclass(slots=True)
+class _Trained:
+    """Prompts as training makes them."""
+
+    template: str
+    tokenizer: PreTrainedTokenizerBase
+    encoders: dict[tuple[str | None, bool], Encoder] = field(default_factory=dict)
+
+    def prompt(self, case: _Case, thinking: bool) -> list[int]:
+        """The token ids of a case's prompt."""
+        key = (case.default_system, thinking)
+        if key not in self.encoders:
+            self.encoders[key] = Encoder(self.template, self.tokenizer, thinking, case.default_system)
+        return self.encoders[key].prompt_ids(case.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What one engine made of some cases."""
+
+    by: str
+    thinking: bool
+    """The mode of training that these prompts are to equal."""
+    cases: Sequence[_Case]
+    prompts: Sequence[list[int]]
+    """Token ids."""
 
 
 def _served(
-    subject: _Subject, tokenizer: PreTrainedTokenizerBase, go: Path | None
-) -> Iterator[tuple[str, list[list[int]]]]:
-    """(who, token ids of each case's prompt) for every way of serving the template."""
-    cases, tokens, thinking = subject.cases(), subject.tokens, subject.thinking
-    shapes = [subject.definition.with_default_system(case.default_system) for case in cases]
-    templates = [jinja_template(shape, tokens, thinking) for shape in shapes]
-    options = {"add_generation_prompt": True, "tokenize": False}
+    subject: _Subject, tokenizer: PreTrainedTokenizerBase, go: Path | None, answers: Sequence[str]
+) -> Iterator[_Served]:
+    """Every way of serving the template here; `answers` are those of llama.cpp's server, none without it."""
+    yield _by_python(subject, tokenizer)
+    if go:
+        for adds_bos in subject.runtimes():
+            yield _by_ollama(subject, tokenizer, go, adds_bos)
+    if answers:
+        yield from _by_llama_server(subject, tokenizer, answers)
+
+
+def _by_python(subject: _Subject, tokenizer: PreTrainedTokenizerBase) -> _Served:
+    cases, options = subject.cases(), {"add_generation_prompt": True, "tokenize": False}
     texts = [
-        tokenizer.apply_chat_template(list(case.messages), chat_template=template, **options)
-        for case, template in zip(cases, templates, strict=True)
+        tokenizer.apply_chat_template(list(case.messages), chat_template=subject.jinja(case), **options)
+        for case in cases
     ]
-    yield "Jinja", [tokenizer.encode(text, add_special_tokens=False) for text in texts]
-    if go is None:
-        return
-    for adds_bos in subject.runtimes():
-        templates = [ollama_template(shape, tokens, thinking, adds_bos) for shape in shapes]
-        asked = [{"template": of, "messages": case.messages} for of, case in zip(templates, cases, strict=True)]
-        bos = [tokenizer.bos_token_id] if adds_bos else []
-        texts = golang.render(go, asked)
-        yield "Ollama", [[*bos, *tokenizer.encode(text, add_special_tokens=False)] for text in texts]
+    return _Served("Jinja", subject.thinking, cases, _encoded(tokenizer, texts))
+
+
+def _by_ollama(subject: _Subject, tokenizer: PreTrainedTokenizerBase, go: Path, adds_bos: bool) -> _Served:
+    cases = [case for case in subject.cases() if not case.thought]
+    shapes = [subject.definition.with_default_system(case.default_system) for case in cases]
+    templates = [ollama_template(shape, subject.tokens, subject.thinking, adds_bos) for shape in shapes]
+    asked = [{"template": of, "messages": case.messages} for of, case in zip(templates, cases, strict=True)]
+    bos = [tokenizer.bos_token_id] if adds_bos else []
+    prompts = [[*bos, *ids] for ids in _encoded(tokenizer, golang.render(go, asked))]
+    return _Served("Ollama", subject.thinking, cases, prompts)
+
+
+SAID = {None: "llama-server", True: "llama-server, told to think", False: "llama-server, told not to think"}
+"""What a client says of thinking → the engine, and that."""
+
+
+def _ask_server(server: str, subjects: Sequence[_Subject], tokens: SpecialTokens) -> dict[_Subject, list[str]]:
+    """All texts of each subject, in the order of `_questions`, from one process."""
+    asked = {
+        subject: [llama_server.Case(subject.jinja(case), case.messages, said) for said, case in _questions(subject)]
+        for subject in subjects
+        if not refusal(subject.definition.name, subject.thinking)
+    }
+    texts = iter(llama_server.render(server, [case for cases in asked.values() for case in cases], tokens))
+    return {subject: list(itertools.islice(texts, len(cases))) for subject, cases in asked.items()}
+
+
+def _questions(subject: _Subject) -> list[tuple[bool | None, _Case]]:
+    """What a client says of thinking, and a case; each template is a start of the server, so defaults are left out."""
+    cases = [case for case in subject.cases() if case.default_system is None]
+    return [(said, case) for said in (SAID if subject.definition.reasons else (None,)) for case in cases]
+
+
+def _by_llama_server(
+    subject: _Subject, tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]
+) -> Iterator[_Served]:
+    """What a client says of thinking changes nothing, but that a model which thinks can be told not to."""
+    bos = subject.tokens.bos or ""
+    for (said, case), answer in zip(_questions(subject), answers, strict=True):
+        begins = render_messages(subject.jinja(case), case.messages, subject.tokens).startswith(bos)
+        prompts = _encoded(tokenizer, [f"{bos if begins else ''}{answer}"])
+        yield _Served(SAID[said], subject.thinking and said is not False, [case], prompts)
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    return [tokenizer.encode(text, add_special_tokens=False) for text in texts]
 
 
 def _difference(trained: Sequence[int], served: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
@@ -164,8 +259,11 @@ def _difference(trained: Sequence[int], served: Sequence[int], tokenizer: PreTra
     return f"token {at + 1} on: trained with {wanted!r}, served {got!r}"
 
 
-def _cases() -> Iterator[_Case]:
-    """Questions alone and after a system text, a first turn or both; with the template's default, none, and another."""
+def _cases(thought_words: tuple[str, str] | None) -> Iterator[_Case]:
+    """Questions alone and after a system text, a first turn or both; with the template's default, none, and another.
+
+    Where a template reasons, also after an answer with a thought.
+    """
     for number, question in enumerate(QUESTIONS):
         asked = _said("user", question)
         system, again = _said("system", SYSTEMS[number % 2]), _said("user", QUESTIONS[number - 1])
@@ -175,6 +273,10 @@ def _cases() -> Iterator[_Case]:
             yield _Case(answered, default)
         yield _Case((system, asked), None)
         yield _Case((system, *answered), None)
+        if thought_words:
+            opening, closing = thought_words
+            thought = _said("assistant", f"{opening}嗯，{number}…{closing}{ANSWERS[number % 2]}")
+            yield _Case((asked, thought, again), None, thought=True)
 
 
 def _said(role: str, content: str) -> Message:

@@ -16,6 +16,9 @@ from orchestrator.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_ROLES = {"function_call": "function"}
+"""Ours → LLaMA-Factory's (llamafactory/data/data_utils.py); the others have the same name in both."""
+
 
 def training_prompt_ids(
     template: str,
@@ -60,6 +63,15 @@ class Encoder:
         answer = {"role": "assistant", "content": ""}
         prompt, _ = self._template.encode_oneturn(self._tokenizer, [*rest, answer], system)
         return list(prompt)
+
+    def row_length(self, turns: Sequence[Message], system: str, tools: str) -> int:
+        """The tokens of a whole row as training sees it before it cuts any off: tools, calls and what they gave too.
+
+        As `_encode_data_example` of llamafactory/data/processor/supervised.py counts them.
+        """
+        messages = [{**turn, "role": _ROLES.get(turn["role"], turn["role"])} for turn in turns]
+        pairs = self._template.encode_multiturn(self._tokenizer, messages, system or None, tools or None)
+        return sum(len(asked) + len(answered) for asked, answered in pairs) + bool(self._template.efficient_eos)
 
 
 def _template(name: str, tokenizer: PreTrainedTokenizerBase, thinking: bool) -> Any:

@@ -65,21 +65,44 @@ def _user(written: Turns) -> str:
         wanted = "loop.last and add_generation_prompt"
         if written.thinking:  # the variable by which callers of Qwen3 and its kin ask for no thinking
             wanted += " and enable_thinking is defined and not enable_thinking"
-        around += f"{{% if {wanted} %}}{{{{ {_quote(written.empty_thought)} }}}}{{% endif %}}"
+        around += f"{{% if {wanted} %}}{{{{ {_word(written, written.empty_thought)} }}}}{{% endif %}}"
     return around
 
 
 def _assistant(written: Turns) -> str:
+    """An answer. Thoughts of earlier ones are taken out, as in training.
+
+    One that thinks writes the `reasoning_content` of the last answer: llama.cpp's server renders a template with and
+    without it to see whether the model can think, and asks it not to where it cannot (common/chat-diff-analyzer.cpp).
+    """
     around = f"{{{{ {_around(written.assistant, 'text')} }}}}"
     if written.thought_words is None:
         return around
-    opening, closing = map(_quote, written.thought_words)
+    opening, closing = (_word(written, word) for word in written.thought_words)
     cut = f"text.split({opening})[0] + text.split({closing})[-1]"
     has_thought = f"{opening} in text and {closing} in text"
-    return (
+    earlier = (
         f"{{% if not loop.last %}}{{% if {has_thought} %}}{{% set text = {cut} %}}{{% endif %}}"
-        f"{{% set text = text.lstrip('\\n') %}}{{% endif %}}{around}"
+        f"{{% set text = text.lstrip('\n') %}}"
     )
+    last = ""
+    if written.thinking:
+        thought = f"{opening} + message['reasoning_content'] + {closing} + text"
+        last = f"{{% elif message['reasoning_content'] %}}{{% set text = {thought} %}}"
+    return f"{earlier}{last}{{% endif %}}{around}"
+
+
+def _word(written: Turns, text: str) -> str:
+    """A text with the words around a thought as an expression.
+
+    Servers look for these words in the template to tell whether a model can think, so that one which was trained not to
+    has them in two pieces. Ollama reads the ability off `<think>` and `</think>` (server/images.go).
+    """
+    if written.thinking or written.thought_words is None:
+        return _quote(text)
+    for word in filter(None, (word.strip() for word in written.thought_words)):
+        text = text.replace(word, f"{word[:2]}\0{word[2:]}")
+    return " + ".join(map(_quote, text.split("\0")))
 
 
 def _around(wrap: Wrap, name: str) -> str:

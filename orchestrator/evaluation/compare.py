@@ -89,9 +89,15 @@ def compare(
     return Comparison(*names, metric, *means, interval, p_value, verdict, len(delta), needed)
 
 
-def agreement(a: Sequence[Row], b: Sequence[Row], seed: int = 0) -> Interval:
-    """The share of rows that both answer with the same text, in percent."""
-    same = np.array([[left.answer == right.answer] for left, right in paired(a, b)], dtype=np.float64)
+def agreement(a: Sequence[Row], b: Sequence[Row], seed: int = 0) -> Interval | None:
+    """The share of rows that both answer with the same text, in percent, among those that one of them answers.
+
+    None where neither answers any: two silences are no agreement.
+    """
+    answered = [(left.answer, right.answer) for left, right in paired(a, b) if left.answer or right.answer]
+    if not answered:
+        return None
+    same = np.array([[left == right] for left, right in answered], dtype=np.float64)
     return bootstrap(same, lambda sums: {"agreement": 100 * sums[:, 0] / len(same)}, seed)["agreement"]
 
 

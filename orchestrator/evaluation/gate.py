@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rich.filesize import decimal
 
 from orchestrator.evaluation.compare import Comparison
 from orchestrator.evaluation.intervals import Interval
 from orchestrator.evaluation.measure import Measurement
+from orchestrator.evaluation.parity import (
+    all_equal,
+    difference_sentence,
+    repeats_itself,
+    server_sentence,
+    uncompared,
+    uncompared_sentence,
+)
 
 _ROUNDING = 1e-9  # 100 × (0.80 − 0.77) is a little more than 3
+
+_BLAMED = ("agreement", "accuracy_drop", "rougeL_drop", "perplexity_rise", "repeating")
+"""Failures that a file may have and another one of the same model not, and that have a cause to look for."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +49,13 @@ class Recommendation:
 
 def judge(
     measurements: Mapping[str, Measurement],
-    agreements: Mapping[str, Interval],
+    agreements: Mapping[str, Interval | None],
     gate: Mapping[str, float],
     reference: str = "tuned",
 ) -> list[Failure]:
     """Every limit that one of the artifacts in `agreements` misses; an empty list lets all of them pass.
+
+    Where no row was answered there is no agreement (None), and nothing to compare it with.
 
     `min_agreement` asks for equal answers, `max_accuracy_drop` bounds the loss of accuracy (ROUGE-L for generation).
     """
@@ -55,10 +70,47 @@ def judge(
     return [failure for failure in found if failure]
 
 
+def judge_answers(reasons: Mapping[str, str | None]) -> list[Failure]:
+    """The artifacts that nobody should be given; the reasons are those of `answers.useless`."""
+    return [Failure(name, "answers", f"{name}: {reason}") for name, reason in reasons.items() if reason]
+
+
+def judge_parity(artifact: str, found: Mapping[str, Any], agreement: float, gate: Mapping[str, float]) -> list[Failure]:
+    """What a parity report speaks against: other prompts than training's, answers that only repeat themselves, and
+    more rows that were not compared than `max_uncompared` allows. `agreement` is in percent.
+    """
+    failures = []
+    if different := difference_sentence(artifact, found):
+        failures.append(Failure(artifact, "parity", different))
+    if served := server_sentence(artifact, found):
+        failures.append(Failure(artifact, "server_parity", served))
+    if repeats_itself(found, agreement):
+        said = f"{artifact}: {found['repeating']} of {found['rows']} answers only repeat themselves"
+        failures.append(Failure(artifact, "repeating", said))
+    return [*failures, *_uncompared(artifact, found, gate)]
+
+
+def _uncompared(artifact: str, found: Mapping[str, Any], gate: Mapping[str, float]) -> list[Failure]:
+    """What was not compared is not proven."""
+    missing, limit = uncompared(found), gate.get("max_uncompared", 0.0)
+    share = missing / found["rows"] if found["rows"] else 0.0
+    if share <= limit + _ROUNDING:
+        return []
+    sentence = f"{uncompared_sentence(artifact, found)}; the gate allows {100 * limit:.1f} %"
+    return [Failure(artifact, "uncompared", sentence, share, limit)]
+
+
 def judge_perplexity(values: Mapping[str, float], gate: Mapping[str, float], reference: str = "tuned") -> list[Failure]:
-    """The artifacts whose perplexity is above the reference's by more than the share `max_perplexity_rise`."""
+    """The artifacts whose perplexity is above the reference's by more than the share `max_perplexity_rise`, and those
+    for which it is no finite number."""
     limit = gate["max_perplexity_rise"]
-    return [
+    lost = [name for name, value in values.items() if not math.isfinite(value)]
+    broken = [
+        Failure(name, "perplexity", f"{name} has perplexity {values[name]}: it computes nothing") for name in lost
+    ]
+    if reference in lost:
+        return broken
+    return broken + [
         Failure(
             name,
             "perplexity_rise",
@@ -67,7 +119,7 @@ def judge_perplexity(values: Mapping[str, float], gate: Mapping[str, float], ref
             limit,
         )
         for name, value in values.items()
-        if (rise := value / values[reference] - 1) > limit + _ROUNDING
+        if name not in lost and (rise := value / values[reference] - 1) > limit + _ROUNDING
     ]
 
 
@@ -90,13 +142,39 @@ def _risen(artifact: str, values: Mapping[str, float], reference: str) -> str:
     )
 
 
-def with_causes(failures: Sequence[Failure], complaints: Mapping[str, Sequence[str]]) -> list[Failure]:
-    """What parity complains of (artifact → sentences, none for a sound one), then the failures with a likely cause.
+def with_causes(failures: Sequence[Failure], reports: Mapping[str, Mapping[str, Any]]) -> list[Failure]:
+    """The failures, with a likely cause where the parity reports (artifact → counts) leave few.
 
-    Where the prompts were those of training, neither template nor tokenizer can be blamed.
+    Where all prompts were those of training, neither template nor tokenizer can be blamed; where some were not
+    compared, nothing is known of them.
     """
-    parity = [Failure(artifact, "parity", sentence) for artifact, found in complaints.items() for sentence in found]
-    return [*parity, *(_blamed(failure) if complaints.get(failure.artifact) == [] else failure for failure in failures)]
+    refused = {failure.artifact for failure in failures if failure.what in _BLAMED}
+
+    def explained(failure: Failure) -> Failure:
+        found = reports.get(failure.artifact)
+        if failure.what not in _BLAMED or not found or not all_equal(found):
+            return failure
+        cause = f"likely cause: {_suspect(failure.artifact, reports, refused)}"
+        seen = f"the prompts of all {found['rows']} rows were those of training"
+        return replace(failure, sentence=f"{failure.sentence}; {cause}, for {seen}")
+
+    return [explained(failure) for failure in failures]
+
+
+def _suspect(artifact: str, asked: Collection[str], refused: Collection[str]) -> str:
+    """A file is quantised from one that was converted: where that one passes, quantisation did it, and where it fails
+    as well, conversion did. Of one that was not asked nobody knows."""
+    if _is_unquantised(artifact) or artifact.endswith("adapter"):
+        return "conversion"
+    unquantised = {name for name in asked if _is_unquantised(name)}
+    if not unquantised:
+        return "conversion or quantisation"
+    return "conversion" if unquantised & set(refused) else "quantisation"
+
+
+def _is_unquantised(artifact: str) -> bool:
+    """By its name; bf16 is one."""
+    return artifact.endswith(("f16", "f32"))
 
 
 def recommend(
@@ -116,13 +194,9 @@ def recommend(
     return Recommendation(artifact, sizes[artifact], sentence)
 
 
-def _blamed(failure: Failure) -> Failure:
-    suspect = "conversion" if failure.artifact.endswith(("f16", "f32")) else "quantisation"
-    cause = f"likely cause: {suspect}, for the prompts were those of training"
-    return replace(failure, sentence=f"{failure.sentence}; {cause}")
-
-
-def _agreement(artifact: str, agrees: Interval, gate: Mapping[str, float], reference: str) -> Failure | None:
+def _agreement(artifact: str, agrees: Interval | None, gate: Mapping[str, float], reference: str) -> Failure | None:
+    if agrees is None:
+        return None
     share, limit = agrees.value / 100, gate.get("min_agreement", 0.0)
     if share >= limit - _ROUNDING:
         return None

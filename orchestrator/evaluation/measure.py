@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+import numpy as np
+
 from orchestrator.errors import InputError
 from orchestrator.evaluation.classification import classification_detail, classification_metrics, confusion
-from orchestrator.evaluation.intervals import Interval
+from orchestrator.evaluation.intervals import Interval, bootstrap
 from orchestrator.evaluation.overlap import overlap_metrics
 from orchestrator.evaluation.rows import Row, read_rows
 from orchestrator.evaluation.thinking import has_thinking
@@ -46,12 +48,18 @@ def measure(rows: Sequence[Row], task: Task, labels: Sequence[str] | None = None
         "thinking_stripped": sum(has_thinking(row.prediction) for row in rows),
         "empty_answers": sum(not row.answer for row in rows),
     }
-    metrics: dict[str, Interval] = {}
+    metrics = {"empty_rate": empty_rate(rows, seed)}
     if task == "classification":
         table = confusion(rows, labels)
         metrics |= classification_metrics(table, seed)
         detail |= classification_detail(table)
     return Measurement(len(rows), metrics | overlap_metrics(rows, seed), detail)
+
+
+def empty_rate(rows: Sequence[Row], seed: int = 0) -> Interval:
+    """The share of rows without an answer, in percent."""
+    empty = np.array([[not row.answer] for row in rows], dtype=np.float64)
+    return bootstrap(empty, lambda sums: {"empty_rate": 100 * sums[:, 0] / len(empty)}, seed)["empty_rate"]
 
 
 def evaluate_file(path: Path, task: str | None = None, labels: Sequence[str] | None = None) -> Measurement:

@@ -38,24 +38,70 @@ def parity(rows: Sequence[Asked]) -> dict[str, Any]:
     }
 
 
-def complaints(artifact: str, found: Mapping[str, Any], agreement: float) -> list[str]:
-    """What the gate has to say of a parity report; each sentence names the likely cause.
+def same_texts(rows: Sequence[Mapping[str, Any]], texts: Sequence[str], bos: str) -> dict[str, Any]:
+    """How many prompts another engine wrote as training did, BOS at the start aside; `rows` have `id` and `text`."""
+    pairs = [(row, row["text"].removeprefix(bos), text) for row, text in zip(rows, texts, strict=True)]
+    different = [pair for pair in pairs if pair[1] != pair[2]]
+    return {
+        "rows": len(pairs),
+        "equal_texts": len(pairs) - len(different),
+        "first_difference": _text_difference(*different[0]) if different else None,
+    }
+
+
+def _text_difference(row: Mapping[str, Any], trained: str, served: str) -> dict[str, Any]:
+    pairs = zip(trained, served, strict=False)
+    at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(trained), len(served)))
+    return {"id": row["id"], "character": at + 1, "trained": trained[at : at + 24], "served": served[at : at + 24]}
+
+
+def server_sentence(artifact: str, found: Mapping[str, Any]) -> str | None:
+    """How the prompts of llama.cpp's own server differ from training's; None where they do not, or it was not asked."""
+    served = found.get("llama_server")
+    if not served or served["equal_texts"] == served["rows"]:
+        return None
+    first, different = served["first_difference"], served["rows"] - served["equal_texts"]
+    return (
+        f"{artifact}: llama.cpp's own server writes {different} of {served['rows']} prompts "
+        f"otherwise than training; row {first['id']}, character {first['character']}: {first['served']!r}, "
+        f"in training {first['trained']!r}"
+    )
+
+
+def all_equal(found: Mapping[str, Any]) -> bool:
+    """Whether the prompts of all rows were compared with training's and were the same."""
+    return bool(found["rows"]) and found["rows"] == found["compared"] == found["equal_prompts"]
+
+
+def uncompared(found: Mapping[str, Any]) -> int:
+    """How many rows were asked without it being known what training would have asked."""
+    return int(found["rows"] - found["compared"])
+
+
+def uncompared_sentence(artifact: str, found: Mapping[str, Any]) -> str:
+    """What a parity report did not look at, in words."""
+    return (
+        f"{artifact}: the prompts of {uncompared(found)} of {found['rows']} rows were not compared with training's "
+        "(conversations with tools are not), so nothing is proven of them"
+    )
+
+
+def difference_sentence(artifact: str, found: Mapping[str, Any]) -> str | None:
+    """How the prompts differ from those of training, with the likely cause; None where none was seen to."""
+    different = found["compared"] - found["equal_prompts"]
+    if not different:
+        return None
+    of = f"{found['compared']} rows" if not uncompared(found) else f"{found['compared']} compared rows"
+    return f"{artifact}: the prompts of {different} of {of} differ from training; {_cause(found['first_difference'])}"
+
+
+def repeats_itself(found: Mapping[str, Any], agreement: float) -> bool:
+    """Whether an artifact only repeats itself and so is broken.
 
     `agreement` is the percentage of rows answered as the tuned model does: where that one repeats itself too, a
     faithful copy is not at fault.
     """
-    sentences = []
-    if found["equal_prompts"] < found["compared"]:
-        share = f"{found['compared'] - found['equal_prompts']} of {found['compared']}"
-        sentences.append(
-            f"{artifact}: the prompts of {share} rows differ from training; {_cause(found['first_difference'])}"
-        )
-    if found["repeating"] > TOO_MANY * found["rows"] and agreement < 100 * TOO_MANY:
-        sentences.append(
-            f"{artifact}: {found['repeating']} of {found['rows']} answers only repeat themselves; "
-            "likely cause: quantisation, the file lost what the model had learnt"
-        )
-    return sentences
+    return bool(found["repeating"] > TOO_MANY * found["rows"] and agreement < 100 * TOO_MANY)
 
 
 def _difference(row: Asked) -> dict[str, Any]:

@@ -21,6 +21,7 @@ def artifact_table(summary: Summary, console: Console) -> None:
     80 columns are enough; without a terminal, or with NO_COLOR, the same text is plain.
     """
     sentences = [(comparison["sentence"], "dim") for comparison in summary.get("comparisons", ())]
+    sentences += [(f"! {note}", "yellow") for note in summary.get("notes", ())]
     if recommendation := summary.get("recommendation"):
         sentences.append((f"* {recommendation['sentence']}", "green"))
     console.print(_table(summary))
@@ -45,6 +46,9 @@ def _columns(summary: Summary) -> dict[str, Cell]:
     else:
         figures = {"ROUGE-L (95 %)": _interval("rougeL"), "BLEU": _value("bleu")}
     figures["ROUGE-1"] = _value("rouge1")
+    if any(_is_some(of.get("empty_rate")) for of in summary["metrics"].values()):
+        figures = {**figures, "empty": _value("empty_rate")}
+        del figures["ROUGE-1"]  # 80 columns hold no more
     measured = {name for of in summary["metrics"].values() for name in of}
     if "perplexity" in measured:
         figures = {"perplexity (95 %)": _interval("perplexity")}
@@ -58,6 +62,10 @@ def _columns(summary: Summary) -> dict[str, Cell]:
         "size": _size,
         "verdict": _verdict,
     }
+
+
+def _is_some(figure: Mapping[str, Any] | None) -> bool:
+    return bool(figure and figure["value"])
 
 
 def _value(metric: str, digits: int = 1) -> Cell:

@@ -25,6 +25,17 @@ def strip_thinking(text: str) -> str:
     return text.strip()
 
 
+def split_thinking(text: str) -> tuple[str, str]:
+    """What was thought, and the answer, both without tags and surrounding white space.
+
+    Servers that tell the two apart trim them in ways of their own; so compared are these two.
+    """
+    for opening, closing in _PAIRS:
+        if opening in text or closing in text:
+            return text.rpartition(opening)[2].partition(closing)[0].strip(), strip_thinking(text)
+    return "", text.strip()
+
+
 def has_thinking(text: str) -> bool:
     """Whether `strip_thinking` would take reasoning away."""
     return any(tag in text for pair in _PAIRS for tag in pair)

@@ -34,15 +34,22 @@ class _Sequence:
 class GgufModel:
     """A loaded GGUF; a context manager that frees it."""
 
-    def __init__(self, path: Path, adapter: Path | None = None, quiet: bool = True) -> None:
-        """Load a GGUF, and a LoRA adapter over it. Raises StageError when llama.cpp refuses a file."""
+    def __init__(
+        self, path: Path, adapter: Path | None = None, quiet: bool = True, vocabulary_only: bool = False
+    ) -> None:
+        """Load a GGUF, and a LoRA adapter over it; or its metadata and tokenizer, without the weights.
+
+        Raises StageError when llama.cpp refuses a file.
+        """
         import llama_cpp
 
         self._api: Any = llama_cpp
         if quiet:
             llama_cpp.llama_log_set(_silence(), ctypes.c_void_p())
         llama_cpp.llama_backend_init()
-        self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), llama_cpp.llama_model_default_params())
+        parameters = llama_cpp.llama_model_default_params()
+        parameters.vocab_only = vocabulary_only
+        self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self._model:
             raise StageError(
                 f"llama.cpp cannot load {path.name}: it is damaged, or of a kind that this llama.cpp does not know",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from orchestrator import layout
 from orchestrator.failure import tail
-from orchestrator.files import read_json
+from orchestrator.files import read_json, read_json_lines
 from orchestrator.progress import curve, read_log
 from orchestrator.report.charts import Chart, Series, plot
 from orchestrator.report.words import advice, comparison, headline, outcome
@@ -22,10 +21,10 @@ Json = dict[str, Any]
 ROWS_SHOWN = 300
 """Mistakes of one artifact on the page; the files hold all of them."""
 BESIDE = {
-    "accuracy": ("macro_f1", "invalid_label_rate", "rouge1", "agreement_with_tuned"),
+    "accuracy": ("macro_f1", "invalid_label_rate", "empty_rate", "rouge1", "agreement_with_tuned"),
     "preference_accuracy": ("reward_accuracy", "reward_margin", "rougeL", "agreement_with_tuned"),
     "perplexity": (),
-    "rougeL": ("rouge1", "rouge2", "bleu", "agreement_with_tuned"),
+    "rougeL": ("rouge1", "rouge2", "bleu", "empty_rate", "agreement_with_tuned"),
 }
 """Headline → the figures that stand beside it."""
 
@@ -33,7 +32,15 @@ BESIDE = {
 def facts(folder: Path, record: Json) -> Json:
     """The values of report.html.j2."""
     log, findings = read_log(folder), read_findings(folder)
-    summary = {"metrics": {}, "detail": {}, "comparisons": [], "failures": [], "sizes": {}, **summaries(folder)}
+    summary = {
+        "metrics": {},
+        "detail": {},
+        "comparisons": [],
+        "failures": [],
+        "sizes": {},
+        "notes": [],
+        **summaries(folder),
+    }
     sentence, tone = outcome(record, summary, log)
     last: Json = next(reversed(summary["metrics"].values()), {})
     return {
@@ -45,7 +52,7 @@ def facts(folder: Path, record: Json) -> Json:
         "summary": summary,
         "comparison": comparison,
         "headline": headline(last),
-        "beside": [key for key in BESIDE[headline(last)] if key in last],
+        "beside": [key for key in BESIDE[headline(last)] if any(key in of for of in summary["metrics"].values())],
         "curves": {title: chart for title, chart in curves(log).items() if chart},
         "classes": {name: detail for name, detail in summary["detail"].items() if "confusion_matrix" in detail},
         "mistakes": list(mistakes(folder)),
@@ -75,12 +82,12 @@ def mistakes(folder: Path) -> Iterator[Json]:
     files = [folder / "evaluation" / "tuned.errors.jsonl", *sorted(folder.glob("evaluation/*.disagreements.jsonl"))]
     for file in files:
         artifact, kind = file.name.split(".")[0], file.name.split(".")[-2]
-        if lines := _text(file).splitlines():
+        if rows := read_json_lines(file) if file.is_file() else []:
             yield {
                 "artifact": artifact,
                 "title": f"mistakes of {artifact}" if kind == "errors" else f"{artifact} answers otherwise",
-                "count": len(lines),
-                "rows": [json.loads(line) for line in lines[:ROWS_SHOWN]],
+                "count": len(rows),
+                "rows": rows[:ROWS_SHOWN],
                 "file": f"evaluation/{file.name}",
             }
 

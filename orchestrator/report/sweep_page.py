@@ -57,7 +57,7 @@ def outcome(sweep: Json) -> str:
     """A sweep in a sentence."""
     trials, ranking = sweep["trials"], sweep["ranking"]
     ended = f"{len(trials)} of {sweep.get('total', len(trials))} trials ended"
-    for status in ("pruned", "failed"):
+    for status in ("pruned", "failed", "diverged", "unusable"):
         if count := sum(trial["status"] == status for trial in trials):
             ended += f", {count} {status}"
     if not ranking:
@@ -81,7 +81,7 @@ def look(trial: Json, ranking: Sequence[Json]) -> str:
     """The colour of a trial: the best setting, one that cannot be told from it, another, or one without a value."""
     if trial["status"] == "running":
         return "s3"
-    if not trial["value"]:
+    if not trial["value"] or trial["status"] == "unusable":
         return "off"
     place = next((entry for entry in ranking if trial["number"] in entry["trials"]), None)
     if place is None:

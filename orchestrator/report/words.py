@@ -98,7 +98,7 @@ def _shipping(summary: Json) -> str:
     ggufs = [name for name in summary["metrics"] if name.startswith("gguf-")]
     if not ggufs:
         return ""
-    failed = {failure["artifact"] for failure in summary.get("failures", [])}
+    failed = {failure["artifact"] for failure in summary.get("failures", [])} & set(ggufs)
     passing = f"; {len(ggufs) - len(failed)} of {len(ggufs)} GGUFs pass the gate"
     chosen = summary.get("recommendation")
     return f"{passing}, ship {chosen['artifact']} ({decimal(chosen['bytes'])})" if chosen else passing
@@ -147,7 +147,17 @@ def _about_answers(summary: Json) -> Iterator[str]:
 
 
 def _about_gate(summary: Json) -> Iterator[str]:
-    refused = list(dict.fromkeys(failure["artifact"] for failure in summary.get("failures", [])))
+    failures = summary.get("failures", [])
+    if any((failure["artifact"], failure["what"]) == ("tuned", "answers") for failure in failures):
+        yield "The tuned model itself is not to be used: try a lower learning rate, more epochs, or other rows."
+        return
+    unproven = list(dict.fromkeys(failure["artifact"] for failure in failures if failure["what"] == "uncompared"))
+    if unproven:
+        yield (
+            f"Nothing is proven of some rows of {', '.join(unproven)}: hold out rows without tools, "
+            "or allow it with export.gate.max_uncompared."
+        )
+    refused = list(dict.fromkeys(failure["artifact"] for failure in failures if failure["what"] != "uncompared"))
     if refused:
         names = ", ".join(refused)
         yield f"The gate refuses {names}: leave it out of export.gguf, or choose a larger quantisation."

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import layout
+from orchestrator.chat_template.registry import definition
 from orchestrator.errors import GateError, InputError, MissingError
 from orchestrator.files import read_json
 from orchestrator.records import Run
@@ -82,6 +83,13 @@ def serving(run: Run) -> Mapping[str, Any]:
         raise MissingError(f"run {run.id} has no {layout.SERVING}", "Train it first with `orchestrator train`.")
     found: Mapping[str, Any] = read_json(file)
     return found
+
+
+def thinking(run: Run) -> tuple[bool | None, tuple[str, str]]:
+    """Whether the run was trained to think, and the words around a thought; None where its template cannot."""
+    trained = serving(run)
+    shape = definition(trained["template"])
+    return (bool(trained["thinking"]) if shape.reasons else None), shape.thought_words
 
 
 def _verdict(run: Run) -> dict[str, Any]:

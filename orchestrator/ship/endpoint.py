@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from orchestrator.errors import InputError, MissingError, StageError
+from orchestrator.errors import InputError, MissingError, OrchestratorError, StageError
 
 if TYPE_CHECKING:
     import httpx
@@ -18,6 +18,9 @@ Message = Mapping[str, str]
 ATTEMPTS = 4
 BACKOFF_SECONDS = 0.5
 """Wait before the second attempt; doubled before each further one."""
+THOUGHT_WORDS = ("<think>\n", "\n</think>\n\n")
+"""What most templates of LLaMA-Factory put around a thought."""
+THOUGHT_KEYS = ("thinking", "reasoning_content", "reasoning")
 BUSY = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses that another attempt may change."""
 
@@ -32,6 +35,8 @@ class Endpoint:
     key: str | None = field(default=None, repr=False)
     timeout: float = 120.0
     """Seconds that one answer may take."""
+    think: bool | None = None
+    """Whether Ollama is to have the model think; None leaves it to the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,13 @@ class Reply:
 
     text: str
     prompt_tokens: int | None
+    thought: str = ""
+    """What the server tells apart from the answer: Ollama as `thinking` or `reasoning`, others as `reasoning_content`
+    or `reasoning`."""
+
+    def whole(self, words: tuple[str, str] = THOUGHT_WORDS) -> str:
+        """Thought and answer put together again, as the model wrote them."""
+        return enclosed(self.thought, words) + self.text if self.thought else self.text
 
 
 def connect(url: str, model: str | None = None, key: str | None = None, timeout: float = 120.0) -> Endpoint:
@@ -63,23 +75,75 @@ def models(endpoint: Endpoint) -> list[str]:
     path, entries, name = (
         ("/models", "data", "id") if endpoint.protocol == "openai" else ("/api/tags", "models", "name")
     )
-    with _client(endpoint) as client:
-        listed = _sent(endpoint, lambda: client.get(endpoint.url + path)).json()
+    with http_client(endpoint) as client:
+        listed = _object(endpoint, _sent(endpoint, lambda: client.get(endpoint.url + path)))
     return [str(entry[name]) for entry in listed.get(entries) or ()]
 
 
 def ask(endpoint: Endpoint, messages: Sequence[Message], max_new_tokens: int) -> Reply:
     """One greedy answer. Raises MissingError when nobody answers, InputError or StageError when the server refuses."""
     path, body = _request(endpoint, messages, max_new_tokens, stream=False)
-    with _client(endpoint) as client:
-        answer = _sent(endpoint, lambda: client.post(endpoint.url + path, json=body)).json()
+    answer = post(endpoint, endpoint.url + path, body)
     try:
         if endpoint.protocol == "ollama":
-            return Reply(answer["message"]["content"], answer.get("prompt_eval_count"))
-        usage = answer.get("usage") or {}
-        return Reply(answer["choices"][0]["message"]["content"] or "", usage.get("prompt_tokens"))
-    except (KeyError, IndexError, TypeError):
+            return _reply(answer["message"], answer.get("prompt_eval_count"))
+        return _reply(answer["choices"][0]["message"], (answer.get("usage") or {}).get("prompt_tokens"))
+    except (KeyError, IndexError, TypeError, AttributeError):
         raise StageError(f"{endpoint.url} answered something else: {str(answer)[:120]}") from None
+
+
+def post(endpoint: Endpoint, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON object that comes back. Raises what `ask` raises, and InputError for a web page."""
+    with http_client(endpoint) as client:
+        return _object(endpoint, _sent(endpoint, lambda: client.post(url, json=body)))
+
+
+def try_post(endpoint: Endpoint, url: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The same from a server that may not know the address; None unless it answers with a JSON object."""
+    import httpx
+
+    try:
+        with http_client(endpoint) as client:
+            response = client.post(url, json=body)
+            found = response.json() if response.status_code == 200 else None
+    except (httpx.TransportError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def enclosed(thought: str, words: tuple[str, str] = THOUGHT_WORDS) -> str:
+    """A thought between the words around it. Servers keep some of the line ends beside them, and drop others."""
+    return words[0] + thought.strip("\n") + words[1]
+
+
+def _reply(message: Mapping[str, Any], prompt_tokens: int | None) -> Reply:
+    thought = next((str(message[key]) for key in THOUGHT_KEYS if message.get(key)), "")
+    text = message.get("content") if thought else message["content"]
+    return Reply(text or "", prompt_tokens, thought)
+
+
+def _object(endpoint: Endpoint, response: httpx.Response) -> dict[str, Any]:
+    try:
+        found = response.json()
+    except ValueError:
+        found = None
+    if isinstance(found, dict) and not found.get("error"):
+        return found
+    if isinstance(found, dict):
+        raise no_engine(_error_text(found)) or StageError(
+            f"{endpoint.url} answered: {_error_text(found)}", "Read the server's own log."
+        )
+    if "html" in response.headers.get("Content-Type", "") or response.text.lstrip().startswith("<"):
+        raise InputError(
+            f"{endpoint.url} answers with a web page",
+            "Is that the server's own address? A proxy or a login page may stand in front of it.",
+        )
+    raise StageError(f"{endpoint.url} answered something else: {response.text.strip()[:120]!r}")
+
+
+def _error_text(found: Mapping[str, Any]) -> str:
+    error = found["error"]
+    return str(error.get("message", error) if isinstance(error, dict) else error)
 
 
 def ask_all(
@@ -103,28 +167,59 @@ def ask_all(
     return [future.result() for future in futures]
 
 
-def stream(endpoint: Endpoint, messages: Sequence[Message], max_new_tokens: int) -> Iterator[str]:
-    """The pieces of one greedy answer of an OpenAI-compatible server, as they come."""
+def stream(
+    endpoint: Endpoint,
+    messages: Sequence[Message],
+    max_new_tokens: int,
+    words: tuple[str, str] = THOUGHT_WORDS,
+) -> Iterator[str]:
+    """The pieces of one greedy answer of an OpenAI-compatible server, as they come; a thought between its words.
+
+    Raises what `ask` raises; an error in mid-stream as StageError.
+    """
+    thinking = False
+    for delta in _deltas(endpoint, messages, max_new_tokens):
+        thought = next((str(delta[key]) for key in THOUGHT_KEYS if delta.get(key)), "")
+        text = delta.get("content") or ""
+        if thought:
+            yield thought if thinking else words[0] + thought.lstrip("\n")
+            thinking = True
+        if text:
+            yield words[1] + text if thinking else text
+            thinking = False
+
+
+def _deltas(endpoint: Endpoint, messages: Sequence[Message], max_new_tokens: int) -> Iterator[dict[str, Any]]:
     import httpx
 
     path, body = _request(endpoint, messages, max_new_tokens, stream=True)
     try:
-        with _client(endpoint) as client, client.stream("POST", endpoint.url + path, json=body) as response:
+        with http_client(endpoint) as client, client.stream("POST", endpoint.url + path, json=body) as response:
             if response.status_code >= 400:
                 response.read()
                 raise _refused(endpoint, response)
-            for line in response.iter_lines():
+            for line in _lines(response.iter_text()):
                 data = line.removeprefix("data:").strip()
                 if line.startswith("data:") and data != "[DONE]":
-                    yield from _piece(json.loads(data))
+                    yield from _pieces(endpoint, json.loads(data))
     except httpx.TransportError as error:
         raise _unreachable(endpoint.url, error) from error
 
 
-def _piece(chunk: dict[str, Any]) -> Iterator[str]:
+def _lines(pieces: Iterable[str]) -> Iterator[str]:
+    """Lines that "\\n" ends, and nothing else: httpx cuts its own at U+2028 too, which an answer may hold."""
+    rest = ""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split("\n")
+        yield from whole
+    yield rest
+
+
+def _pieces(endpoint: Endpoint, chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if chunk.get("error"):
+        raise StageError(f"{endpoint.url} broke off: {_error_text(chunk)}", "Read the server's own log.")
     for choice in chunk.get("choices") or ():
-        if text := (choice.get("delta") or {}).get("content"):
-            yield text
+        yield choice.get("delta") or {}
 
 
 def _request(
@@ -132,17 +227,35 @@ def _request(
 ) -> tuple[str, dict[str, Any]]:
     body: dict[str, Any] = {"model": endpoint.model, "messages": list(messages), "stream": stream}
     if endpoint.protocol == "ollama":
+        if endpoint.think is not None:
+            body["think"] = endpoint.think
         return "/api/chat", body | {"options": {"temperature": 0, "seed": 0, "num_predict": max_new_tokens}}
     return "/chat/completions", body | {"temperature": 0, "max_tokens": max_new_tokens}
 
 
-def _client(endpoint: Endpoint) -> httpx.Client:
+def http_client(endpoint: Endpoint, **options: Any) -> httpx.Client:
+    """A client with the server's key; a proxy of the environment cannot reach this machine's own loopback."""
     import httpx
 
     headers = {"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {}
-    # A proxy of the environment cannot reach this machine's own loopback.
-    own = urlsplit(endpoint.url).hostname in ("localhost", "127.0.0.1", "::1")
-    return httpx.Client(headers=headers, timeout=endpoint.timeout, trust_env=not own)
+    return httpx.Client(
+        headers=headers, trust_env=not is_here(endpoint.url), **{"timeout": endpoint.timeout, **options}
+    )
+
+
+def is_here(url: str) -> bool:
+    """Whether a URL is one of this machine's loopback."""
+    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
+
+
+def no_engine(said: str) -> MissingError | None:
+    """What to tell of an Ollama without llama.cpp's programs, of which it starts one for each model; else None."""
+    if "binary not found" not in said:
+        return None
+    return MissingError(
+        f"this Ollama has no engine: {said.partition(' (checked')[0]}",
+        "Install it whole, from https://ollama.com/download: the program alone runs no model.",
+    )
 
 
 def _sent(endpoint: Endpoint, send: Callable[[], httpx.Response]) -> httpx.Response:
@@ -171,7 +284,9 @@ def _pause(response: httpx.Response, attempt: int) -> float:
     return min(float(asked), 60.0) if asked.isdecimal() else BACKOFF_SECONDS * 2**attempt
 
 
-def _refused(endpoint: Endpoint, response: httpx.Response) -> InputError | StageError:
+def _refused(endpoint: Endpoint, response: httpx.Response) -> OrchestratorError:
+    if missing := no_engine(response.text):
+        return missing
     said = f"{endpoint.url} answered {response.status_code}: {response.text.strip()[:200]}"
     if response.status_code in (401, 403):
         return InputError(said, "Put the server's key into an environment variable and name it with --api-key-env.")
@@ -190,7 +305,7 @@ def _is_ollama(root: str, timeout: float) -> bool:
 
     probe = Endpoint(root, "ollama", "", timeout=min(timeout, 10.0))
     try:
-        with _client(probe) as client:
+        with http_client(probe) as client:
             response = client.get(f"{root}/api/version")
             return response.status_code == 200 and "version" in response.json()
     except (httpx.HTTPError, ValueError):

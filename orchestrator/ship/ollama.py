@@ -1,33 +1,34 @@
-"""To Ollama: upload, create, and ask the held-out rows through /api/chat, where the served prompt is made."""
+"""To Ollama: upload, create, and prove what came of it."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from orchestrator import layout
-from orchestrator.errors import GateError, InputError, MissingError, StageError
+from orchestrator import layout, records
+from orchestrator.errors import InputError, MissingError, OrchestratorError, StageError
 from orchestrator.execute import locked
 from orchestrator.fetch import Progress
 from orchestrator.files import read_json, sha256
 from orchestrator.records import Run
 from orchestrator.ship import artifacts, bundle, modelfile
-from orchestrator.ship.endpoint import Endpoint, Reply, ask, ask_all
+from orchestrator.ship.endpoint import Endpoint, http_client, is_here, no_engine
+from orchestrator.ship.served import UNASKED, Served, check, require_gate, summary
 
 if TYPE_CHECKING:
+    import httpx
     from ollama import Client
 
 PORT = 11434
 CHUNK = 1 << 20
-MARKER = " probe" * 16
-"""Ends the TEMPLATE of a throw-away model; a server that uses TEMPLATE then counts more tokens."""
-MAKERS = {"GGUF": "the template inside the GGUF", "TEMPLATE": "TEMPLATE", "unknown": "an unknown template"}
+NAME = re.compile(r"((\w[\w.:-]*/)?\w[\w-]{0,79}/)?\w[\w.-]{0,79}(:\w[\w.-]{0,79})?", re.ASCII)
+"""[[host/]namespace/]model[:tag], as types/model/name.go in github.com/ollama/ollama reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,69 +37,56 @@ class Ollama:
 
     url: str
     client: Client
+    version: str
+    key: str | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What asking the held-out rows through Ollama showed."""
-
-    rows: int
-    agreement: float
-    """Share of rows answered as the same GGUF was when it was measured."""
-    counted: int
-    """Rows for which Ollama told how many tokens the prompt had."""
-    equal_counts: int
-    """Those of them with the number of tokens of training."""
-    template: str
-    """`TEMPLATE`, `GGUF` (its own template), or `unknown`: which one made the prompt."""
-    example: str = ""
-    """The first difference in token counts, in words."""
-
-
-UNASKED = Served(rows=0, agreement=1.0, counted=0, equal_counts=0, template="unknown")
-"""What a model that learnt no answers shows."""
+    def endpoint(self, model: str) -> Endpoint:
+        """One of its models, to ask."""
+        return Endpoint(self.url, "ollama", model, self.key)
 
 
 def address(host: str | None = None) -> str:
-    """Ollama's URL: the one given, else OLLAMA_HOST, else the default port of this machine."""
+    """Ollama's URL: the one given, else OLLAMA_HOST, else the default port of this machine.
+
+    Raises InputError for what is none.
+    """
     text = host or os.environ.get("OLLAMA_HOST") or "127.0.0.1"
-    parts = urlsplit(text if "://" in text else f"http://{text}")
-    name = "127.0.0.1" if parts.hostname in (None, "0.0.0.0") else parts.hostname
-    return f"{parts.scheme}://{name}:{parts.port or (443 if parts.scheme == 'https' else PORT)}"
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        port = parts.port or (443 if parts.scheme == "https" else PORT)
+    except ValueError as error:
+        raise InputError(
+            f"{text!r} is no address of an Ollama: {error}", "Write it like 127.0.0.1:11434 or https://example.org."
+        ) from None
+    name = "127.0.0.1" if parts.hostname in (None, "0.0.0.0", "::") else parts.hostname
+    bracketed = f"[{name}]" if ":" in str(name) else name
+    return f"{parts.scheme}://{bracketed}:{port}{parts.path.rstrip('/')}"
 
 
 def connect(host: str | None = None) -> Ollama:
-    """A running Ollama. Raises MissingError when there is none."""
-    import httpx
-    from ollama import Client, ResponseError
+    """A running Ollama. Raises MissingError when there is none, or something else in its place."""
+    url, key = address(host), os.environ.get("OLLAMA_API_KEY")
+    address()  # the client reads OLLAMA_HOST as well, as soon as it is imported
+    from ollama import Client
 
-    url = address(host)
-    client = Client(url, trust_env=urlsplit(url).hostname not in ("127.0.0.1", "localhost"))
-    try:
-        client.list()
-    except (ConnectionError, httpx.TransportError, ResponseError) as error:
-        reason = str(error).splitlines()[0]
-        raise MissingError(
-            f"no Ollama at {url}: {reason}", "Start it with `ollama serve`, or set OLLAMA_HOST."
-        ) from None
-    return Ollama(url, client)
+    version = _version(Endpoint(url, "ollama", "", key, timeout=30.0))
+    return Ollama(url, Client(url, trust_env=not is_here(url)), version, key)
 
 
 def ship(run: Run, kind: str, name: str, server: Ollama, progress: Progress) -> dict[str, Any]:
     """Push, ask the held-out rows, record; returns what to tell. Raises GateError for answers not as measured."""
+    require_name(name)
     with locked(run.folder):
+        replaced = make_room(run, name, server)
         digest = push(run, kind, name, server, progress)
         asks = read_json(run.folder / "configs/prepare.json")["kind"] != "pt"
-        served = check(run, kind, name, server) if asks else UNASKED
-        remember(run, kind, name, digest, served)
-    if served is UNASKED:
-        done = f"the rows of this run ask nothing: its perplexity was measured before\nollama run {name}"
-        return {**asdict(served), "name": name, "digest": digest, "done": done}
-    require_gate(served, name, read_json(run.folder / "configs/judge.json")["gate"]["min_agreement"])
-    share = f"{100 * served.agreement:.0f} % of {served.rows} answers are those measured"
-    counts = f"{served.equal_counts} of {served.counted} prompts have the tokens of training"
-    counts += f", made by {MAKERS[served.template]}"
-    return {**asdict(served), "name": name, "digest": digest, "done": f"{share}; {counts}\nollama run {name}"}
+        served = ask(run, kind, name, server) if asks else UNASKED
+        remember(run, kind, name, digest, served, server.version)
+    if served is not UNASKED:
+        require_gate(served, name, read_json(run.folder / "configs/judge.json")["gate"]["min_agreement"])
+    done = summary(served) if asks else "the rows of this run ask nothing: its perplexity was measured before"
+    lines = [replaced, done, f"ollama run {name}"]
+    return {**served.to_json(), "name": name, "digest": digest, "done": "\n".join(filter(None, lines))}
 
 
 def is_current(run: Run, kind: str, name: str) -> bool:
@@ -108,11 +96,37 @@ def is_current(run: Run, kind: str, name: str) -> bool:
     return bool(entry) and entry["sha256"] == sha256(artifacts.ggufs(run)[kind]) and entry["agreement"] >= gate
 
 
+def require_name(name: str) -> None:
+    """Raise InputError for what Ollama takes for no model's name, before gigabytes are sent."""
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"Ollama takes no model name like {name!r}",
+            "Letters, digits, '-', '_' and '.': news, news:v2 or me/news.",
+        )
+
+
+def make_room(run: Run, name: str, server: Ollama) -> str:
+    """Keep a model of that name that no run here made, under a name of its own; returns what to tell of either.
+
+    Ollama replaces a model of the same name, in whatever case, without asking; a copy costs it no room.
+    """
+    digest = _models(server).get(_full(name))
+    if digest is None:
+        return ""
+    maker = next((one.id for one in records.every(run.folder.parent) if digest in _pushed(one)), None)
+    if maker:
+        return f"replaced the {name} that run {maker} had made"
+    kept = f"{_full(name).rpartition(':')[0]}:kept-{digest[:12]}"
+    with _own_words(name):
+        server.client.copy(name, kept)
+    return f"Ollama had another {name}, which no run here made: it is now {kept}; `ollama rm {kept}` removes it"
+
+
 def push(run: Run, kind: str, name: str, server: Ollama, progress: Progress) -> str:
     """Make the model `name` in Ollama from a GGUF; returns its digest. Raises StageError with Ollama's own words."""
     wanted = modelfile.read(run.folder / f"{layout.MODELFILE}.{kind}")
     files = bundle.files(run, kind)[1:]
-    digests = {path.name: upload(path, server.url, progress) for path in files}
+    digests = {path.name: upload(path, server, progress) for path in files}
     adapters = {Path(wanted.adapter).name} if wanted.adapter else set()
     with _own_words(name):
         for _ in server.client.create(
@@ -125,82 +139,39 @@ def push(run: Run, kind: str, name: str, server: Ollama, progress: Progress) -> 
             stream=True,
         ):
             pass
-        found = {model.model: model.digest for model in server.client.list().models}
-    return str(found.get(name) or found.get(f"{name}:latest") or "")
+        return _models(server).get(_full(name), "")
 
 
-def upload(path: Path, url: str, progress: Progress) -> str:
+def upload(path: Path, server: Ollama, progress: Progress) -> str:
     """Send a file unless Ollama has it already; returns its digest. The `ollama` client does this without progress."""
     import httpx
 
     digest, size = f"sha256:{sha256(path)}", path.stat().st_size
-    own = urlsplit(url).hostname in ("127.0.0.1", "localhost")
-    with httpx.Client(base_url=url, timeout=None, trust_env=not own) as client:  # gigabytes  # nosec B113
-        if client.head(f"/api/blobs/{digest}").status_code == 200:
-            return digest
-        headers = {"Content-Length": str(size)}
-        response = client.post(f"/api/blobs/{digest}", content=_chunks(path, size, progress), headers=headers)
+    blob = f"{server.url}/api/blobs/{digest}"
+    try:
+        with http_client(server.endpoint(""), timeout=None) as client:  # gigabytes
+            if client.head(blob).status_code == 200:
+                return digest
+            headers = {"Content-Length": str(size)}
+            response = client.post(blob, content=_chunks(path, size, progress), headers=headers)
+    except httpx.TransportError as error:
+        raise StageError(
+            f"Ollama broke off while {path.name} was sent: {str(error) or type(error).__name__}",
+            "Is it still running, and has its disk room? The same command sends the file anew.",
+        ) from None
     if response.status_code not in (200, 201):
-        raise StageError(f"Ollama refused {path.name}: {response.text.strip()[:200]}", "Is its disk full?")
+        raise _refused(path, response)
     return digest
 
 
-def check(run: Run, kind: str, name: str, server: Ollama) -> Served:
-    """Ask the held-out rows and compare with the answers and prompts that were measured."""
-    rows = [json.loads(line) for line in (run.folder / layout.PROMPTS).read_text(encoding="utf-8").splitlines()]
-    limit = read_json(run.folder / f"configs/ask-{kind}.json")["max_new_tokens"]
-    measured = {row["id"]: row["prediction"] for row in map(json.loads, _lines(artifacts.answers(run, kind)))}
-    endpoint = Endpoint(server.url, "ollama", name)
-    replies = ask_all(endpoint, [row["messages"] for row in rows], limit, concurrency=1)
-    agreeing = sum(reply.text.strip() == measured[row["id"]].strip() for row, reply in zip(rows, replies, strict=True))
-    counts = [(row["id"], len(row["ids"]), reply.prompt_tokens) for row, reply in _counted(rows, replies)]
-    different = [f"row {id_}: {got} tokens, {wanted} in training" for id_, wanted, got in counts if wanted != got]
-    return Served(
-        rows=len(rows),
-        agreement=agreeing / len(rows),
-        counted=len(counts),
-        equal_counts=len(counts) - len(different),
-        template=template_used(endpoint, server.client, rows[0]["messages"]),
-        example=different[0] if different else "",
-    )
-
-
-def template_used(endpoint: Endpoint, client: Client, messages: Sequence[Mapping[str, str]]) -> str:
-    """Which template makes the prompt, found out with a second model of a longer TEMPLATE, which is deleted again."""
-    name = f"{endpoint.model.partition(':')[0]}-template-probe"
+def ask(run: Run, kind: str, name: str, server: Ollama) -> Served:
+    """Ask the held-out rows of a model that was pushed, and compare with the run."""
     with _own_words(name):
-        template = client.show(endpoint.model).template or ""
-        client.create(model=name, from_=endpoint.model, template=template + MARKER)
-        try:
-            probe = Endpoint(endpoint.url, endpoint.protocol, name)
-            plain, longer = (ask(one, messages, 1).prompt_tokens for one in (endpoint, probe))
-        finally:
-            client.delete(name)
-    if plain is None or longer is None:
-        return "unknown"
-    return "TEMPLATE" if longer > plain else "GGUF"
+        shown = server.client.show(name)
+    return check(run, kind, server.endpoint(name), shown)
 
 
-def require_gate(served: Served, name: str, min_agreement: float) -> None:
-    """Raise GateError unless Ollama's prompts are those of training and its answers those that were measured."""
-    complaints = []
-    if served.equal_counts < served.counted:
-        complaints.append(
-            f"{name}: {served.counted - served.equal_counts} of {served.counted} prompts have another number of tokens "
-            f"than in training ({served.example}); Ollama used {MAKERS[served.template]}"
-        )
-    if served.agreement < min_agreement:
-        complaints.append(
-            f"{name}: Ollama answers {100 * served.agreement:.0f} % of {served.rows} rows as the GGUF was measured to, "
-            f"below {100 * min_agreement:.0f} %"
-        )
-    if complaints:
-        raise GateError(
-            "\n".join(complaints), f"Do not use {name}; `ollama rm {name}` removes it. Is Ollama up to date?"
-        )
-
-
-def remember(run: Run, kind: str, name: str, digest: str, served: Served) -> None:
+def remember(run: Run, kind: str, name: str, digest: str, served: Served, version: str) -> None:
     """Record what was made of which file in the run's lineage."""
     entry = {
         "digest": digest,
@@ -208,20 +179,61 @@ def remember(run: Run, kind: str, name: str, digest: str, served: Served) -> Non
         "sha256": sha256(artifacts.ggufs(run)[kind]),
         "agreement": served.agreement,
         "template": served.template,
+        "version": version,
     }
     lineage = run.record["lineage"]
     run.set(lineage={**lineage, "ollama": {**lineage.get("ollama", {}), name: entry}})
 
 
-def _counted(rows: Sequence[dict[str, Any]], replies: Sequence[Reply]) -> list[tuple[dict[str, Any], Reply]]:
-    pairs = zip(rows, replies, strict=True)
-    return [(row, reply) for row, reply in pairs if row["ids"] is not None and reply.prompt_tokens is not None]
+def _version(server: Endpoint) -> str:
+    import httpx
+
+    nobody = f"no Ollama at {server.url}"
+    try:
+        with http_client(server) as client:
+            response = client.get(f"{server.url}/api/version")
+    except httpx.TransportError as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        hint = "Start it with `ollama serve`, or set OLLAMA_HOST."
+        if "certificate" in reason.lower():
+            hint = "Name the authority that signed its certificate with SSL_CERT_FILE."
+        raise MissingError(f"{nobody}: {reason}", hint) from None
+    if response.is_redirect:
+        raise MissingError(f"{nobody}: it sends on to {response.headers['Location']}", "Put that into OLLAMA_HOST.")
+    if response.status_code in (401, 403):
+        raise MissingError(f"{nobody} without a key: it answers {response.status_code}", "Set OLLAMA_API_KEY.")
+    try:
+        return str(response.json()["version"])
+    except (ValueError, KeyError, TypeError):
+        kind = response.headers.get("Content-Type", "").partition(";")[0] or "something else"
+        raise MissingError(
+            f"{nobody}: it answers {response.status_code} with {kind}, not with a version",
+            "Is a proxy in front of it, or another server at that address? Set OLLAMA_HOST to Ollama itself.",
+        ) from None
 
 
-def _lines(path: Path) -> list[str]:
-    if not path.is_file():
-        raise MissingError(f"no {path.name}: this GGUF was not asked yet", "Run `orchestrator export` first.")
-    return path.read_text(encoding="utf-8").splitlines()
+def _models(server: Ollama) -> Mapping[str, str]:
+    """Full name in lower case → digest: Ollama tells names apart by their letters, not by their case."""
+    return {_full(str(model.model)): str(model.digest) for model in server.client.list().models}
+
+
+def _full(name: str) -> str:
+    tagged = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+    return tagged.lower()
+
+
+def _pushed(run: Run) -> set[str]:
+    return {entry["digest"] for entry in run.record.get("lineage", {}).get("ollama", {}).values()}
+
+
+def _refused(path: Path, response: httpx.Response) -> OrchestratorError:
+    if response.status_code == 413:
+        return InputError(
+            f"a proxy before Ollama takes no file of {path.stat().st_size} bytes",
+            "Raise its limit (nginx: client_max_body_size 0), or push with --bundle and create the model over there.",
+        )
+    said = response.text.strip()[:200] if "html" not in response.headers.get("Content-Type", "") else "a web page"
+    return StageError(f"Ollama refused {path.name}: {response.status_code} {said}", "Is its disk full?")
 
 
 def _chunks(path: Path, size: int, progress: Callable[[int, int], None]) -> Iterator[bytes]:
@@ -235,10 +247,18 @@ def _chunks(path: Path, size: int, progress: Callable[[int, int], None]) -> Iter
 
 @contextlib.contextmanager
 def _own_words(name: str) -> Iterator[None]:
+    """Ollama's errors, an error line inside a good answer's stream among them, in its own words."""
+    import httpx
     from ollama import ResponseError
 
     try:
         yield
     except ResponseError as error:
-        kind = InputError if error.status_code == 400 else StageError
+        if missing := no_engine(error.error):
+            raise missing from None
+        kind = InputError if error.status_code == 400 or error.error.startswith("template error") else StageError
         raise kind(f"Ollama refused {name!r}: {error.error}", "Read Ollama's log for more.") from None
+    except (ConnectionError, httpx.TransportError) as error:
+        raise StageError(
+            f"Ollama broke off while it made {name!r}: {str(error).splitlines()[0]}", "Read Ollama's log for more."
+        ) from None

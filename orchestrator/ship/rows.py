@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator import layout
+from orchestrator.chat_template.tokens import special_tokens
 from orchestrator.errors import InputError
 from orchestrator.evaluation.rows import Row
 from orchestrator.fetch import Progress
+from orchestrator.files import read_json_lines
 from orchestrator.records import Run
-from orchestrator.ship.endpoint import Endpoint, ask_all
+from orchestrator.ship import artifacts
+from orchestrator.ship.endpoint import THOUGHT_WORDS, Endpoint, Reply, ask_all, try_post
+from orchestrator.ship.prompts import Comparison, Told, compare, render_all
+from orchestrator.ship.served import think, vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +30,19 @@ class Question:
     messages: list[dict[str, str]]
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How questions are asked: at most so many tokens an answer, so many at a time, and what stands around thoughts."""
+
+    max_new_tokens: int
+    concurrency: int = 4
+    words: tuple[str, str] = THOUGHT_WORDS
+
+
 def of_run(run: Run) -> list[Question]:
     """The held-out rows as the run asked them."""
-    file = run.folder / layout.PROMPTS
-    if not file.is_file():
-        raise InputError(f"run {run.id} has no held-out rows yet", "Name a data file with --rows.")
-    records = map(json.loads, file.read_text(encoding="utf-8").splitlines())
-    return [Question(*(record[key] for key in ("id", "prompt", "label", "messages"))) for record in records]
+    keys = ("id", "prompt", "label", "messages")
+    return [Question(*(record[key] for key in keys)) for record in _records(run)]
 
 
 def of_file(path: Path) -> list[Question]:
@@ -44,19 +55,55 @@ def of_file(path: Path) -> list[Question]:
     ]
 
 
-def answer(
-    questions: list[Question],
+def ask(
+    questions: Sequence[Question],
     endpoint: Endpoint,
-    max_new_tokens: int,
-    concurrency: int = 4,
+    manner: Manner,
     progress: Progress = lambda done, total: None,
-) -> list[Row]:
-    """The rows with the endpoint's answers."""
-    replies = ask_all(endpoint, [question.messages for question in questions], max_new_tokens, concurrency, progress)
+) -> list[Reply]:
+    """The endpoint's answers."""
+    conversations = [question.messages for question in questions]
+    return ask_all(endpoint, conversations, manner.max_new_tokens, manner.concurrency, progress)
+
+
+def predictions(questions: Sequence[Question], replies: Sequence[Reply], manner: Manner) -> list[Row]:
+    """The rows with the answers to them, thoughts included: as the models of a run write them."""
     return [
-        Row(question.id, question.prompt, question.label, reply.text)
+        Row(question.id, question.prompt, question.label, reply.whole(manner.words))
         for question, reply in zip(questions, replies, strict=True)
     ]
+
+
+def as_trained(run: Run, endpoint: Endpoint) -> Endpoint:
+    """The endpoint, told to think as the run was trained, which only Ollama takes from each request."""
+    if endpoint.protocol != "ollama":
+        return endpoint
+    shown = try_post(endpoint, f"{endpoint.url}/api/show", {"model": endpoint.model}) or {}
+    return replace(endpoint, think=think(run, shown.get("capabilities") or ()))
+
+
+def against_training(run: Run, endpoint: Endpoint, replies: Sequence[Reply]) -> Comparison:
+    """The prompts that the server made of the run's rows against those of training, as far as it tells them."""
+    records = _records(run)
+    texts = render_all(endpoint, [record["messages"] for record in records])
+    told = [Told(text, reply.prompt_tokens) for text, reply in zip(texts, replies, strict=True)]
+    kind = next(iter(artifacts.ggufs(run)), None)
+    if kind is None:
+        return compare(records, told, _bos(run))
+    with vocabulary(run, kind) as gguf:
+        return compare(records, told, gguf.bos, gguf.tokenize)
+
+
+def _bos(run: Run) -> str | None:
+    merged = run.folder / layout.MERGED
+    return special_tokens(merged).bos if (merged / "tokenizer_config.json").is_file() else None
+
+
+def _records(run: Run) -> list[dict[str, Any]]:
+    file = run.folder / layout.PROMPTS
+    if not file.is_file():
+        raise InputError(f"run {run.id} has no held-out rows yet", "Name a data file with --rows.")
+    return read_json_lines(file)
 
 
 def _messages(row: Any) -> list[dict[str, str]]:

@@ -20,6 +20,13 @@ from orchestrator.sweep.sweeper import Running
 Json = dict[str, Any]
 SHOWN = 12
 """So many points of a ranking are printed; sweep.json and the report have all of them."""
+ENDED = {
+    "failed": "failed",
+    "pruned": "pruned",
+    "diverged": "diverged",
+    "unusable": "made a model that is not to be used",
+}
+"""How a trial ended that is not ranked, and what is said of it."""
 
 
 class SweepDisplay:
@@ -107,9 +114,9 @@ def conclusions(page: Json) -> list[str]:
     """What a ranking means, in sentences."""
     ranked, trials = page["ranking"], page["trials"]
     said = []
-    for status in ("failed", "pruned"):
+    for status, words in ENDED.items():
         if count := sum(trial["status"] == status for trial in trials):
-            said.append(f"{count} of {len(trials)} trials {status}; {layout.SWEEP} has the reasons")
+            said.append(f"{count} of {len(trials)} trials {words}; {layout.SWEEP} has the reasons")
     if len(ranked) > len(ranked[:SHOWN]):
         said.append(f"and {len(ranked) - SHOWN} more in {layout.SWEEP}")
     if tied := sum(bool(place["tied"]) for place in ranked[1:]):

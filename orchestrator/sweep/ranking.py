@@ -47,7 +47,8 @@ class Group:
 
 
 def rank(trials: Iterable[Json], metric: str) -> list[Group]:
-    """The points with completed trials, best first; of equal ones the earlier."""
+    """The points with completed trials, best first; of equal ones the earlier. What diverged, or answers nothing, is
+    not ranked."""
     sign = 1 if minimises(metric) else -1
     by_point: dict[str, dict[str, Json]] = {}
     for trial in trials:

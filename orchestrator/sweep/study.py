@@ -76,7 +76,8 @@ class Study:
         """Record how a trial ended: `{status, value: {value, …} | None, …}`."""
         from optuna.trial import TrialState
 
-        states = {"completed": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+        # what an unusable model was worth tells the sampler where not to look
+        states = dict.fromkeys(("completed", "unusable"), TrialState.COMPLETE) | {"pruned": TrialState.PRUNED}
         state = states.get(outcome["status"], TrialState.FAIL)
         trial.inner.set_user_attr(OUTCOME, outcome)
         self._study.tell(trial.inner, outcome["value"]["value"] if state is TrialState.COMPLETE else None, state)
@@ -107,7 +108,7 @@ class Study:
         self._study = _create(None, self._sign, stopping)
         former = _create(file, self._sign, stopping).get_trials(deepcopy=False)
         for trial in former:
-            if trial.state.name in ("COMPLETE", "PRUNED") and self._keeps(trial.user_attrs[OUTCOME]):
+            if _is_settled(trial) and self._keeps(trial.user_attrs[OUTCOME]):
                 self._study.add_trial(trial)
                 continue
             fixed = self._fixed(trial.number, former)
@@ -127,6 +128,11 @@ class Study:
     def _frozen(self) -> list[Any]:
         found: list[Any] = self._study.get_trials(deepcopy=False)
         return found
+
+
+def _is_settled(trial: Any) -> bool:
+    """Whether it would end as it did, were it done again: what failed may succeed, what diverged would diverge."""
+    return trial.state.name in ("COMPLETE", "PRUNED") or trial.user_attrs.get(OUTCOME, {}).get("status") == "diverged"
 
 
 def _known(trial: Any) -> dict[str, Any]:

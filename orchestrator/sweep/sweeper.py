@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator import layout, records
-from orchestrator.errors import Interrupted, OrchestratorError, Pruned
+from orchestrator.errors import Diverged, Interrupted, OrchestratorError, Pruned
 from orchestrator.executors import Executor
 from orchestrator.files import write_json
 from orchestrator.follow import note
 from orchestrator.progress import read_log
 from orchestrator.sweep import book
-from orchestrator.sweep.objective import figure, minimises
+from orchestrator.sweep.objective import figure, minimises, unusable
 from orchestrator.sweep.ranking import rank, ranking
 from orchestrator.sweep.study import Study, Trial
 from orchestrator.sweep.trial import Blueprint
@@ -158,7 +158,9 @@ class Sweeper:
     def _measured(self, task: Task) -> Json:
         try:
             run = records.load(task.run.folder)  # another process, or machine, may have written it
-            return {"status": "completed", "value": figure(run, self.blueprint.sweep.metric)}
+            value = figure(run, self.blueprint.sweep.metric)
+            reason = unusable(run, task.loaded.spec.spec.evaluate)
+            return {"status": "unusable" if reason else "completed", "value": value, "reason": reason}
         except Interrupted:
             raise
         except (OrchestratorError, OSError) as error:
@@ -258,4 +260,4 @@ def _relative(path: Path, project: Path) -> str:
 
 def _failure(error: BaseException) -> Json:
     message = error.message if isinstance(error, OrchestratorError) else str(error)
-    return {"status": "failed", "reason": message, "value": None}
+    return {"status": "diverged" if isinstance(error, Diverged) else "failed", "reason": message, "value": None}

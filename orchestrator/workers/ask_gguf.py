@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import layout, workers
+from orchestrator.chat_template import llama_server
 from orchestrator.chat_template.jinja import render_messages
 from orchestrator.chat_template.tokens import SpecialTokens
 from orchestrator.errors import StageError
-from orchestrator.evaluation.parity import Asked, parity
+from orchestrator.evaluation.parity import Asked, parity, same_texts
 from orchestrator.evaluation.rows import read_records
-from orchestrator.files import read_json, write_json, write_text
+from orchestrator.files import read_json, sha256_of, write_json, write_text
 from orchestrator.models.gguf_model import GgufModel
 
 
@@ -33,12 +34,32 @@ def main(config: Path) -> None:
             for row, text, ids, answer in zip(rows, texts, prompts, answers, strict=True)
         ]
         predictions = [model.detokenize(answer) for answer in answers]
+        served = _by_llama_server(model, rows)
     lines = [
         {"id": row["id"], "prompt": row["prompt"], "label": row["label"], "prediction": prediction}
         for row, prediction in zip(rows, predictions, strict=True)
     ]
     write_text(Path(wanted["answers"]), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    write_json(Path(wanted["parity"]), parity(asked))
+    write_json(Path(wanted["parity"]), parity(asked) | ({"llama_server": served} if served else {}))
+
+
+def _by_llama_server(model: GgufModel, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """What llama.cpp's own server makes of the template inside the GGUF; None where that server is not installed.
+
+    All GGUFs of a run have one template, so what was found for another of them is taken over.
+    """
+    server, trained = llama_server.find(), [row for row in rows if row["text"] is not None]
+    template = model.metadata("tokenizer.chat_template")
+    if server is None or template is None or not trained:
+        return None
+    tokens = SpecialTokens(bos=model.bos, eos=model.eos)
+    key = sha256_of(json.dumps([template, model.bos, model.eos, [row["text"] for row in trained]]))
+    for file in sorted(Path(layout.parity("x")).parent.glob(Path(layout.parity("*")).name)):
+        if (known := read_json(file).get("llama_server", {})).get("key") == key:
+            return dict(known)
+    thinking = read_json(Path(layout.SERVING))["thinking"] or None
+    cases = [llama_server.Case(template, row["messages"], thinking) for row in trained]
+    return {"key": key, **same_texts(trained, llama_server.render(server, cases, tokens), tokens.bos or "")}
 
 
 def prompt_ids(model: GgufModel, messages: Sequence[dict[str, str]]) -> list[int]:

@@ -10,8 +10,7 @@ import numpy as np
 
 from orchestrator import workers
 from orchestrator.evaluation import preference
-from orchestrator.evaluation.gate import judge_perplexity, recommend_perplexity, with_causes
-from orchestrator.evaluation.parity import complaints
+from orchestrator.evaluation.gate import judge_parity, judge_perplexity, recommend_perplexity, with_causes
 from orchestrator.evaluation.rows import read_records
 from orchestrator.files import read_json, write_json
 
@@ -22,8 +21,9 @@ def main(config: Path) -> None:
     metrics = read_json(Path(wanted["measured"]))["metrics"]
     metrics |= {name: figures(Path(file)) for name, file in wanted["artifacts"].items()}
     values = {name: metrics[name][preference.PERPLEXITY]["value"] for name in (*wanted["artifacts"], "tuned")}
-    seen = {name: complaints(name, read_json(Path(file)), 100.0) for name, file in wanted["parity"].items()}
-    failures = with_causes(judge_perplexity(values, wanted["gate"]), seen)
+    reports = {name: read_json(Path(file)) for name, file in wanted["parity"].items()}
+    failures = [said for name, report in reports.items() for said in judge_parity(name, report, 100.0, wanted["gate"])]
+    failures = with_causes(failures + judge_perplexity(values, wanted["gate"]), reports)
     sizes = {name: Path(file).stat().st_size for name, file in wanted["files"].items()}
     best = recommend_perplexity(values, sizes, {failure.artifact for failure in failures})
     summary = {

@@ -35,7 +35,7 @@ def main(config: Path) -> None:
     require_sound(base, tokenizer, words)
     _require_servable(wanted, rows)
     encoder = Encoder(wanted["template"], tokenizer, wanted["thinking"])
-    lengths = [_length(encoder, tokenizer, row) for row in rows]
+    lengths = [length(encoder, tokenizer, row) for row in rows]
     if wanted["kind"] == "pt":
         _require_a_block(lengths[: len(sets.train)], wanted)
     elif "tokens_over_cutoff" not in wanted["accept"]:
@@ -82,7 +82,7 @@ def _answered(row: Conversation) -> Conversation:
 def _prompt(encoder: Encoder, tokenizer: Any, number: int, row: Conversation) -> dict[str, Any]:
     """What a held-out row asks, in words and in the tokens of training."""
     messages = _question(row)
-    ids = _prompt_ids(encoder, messages)
+    ids = None if _has_tools(row) else encoder.prompt_ids(messages)
     return {
         "id": str(number),
         "prompt": row.prompt,
@@ -100,16 +100,19 @@ def _question(row: Conversation) -> list[dict[str, str]]:
     return system + [{"role": message.role, "content": message.content} for message in asked]
 
 
-def _prompt_ids(encoder: Encoder, messages: list[dict[str, str]]) -> list[int] | None:
-    """The tokens of training, or None for conversations with tools, which no served template is compared on."""
-    if {message["role"] for message in messages} - {"system"} - PLAIN:
-        return None
-    return encoder.prompt_ids(messages)
+def _has_tools(row: Conversation) -> bool:
+    """Whether a row offers tools or calls some: no served template is compared on such a one."""
+    return bool(row.tools) or bool({message.role for message in row.messages} - PLAIN)
 
 
-def _length(encoder: Encoder, tokenizer: Any, row: Conversation) -> int:
+def length(encoder: Encoder, tokenizer: Any, row: Conversation) -> int:
     """Tokens of a row: its prompt as the template makes it, and its longest answer; or a text of a pretraining."""
-    prompt = len(_prompt_ids(encoder, _question(row)) or ()) if row.answer else 0
+    if _has_tools(row):
+        given = [text for text in (row.chosen, row.rejected) if text]
+        answers = [(Message("assistant", text),) for text in given] if given else [()]
+        turns = [[{"role": turn.role, "content": turn.content} for turn in row.messages + answer] for answer in answers]
+        return max(encoder.row_length(each, row.system, row.tools) for each in turns)
+    prompt = len(encoder.prompt_ids(_question(row))) if row.answer else 0
     texts = [row.answer or row.prompt, row.rejected]
     return prompt + max(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts) + 1
 

@@ -13,12 +13,13 @@ from typing import Any
 
 from orchestrator import workers
 from orchestrator.errors import StageError
+from orchestrator.evaluation.answers import untold, useless
 from orchestrator.evaluation.compare import Comparison, agreement, compare, disagreements
-from orchestrator.evaluation.gate import Failure, judge, recommend, with_causes
+from orchestrator.evaluation.gate import Failure, judge, judge_answers, judge_parity, recommend, with_causes
 from orchestrator.evaluation.intervals import Interval
 from orchestrator.evaluation.measure import Measurement, Task, measure
 from orchestrator.evaluation.mistakes import mistakes
-from orchestrator.evaluation.parity import complaints
+from orchestrator.evaluation.parity import uncompared, uncompared_sentence
 from orchestrator.evaluation.rows import Row, read_records, read_rows, write_records, write_rows
 from orchestrator.files import read_json, write_json
 
@@ -48,9 +49,12 @@ class Scores:
     """What was measured; comparisons are artifact → against the reference, and the reference's against the baseline."""
 
     measurements: Mapping[str, Measurement]
-    agreements: Mapping[str, Interval]
+    agreements: Mapping[str, Interval | None]
+    """None where neither the artifact nor the reference answers anything."""
     comparisons: Mapping[str, Comparison]
     failures: list[Failure]
+    notes: list[str] = field(default_factory=list)
+    """What the figures cannot tell."""
 
 
 def main(path: Path) -> None:
@@ -91,11 +95,18 @@ def score(rows: Mapping[str, list[Row]], config: Config) -> Scores:
         a: compare(rows[a], rows[b], config.task, names=(a, b), labels=labels, seed=seed) for a, b in against.items()
     }
     agreements = {name: agreement(rows[name], rows[b], seed) for name, b in against.items() if b == reference}
-    failures = judge(measurements, agreements, config.gate or {}, reference)
-    complained = {
-        name: complaints(name, read_json(Path(file)), agreements[name].value) for name, file in config.parity.items()
-    }
-    return Scores(measurements, agreements, comparisons, with_causes(failures, complained))
+    reports = {name: read_json(Path(file)) for name, file in config.parity.items()}
+    failures = judge_answers(
+        {name: useless(of, config.task, labels) for name, of in rows.items() if name != config.baseline}
+    )
+    for name, report in reports.items():
+        agrees = agreements[name]
+        failures += judge_parity(name, report, agrees.value if agrees else 0.0, config.gate or {})
+    failures += judge(measurements, agreements, config.gate or {}, reference)
+    notes = [uncompared_sentence(name, report) for name, report in reports.items() if uncompared(report)]
+    if unclear := untold(rows[reference]):
+        notes.append(unclear)
+    return Scores(measurements, agreements, comparisons, with_causes(failures, reports), notes)
 
 
 def write_artifact(artifact: str, rows: Mapping[str, list[Row]], config: Config) -> None:
@@ -121,6 +132,7 @@ def summarise(scores: Scores, config: Config) -> dict[str, Any]:
         "failures": [asdict(failure) for failure in scores.failures],
         "recommendation": asdict(recommendation) if recommendation else None,
         "sizes": sizes,
+        "notes": scores.notes,
     }
     named = {name: source["rouge"] for name, source in config.artifacts.items() if not isinstance(source, str)}
     own = {name: _own_rouge(file) for name, file in named.items()}
@@ -130,8 +142,8 @@ def summarise(scores: Scores, config: Config) -> dict[str, Any]:
 def _figures(name: str, scores: Scores, reference: str) -> dict[str, Any]:
     measurement = scores.measurements[name]
     figures = {metric: interval.to_json() for metric, interval in measurement.metrics.items()}
-    if name in scores.agreements:
-        figures[f"agreement_with_{reference}"] = scores.agreements[name].to_json()
+    if agrees := scores.agreements.get(name):
+        figures[f"agreement_with_{reference}"] = agrees.to_json()
     return {"n": measurement.n, **figures}
 
 

@@ -81,7 +81,14 @@ def script(step: Step, read: list[str], ledger: Path, before: str) -> str:
     return "\n".join(lines)
 
 
+HEADER = '{"__metadata__": {"from": "%-64s"}}'
+LENGTH = "".join(f"\\{byte:03o}" for byte in len(HEADER % "").to_bytes(8, "little"))
+"""Of the header, as the eight bytes that a safetensors file begins with."""
+
+
 def _written(path: str) -> str:
+    if path.endswith(".safetensors"):
+        return f"printf '{LENGTH}{HEADER}' \"$digest\" > {shlex.quote(path)}"
     content = CONTENTS.get(path, ROW if path.endswith(".jsonl") else '{"from": "DIGEST", "is": "PATH"}')
     text = shlex.quote(content.replace("PATH", path)).replace("DIGEST", "'\"$digest\"'")
     return f"printf '%s\\n' {text} > {shlex.quote(path)}"

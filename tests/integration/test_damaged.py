@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator import process
-from orchestrator.errors import InputError, StageError
+from orchestrator.divergence import require_finite
+from orchestrator.errors import Diverged, InputError, StageError
+from orchestrator.files import read_json_lines
 from orchestrator.models import require_whole_weights
 from orchestrator.models.gguf_model import GgufModel
 from orchestrator.records import Run
@@ -62,6 +64,22 @@ def test_damaged_weights_of_a_base_model_are_named(
     (tmp_path / "model.safetensors").write_bytes(damage(content))
     with pytest.raises(InputError, match=r"model\.safetensors of 'model' is damaged"):
         require_whole_weights(tmp_path, "model")
+
+
+def test_a_training_too_short_to_log_a_loss_diverges_too(tmp_path: Path, tiny_model: Path) -> None:
+    """24 rows once, six steps: LLaMA-Factory ends with 0, and its log holds not one loss."""
+    project = make_project(tmp_path, tiny_model)
+    changes = ("train.learning_rate=1e30", "train.num_train_epochs=1", "train.logging_steps=10")
+    done = run_tool(("train", *(word for change in changes for word in ("--set", change))), project)
+    assert done.code == 4
+    assert "error: training diverged: the mean loss over all steps is nan" in done.stderr
+    assert "Lower train.learning_rate." in done.stderr
+    (folder,) = project.glob("runs/2*")
+    entries = read_json_lines(folder / "train/trainer_log.jsonl")
+    assert entries and not any("loss" in entry for entry in entries)
+    (folder / "train/all_results.json").write_text('{"train_loss": 1.0}', encoding="utf-8")  # were it hidden there
+    with pytest.raises(Diverged, match="weights that are not finite in adapter_model"):
+        require_finite(folder / "train")
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ class TokenCounter:
 def token_counter(model: Path, template: str, thinking: bool) -> Callable[[Conversation], int]:
     """Returns a function that counts a row's tokens with a model folder's tokenizer and the served chat template.
 
-    Tools are left out of the count: how they are written differs from template to template.
+    Tools count as their text: what stands around them differs from template to template, and `prepare` counts it.
     """
     from tokenizers import Tokenizer
 
@@ -97,7 +97,7 @@ def token_counter(model: Path, template: str, thinking: bool) -> Callable[[Conve
         turns = [{"role": _SPOKEN.get(turn.role, turn.role), "content": turn.content} for turn in row.messages]
         answer = [{"role": "assistant", "content": row.chosen}] if row.chosen else []
         text = render_messages(jinja, [*system, *turns, *answer], special, add_generation_prompt=False)
-        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+        return sum(len(tokenizer.encode(part, add_special_tokens=False).ids) for part in (text, row.tools))
 
     return count
 

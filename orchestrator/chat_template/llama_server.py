@@ -1,0 +1,192 @@
+"""Renders chat templates with llama.cpp's own server, whose Jinja is a C++ program and no imitation of Python's.
+
+Ollama starts that server, too. It is part of the `xllamacpp` wheel, or a program: `llama-server` on PATH, or what
+LLAMA_SERVER names. What it renders depends on the template and on the texts of BOS and EOS alone, so it is given a
+model of a few kilobytes that has a vocabulary and next to no weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+from orchestrator import process
+from orchestrator.chat_template.tokens import SpecialTokens
+from orchestrator.errors import StageError
+from orchestrator.files import read_json, read_json_lines, write_json
+
+VARIABLE = "LLAMA_SERVER"
+PACKAGE = "xllamacpp"
+START_SECONDS = 60.0
+RENDER_SECONDS = 1800.0
+UNKNOWN = "<unk>"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A conversation to render."""
+
+    template: str
+    messages: Sequence[Mapping[str, str]]
+    thinking: bool | None = None
+    """What the client says of thinking; None says nothing."""
+
+
+def find() -> str | None:
+    """What can render here: the path of a llama-server, or the name of the package that holds one; None for neither."""
+    named = os.environ.get(VARIABLE) or shutil.which("llama-server")
+    return named or (PACKAGE if util.find_spec(PACKAGE) else None)
+
+
+def render(server: str, cases: Sequence[Case], tokens: SpecialTokens) -> list[str]:
+    """The text of each case, without BOS at its start, or "error: …" in the server's words.
+
+    Raises StageError where the server itself ends.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        asked, told, log = (Path(folder) / name for name in ("cases.json", "texts.jsonl", "log"))
+        write_json(asked, {"server": server, "tokens": asdict(tokens), "cases": [asdict(case) for case in cases]})
+        argv = [sys.executable, "-m", __name__, str(asked), str(told)]
+        child = process.start(process.Command(argv, Path.cwd(), log, {"PYTHONPATH": os.pathsep.join(sys.path)}))
+        process.wait(child)
+        texts = [str(line["text"]) for line in read_json_lines(told)] if told.is_file() else []
+        if len(texts) < len(cases):
+            last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+            raise StageError(
+                f"llama.cpp's server ended at conversation {len(texts) + 1} of {len(cases)}: {' '.join(last)}",
+                "The template may be more than it can read.",
+            )
+    bos = tokens.bos or ""
+    return [text.removeprefix(bos) for text in texts]
+
+
+def main(asked: Path, told: Path) -> None:
+    """The process that holds the server: native code, which may take it down."""
+    wanted = read_json(asked)
+    model = asked.with_name("vocabulary.gguf")
+    write_vocabulary(model, SpecialTokens(**wanted["tokens"]))
+    with told.open("w", encoding="utf-8") as file:
+        template, serving, url = None, None, ""
+        for case in wanted["cases"]:
+            if case["template"] != template:
+                template, serving = case["template"], None
+                serving = _package(model, template) if wanted["server"] == PACKAGE else None
+                url = serving.listening_address if serving else ""
+            if serving:
+                text = _asked(url, case)
+            else:
+                with _program(wanted["server"], model, case["template"]) as url:
+                    text = _asked(url, case)
+            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+            file.flush()
+    os._exit(0)  # its threads have nothing left to do
+
+
+def _asked(url: str, case: Mapping[str, Any]) -> str:
+    import httpx
+
+    said = {} if case["thinking"] is None else {"chat_template_kwargs": {"enable_thinking": case["thinking"]}}
+    answer = httpx.post(f"{url}/apply-template", json={"messages": case["messages"], **said}, trust_env=False)
+    found = answer.json()
+    return str(found["prompt"]) if "prompt" in found else f"error: {found.get('error', {}).get('message', found)}"
+
+
+def _package(model: Path, template: str) -> Any:
+    import xllamacpp
+
+    wanted = xllamacpp.CommonParams()
+    wanted.model.path, wanted.chat_template, wanted.use_jinja = str(model), template, True
+    wanted.n_ctx, wanted.n_parallel, wanted.n_gpu_layers = 64, 1, 0
+    wanted.warmup = wanted.fit_params = False
+    wanted.verbosity, wanted.port = -1, 0
+    return xllamacpp.Server(wanted)
+
+
+@contextmanager
+def _program(server: str, model: Path, template: str) -> Iterator[str]:
+    """A llama-server that is started and ended; yields its address."""
+    import httpx
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    file = model.with_name("template.jinja")
+    file.write_text(template, encoding="utf-8")
+    argv = [server, "-m", str(model), "--jinja", "--chat-template-file", str(file), "-c", "64", "--port", str(port)]
+    child = process.start(process.Command([*argv, "--no-warmup"], model.parent, model.with_name("server.log")))
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + START_SECONDS
+    try:
+        while time.monotonic() < deadline and child.poll() is None:
+            try:
+                if httpx.get(f"{url}/health", trust_env=False).status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.05)
+        yield url
+    finally:
+        child.stop()
+
+
+def write_vocabulary(target: Path, tokens: SpecialTokens) -> None:
+    """A GGUF of a llama with one layer of width 32 and the 256 bytes, BOS and EOS as its vocabulary."""
+    import numpy as np
+    from gguf import GGUFWriter, TokenType
+
+    words = list(dict.fromkeys([*_bytes(), *filter(None, (tokens.bos, tokens.eos)), UNKNOWN]))
+    special = {tokens.bos, tokens.eos, UNKNOWN}
+    writer = GGUFWriter(target, "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(WIDTH)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(WIDTH)
+    writer.add_head_count(1)
+    writer.add_head_count_kv(1)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(WIDTH)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(words)
+    writer.add_token_types([TokenType.CONTROL if word in special else TokenType.NORMAL for word in words])
+    writer.add_token_merges(["a b"])
+    writer.add_unk_token_id(words.index(UNKNOWN))
+    for text, add in ((tokens.bos, writer.add_bos_token_id), (tokens.eos, writer.add_eos_token_id)):
+        if text:
+            add(words.index(text))
+    writer.add_add_bos_token(False)
+    square, norm = np.zeros((WIDTH, WIDTH), np.float32), np.ones(WIDTH, np.float32)
+    table = np.zeros((len(words), WIDTH), np.float32)
+    for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
+        writer.add_tensor(f"blk.0.{name}.weight", square)
+    for name, values in (("blk.0.attn_norm", norm), ("blk.0.ffn_norm", norm), ("output_norm", norm)):
+        writer.add_tensor(f"{name}.weight", values)
+    for name in ("token_embd", "output"):
+        writer.add_tensor(f"{name}.weight", table)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+WIDTH = 32
+
+
+def _bytes() -> list[str]:
+    """GPT-2's printable stand-ins for the 256 bytes (`bytes_to_unicode` in openai/gpt-2, encoder.py)."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return [chr(byte) for byte in plain] + [chr(256 + number) for number in range(len(others))]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
