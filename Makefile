@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready-$(shell cat pyproject.toml constraints.txt scripts/setup.sh | sha256sum | cut -c1-16)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check plan train evaluate export all sweep report test test-slow test-ray faults lint audit sbom compat bench docs clean
+.PHONY: help setup check plan train evaluate export all sweep report test test-slow test-ray faults lint audit sbom compat bench zoo docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ compat: $(READY) ## Try other versions of Python, LLaMA-Factory and transformers
 
 bench: $(READY) ## Measure against the bare tools; writes benchmarks/results.json
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+zoo: $(READY) ## Take the models that people bring through the whole chain; writes docs/models.md (an hour)
+	@$(BIN)/python -m benchmarks.zoo $(ARGS)
 
 docs: $(READY) ## Write the generated parts of README.md and README.zh.md anew
 	@$(BIN)/python scripts/readme.py

@@ -51,7 +51,7 @@ def passed_through(base: Path, work: Path) -> Json:
     write_text(work / "spec.yaml", SPEC.format(base=base))
     write_rows(work / "data")
     checked = call(["check", "spec.yaml"], work)
-    row = {"tokenizer": tokenizer_class(base), "check": {"seconds": round(checked.seconds, 1), "says": said(checked)}}
+    row = {"tokenizer": tokenizer_class(base), "check": round(checked.seconds, 1), "cure": said(checked)}
     if checked.code:
         return row | {"outcome": "refused by check", "because": checked.complaint}
     ended = call(["run", "spec.yaml", "--quiet"], work)
@@ -77,9 +77,9 @@ def outcome(ended: Ended) -> Json:
     }
 
 
-def said(checked: Ended) -> list[str]:
+def said(checked: Ended) -> str:
     """What `check` said of the model: neither that all is good nor the forecast of memory."""
-    return [line for line in checked.lines if line.startswith(("model", "tokenizer", "template"))]
+    return "; ".join(line for line in checked.lines if line.startswith(("model", "tokenizer", "template")))
 
 
 def measured(runs: Path) -> Json:

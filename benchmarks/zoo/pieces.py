@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,21 +23,27 @@ class Layout:
     """Whether a space is put in front of a text."""
 
 
-def model_of(tokenizer: Mapping[str, Any], layout: Layout) -> bytes:
-    """tokenizer.model from tokenizer.json: the score of a piece of SentencePiece's BPE is minus its rank."""
+def model_of(tokenizer: Mapping[str, Any], layout: Layout, scores: Sequence[float] | None = None) -> bytes:
+    """tokenizer.model from tokenizer.json; where scores are not known, minus the rank of a piece, as in a BPE's."""
     vocab: Mapping[str, int] = tokenizer["model"]["vocab"]
     special = {token["id"] for token in tokenizer["added_tokens"]}
     model = _empty(len(vocab), layout)
     for text, number in sorted(vocab.items(), key=lambda item: item[1]):
         kind = _kind(text, number, layout, special)
-        model.pieces.add(piece=text, type=kind, score=-float(number - layout.first) if kind == NORMAL else 0.0)
+        score = scores[number] if scores else float(layout.first - number)
+        model.pieces.add(piece=text, type=kind, score=score if kind == NORMAL else 0.0)
     return bytes(model.SerializeToString())
 
 
-def _empty(size: int, layout: Layout) -> Any:
+def _proto() -> Any:
+    """The class of the message, which exists at run time only."""
     from sentencepiece import sentencepiece_model_pb2
 
-    model = sentencepiece_model_pb2.ModelProto()
+    return getattr(sentencepiece_model_pb2, "ModelProto")  # noqa: B009
+
+
+def _empty(size: int, layout: Layout) -> Any:
+    model = _proto()()
     model.trainer_spec.model_type, model.trainer_spec.byte_fallback, model.trainer_spec.vocab_size = BPE, True, size
     for name in ("unk", "bos", "eos", "pad"):
         setattr(model.trainer_spec, f"{name}_id", getattr(layout, name))
@@ -59,9 +65,7 @@ def _kind(text: str, number: int, layout: Layout, special: set[int]) -> int:
 
 def read_model(data: bytes) -> Any:
     """The ModelProto in a tokenizer.model."""
-    from sentencepiece import sentencepiece_model_pb2
-
-    return sentencepiece_model_pb2.ModelProto.FromString(data)
+    return _proto().FromString(data)
 
 
 def bpe_of(model: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What every miniature is trained on and asked: both shipped sets, with a system text here and an earlier turn there."""
+"""What every miniature is trained on and asked: both shipped sets, some rows with a system text or earlier turns."""
 
 from __future__ import annotations
 

