@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Iterable, Mapping
 from itertools import takewhile
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import StageError
-from orchestrator.files import read_json
+from orchestrator.files import read_json, read_json_lines
 
 FIGURES = ("loss", "eval_loss", "grad_norm")
 LATEST = 3
@@ -31,7 +30,7 @@ class Losses:
         with contextlib.suppress(OSError):  # not there yet
             if (size := self._file.stat().st_size) != self._size:
                 self._size = size
-                require_numbers(_parsed(self._file.read_text(encoding="utf-8").splitlines()))
+                require_numbers(read_json_lines(self._file, growing=True))
 
 
 def require_finished(folder: Path) -> None:
@@ -53,9 +52,3 @@ def require_numbers(entries: Iterable[Entry]) -> None:
             raise StageError(
                 f"training diverged: {name} became {lost[-1][name]} at step {step}", "Lower train.learning_rate."
             )
-
-
-def _parsed(lines: Iterable[str]) -> Iterable[Entry]:
-    for line in lines:
-        with contextlib.suppress(ValueError):  # the last one may be half written
-            yield json.loads(line)

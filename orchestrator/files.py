@@ -9,6 +9,7 @@ import os
 import platform
 import secrets
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -83,6 +84,24 @@ def link(source: Path, target: Path) -> None:
 def read_json(path: Path) -> Any:
     """The value in a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_json_lines(path: Path, growing: bool = False) -> list[Any]:
+    r"""The values of a file that holds one to a line; blank lines are skipped.
+
+    Lines end at "\n" only: a text in JSON may hold U+2028 and its kin as they are, where `str.splitlines` cuts too.
+    In a `growing` file a line that is not whole yet is left out.
+    """
+    return list(_parsed(path.read_text(encoding="utf-8").split("\n"), growing))
+
+
+def _parsed(lines: Iterable[str], growing: bool) -> Iterator[Any]:
+    for line in filter(str.strip, lines):
+        try:
+            yield json.loads(line)
+        except ValueError:
+            if not growing:
+                raise
 
 
 def sha256(path: Path) -> str:

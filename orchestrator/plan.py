@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -52,11 +52,13 @@ class Plan:
     spec: Spec
     run: Run | None
     steps: tuple[Planned, ...]
+    cure: str | None = None
+    """What was done that the base model's tokenizer is loaded rightly, in a few words."""
 
     def until(self, phase: str) -> Plan:
         """The part of the plan up to and including a phase."""
         last = PHASES.index(phase)
-        return Plan(self.spec, self.run, tuple(p for p in self.steps if PHASES.index(p.step.phase) <= last))
+        return replace(self, steps=tuple(p for p in self.steps if PHASES.index(p.step.phase) <= last))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def make_plan(question: Question, hashes: HashCache) -> Plan:
     _require_known(question.force, steps)
     prints = fingerprints(steps, aliases(context))
     run = None if _repeats_training(question.force, steps) else find_run(question, steps, prints)
-    return Plan(question.spec, run, tuple(_judge(steps, prints, run, question.force)))
+    return Plan(question.spec, run, tuple(_judge(steps, prints, run, question.force)), context.base_cure)
 
 
 def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Callable[[], int]) -> list[Planned]:
@@ -142,6 +144,7 @@ def make_context(question: Question, hashes: HashCache) -> Context:
         project=project,
         base_path=base.path,
         base_identity=base.identity,
+        base_cure=base.cure,
         template=resolve_template(spec, question.runs_dir),
         data_hashes={name: _data_hash(name, project, hashes) for name in data_files(spec)},
         versions={**versions(), "llama.cpp": llamacpp.version(converter)},

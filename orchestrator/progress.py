@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from orchestrator import environment, layout
+from orchestrator.files import read_json_lines
 from orchestrator.step import Step
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -131,16 +131,9 @@ class ShownStage:
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """The entries of LLaMA-Factory's trainer_log.jsonl so far; a line that is being written is left out."""
     try:
-        lines = (folder / layout.TRAINED / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines()
+        return read_json_lines(folder / layout.TRAINED / "trainer_log.jsonl", growing=True)
     except OSError:
         return []
-    entries = []
-    for line in lines:
-        try:
-            entries.append(json.loads(line))
-        except ValueError:
-            continue
-    return entries
 
 
 def curve(entries: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:

@@ -200,9 +200,10 @@ def lineage(whole: Plan, run: Run) -> dict[str, Any]:
         for output in run.stage(planned.step.stage).get("outputs", ())
     }
     train = next(planned.step for planned in whole.steps if planned.step.stage == "train")
+    base = {"name": whole.spec.model.base, "identity": train.inputs["base"]}
     return {
         "spec": sha256(run.folder / layout.SPEC),
-        "base_model": {"name": whole.spec.model.base, "identity": train.inputs["base"], **_ancestor(whole, run)},
+        "base_model": base | ({"cure": whole.cure} if whole.cure else {}) | _ancestor(whole, run),
         "train_data": outputs.get(layout.TRAIN_ROWS),
         "eval_data": outputs.get(layout.EVAL_ROWS),
         "adapter": outputs.get("train/adapter_model.safetensors"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from orchestrator.files import SMALL, HashCache, read_json, sha256, write_json, write_text
+from orchestrator.files import SMALL, HashCache, read_json, read_json_lines, sha256, write_json, write_text
 
 
 def test_text_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -30,6 +31,20 @@ def test_a_failing_write_leaves_the_old_text(tmp_path: Path, monkeypatch: pytest
         write_json(target, {"a": 2})
     assert read_json(target) == {"a": 1}
     assert list(tmp_path.iterdir()) == [target]
+
+
+BREAKS = "一\u2028二\u2029\x85三\x0b\x0c\x1c四"
+"""What `str.splitlines` takes for ends of lines, and JSON does not."""
+
+
+def test_a_text_may_hold_what_other_readers_take_for_the_end_of_a_line(tmp_path: Path) -> None:
+    target = tmp_path / "a.jsonl"
+    value = {"prompt": BREAKS}
+    line = json.dumps(value, ensure_ascii=False)
+    target.write_text(f'{line}\n\n{line}\n{{"half', encoding="utf-8")
+    assert read_json_lines(target, growing=True) == [value, value]
+    with pytest.raises(ValueError, match="Unterminated"):
+        read_json_lines(target)
 
 
 def test_hashes_are_remembered_until_the_file_changes(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator.errors import InputError, MissingError, StageError
 from orchestrator.evaluation.rows import write_rows
+from orchestrator.records import Run
 from orchestrator.ship import endpoint, rows
 from orchestrator.ship.endpoint import Endpoint, Reply, ask, ask_all, connect, stream
 from tests.serving import serving
@@ -142,11 +143,11 @@ def test_an_answer_of_another_kind_is_an_error() -> None:
 
 
 def test_a_stream_gives_the_pieces() -> None:
-    pieces = [{"role": "assistant"}, {"content": "今天"}, {"content": "晴"}, {}]
-    lines = [f"data: {json.dumps({'choices': [{'delta': piece}]})}\n\n" for piece in pieces]
+    pieces = [{"role": "assistant"}, {"content": "今天"}, {"content": "晴\u2028\x85朗"}, {}]
+    lines = [f"data: {json.dumps({'choices': [{'delta': piece}]}, ensure_ascii=False)}\n\n" for piece in pieces]
     text = ": ping\n\n" + "".join(lines) + "data: [DONE]\n\n"
     with server(lambda *_: (200, text)) as url:
-        assert list(stream(Endpoint(f"{url}/v1", "openai", "first"), QUESTION, 7)) == ["今天", "晴"]
+        assert list(stream(Endpoint(f"{url}/v1", "openai", "first"), QUESTION, 7)) == ["今天", "晴\u2028\x85朗"]
 
 
 def test_a_refused_stream_is_quoted() -> None:
@@ -156,6 +157,14 @@ def test_a_refused_stream_is_quoted() -> None:
 
 def test_the_key_is_not_shown() -> None:
     assert "geheim" not in repr(Endpoint("http://a/v1", "openai", "m", "geheim"))
+
+
+def test_rows_of_a_run_may_hold_any_separator(tmp_path: Path) -> None:
+    asked = "天气？\u2028北京\u2029\x85"
+    prompt = {"id": "1", "prompt": asked, "label": "晴", "messages": [{"role": "user", "content": asked}], "ids": [1]}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/prompts.jsonl").write_text(json.dumps(prompt, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert rows.of_run(Run(tmp_path, {"id": "r"})) == [rows.Question("1", asked, "晴", prompt["messages"])]
 
 
 def test_rows_of_a_data_file_become_predictions(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator import process
 from orchestrator.cache import building, cache_folder
-from orchestrator.files import sha256
+from orchestrator.files import read_json_lines, sha256
 
 SOURCE = Path(__file__).with_name("ollama_render.go")
 BUILD_SECONDS = 600.0
@@ -31,7 +31,7 @@ def render(go: Path, cases: Sequence[Mapping[str, Any]]) -> list[str]:
         source, target = Path(folder) / "cases.jsonl", Path(folder) / "results.jsonl"
         source.write_text("".join(json.dumps(case) + "\n" for case in cases), encoding="utf-8")
         process.output([str(_program(go)), str(source), str(target)], timeout=BUILD_SECONDS)
-        results = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+        results = read_json_lines(target)
     return [f"error: {result['error']}" if "error" in result else result["text"] for result in results]
 
 

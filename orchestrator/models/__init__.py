@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.errors import InputError, MissingError
 from orchestrator.fetch import Progress
 from orchestrator.files import HashCache, read_json
-from orchestrator.models import builtin, earlier, hub
+from orchestrator.models import builtin, cure, earlier, hub
 
 SOURCES = ("builtin:", "hf:", "modelscope:", "run:")
 CONTENT = (".safetensors", ".json", ".jinja", ".model", ".txt")
@@ -25,20 +25,35 @@ class Base:
     name: str
     """As the spec names it."""
     path: Path | None
-    """Its folder, or None while it has not been fetched."""
+    """The folder it is used through, or None while it has not been fetched."""
     identity: str
     """What it is: a hash of its content or a hub revision; changes when the model does."""
     adapter: Path | None = None
     """The folder of an earlier run's adapter over it, to go on with."""
+    cure: str | None = None
+    """What was done that its tokenizer is loaded as its own files mean it, in a few words; None where nothing was."""
 
 
 def locate(base: str, project: Path, hashes: HashCache, runs_dir: Path | None = None) -> Base:
     """Find a base model without the network; `run:ID` is looked for in `runs_dir`, by default the project's runs/.
 
+    One whose tokenizer transformers would load wrongly is used through a folder of links in the cache.
     Raises InputError for a name or folder that cannot be one.
     """
     if earlier.keeps_adapter(base):
         return _under_adapter(base, project, hashes, runs_dir)
+    return _cured(_find(base, project, hashes, runs_dir))
+
+
+def _cured(base: Base) -> Base:
+    wrong = cure.wrong_class(base.path, base.identity) if base.path else None
+    if base.path is None or wrong is None:
+        return base
+    identity = base.identity + cure.MARK
+    return replace(base, path=cure.cured(base.path, base.identity), identity=identity, cure=cure.described(wrong))
+
+
+def _find(base: str, project: Path, hashes: HashCache, runs_dir: Path | None) -> Base:
     folder = find_folder(base, project, runs_dir)
     source, _, name = base.partition(":")
     if source == "builtin":
@@ -55,12 +70,12 @@ def _under_adapter(base: str, project: Path, hashes: HashCache, runs_dir: Path |
     adapter = earlier.adapter(name, runs_dir)
     origin, identity = earlier.origin(name, runs_dir)
     under = locate(origin, project, hashes, runs_dir)
-    if under.path and under.identity != identity:
+    if under.path and under.identity.removesuffix(cure.MARK) != identity.removesuffix(cure.MARK):
         raise InputError(
             f"model.base: {origin!r} has changed since {base!r} was trained over it", "Put back what it was."
         )
     weights = hashes.sha256(adapter / "adapter_model.safetensors")
-    return Base(base, under.path, f"{under.identity}+{weights}", adapter)
+    return Base(base, under.path, f"{under.identity}+{weights}", adapter, under.cure)
 
 
 def find_folder(base: str, project: Path, runs_dir: Path | None = None) -> Path | None:

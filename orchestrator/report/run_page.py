@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from orchestrator import layout
 from orchestrator.failure import tail
-from orchestrator.files import read_json
+from orchestrator.files import read_json, read_json_lines
 from orchestrator.progress import curve, read_log
 from orchestrator.report.charts import Chart, Series, plot
 from orchestrator.report.words import advice, comparison, headline, outcome
@@ -75,12 +74,12 @@ def mistakes(folder: Path) -> Iterator[Json]:
     files = [folder / "evaluation" / "tuned.errors.jsonl", *sorted(folder.glob("evaluation/*.disagreements.jsonl"))]
     for file in files:
         artifact, kind = file.name.split(".")[0], file.name.split(".")[-2]
-        if lines := _text(file).splitlines():
+        if rows := read_json_lines(file) if file.is_file() else []:
             yield {
                 "artifact": artifact,
                 "title": f"mistakes of {artifact}" if kind == "errors" else f"{artifact} answers otherwise",
-                "count": len(lines),
-                "rows": [json.loads(line) for line in lines[:ROWS_SHOWN]],
+                "count": len(rows),
+                "rows": rows[:ROWS_SHOWN],
                 "file": f"evaluation/{file.name}",
             }
 

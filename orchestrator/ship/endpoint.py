@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -113,12 +113,21 @@ def stream(endpoint: Endpoint, messages: Sequence[Message], max_new_tokens: int)
             if response.status_code >= 400:
                 response.read()
                 raise _refused(endpoint, response)
-            for line in response.iter_lines():
+            for line in _lines(response.iter_text()):
                 data = line.removeprefix("data:").strip()
                 if line.startswith("data:") and data != "[DONE]":
                     yield from _piece(json.loads(data))
     except httpx.TransportError as error:
         raise _unreachable(endpoint.url, error) from error
+
+
+def _lines(pieces: Iterable[str]) -> Iterator[str]:
+    """Lines that "\\n" ends, and nothing else: httpx cuts its own at U+2028 too, which an answer may hold."""
+    rest = ""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split("\n")
+        yield from whole
+    yield rest
 
 
 def _piece(chunk: dict[str, Any]) -> Iterator[str]:

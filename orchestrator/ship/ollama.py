@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from orchestrator import layout
 from orchestrator.errors import GateError, InputError, MissingError, StageError
 from orchestrator.execute import locked
 from orchestrator.fetch import Progress
-from orchestrator.files import read_json, sha256
+from orchestrator.files import read_json, read_json_lines, sha256
 from orchestrator.records import Run
 from orchestrator.ship import artifacts, bundle, modelfile
 from orchestrator.ship.endpoint import Endpoint, Reply, ask, ask_all
@@ -147,9 +146,9 @@ def upload(path: Path, url: str, progress: Progress) -> str:
 
 def check(run: Run, kind: str, name: str, server: Ollama) -> Served:
     """Ask the held-out rows and compare with the answers and prompts that were measured."""
-    rows = [json.loads(line) for line in (run.folder / layout.PROMPTS).read_text(encoding="utf-8").splitlines()]
+    rows = read_json_lines(run.folder / layout.PROMPTS)
     limit = read_json(run.folder / f"configs/ask-{kind}.json")["max_new_tokens"]
-    measured = {row["id"]: row["prediction"] for row in map(json.loads, _lines(artifacts.answers(run, kind)))}
+    measured = {row["id"]: row["prediction"] for row in _asked(artifacts.answers(run, kind))}
     endpoint = Endpoint(server.url, "ollama", name)
     replies = ask_all(endpoint, [row["messages"] for row in rows], limit, concurrency=1)
     agreeing = sum(reply.text.strip() == measured[row["id"]].strip() for row, reply in zip(rows, replies, strict=True))
@@ -218,10 +217,10 @@ def _counted(rows: Sequence[dict[str, Any]], replies: Sequence[Reply]) -> list[t
     return [(row, reply) for row, reply in pairs if row["ids"] is not None and reply.prompt_tokens is not None]
 
 
-def _lines(path: Path) -> list[str]:
+def _asked(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise MissingError(f"no {path.name}: this GGUF was not asked yet", "Run `orchestrator export` first.")
-    return path.read_text(encoding="utf-8").splitlines()
+    return read_json_lines(path)
 
 
 def _chunks(path: Path, size: int, progress: Callable[[int, int], None]) -> Iterator[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from orchestrator import layout
 from orchestrator.errors import InputError
 from orchestrator.evaluation.rows import Row
 from orchestrator.fetch import Progress
+from orchestrator.files import read_json_lines
 from orchestrator.records import Run
 from orchestrator.ship.endpoint import Endpoint, ask_all
 
@@ -30,8 +30,8 @@ def of_run(run: Run) -> list[Question]:
     file = run.folder / layout.PROMPTS
     if not file.is_file():
         raise InputError(f"run {run.id} has no held-out rows yet", "Name a data file with --rows.")
-    records = map(json.loads, file.read_text(encoding="utf-8").splitlines())
-    return [Question(*(record[key] for key in ("id", "prompt", "label", "messages"))) for record in records]
+    keys = ("id", "prompt", "label", "messages")
+    return [Question(*(record[key] for key in keys)) for record in read_json_lines(file)]
 
 
 def of_file(path: Path) -> list[Question]:

@@ -33,6 +33,8 @@ class Context:
     render: Renderer
     adapter: Path | None = None
     """The folder of an earlier run's adapter over the base model, to go on with."""
+    base_cure: str | None = None
+    """What was done that the base model's tokenizer is loaded rightly, in a few words."""
     gpus: int = 0
     """GPUs of this machine that a training may use."""
     cores: int = 1

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator import layout
 from orchestrator.models.licence import licence
+from orchestrator.models.tokenizer_files import SENTENCEPIECE
 from orchestrator.stages.context import TRAINING_PACKAGES, Context, worker
 from orchestrator.step import Step
 
@@ -44,6 +45,7 @@ def build_template(context: Context) -> list[Step]:
         "base": context.spec.model.base,
         "licence": licence(context.base_path),
         "dataset": context.spec.data.train,
+        **_tokenizer(context),
     }
     return [
         Step(
@@ -56,6 +58,12 @@ def build_template(context: Context) -> list[Step]:
             folder=layout.MERGED,
         )
     ]
+
+
+def _tokenizer(context: Context) -> dict[str, str]:
+    """The base model's folder, where LLaMA-Factory's export leaves out what the converter needs of it."""
+    brought = (context.base_path / SENTENCEPIECE[0]).is_file()
+    return {"tokenizer": str(context.base_path)} if brought else {}
 
 
 def build_convert(context: Context) -> list[Step]:

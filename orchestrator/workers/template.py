@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from orchestrator.chat_template.registry import Definition, definition
 from orchestrator.chat_template.tokens import converter_adds_bos, special_tokens
 from orchestrator.chat_template.turns import starts_with_bos
 from orchestrator.files import link, read_json, write_json, write_text
+from orchestrator.models.tokenizer_files import SENTENCEPIECE, json_object
 from orchestrator.stages.export import METADATA
 
 MERGED = Path(layout.MERGED)
@@ -23,11 +25,29 @@ def main(config: Path) -> None:
     for path in Path(layout.AS_MERGED).iterdir():
         if path.name != "Modelfile":  # LLaMA-Factory's own, which leaves out thinking and may double BOS
             link(path, MERGED / path.name)
+    if "tokenizer" in wanted:
+        _bring_what_the_export_left_out(Path(wanted["tokenizer"]))
     _leave_bos_to_training(shape)
     tokens = special_tokens(MERGED)
     write_text(MERGED / "chat_template.jinja", jinja_template(shape, tokens, trained["thinking"]))
     _drop_other_templates()
     write_json(Path(METADATA), _metadata(wanted))
+
+
+def _bring_what_the_export_left_out(base: Path) -> None:
+    """SentencePiece's own file, whose scores no tokenizer.json holds, and which pieces are markers and not text.
+
+    transformers 5 writes neither, and the converter then guesses the scores, and takes `<start_of_turn>` for text.
+    Tokens that training added are in the merged tokenizer.json only.
+    """
+    for name in SENTENCEPIECE:
+        if (base / name).is_file():
+            shutil.copyfile(base / name, MERGED / name)
+    added = read_json(MERGED / "tokenizer.json")["added_tokens"]
+    marked = {str(token["id"]): {key: value for key, value in token.items() if key != "id"} for token in added}
+    known = json_object(base / "tokenizer_config.json").get("added_tokens_decoder") or {}
+    file = MERGED / "tokenizer_config.json"
+    write_json(file, {**read_json(file), "added_tokens_decoder": marked | known})
 
 
 def _leave_bos_to_training(shape: Definition) -> None:
