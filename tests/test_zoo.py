@@ -12,7 +12,7 @@ import click
 import pytest
 
 from benchmarks.zoo import __main__ as zoo
-from benchmarks.zoo import chain, page, parcels, pieces, recipe, rows, vocabularies
+from benchmarks.zoo import chain, page, parcels, pieces, recipe, rows, tekken, vocabularies
 from benchmarks.zoo.families import FAMILIES
 from orchestrator.cli import LazyGroup
 from orchestrator.errors import MissingError
@@ -78,6 +78,17 @@ def test_markers_are_renamed_where_they_stand() -> None:
         {"id": 7, "content": "<|a|>", "special": True},
         {"id": 8, "content": "<think>", "special": False},
     ]
+
+
+def test_ranks_of_byte_strings_become_merges() -> None:
+    ranks = {bytes([byte]): byte for byte in range(256)} | {b"ab": 256, b"bc": 257, b"abc": 258, b" \xe4\xbd": 300}
+    with pytest.raises(ValueError, match="empty"):  # of no two tokens
+        list(tekken.merges(ranks))
+    ranks[b"\xe4\xbd"] = 299
+    assert list(tekken.merges(ranks)) == [
+        (b"a", b"b"), (b"b", b"c"), (b"ab", b"c"), (b"\xe4", b"\xbd"), (b" ", b"\xe4\xbd"),
+    ]  # fmt: skip
+    assert tekken.printable(b" \xe4\xbd") == "Ġä½"
 
 
 def test_what_npm_sends_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

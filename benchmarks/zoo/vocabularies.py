@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.zoo import parcels
 from benchmarks.zoo.parcels import NpmPin
 from benchmarks.zoo.pieces import Layout, bpe_of, control_pieces, model_of, read_model
+from benchmarks.zoo.tekken import tokenizer_of
 from orchestrator.files import link, read_json, write_json
 
 Json = dict[str, Any]
@@ -46,6 +47,7 @@ PHI_3 = (
 )  # fmt: skip
 GEMMA3_LAYOUT = Layout(unk=3, bos=2, eos=1, pad=0, first=494)
 MISTRAL_PIECES = "mistral_common/data/mistral_instruct_tokenizer_240323.model.v3"
+TEKKEN = "mistral_common/data/tekken_240718.json"
 
 
 def builtin(folder: Path) -> None:
@@ -134,6 +136,15 @@ def mistral(folder: Path) -> None:
     tokenizer["pre_tokenizer"] = space
     flags = {str(token["id"]): {k: v for k, v in token.items() if k != "id"} for token in tokenizer["added_tokens"]}
     _write(folder, tokenizer, config | {"legacy": False, "added_tokens_decoder": flags})
+
+
+def mistral_nemo(folder: Path) -> None:
+    """Mistral's later, byte-level vocabulary."""
+    tokenizer = tokenizer_of(json.loads(parcels.member(parcels.MISTRAL, TEKKEN)))
+    tokenizer["post_processor"] = begins_with("<s>", 1)
+    config: Json = {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": True, "add_eos_token": False}
+    config |= {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "model_max_length": 1024000}
+    _write(folder, tokenizer, config | {"clean_up_tokenization_spaces": False})
 
 
 def gemma3(folder: Path) -> None:
