@@ -32,6 +32,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     """The answer of `plan --json`."""
     return {
         "run": plan.run.id if plan.run else None,
+        "cure": plan.cure,
         "steps": [
             {
                 "stage": planned.step.stage,
@@ -55,6 +56,10 @@ def plan_lines(plan: Plan) -> list[str]:
     lines = [f"{where}; commands are started in its folder"]
     if plan.spec.model.trust_remote_code:
         lines.append(f"! model.trust_remote_code is on: Python code of {plan.spec.model.base} will run on this machine")
+    if plan.cure:
+        lines.append(
+            f"! the tokenizer is used with {plan.cure}, through links in the cache; the model itself stays as it is"
+        )
     for planned in plan.steps:
         mark = "·" if planned.up_to_date else "→"
         lines.append(f"{mark} {planned.step.stage:<15} {planned.why}")

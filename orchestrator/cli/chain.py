@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from orchestrator.execute import Watcher
     from orchestrator.plan import Plan
     from orchestrator.records import Run
+    from orchestrator.spec.load import LoadedSpec
     from orchestrator.workflow import Loaded
 
 node_option = click.option(
@@ -55,7 +56,7 @@ def check(spec: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
     loaded = load_spec(spec, overrides)  # before anything else is imported: a typo is answered at once
 
-    from orchestrator import models, requirements
+    from orchestrator import requirements
     from orchestrator.data import assemble
     from orchestrator.data.checks import require_clean
     from orchestrator.memory import outlook
@@ -63,17 +64,30 @@ def check(spec: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     wanted = assemble.Wanted.of_spec(loaded.spec, loaded.project)
     findings = assemble.check(wanted)
     require_clean(findings, wanted.data.accept)
-    if base := models.here(loaded.spec.model.base, loaded.project):
-        models.require_mergeable(base, loaded.spec.model.base)
+    told = _examined(loaded)
     memory = outlook.of_spec(loaded.spec, loaded.project)
     if as_json:
         answer = {"spec": loaded.spec.model_dump(mode="json"), "project": loaded.project.name}
         found = [finding.to_json() for finding in findings]
-        print_json({**answer, "findings": found, "memory": outlook.to_json(memory)})
+        print_json({**answer, "findings": found, "model": told, "memory": outlook.to_json(memory)})
     else:
         noted = [f"data: {finding.message}" for finding in findings]
-        click.echo("\n".join([f"{spec}: good", *noted, *outlook.lines(memory)]))
+        click.echo("\n".join([f"{spec}: good", *told, *noted, *outlook.lines(memory)]))
     requirements.require(loaded.spec.train, loaded.spec.launched)
+
+
+def _examined(loaded: LoadedSpec) -> list[str]:
+    """What there is to know about the base model; nothing while it is not on this machine."""
+    from orchestrator import llamacpp, models
+    from orchestrator.models.examine import require_fit
+    from orchestrator.plan import resolve_template
+
+    name, runs_dir = loaded.spec.model.base, loaded.project / "runs"
+    folder = models.here(name, loaded.project)
+    if folder is None:
+        return []
+    models.require_mergeable(folder, name)
+    return require_fit(folder, resolve_template(loaded.spec, runs_dir), llamacpp.checkout(loaded.spec.llama_cpp), name)
 
 
 @click.command()

@@ -46,7 +46,7 @@ def locate(base: str, project: Path, hashes: HashCache, runs_dir: Path | None = 
 
 
 def _cured(base: Base) -> Base:
-    wrong = cure.wrong_class(base.path, base.identity) if base.path else None
+    wrong = cure.wrong_class(base.path) if base.path else None
     if base.path is None or wrong is None:
         return base
     identity = base.identity + cure.MARK

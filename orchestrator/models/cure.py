@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from orchestrator.cache import building, cache_folder
-from orchestrator.files import link, read_json, write_json
+from orchestrator.files import link, read_json, sha256, write_json
 from orchestrator.models import tokenizer_class
 from orchestrator.models.tokenizer_files import ids_of, json_object, load
 
@@ -24,10 +25,10 @@ MARK = f"+tokenizer_class={FAITHFUL}"
 """What tells the identity of a cured model from that of the model itself."""
 
 
-def wrong_class(folder: Path, identity: str) -> str | None:
+def wrong_class(folder: Path) -> str | None:
     """The class as which transformers would load the tokenizer, where it would cut up texts in another way.
 
-    None where nothing needs a cure. An answer is remembered for a model and a version of transformers.
+    None where nothing needs a cure. An answer is remembered for a tokenizer and a version of transformers.
     Raises InputError for a tokenizer.json that must be looked into and is damaged.
     """
     settings = _settings(folder)
@@ -35,7 +36,8 @@ def wrong_class(folder: Path, identity: str) -> str | None:
     frame = tokenizer_class.built_by(name, settings) if (folder / "tokenizer.json").is_file() else None
     if frame is None:
         return None
-    memory = cache_folder() / "tokenizers" / f"{_key(identity, name, metadata.version('transformers'))}.json"
+    known = (sha256(folder / "tokenizer.json"), json.dumps(settings, sort_keys=True), name)
+    memory = cache_folder() / "tokenizers" / f"{_key(*known, metadata.version('transformers'))}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         return name if read_json(memory)["differs"] else None
     differs = _differs(folder, frame)
@@ -67,8 +69,10 @@ def _differs(folder: Path, frame: Any) -> bool:
     eos = _settings(folder).get("eos_token")
     ends = [str(eos.get("content")) if isinstance(eos, dict) else eos] if eos else []
     meant = ids_of(tokenizer, ends)
-    other = tokenizer_class.rebuilt(tokenizer, frame)
-    return other is None or ids_of(other, ends) != meant
+    if not tokenizer_class.holds(tokenizer, frame):
+        return True
+    with tokenizer_class.rebuilt(tokenizer, frame):
+        return ids_of(tokenizer, ends) != meant
 
 
 def _link(source: Path, target: Path) -> None:

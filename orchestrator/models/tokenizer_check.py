@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import InputError
+from orchestrator.models.tokenizer_files import PROBES, load
 
-PROBES = (
-    "The capital of France is Paris, isn't it?",
-    "新闻分类：上海今日气温骤降，市民添衣。",
-    "In 2024, 3.14 × 1000 = 3,140; call 555-0199.",
-    "two  spaces, a\ttab and\na newline",
-)
-"""English, Chinese, digits and white space: where tokenizers of converted or mislabelled models go wrong."""
+OTHER = "The template does not fit this model: choose another with model.template."
 
 
-def require_sound(folder: Path, tokenizer: Any, stop_words: Sequence[str]) -> None:
-    """Raise InputError unless texts survive a round trip and agree with tokenizer.json, and stop words are tokens."""
-    direct = _direct(folder)
+def require_sound(folder: Path, tokenizer: Any, stop_words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The stop words that are tokens of transformers' tokenizer, and those that are none.
+
+    Raises InputError unless texts survive a round trip, their ids are those of tokenizer.json, and answers can end.
+    """
+    direct = load(folder) if (folder / "tokenizer.json").is_file() else None
     for text in PROBES:
         ids = tokenizer.encode(text, add_special_tokens=False)
-        _require_round_trip(text, tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+        require_round_trip(text, tokenizer.decode(ids, clean_up_tokenization_spaces=False))
         if direct is not None and (expected := direct.encode(text, add_special_tokens=False).ids) != ids:
             raise InputError(
                 f"the tokenizer of {folder.name} gives {ids[:6]}… for {text[:24]!r}, tokenizer.json {expected[:6]}…",
-                "transformers loads it as the wrong class: set tokenizer_class to PreTrainedTokenizerFast in a copy.",
+                f"transformers loads it as {type(tokenizer).__name__}, which it is not: choose another model, or copy "
+                "it with a tokenizer_class that loads tokenizer.json as it is.",
             )
-    for word in stop_words:
-        _require_known(tokenizer, word, folder)
+    is_token = lambda word: len(tokenizer.encode(word, add_special_tokens=False)) == 1  # noqa: E731
+    return known_stop_words(stop_words, is_token, folder.name)
 
 
-def _direct(folder: Path) -> Any:
-    from tokenizers import Tokenizer
-
-    file = folder / "tokenizer.json"
-    return Tokenizer.from_file(str(file)) if file.is_file() else None
-
-
-def _require_round_trip(text: str, back: str) -> None:
+def require_round_trip(text: str, back: str) -> None:
+    """Raise InputError where a text came back as another one."""
     if back.strip() != text.strip():
         raise InputError(
             f"the tokenizer turns {text!r} into {back!r}",
@@ -47,9 +40,14 @@ def _require_round_trip(text: str, back: str) -> None:
         )
 
 
-def _require_known(tokenizer: Any, word: str, folder: Path) -> None:
-    if len(tokenizer.encode(word, add_special_tokens=False)) != 1:
-        raise InputError(
-            f"the template ends answers with {word!r}, which is no token of {folder.name}",
-            "The template does not fit this model: choose another with model.template.",
-        )
+def known_stop_words(words: Sequence[str], is_token: Callable[[str], bool], quoted: str) -> tuple[list[str], list[str]]:
+    """The stop words that are tokens, and those that the model does not have, which are left out of what is served.
+
+    `words` begins with the one that ends an answer. Raises InputError where that one is no token: no answer would end.
+    """
+    if not words:
+        return [], []
+    end, *further = words
+    if not is_token(end):
+        raise InputError(f"the template ends answers with {end!r}, which is no token of {quoted}", OTHER)
+    return [end, *filter(is_token, further)], [word for word in further if not is_token(word)]

@@ -13,7 +13,8 @@ import ast
 import builtins
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,16 +52,31 @@ def built_by(name: str, arguments: Mapping[str, Any]) -> Any:
     return None
 
 
-def rebuilt(tokenizer: Any, frame: Any) -> Any | None:
-    """The tokenizer of a tokenizer.json as the class would have it; changes it. None where the class cannot hold it."""
-    if type(tokenizer.model) is not type(frame.model):
-        return None
-    for part in PARTS:
-        setattr(tokenizer, part, getattr(frame, part))
-    for flag in FLAGS:
-        if hasattr(frame.model, flag):
-            setattr(tokenizer.model, flag, getattr(frame.model, flag))
-    return tokenizer
+@contextmanager
+def rebuilt(tokenizer: Any, frame: Any) -> Iterator[None]:
+    """Within the block, the tokenizer of a tokenizer.json is what a class would make of it."""
+    own = _looks(tokenizer)
+    _dress(tokenizer, _looks(frame))
+    try:
+        yield
+    finally:
+        _dress(tokenizer, own)
+
+
+def _looks(tokenizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    flags = {name: getattr(tokenizer.model, name) for name in FLAGS if hasattr(tokenizer.model, name)}
+    return {name: getattr(tokenizer, name) for name in PARTS}, flags
+
+
+def _dress(tokenizer: Any, looks: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    for owner, values in zip((tokenizer, tokenizer.model), looks, strict=True):
+        for name, value in values.items():
+            setattr(owner, name, value)
+
+
+def holds(tokenizer: Any, frame: Any) -> bool:
+    """Whether a class builds the kind of model that a tokenizer.json holds."""
+    return type(tokenizer.model) is type(frame.model)
 
 
 # ---- reading and executing the source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ SENTENCEPIECE = ("tokenizer.model", "added_tokens.json")
 AGAIN = "Remove the model's folder, then copy or download it again."
 
 
+@functools.lru_cache(maxsize=1)
 def load(folder: Path) -> Any:
     """The `tokenizers.Tokenizer` of tokenizer.json. Raises InputError for one that is damaged."""
     from tokenizers import Tokenizer

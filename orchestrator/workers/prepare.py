@@ -32,7 +32,7 @@ def main(config: Path) -> None:
     base = Path(wanted["base"])
     tokenizer = load_tokenizer(base)
     words = stop_words(definition(wanted["template"]), special_tokens(base))
-    require_sound(base, tokenizer, words)
+    words, left_out = require_sound(base, tokenizer, words)
     _require_servable(wanted, rows)
     encoder = Encoder(wanted["template"], tokenizer, wanted["thinking"])
     lengths = [_length(encoder, tokenizer, row) for row in rows]
@@ -47,7 +47,8 @@ def main(config: Path) -> None:
         asked = _asked(wanted["kind"], sets.eval)
         prompts = [_prompt(encoder, tokenizer, number, row) for number, row in enumerate(asked, 1)]
         write_records(Path(layout.PROMPTS), prompts)
-    write_json(Path(layout.SERVING), _serving(wanted, words, sets, lengths))
+    missing = {"left_out": left_out} if left_out else {}
+    write_json(Path(layout.SERVING), _serving(wanted, words, sets, lengths) | missing)
 
 
 def _require_servable(wanted: dict[str, Any], rows: Sequence[Conversation]) -> None:

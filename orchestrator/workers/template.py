@@ -25,6 +25,8 @@ def main(config: Path) -> None:
     for path in Path(layout.AS_MERGED).iterdir():
         if path.name != "Modelfile":  # LLaMA-Factory's own, which leaves out thinking and may double BOS
             link(path, MERGED / path.name)
+    if "left_out" in trained:
+        _drop_tokens(trained["left_out"])
     if "tokenizer" in wanted:
         _bring_what_the_export_left_out(Path(wanted["tokenizer"]))
     _leave_bos_to_training(shape)
@@ -32,6 +34,17 @@ def main(config: Path) -> None:
     write_text(MERGED / "chat_template.jinja", jinja_template(shape, tokens, trained["thinking"]))
     _drop_other_templates()
     write_json(Path(METADATA), _metadata(wanted))
+
+
+def _drop_tokens(words: list[str]) -> None:
+    """Take stop words out again that LLaMA-Factory added to the tokenizer; the model has no rows for them."""
+    tokenizer, config = read_json(MERGED / "tokenizer.json"), read_json(MERGED / "tokenizer_config.json")
+    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["content"] not in words]
+    for key in ("extra_special_tokens", "additional_special_tokens"):
+        if isinstance(config.get(key), list):
+            config[key] = [word for word in config[key] if word not in words]
+    write_json(MERGED / "tokenizer.json", tokenizer)
+    write_json(MERGED / "tokenizer_config.json", config)
 
 
 def _bring_what_the_export_left_out(base: Path) -> None:
