@@ -16,7 +16,6 @@ from orchestrator.errors import InputError, MissingError
 from orchestrator.files import HashCache
 from orchestrator.machine import cores
 from orchestrator.models import earlier
-from orchestrator.models.loadable import require_loadable
 from orchestrator.records import Run
 from orchestrator.render import Renderer
 from orchestrator.spec.sections import Spec
@@ -140,7 +139,6 @@ def make_context(question: Question, hashes: HashCache) -> Context:
             "llama.cpp's converter is not on this machine yet", "Run `make setup`, or `orchestrator model fetch`."
         )
     models.require_mergeable(base.path, base.name)
-    require_loadable(base.path, base.name)
     return Context(
         spec=spec,
         project=project,
