@@ -99,6 +99,24 @@ def definition(name: str) -> Definition:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """The parts of a definition, each a row of texts that training gives to the tokenizer one by one."""
+
+    user: tuple[Slots, ...]
+    assistant: tuple[Slots, ...]
+    system: tuple[Slots, ...]
+    prefix: tuple[Slots, ...]
+
+
+def pieces(name: str) -> Pieces:
+    """Where the texts of a template are cut before they become tokens. Raises InputError for an unknown name."""
+    shape, arguments = definition(name), _calls()[name]
+    slots = {part: arguments.get(f"format_{part}") for part in ("user", "assistant", "system", "prefix")}
+    cut = {part: _cut(value) or tuple((slot,) for slot in getattr(shape, part)) for part, value in slots.items()}
+    return Pieces(**cut)
+
+
 def template_for_model(repository: str) -> str | None:
     """The template that LLaMA-Factory names for a model, by the last part of its repository name, in any case.
 
@@ -160,10 +178,15 @@ def _literal(arguments: Mapping[str, ast.expr], key: str, default: Any) -> Any:
 
 
 def _slots(arguments: Mapping[str, ast.expr], key: str, default: Slots) -> Slots:
-    match arguments.get(key):
+    cut = _cut(arguments.get(key))
+    return default if cut is None else tuple(part for piece in cut for part in piece)
+
+
+def _cut(formatter: ast.expr | None) -> tuple[Slots, ...] | None:
+    match formatter:
         case ast.Call(keywords=[ast.keyword(arg="slots", value=value), *_]):
-            return tuple(part for slot in ast.literal_eval(value) for part in _parts(slot))
-    return default
+            return tuple(tuple(_parts(slot)) for slot in ast.literal_eval(value))
+    return None
 
 
 def _parts(slot: Any) -> Iterator[str | Mark]:

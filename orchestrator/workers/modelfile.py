@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator import layout, workers
 from orchestrator.chat_template.ollama import ollama_template
 from orchestrator.chat_template.registry import definition
+from orchestrator.chat_template.spaces import spaced, spacing_of
 from orchestrator.chat_template.tokens import special_tokens
 from orchestrator.files import read_json, write_text
 from orchestrator.models.gguf_model import GgufModel
@@ -35,7 +36,7 @@ def main(config: Path) -> None:
 
 def _template(gguf: Path, trained: dict[str, Any], system: str | None) -> str:
     """The TEMPLATE. It holds the system text too, so that one which no SYSTEM line can hold is served all the same."""
-    shape = definition(trained["template"]).with_default_system(system)
+    shape = spaced(definition(trained["template"]).with_default_system(system), spacing_of(Path(layout.MERGED)))
     with GgufModel(gguf) as model:
         adds_bos = model.adds_bos()  # the converter decides it by architecture, whatever the tokenizer's files say
     return ollama_template(shape, special_tokens(Path(layout.MERGED)), trained["thinking"], adds_bos)

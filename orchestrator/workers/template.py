@@ -9,9 +9,11 @@ from typing import Any
 from orchestrator import layout, workers
 from orchestrator.chat_template.jinja import jinja_template
 from orchestrator.chat_template.registry import Definition, definition
+from orchestrator.chat_template.spaces import spaced, spacing_of
 from orchestrator.chat_template.tokens import converter_adds_bos, special_tokens
 from orchestrator.chat_template.turns import starts_with_bos
 from orchestrator.files import link, read_json, write_json, write_text
+from orchestrator.models.cure import FAITHFUL
 from orchestrator.models.tokenizer_files import SENTENCEPIECE, json_object
 from orchestrator.stages.export import METADATA
 
@@ -22,6 +24,7 @@ def main(config: Path) -> None:
     """Write export/merged/ (weights linked, not copied) and the metadata for the GGUF."""
     wanted, trained = read_json(config), read_json(Path(layout.SERVING))
     shape = definition(trained["template"]).with_default_system(trained["system"])
+    spacing = spacing_of(Path(layout.AS_MERGED))
     for path in Path(layout.AS_MERGED).iterdir():
         if path.name != "Modelfile":  # LLaMA-Factory's own, which leaves out thinking and may double BOS
             link(path, MERGED / path.name)
@@ -30,7 +33,10 @@ def main(config: Path) -> None:
     if "tokenizer" in wanted:
         _bring_what_the_export_left_out(Path(wanted["tokenizer"]))
     _leave_bos_to_training(shape)
+    if spacing.adds == "pieces":
+        _leave_spaces_to_the_template()
     tokens = special_tokens(MERGED)
+    shape = spaced(shape, spacing)
     write_text(MERGED / "chat_template.jinja", jinja_template(shape, tokens, trained["thinking"]))
     _drop_other_templates()
     write_json(Path(METADATA), _metadata(wanted))
@@ -51,7 +57,7 @@ def _bring_what_the_export_left_out(base: Path) -> None:
     """SentencePiece's own file, whose scores no tokenizer.json holds, and which pieces are markers and not text.
 
     transformers 5 writes neither, and the converter then guesses the scores, and takes `<start_of_turn>` for text.
-    Tokens that training added are in the merged tokenizer.json only.
+    Tokens that training added are in the merged tokenizer.json only, which says what training used of the others.
     """
     for name in SENTENCEPIECE:
         if (base / name).is_file():
@@ -60,7 +66,7 @@ def _bring_what_the_export_left_out(base: Path) -> None:
     marked = {str(token["id"]): {key: value for key, value in token.items() if key != "id"} for token in added}
     known = json_object(base / "tokenizer_config.json").get("added_tokens_decoder") or {}
     file = MERGED / "tokenizer_config.json"
-    write_json(file, {**read_json(file), "added_tokens_decoder": marked | known})
+    write_json(file, {**read_json(file), "added_tokens_decoder": known | marked})
 
 
 def _leave_bos_to_training(shape: Definition) -> None:
@@ -68,6 +74,12 @@ def _leave_bos_to_training(shape: Definition) -> None:
     if converter_adds_bos(MERGED) and not starts_with_bos(shape, special_tokens(MERGED)):
         file = MERGED / "tokenizer_config.json"
         write_json(file, {**read_json(file), "add_bos_token": False})
+
+
+def _leave_spaces_to_the_template() -> None:
+    """llama.cpp would put a space behind every marker; training did so only where a new piece of text began."""
+    file = MERGED / "tokenizer_config.json"
+    write_json(file, {**read_json(file), "tokenizer_class": FAITHFUL, "add_prefix_space": False})
 
 
 def _drop_other_templates() -> None:

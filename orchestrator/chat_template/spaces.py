@@ -1,0 +1,120 @@
+"""White space that a tokenizer adds to a template's texts, or takes away, so that a served prompt is that of training.
+
+Training gives the texts to the tokenizer one by one, and one of the SentencePiece kind begins each with a space; a
+served prompt is one text, where that space must be part of the template. What llama.cpp adds by itself
+(`add_space_prefix`, a space behind every marker) is what the older kind of these tokenizers does too. Markers with
+`rstrip`, as Phi 3 has them, swallow the white space behind them in training, and in llama.cpp they do not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestrator.chat_template.registry import Definition, Mark, Pieces, Slots, Word, pieces
+from orchestrator.files import read_json
+
+
+@dataclass(frozen=True, slots=True)
+class Spacing:
+    """What a tokenizer does to white space."""
+
+    adds: Literal["stretches", "pieces"] | None = None
+    """A space at the start of every stretch between markers, as llama.cpp adds it; of each text it is given; none."""
+    markers: frozenset[str] = frozenset()
+    swallowing: frozenset[str] = frozenset()
+    """Markers that take the white space behind them away."""
+
+    def begins_with_text(self, slot: str | Mark) -> bool:
+        """Whether a part of a template begins with something other than a marker."""
+        return _is_text(slot) and not any(str.startswith(str(slot), marker) for marker in self.markers)
+
+    def ends_with_text(self, slot: str | Mark) -> bool:
+        """Whether a part of a template ends with something other than a marker."""
+        return _is_text(slot) and not any(str.endswith(str(slot), marker) for marker in self.markers)
+
+    def swallowed(self, slot: str | Mark) -> str | Mark:
+        """A literal text of a template without the white space that is taken away; anything else as it is."""
+        if isinstance(slot, (Mark, Word)) or not self.swallowing:
+            return slot
+        return re.sub(f"({'|'.join(map(re.escape, self.swallowing))})\\s+", r"\1", slot)
+
+
+def spacing_of(folder: Path) -> Spacing:
+    """What the tokenizer.json of a model folder says of white space; nothing where there is none."""
+    file = folder / "tokenizer.json"
+    tokenizer = read_json(file) if file.is_file() else {}
+    added = tokenizer.get("added_tokens", ())
+    return Spacing(
+        _adds({part["type"]: part for key in ("normalizer", "pre_tokenizer") for part in _flat(tokenizer.get(key))}),
+        frozenset(token["content"] for token in added),
+        frozenset(token["content"] for token in added if token.get("rstrip")),
+    )
+
+
+def spaced(shape: Definition, spacing: Spacing) -> Definition:
+    """The template with the white space that its texts had in training."""
+    if not spacing.adds and not spacing.swallowing:
+        return shape
+    cut = _without_swallowed(pieces(shape.name), spacing)
+    question_is_text = bool(cut.user) and spacing.begins_with_text(cut.user[0][0])
+    system = shape.system if shape.system_in_first_user_turn else _part(cut.system, spacing, before=question_is_text)
+    return replace(
+        shape,
+        prefix=_part(cut.prefix, spacing, before=question_is_text),
+        system=system,
+        user=_part(cut.user, spacing),
+        assistant=_part(cut.assistant, spacing, before=question_is_text, behind=_ends_with_text(cut.user, spacing)),
+    )
+
+
+def _without_swallowed(cut: Pieces, spacing: Spacing) -> Pieces:
+    def kept(part: tuple[Slots, ...]) -> tuple[Slots, ...]:
+        return tuple(tuple(map(spacing.swallowed, piece)) for piece in part)
+
+    return Pieces(kept(cut.user), kept(cut.assistant), kept(cut.system), kept(cut.prefix))
+
+
+def _part(cut: Sequence[Slots], spacing: Spacing, before: bool = False, behind: bool = False) -> Slots:
+    """A part of a template in one row; whether it stands before or behind text decides where spaces are needed."""
+    ends = _ends_with_text(cut, spacing)
+    last = (" ",) if spacing.adds == "stretches" and before and ends else ()
+    return (*_row(cut, spacing, behind), *last)
+
+
+def _row(cut: Sequence[Slots], spacing: Spacing, behind: bool) -> Iterator[str | Mark]:
+    for piece in cut:
+        first = piece[0]
+        wanted = behind if spacing.adds == "stretches" else bool(spacing.adds) and not str(first).startswith(" ")
+        if wanted and spacing.begins_with_text(first):
+            yield " "
+        yield from piece
+        behind = spacing.ends_with_text(piece[-1])
+
+
+def _ends_with_text(cut: Sequence[Slots], spacing: Spacing) -> bool:
+    return bool(cut) and spacing.ends_with_text(cut[-1][-1])
+
+
+def _is_text(slot: str | Mark) -> bool:
+    return slot is Mark.CONTENT or not isinstance(slot, (Mark, Word))
+
+
+def _adds(parts: Mapping[str, Mapping[str, Any]]) -> Literal["stretches", "pieces"] | None:
+    if parts.get("Prepend", {}).get("prepend") == "▁":
+        return "stretches"
+    metaspace = parts.get("Metaspace", {"prepend_scheme": "never"})
+    scheme = metaspace.get("prepend_scheme", "always" if metaspace.get("add_prefix_space", True) else "never")
+    return None if scheme == "never" else "pieces"
+
+
+def _flat(component: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """A normalizer or pre-tokenizer, and those that a sequence of them is made of."""
+    if component is None:
+        return []
+    inside = component.get("normalizers") or component.get("pretokenizers") or ()
+    return [component, *chain.from_iterable(map(_flat, inside))]
