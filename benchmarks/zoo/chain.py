@@ -51,11 +51,12 @@ def passed_through(base: Path, work: Path) -> Json:
     write_text(work / "spec.yaml", SPEC.format(base=base))
     write_rows(work / "data")
     checked = call(["check", "spec.yaml"], work)
-    row = {"tokenizer": tokenizer_class(base), "check": round(checked.seconds, 1), "cure": said(checked)}
+    row: Json = {"tokenizer": tokenizer_class(base), "check": round(checked.seconds, 1)}
     if checked.code:
-        return row | {"outcome": "refused by check", "because": checked.complaint}
-    ended = call(["run", "spec.yaml", "--quiet"], work)
-    return row | outcome(ended) | measured(work / "runs")
+        row |= {"cure": "", "outcome": "refused by check", "because": checked.complaint}
+    else:
+        row |= {"cure": said(checked)} | outcome(call(["run", "spec.yaml", "--quiet"], work)) | measured(work / "runs")
+    return row | {key: row[key].replace(str(base), base.name) for key in ("cure", "because")}
 
 
 def call(arguments: Sequence[str], work: Path) -> Ended:

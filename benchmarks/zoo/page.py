@@ -48,8 +48,18 @@ def families(rows: Json) -> str:
 def line(name: str, row: Json) -> list[str]:
     """One family: what was found, and whose fault it is where it does not go through."""
     f16, adapter = row.get("gguf-f16"), row.get("gguf-adapter")
-    cells = [FAMILIES[name].repository, f"`{row.get('template') or '—'}`", f"`{row['tokenizer']}`", row["cure"] or "—"]
+    cells = [
+        FAMILIES[name].repository,
+        f"`{row.get('template') or '—'}`",
+        f"`{row['tokenizer']}`",
+        shortened(row["cure"]),
+    ]
     return [*cells, equal_prompts(f16), percent(f16), percent(adapter), result(name, row)]
+
+
+def shortened(cure: str) -> str:
+    """What `check` said of the model, without where from and where to."""
+    return "; ".join(one.partition(": ")[2].split(", ")[0] for one in cure.split("; ") if ": " in one) or "—"
 
 
 def equal_prompts(parity: Json | None) -> str:
