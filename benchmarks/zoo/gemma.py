@@ -37,7 +37,7 @@ SETTINGS = (
 )  # fmt: skip
 """Over the shipped spec.yaml. A pretrained base has no template of its own; `gemma` is its family's."""
 ARTIFACTS = ("base", "tuned", "gguf-f16", "gguf-q8_0", "gguf-adapter")
-FIGURES = ("accuracy", "macro_f1", "rouge1", "agreement_with_tuned")
+FIGURES = ("accuracy", "macro_f1", "rouge1")
 
 
 def model() -> Path:
@@ -116,8 +116,7 @@ def trained(work: Path) -> dict[str, Any]:
 def artifact(record: dict[str, Any], folder: Path, name: str) -> dict[str, Any]:
     """What is said of one artifact: figures with their intervals, equal prompts, size in bytes."""
     figures = {key: record["metrics"][name].get(key) for key in FIGURES}
-    parity, kind = folder / f"evaluation/{name}.parity.json", name.removeprefix("gguf-")
-    file = folder / f"export/gemma-{kind}.gguf"
+    parity, file = folder / f"evaluation/{name}.parity.json", folder / f"export/{name.replace('gguf', 'gemma')}.gguf"
     return {
         **figures,
         "prompts": read_json(parity) if parity.is_file() else None,
