@@ -51,7 +51,7 @@ def show(
 
     Example: orchestrator template show qwen3 --ollama --thinking off
     """
-    from orchestrator.chat_template import encode, jinja, ollama, registry, tokens, turns
+    from orchestrator.chat_template import encode, jinja, ollama, registry, spaces, tokens, turns
 
     definition = registry.definition(name)
     thinks = thinking == "on" if thinking else _spec_model().thinking
@@ -59,6 +59,7 @@ def show(
     _require_servable(name, thinks, conversation)
     folder = _folder(base)
     special = tokens.special_tokens(folder)
+    definition = spaces.spaced(definition, spaces.spacing_of(folder))
     if form == "ollama" and not messages:
         adds_bos = tokens.converter_adds_bos(folder) and turns.starts_with_bos(definition, special)
         click.echo(ollama.ollama_template(definition, special, thinks, adds_bos), nl=False)

@@ -72,7 +72,10 @@ def _differs(folder: Path, frame: Any) -> bool:
     if not tokenizer_class.holds(tokenizer, frame):
         return True
     with tokenizer_class.rebuilt(tokenizer, frame):
-        return ids_of(tokenizer, ends) != meant
+        try:
+            return ids_of(tokenizer, ends) != meant
+        except Exception:  # what the library raises plainly where a class needs a token that is not there
+            return True
 
 
 def _link(source: Path, target: Path) -> None:

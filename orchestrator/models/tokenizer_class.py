@@ -24,7 +24,7 @@ from orchestrator.llamafactory import package_folder
 FAITHFUL = "TokenizersBackend"
 """The class that loads a tokenizer.json as it is; `PreTrainedTokenizerFast` is its name of old."""
 PARTS = ("normalizer", "pre_tokenizer", "decoder")
-FLAGS = ("byte_fallback", "fuse_unk", "ignore_merges")
+FLAGS = ("byte_fallback", "fuse_unk", "ignore_merges", "unk_token")
 """Properties of a BPE model that a class decides too."""
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator import layout, workers
 from orchestrator.chat_template.encode import Encoder, load_tokenizer
+from orchestrator.chat_template.jinja import jinja_template, render_messages
 from orchestrator.chat_template.refusals import refusal
 from orchestrator.chat_template.registry import definition
+from orchestrator.chat_template.spaces import spaced, spacing_of
 from orchestrator.chat_template.tokens import special_tokens
 from orchestrator.chat_template.turns import stop_words
 from orchestrator.data import assemble
@@ -45,7 +47,8 @@ def main(config: Path) -> None:
     write_json(Path(layout.FINDINGS), {"findings": [found.to_json() for found in sets.findings]})
     if wanted["kind"] != "pt":
         asked = _asked(wanted["kind"], sets.eval)
-        prompts = [_prompt(encoder, tokenizer, number, row) for number, row in enumerate(asked, 1)]
+        served = _served(wanted, base, _system(sets))
+        prompts = [_prompt(encoder, tokenizer, served, number, row) for number, row in enumerate(asked, 1)]
         write_records(Path(layout.PROMPTS), prompts)
     missing = {"left_out": left_out} if left_out else {}
     write_json(Path(layout.SERVING), _serving(wanted, words, sets, lengths) | missing)
@@ -80,7 +83,9 @@ def _answered(row: Conversation) -> Conversation:
     return replace(row, messages=(*row.messages, *answer), chosen="", rejected="", desirable=None)
 
 
-def _prompt(encoder: Encoder, tokenizer: Any, number: int, row: Conversation) -> dict[str, Any]:
+def _prompt(
+    encoder: Encoder, tokenizer: Any, served: Callable[[Any], str], number: int, row: Conversation
+) -> dict[str, Any]:
     """What a held-out row asks, in words and in the tokens of training."""
     messages = _question(row)
     ids = _prompt_ids(encoder, messages)
@@ -89,9 +94,28 @@ def _prompt(encoder: Encoder, tokenizer: Any, number: int, row: Conversation) ->
         "prompt": row.prompt,
         "label": row.answer,
         "messages": messages,
-        "text": tokenizer.decode(ids, clean_up_tokenization_spaces=False) if ids else None,
+        "text": _text(tokenizer, ids, lambda: served(messages)) if ids else None,
         "ids": ids,
     }
+
+
+def _text(tokenizer: Any, ids: list[int], served: Callable[[], str]) -> str:
+    """A text that the tokenizer of training turns into these tokens: the decoded one, or where that one does not lead
+    back, as with SentencePiece and its spaces, the served one if it does."""
+
+    def leads_back(text: str) -> bool:
+        return list(tokenizer.encode(text, add_special_tokens=False)) == list(ids)
+
+    decoded = str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+    return decoded if leads_back(decoded) or not leads_back(text := served()) else text
+
+
+def _served(wanted: dict[str, Any], base: Path, system: str | None) -> Callable[[Any], str]:
+    """What the template that will be served makes of a conversation."""
+    tokens = special_tokens(base)
+    shape = spaced(definition(wanted["template"]).with_default_system(system), spacing_of(base))
+    template = jinja_template(shape, tokens, wanted["thinking"])
+    return lambda messages: render_messages(template, messages, tokens)
 
 
 def _question(row: Conversation) -> list[dict[str, str]]:
@@ -136,12 +160,17 @@ def _require_a_block(lengths: list[int], wanted: dict[str, Any]) -> None:
         )
 
 
-def _serving(wanted: dict[str, Any], words: list[str], sets: assemble.Sets, lengths: list[int]) -> dict[str, Any]:
+def _system(sets: assemble.Sets) -> str | None:
+    """The system text that all rows share."""
     systems = {row.system for row in [*sets.train, *sets.eval]}
+    return systems.pop() or None if len(systems) == 1 else None
+
+
+def _serving(wanted: dict[str, Any], words: list[str], sets: assemble.Sets, lengths: list[int]) -> dict[str, Any]:
     return {
         "template": wanted["template"],
         "thinking": wanted["thinking"],
-        "system": systems.pop() or None if len(systems) == 1 else None,
+        "system": _system(sets),
         "stop": words,
         "rows": {"read": sets.read, "train": len(sets.train), "eval": len(sets.eval)},
         "tokens": {"longest": max(lengths), "mean": round(sum(lengths) / len(lengths), 1)},
