@@ -14,7 +14,7 @@ READY := .venv/.ready-$(WHAT)
 DEV := .venv/.ready-dev-$(WHAT)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock upgrade check plan train evaluate export all sweep report test test-slow test-ray faults lint audit sbom compat bench docs clean
+.PHONY: help setup lock upgrade check plan train evaluate export all sweep report test test-slow test-ray faults lint audit sbom compat bench zoo docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,9 @@ compat: $(DEV) ## Try other versions of Python, LLaMA-Factory and transformers; 
 
 bench: $(DEV) ## Measure against the bare tools; writes benchmarks/results.json
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+zoo: $(DEV) ## Take the models that people bring through the whole chain; writes docs/models.md (an hour)
+	@$(BIN)/python -m benchmarks.zoo $(ARGS)
 
 docs: $(DEV) ## Write the generated parts of README.md and README.zh.md anew
 	@$(BIN)/python scripts/readme.py
