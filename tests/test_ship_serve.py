@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,9 @@ def measured(run: Run, kind: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def served(shipped_run: Run) -> Iterator[Endpoint]:
+def served(served_once: Callable[[str], Endpoint]) -> Endpoint:
     """The f16 GGUF behind its server."""
-    with serve.running(shipped_run, "f16", serve.where(port=0, context=512)) as (endpoint, _):
-        yield endpoint
+    return served_once("f16")
 
 
 def client(endpoint: Endpoint, key: str | None = None) -> Any:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import anyio
 from starlette.applications import Starlette
@@ -83,6 +84,15 @@ class Keyed:
         return scheme.lower() == b"bearer" and secrets.compare_digest(key.strip(), str(self._key).encode())
 
 
+class EventStream(StreamingResponse):
+    """A stream that is closed where it ends: left to the garbage collector, its turn would never be over."""
+
+    async def stream_response(self, send: Any) -> None:
+        """Send the events."""
+        async with aclosing(cast(AsyncGenerator[str], self.body_iterator)):
+            await super().stream_response(send)
+
+
 class _Server:
     def __init__(self, served: Served) -> None:
         self._served, self._engine = served, served.engine
@@ -111,13 +121,14 @@ class _Server:
     async def _answered(self, request: Request, asked: Asked, shape: Chat) -> Response:
         prompt = await self._prompt(asked, shape)
         if asked.stream:
-            return StreamingResponse(self._events(asked, prompt, shape), media_type="text/event-stream")
+            return EventStream(self._events(asked, prompt, shape), media_type="text/event-stream")
         answers = []
         for index in range(asked.n or 1):
             answers.append(answer := self._begin(asked, prompt, shape))
-            async for _ in self._grow(answer, asked, prompt, index):
-                if await request.is_disconnected():
-                    raise ClientDisconnect
+            async with aclosing(self._grow(answer, asked, prompt, index)) as growing:
+                async for _ in growing:
+                    if await request.is_disconnected():
+                        raise ClientDisconnect
         return JSONResponse(shape.whole(answers, len(prompt)))
 
     async def _prompt(self, asked: Asked, shape: Chat) -> list[int]:
@@ -137,8 +148,8 @@ class _Server:
         room = self._engine.context - len(prompt)
         return Answer(min(asked.limit or room, room), asked.stops, shape.thoughts)
 
-    async def _grow(self, answer: Answer, asked: Asked, prompt: list[int], index: int) -> AsyncIterator[Delta]:
-        """One answer, when it is its turn. Whoever leaves the loop early ends the computation."""
+    async def _grow(self, answer: Answer, asked: Asked, prompt: list[int], index: int) -> AsyncGenerator[Delta]:
+        """One answer, when it is its turn. Closing it ends the computation, and gives the turn to the next."""
         sampling = asked.sampling()
         if sampling.seed is not None:  # the choices of one request differ, and are the same again next time
             sampling = replace(sampling, seed=sampling.seed + index)
@@ -155,16 +166,17 @@ class _Server:
                 with anyio.CancelScope(shield=True):
                     await run_in_threadpool(pieces.close)
 
-    async def _events(self, asked: Asked, prompt: list[int], shape: Chat) -> AsyncIterator[str]:
+    async def _events(self, asked: Asked, prompt: list[int], shape: Chat) -> AsyncGenerator[str]:
         """The stream. Its status is sent by now, so that a failure becomes an event."""
         tokens = 0
         try:
             for index in range(asked.n or 1):
                 yield shapes.event(shape.first(index))
                 answer = self._begin(asked, prompt, shape)
-                async for delta in self._grow(answer, asked, prompt, index):
-                    if delta.content or delta.thought:
-                        yield shapes.event(shape.more(index, delta))
+                async with aclosing(self._grow(answer, asked, prompt, index)) as growing:
+                    async for delta in growing:
+                        if delta.content or delta.thought:
+                            yield shapes.event(shape.more(index, delta))
                 yield shapes.event(shape.last(index, answer))
                 tokens += answer.tokens
             if asked.with_usage:
