@@ -29,11 +29,17 @@ JUNK = st.recursive(
     max_leaves=6,
 )
 PARTS = st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": TEXTS}), max_size=3)
-TURNS = st.fixed_dictionaries(
-    {"role": st.sampled_from(["system", "developer", "user", "assistant"]), "content": TEXTS | PARTS},
-    optional={name: st.none() for name in Turn.model_fields if name not in ("role", "content")},
-)
-ASKED = st.lists(TURNS, max_size=3).flatmap(lambda turns: TEXTS.map(lambda text: [*turns, user(text)]))
+UNSAID = {name: st.none() for name in Turn.model_fields if name not in ("role", "content")}
+
+
+def turn(*roles: str) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({"role": st.sampled_from(roles), "content": TEXTS | PARTS}, optional=UNSAID)
+
+
+ASKED = st.tuples(
+    st.lists(turn("system", "developer"), max_size=1), st.lists(turn("user", "assistant"), max_size=3), turn("user")
+).map(lambda parts: [*parts[0], *parts[1], parts[2]])
+SHUFFLED = st.lists(turn("system", "developer", "user", "assistant"), max_size=4)
 RIGHT: dict[str, st.SearchStrategy[Any]] = {
     "model": TEXTS,
     "messages": ASKED,
@@ -65,10 +71,6 @@ class Drawn:
     streams: bool
 
 
-def user(text: str) -> dict[str, Any]:
-    return {"role": "user", "content": text}
-
-
 def requests() -> st.SearchStrategy[Drawn]:
     """Of each kind of request: right, with some of it replaced by anything, and bytes that are cut or flipped."""
     kinds = [
@@ -83,7 +85,8 @@ def _kind(path: str, model: Any, needed: tuple[str, ...]) -> st.SearchStrategy[D
     known = {name: st.none() | values for name, values in may.items() if name in RIGHT and name not in needed}
     must = {name: may[name] for name in needed}
     right = st.fixed_dictionaries(must, optional=known)
-    wrong = st.fixed_dictionaries(must, optional={name: st.one_of(may[name], JUNK) for name in may})
+    any_of = {name: values | JUNK | SHUFFLED for name, values in may.items() if name not in needed}
+    wrong = st.fixed_dictionaries(must, optional=any_of)
     odd = st.tuples(right, st.dictionaries(TEXTS | st.sampled_from([*may]), JUNK, max_size=2)).map(merged)
     bodies = st.one_of(right, right, wrong, odd, JUNK)
     whole = bodies.map(lambda body: Drawn(path, json.dumps(body).encode(), streams(body)))

@@ -6,6 +6,7 @@ parameter that nobody knows, as OpenAI does. Nothing that was asked for is left 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,6 +19,9 @@ COOLEST = 0.01
 """The lowest temperature above 0: scores divided by less leave the range of float16."""
 MOST_CHOICES = 16
 NEUTRAL: tuple[Any, ...] = (None, False, 0, 0.0, "none", "auto", {"type": "text"}, ["text"], [], {})
+
+ALTERNATIVES = ("str", "list[str]", "list[TextPart]")
+"""What pydantic calls the kinds of value that one field may have, in the place where something is wrong."""
 
 
 @dataclass(eq=False)
@@ -220,17 +224,17 @@ def read(body: bytes, kind: type[Request]) -> Request:
 def _refusal(error: ValidationError) -> Refused:
     # Of the alternatives of a union, the one that went deepest is the one that was meant.
     first = max(error.errors(include_url=False, include_input=False), key=lambda found: len(found["loc"]))
-    param = _path(first["loc"])
+    unknown = first["type"] == "extra_forbidden"
+    param = _path(first["loc"] if unknown else [step for step in first["loc"] if step not in ALTERNATIVES])
     if first["type"] == "json_invalid":
         return Refused(400, f"the body is no JSON: {first['msg'].removeprefix('Invalid JSON: ')}")
-    if first["type"] == "extra_forbidden":
-        return Refused(400, f"unknown parameter {param!r}", param, "unknown_parameter")
+    if unknown:
+        return Refused(400, f"unknown parameter {param or str()!r}", param, "unknown_parameter")
     said = first["msg"][:1].lower() + first["msg"][1:]
     return Refused(400, f"{param}: {said}" if param else f"the body: {said}", param, "invalid_value")
 
 
-def _path(location: tuple[int | str, ...]) -> str | None:
-    """`messages[0].content`; the names that pydantic gives the alternatives of a union are left out."""
-    steps = [step for step in location if isinstance(step, int) or (step.isidentifier() and step != "str")]
+def _path(steps: Iterable[int | str]) -> str | None:
+    """`messages[0].content`"""
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
     return text.lstrip(".")[:80] or None
