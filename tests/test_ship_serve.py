@@ -33,6 +33,7 @@ from orchestrator.ship.serve import (
     vllm_server,
 )  # fmt: skip
 from orchestrator.stages.predict import KEPT as PREDICTS
+from orchestrator.workers.serve_llamafactory import load
 from tests import fake_vllm
 
 
@@ -244,6 +245,22 @@ def test_serving_computes_with_every_argument_that_predict_computes_with() -> No
 )
 def test_half_precision_is_served_as_it_was_measured(trained: dict[str, Any], dtype: str | None) -> None:
     assert inference_arguments(trained).get("infer_dtype") == dtype
+
+
+def test_positions_are_stretched_as_far_as_in_training(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LLaMA-Factory's inference stretches them by 2; its training by what cutoff_len needs, which is nothing here."""
+    import llamafactory.chat.hf_engine
+    from llamafactory.model.model_utils.rope import configure_rope
+    from transformers import AutoConfig
+
+    monkeypatch.setattr(llamafactory.chat.hf_engine, "HuggingfaceEngine", lambda model, *_: model)
+    trained = {"model_name_or_path": str(tiny_model), "template": "smollm2", "cutoff_len": 128, "bf16": True}
+    loaded = load(inference_arguments(trained | {"rope_scaling": "linear"}))
+    config = AutoConfig.from_pretrained(str(tiny_model))
+    before = config.to_dict()
+    configure_rope(config, loaded)
+    assert config.to_dict() == before
+    assert loaded.infer_dtype == "bfloat16"
 
 
 def test_a_model_that_computes_on_the_cpu_is_served_there(shipped_run: Run, tmp_path: Path) -> None:
