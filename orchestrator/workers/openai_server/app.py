@@ -121,7 +121,8 @@ class _Server:
     async def _answered(self, request: Request, asked: Asked, shape: Chat) -> Response:
         prompt = await self._prompt(asked, shape)
         if asked.stream:
-            return EventStream(self._events(asked, prompt, shape), media_type="text/event-stream")
+            events, kept = self._events(asked, prompt, shape), {"Cache-Control": "no-store"}
+            return EventStream(events, headers=kept, media_type="text/event-stream")
         answers = []
         for index in range(asked.n or 1):
             answers.append(answer := self._begin(asked, prompt, shape))

@@ -229,7 +229,7 @@ def _refusal(error: ValidationError) -> Refused:
     if first["type"] == "json_invalid":
         return Refused(400, f"the body is no JSON: {first['msg'].removeprefix('Invalid JSON: ')}")
     if unknown:
-        return Refused(400, f"unknown parameter {param or str()!r}", param, "unknown_parameter")
+        return Refused(400, f"unknown parameter {param or ''!r}", param, "unknown_parameter")
     said = first["msg"][:1].lower() + first["msg"][1:]
     return Refused(400, f"{param}: {said}" if param else f"the body: {said}", param, "invalid_value")
 
