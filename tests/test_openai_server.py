@@ -305,6 +305,12 @@ def test_an_answer_ends_where_it_is_told_to_and_says_why() -> None:
     assert full.engine.asked[0][0] == 100 - 7
 
 
+def test_a_line_end_of_unicode_ends_no_event() -> None:
+    stream = ask(tiny(("今\u2028天", "\x85")), {"messages": QUESTION, "stream": True})
+    assert all(line.startswith("data: ") for line in stream.text.splitlines() if line)
+    assert "".join(event["choices"][0]["delta"].get("content", "") for event in stream.events[:-1]) == "今\u2028天\x85"
+
+
 def test_choices_of_one_seed_differ_and_come_again() -> None:
     served = tiny()
     ask(served, {"messages": QUESTION, "n": 2, "seed": 5, "temperature": 1})

@@ -107,5 +107,5 @@ def error(refused: Refused) -> dict[str, Any]:
 
 
 def event(body: dict[str, Any]) -> str:
-    """A server-sent event."""
-    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+    """A server-sent event, in ASCII: many readers cut its line at U+2028 and the like as well."""
+    return f"data: {json.dumps(body)}\n\n"
