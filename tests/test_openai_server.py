@@ -146,6 +146,8 @@ def test_a_completion_takes_one_text() -> None:
         ("<think>\nwell…\n</think>\n\nSports", False, ("well…", "Sports")),
         ("\n<think>想</think>体育", False, ("想", "体育")),
         ("<think></think>Sports", False, ("", "Sports")),
+        ("</think>Sports", False, ("", "Sports")),
+        ("</thi", False, ("", "")),
         ("<think>still thin", True, ("still thin", "")),
         ("<think>a </thi", False, ("a", "")),
         ("<think>a </thi", True, ("a </thi", "")),

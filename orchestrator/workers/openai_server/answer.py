@@ -69,11 +69,14 @@ def up_to(text: str, stops: Sequence[str], complete: bool) -> tuple[str, bool]:
 
 
 def split(text: str, words: Words, complete: bool) -> tuple[str, str]:
-    """The thought that a text begins with, and the answer after it, without the white space around the thought."""
+    """The thought that a text begins with, and the answer after it, without the white space around the thought.
+
+    A closing word alone is an empty thought, as GLM-4.7 writes it.
+    """
     opening, closing = words
     start = text.lstrip()
-    if not start.startswith(opening):
-        return "", text if complete or not opening.startswith(start) else ""
+    if not start.startswith(words):
+        return "", text if complete or not any(word.startswith(start) for word in words) else ""
     thought, closed, rest = start.removeprefix(opening).partition(closing)
     if closed:
         return thought.strip(), rest.lstrip()
