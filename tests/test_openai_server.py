@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.workers.openai_server.answer import Answer, split, up_to
+from orchestrator.chat_template.thoughts import Parts
+from orchestrator.workers.openai_server.answer import Answer, up_to
 from orchestrator.workers.openai_server.app import LONGEST_BODY, Served, make_app
 from orchestrator.workers.openai_server.engine import Message, Piece, Sampling
 from orchestrator.workers.openai_server.request import ChatRequest, CompletionRequest, Refused, read
@@ -143,27 +144,6 @@ def test_a_completion_takes_one_text() -> None:
 @pytest.mark.parametrize(
     ("text", "complete", "expected"),
     [
-        ("<think>\nwell…\n</think>\n\nSports", False, ("well…", "Sports")),
-        ("\n<think>想</think>体育", False, ("想", "体育")),
-        ("<think></think>Sports", False, ("", "Sports")),
-        ("</think>Sports", False, ("", "Sports")),
-        ("</thi", False, ("", "")),
-        ("<think>still thin", True, ("still thin", "")),
-        ("<think>a </thi", False, ("a", "")),
-        ("<think>a </thi", True, ("a </thi", "")),
-        ("<thi", False, ("", "")),
-        ("<thi", True, ("", "<thi")),
-        ("Sports <think>no</think>", False, ("", "Sports <think>no</think>")),
-        (" Sports", False, ("", " Sports")),
-    ],
-)
-def test_thoughts_are_told_from_the_answer(text: str, complete: bool, expected: tuple[str, str]) -> None:
-    assert split(text, THINK, complete) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "complete", "expected"),
-    [
         ("a stop b", False, ("a ", True)),
         ("a st", False, ("a ", False)),
         ("a st", True, ("a st", False)),
@@ -180,8 +160,7 @@ def test_however_it_is_cut_the_parts_are_the_whole(size: int) -> None:
     text = "<think>\n想 about it\n</think>\n\nSports 体育STOPnever"
     answer = Answer(limit=1000, stops=["STOP"], thoughts=THINK)
     grown = [answer.feed(Piece(text[at : at + size])) for at in range(0, len(text), size)] + [answer.end()]
-    assert "".join(delta.content for delta in grown) == answer.content == "Sports 体育"
-    assert "".join(delta.thought for delta in grown) == answer.thought == "想 about it"
+    assert sum(grown, Parts()) == answer.parts == Parts("想 about it", "Sports 体育")
     assert answer.finish_reason == "stop"
 
 

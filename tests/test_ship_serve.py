@@ -29,7 +29,6 @@ from orchestrator.ship.serve import (
     inference_arguments,
     llama_cpp_server,
     llama_factory_server,
-    thought_words,
     vllm_server,
 )  # fmt: skip
 from orchestrator.stages.predict import KEPT as PREDICTS
@@ -276,9 +275,14 @@ def test_a_model_that_computes_on_the_cpu_is_served_there(shipped_run: Run, tmp_
     assert (arguments["quantization_type"], arguments["double_quantization"]) == ("nf4", True)
 
 
-def test_thoughts_are_told_apart_where_a_model_was_trained_to_think() -> None:
-    assert thought_words("qwen3", True) == ("<think>", "</think>")
-    assert thought_words("qwen3", False) is thought_words("smollm2", True) is None
+def test_thoughts_are_told_apart_where_a_model_was_trained_to_think(shipped_run: Run, tmp_path: Path) -> None:
+    run = records.Run(tmp_path, shipped_run.record)
+    trained = json.loads((shipped_run.folder / layout.SERVING).read_text(encoding="utf-8"))
+    for thinking, words in ((True, ["<think>\n", "\n</think>\n\n"]), (False, None)):
+        wanted = trained | {"template": "qwen3", "thinking": thinking}
+        write_text(tmp_path / layout.SERVING, json.dumps(wanted))
+        made = llama_cpp_server(run, "f16", Where("127.0.0.1", 8080, "k", 2048))
+        assert json.loads(made.files["configs/serve-f16.json"])["thoughts"] == words
 
 
 def free_port() -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import layout, process
-from orchestrator.chat_template.registry import definition
+from orchestrator.chat_template.thoughts import thought_words
 from orchestrator.errors import InputError, MissingError, StageError
 from orchestrator.files import write_text
 from orchestrator.records import Run
@@ -141,13 +141,6 @@ def _own_server(
         env={KEY_VARIABLE: at.key or "", **(env or {})},
         files={config: json.dumps({**values, **asked}, ensure_ascii=False, indent=2) + "\n"},
     )
-
-
-def thought_words(template: str, thinking: bool) -> tuple[str, str] | None:
-    """What surrounds the thoughts in an answer of a model that was trained to think; None for others."""
-    known = definition(template)
-    opening, closing = known.thought_words
-    return (opening.strip(), closing.strip()) if thinking and known.reasons else None
 
 
 def _adapters(trained: Mapping[str, Any], artifact: str) -> list[str]:

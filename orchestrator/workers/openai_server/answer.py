@@ -1,7 +1,4 @@
-"""Pieces of text as they come → content and thoughts, up to what ends the answer.
-
-Both cuts are functions of the whole text so far, and what they give only ever grows.
-"""
+"""Pieces of text as they come → thoughts and answer, up to what ends them."""
 
 from __future__ import annotations
 
@@ -9,18 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from orchestrator.chat_template.thoughts import Parts, Splitter
 from orchestrator.workers.openai_server.engine import Piece
 
 Words = tuple[str, str]
-"""What a thought begins and ends with."""
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """What an answer grows by: text, or the thoughts that come before it."""
-
-    content: str = ""
-    thought: str = ""
+"""What stands before and after a thought."""
 
 
 @dataclass(slots=True)
@@ -32,31 +22,36 @@ class Answer:
     thoughts: Words | None = None
     tokens: int = 0
     stopped: bool = False
-    content: str = ""
-    thought: str = ""
+    parts: Parts = field(default_factory=Parts)
     _text: str = field(default="", repr=False)
+    _told: int = 0
+    _splitter: Splitter = field(init=False, repr=False)
 
-    def feed(self, piece: Piece) -> Delta:
+    def __post_init__(self) -> None:
+        self._splitter = Splitter(self.thoughts)
+
+    def feed(self, piece: Piece) -> Parts:
         """What is certain to belong to the answer once this piece has come."""
         self.tokens += piece.tokens
         self._text += piece.text
         return self._grow(complete=False)
 
-    def end(self) -> Delta:
+    def end(self) -> Parts:
         """What was held back for what might have come after it."""
-        return self._grow(complete=True)
+        return self._grow(complete=True) + self._add(self._splitter.finish())
 
     @property
     def finish_reason(self) -> Literal["stop", "length"]:
         """Why it ended, in OpenAI's words."""
         return "length" if self.tokens >= self.limit and not self.stopped else "stop"
 
-    def _grow(self, complete: bool) -> Delta:
+    def _grow(self, complete: bool) -> Parts:
         text, self.stopped = up_to(self._text, self.stops, complete)
-        complete = complete or self.stopped
-        thought, content = split(text, self.thoughts, complete) if self.thoughts else ("", text)
-        grown = Delta(content[len(self.content) :], thought[len(self.thought) :])
-        self.content, self.thought = content, thought
+        new, self._told = text[self._told :], len(text)
+        return self._add(self._splitter.feed(new))
+
+    def _add(self, grown: Parts) -> Parts:
+        self.parts += grown
         return grown
 
 
@@ -65,25 +60,10 @@ def up_to(text: str, stops: Sequence[str], complete: bool) -> tuple[str, bool]:
     found = [at for stop in stops if (at := text.find(stop)) >= 0]
     if found:
         return text[: min(found)], True
-    return text if complete else without_start_of(text, stops), False
+    return text if complete else text[: len(text) - _start_of(text, stops)], False
 
 
-def split(text: str, words: Words, complete: bool) -> tuple[str, str]:
-    """The thought that a text begins with, and the answer after it, without the white space around the thought.
-
-    A closing word alone is an empty thought, as GLM-4.7 writes it.
-    """
-    opening, closing = words
-    start = text.lstrip()
-    if not start.startswith(words):
-        return "", text if complete or not any(word.startswith(start) for word in words) else ""
-    thought, closed, rest = start.removeprefix(opening).partition(closing)
-    if closed:
-        return thought.strip(), rest.lstrip()
-    return (thought if complete else without_start_of(thought, [closing])).strip(), ""
-
-
-def without_start_of(text: str, words: Sequence[str]) -> str:
-    """The text without an end that one of the words begins with."""
-    held = (size for word in words for size in range(min(len(word), len(text)), 0, -1) if text.endswith(word[:size]))
-    return text[: len(text) - max(held, default=0)]
+def _start_of(text: str, stops: Sequence[str]) -> int:
+    """How long an end of the text is that one of the stop texts begins with."""
+    sizes = (size for stop in stops for size in range(min(len(stop), len(text)), 0, -1) if text.endswith(stop[:size]))
+    return max(sizes, default=0)

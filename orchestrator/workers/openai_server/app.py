@@ -17,8 +17,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from orchestrator.chat_template.thoughts import Parts
 from orchestrator.workers.openai_server import shapes
-from orchestrator.workers.openai_server.answer import Answer, Delta, Words
+from orchestrator.workers.openai_server.answer import Answer, Words
 from orchestrator.workers.openai_server.engine import Engine
 from orchestrator.workers.openai_server.request import ChatRequest, CompletionRequest, Refused, read
 from orchestrator.workers.openai_server.schema import GETS, POSTS, openapi
@@ -149,13 +150,13 @@ class _Server:
         room = self._engine.context - len(prompt)
         return Answer(min(asked.limit or room, room), asked.stops, shape.thoughts)
 
-    async def _grow(self, answer: Answer, asked: Asked, prompt: list[int], index: int) -> AsyncGenerator[Delta]:
+    async def _grow(self, answer: Answer, asked: Asked, prompt: list[int], index: int) -> AsyncGenerator[Parts]:
         """One answer, when it is its turn. Closing it ends the computation, and gives the turn to the next."""
         sampling = asked.sampling()
         if sampling.seed is not None:  # the choices of one request differ, and are the same again next time
             sampling = replace(sampling, seed=sampling.seed + index)
         async with self._turn:
-            yield Delta()  # so that nothing is computed for a client that has left meanwhile
+            yield Parts()  # so that nothing is computed for a client that has left meanwhile
             pieces = self._engine.answer(prompt, answer.limit, sampling)
             try:
                 async for piece in iterate_in_threadpool(pieces):
@@ -175,9 +176,9 @@ class _Server:
                 yield shapes.event(shape.first(index))
                 answer = self._begin(asked, prompt, shape)
                 async with aclosing(self._grow(answer, asked, prompt, index)) as growing:
-                    async for delta in growing:
-                        if delta.content or delta.thought:
-                            yield shapes.event(shape.more(index, delta))
+                    async for parts in growing:
+                        if parts:
+                            yield shapes.event(shape.more(index, parts))
                 yield shapes.event(shape.last(index, answer))
                 tokens += answer.tokens
             if asked.with_usage:

@@ -8,7 +8,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.workers.openai_server.answer import Answer, Delta, Words
+from orchestrator.chat_template.thoughts import Parts
+from orchestrator.workers.openai_server.answer import Answer, Words
 from orchestrator.workers.openai_server.request import Refused
 
 DONE = "data: [DONE]\n\n"
@@ -38,9 +39,9 @@ class Chat:
         """The chunk that an answer begins with."""
         return self._chunk([self._choice(index, {"delta": {"role": "assistant", "content": ""}})])
 
-    def more(self, index: int, delta: Delta) -> dict[str, Any]:
+    def more(self, index: int, parts: Parts) -> dict[str, Any]:
         """A chunk with what the answer has grown by."""
-        return self._chunk([self._choice(index, {"delta": _parts(delta.content or None, delta.thought)})])
+        return self._chunk([self._choice(index, {"delta": _said(parts, whole=False)})])
 
     def last(self, index: int, answer: Answer) -> dict[str, Any]:
         """The chunk that says why an answer ended."""
@@ -51,7 +52,7 @@ class Chat:
         return {**self._chunk([]), "usage": counts}
 
     def _said(self, answer: Answer) -> dict[str, Any]:
-        return {"message": {"role": "assistant", **_parts(answer.content, answer.thought)}}
+        return {"message": {"role": "assistant", **_said(answer.parts, whole=True)}}
 
     def _choice(self, index: int, said: dict[str, Any], ended: Answer | None = None) -> dict[str, Any]:
         return {"index": index, **said, "logprobs": None, "finish_reason": ended.finish_reason if ended else None}
@@ -71,24 +72,24 @@ class Text(Chat):
 
     def first(self, index: int) -> dict[str, Any]:
         """No text yet."""
-        return self.more(index, Delta())
+        return self.more(index, Parts())
 
-    def more(self, index: int, delta: Delta) -> dict[str, Any]:
+    def more(self, index: int, parts: Parts) -> dict[str, Any]:
         """A chunk with what the text has grown by."""
-        return self._chunk([self._choice(index, {"text": delta.content})])
+        return self._chunk([self._choice(index, {"text": parts.answer})])
 
     def last(self, index: int, answer: Answer) -> dict[str, Any]:
         """The chunk that says why the text ended."""
         return self._chunk([self._choice(index, {"text": ""}, answer)])
 
     def _said(self, answer: Answer) -> dict[str, Any]:
-        return {"text": answer.content}
+        return {"text": answer.parts.answer}
 
 
-def _parts(content: str | None, thought: str) -> dict[str, str]:
-    """Thoughts apart from the content, under the name that llama-server and vLLM give them."""
-    said = {"reasoning_content": thought, "content": content}
-    return {name: text for name, text in said.items() if text is not None and (text or name == "content")}
+def _said(parts: Parts, whole: bool) -> dict[str, str]:
+    """Thoughts apart from the content, under the name that llama-server and vLLM give them; a whole has a content."""
+    thought = {"reasoning_content": parts.thought} if parts.thought else {}
+    return thought | ({"content": parts.answer} if parts.answer or whole else {})
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
