@@ -74,8 +74,8 @@ class Drawn:
 def requests() -> st.SearchStrategy[Drawn]:
     """Of each kind of request: right, with some of it replaced by anything, and bytes that are cut or flipped."""
     kinds = [
-        ("/chat/completions", ChatRequest, ("messages", "max_tokens")),
-        ("/completions", CompletionRequest, ("prompt", "max_tokens")),
+        ("/chat/completions", ChatRequest, ("messages", "max_tokens", "stream")),
+        ("/completions", CompletionRequest, ("prompt", "max_tokens", "stream")),
     ]
     return st.one_of(*(_kind(*kind) for kind in (kinds[0], kinds[0], kinds[1])))
 
