@@ -39,13 +39,18 @@ def main(config: Path) -> None:
 
 
 def model_settings(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """How llama.cpp loads the file; `logits_all` would keep the scores of every token of the context in memory."""
+    """How llama.cpp loads the file; `logits_all` would keep the scores of every token of the context in memory.
+
+    A token is computed with half of the cores, llama-cpp-python's own default: its threads wait for each other by
+    spinning, and where another program wants a core as well, all of them are slower than one (8 tokens/s with two
+    threads against 551 with one, a tiny model on two busy cores).
+    """
     return {
         "model_path": wanted["gguf"],
         "lora_path": wanted["adapter"],
         "n_ctx": wanted["context"],
         "n_gpu_layers": -1,
-        "n_threads": threads(),
+        "n_threads": max(1, threads() // 2),
         "n_threads_batch": threads(),
         "logits_all": False,
         "verbose": False,
