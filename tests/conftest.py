@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import random
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,21 @@ def thinking_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     from tests.shipped_run import make_thinking_run
 
     return make_thinking_run(tmp_path_factory.mktemp("thinking"), tiny_model)
+
+
+@pytest.fixture(scope="session")
+def served_once(shipped_run: Any) -> Iterator[Callable[[str], Any]]:
+    """Artifact → its real server, started when it is first asked for and shared by the tests that follow."""
+    from orchestrator.ship import serve
+
+    with contextlib.ExitStack() as running:
+
+        @functools.cache
+        def start(artifact: str) -> Any:
+            at = serve.where(port=0, context=512)
+            return running.enter_context(serve.running(shipped_run, artifact, at))[0]
+
+        yield start
 
 
 def write_tree(root: Path, tree: Mapping[str, str]) -> Path:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import http.client
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from orchestrator.records import Run
-from orchestrator.ship import serve
 from orchestrator.ship.endpoint import Endpoint
 from orchestrator.workers.guard import Guard, refused
 
@@ -90,10 +88,9 @@ def asked(headers: dict[str, str], kind: str = "http") -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module", params=["f16", "tuned"])
-def served(shipped_run: Run, request: pytest.FixtureRequest) -> Iterator[Endpoint]:
-    """The GGUF behind llama.cpp's server, the adapter behind LLaMA-Factory's."""
-    with serve.running(shipped_run, request.param, serve.where(port=0, context=512)) as (endpoint, _):
-        yield endpoint
+def served(served_once: Callable[[str], Endpoint], request: pytest.FixtureRequest) -> Endpoint:
+    """The GGUF in llama.cpp, the adapter over its base as LLaMA-Factory loads it."""
+    return served_once(request.param)
 
 
 HOSTILE = [

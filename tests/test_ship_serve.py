@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,22 @@ import pytest
 
 from orchestrator import layout, process, records
 from orchestrator.errors import InputError, MissingError, StageError
+from orchestrator.files import write_text
 from orchestrator.records import Run
 from orchestrator.ship import artifacts, serve
 from orchestrator.ship.chat import Conversation, talk
 from orchestrator.ship.endpoint import Endpoint, ask_all
-from orchestrator.ship.serve import KEY_VARIABLE, Where, llama_cpp_server, llama_factory_server, vllm_server
-from orchestrator.workers.serve_gguf import AS_MEASURED, completed
+from orchestrator.ship.serve import (
+    KEY_VARIABLE,
+    NO_INFERENCE,
+    Where,
+    inference_arguments,
+    llama_cpp_server,
+    llama_factory_server,
+    vllm_server,
+)  # fmt: skip
+from orchestrator.stages.predict import KEPT as PREDICTS
+from orchestrator.workers.serve_llamafactory import load
 from tests import fake_vllm
 
 
@@ -36,10 +46,9 @@ def measured(run: Run, kind: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def served(shipped_run: Run) -> Iterator[Endpoint]:
+def served(served_once: Callable[[str], Endpoint]) -> Endpoint:
     """The f16 GGUF behind its server."""
-    with serve.running(shipped_run, "f16", serve.where(port=0, context=512)) as (endpoint, _):
-        yield endpoint
+    return served_once("f16")
 
 
 def client(endpoint: Endpoint, key: str | None = None) -> Any:
@@ -149,19 +158,22 @@ def test_the_command_of_each_engine(shipped_run: Run) -> None:
     assert own.argv == (sys.executable, "-m", "orchestrator.workers.serve_gguf", "configs/serve-adapter.json")
     assert json.loads(own.files["configs/serve-adapter.json"]) == {
         "gguf": "export/tiny-base.gguf", "adapter": "export/tiny-adapter.gguf", "name": "tiny-adapter",
-        "host": "127.0.0.1", "port": 8080, "context": 2048, "stop": ["<|im_end|>"], "system": None,
+        "host": "127.0.0.1", "port": 8080, "context": 2048, "stop": ["<|im_end|>"], "system": None, "thoughts": None,
     }  # fmt: skip
     assert own.env == {KEY_VARIABLE: "k"}
     theirs = llama_factory_server(shipped_run, "tuned", at)
-    assert theirs.argv == (sys.executable, "-m", "orchestrator.workers.serve_llamafactory", "configs/serve-tuned.yaml")
-    assert theirs.env == {
-        "API_HOST": "127.0.0.1", "API_PORT": "8080", "API_MODEL_NAME": "tiny-tuned", "API_KEY": "k",
+    assert theirs.argv == (sys.executable, "-m", "orchestrator.workers.serve_llamafactory", "configs/serve-tuned.json")
+    assert theirs.env == {KEY_VARIABLE: "k"}
+    wanted = json.loads(theirs.files["configs/serve-tuned.json"])
+    arguments = wanted.pop("arguments")
+    assert wanted == {
+        "name": "tiny-tuned", "host": "127.0.0.1", "port": 8080, "context": 2048, "thoughts": None,
     }  # fmt: skip
-    lines = theirs.files["configs/serve-tuned.yaml"].splitlines()
-    assert lines[1:] == [
-        "trust_remote_code: false", 'template: "smollm2"', "enable_thinking: false",
-        'adapter_name_or_path: "train"', 'finetuning_type: "lora"', "do_sample: false",
-    ]  # fmt: skip
+    assert Path(arguments.pop("model_name_or_path")).is_dir()
+    assert arguments == {
+        "trust_remote_code": False, "template": "smollm2", "enable_thinking": False, "cutoff_len": 128,
+        "adapter_name_or_path": "train", "finetuning_type": "lora",
+    }  # fmt: skip
     assert vllm_server(shipped_run, "tuned", at).argv == (
         "vllm", "serve", layout.MERGED, "--host", "127.0.0.1", "--port", "8080", "--generation-config", "vllm",
         "--middleware", "orchestrator.workers.guard.Guard", "--served-model-name", "tiny-tuned",
@@ -214,21 +226,63 @@ def test_an_artifact_that_was_not_made_yet(shipped_run: Run) -> None:
         artifacts.choose(planned, "tuned")
 
 
+def test_serving_computes_with_every_argument_that_predict_computes_with() -> None:
+    """By the names that LLaMA-Factory's own parser of inference takes."""
+    from llamafactory.hparams import DataArguments, ModelArguments
+
+    known = {field for kind in (ModelArguments, DataArguments) for field in kind.__dataclass_fields__}
+    trained = {key: f"{key}!" for key in PREDICTS}
+    passed = inference_arguments(trained)
+    assert set(passed) - {"infer_dtype"} == set(PREDICTS) - set(NO_INFERENCE)
+    assert set(passed) <= known
+    assert not set(NO_INFERENCE) & known
+
+
 @pytest.mark.parametrize(
-    ("given", "sent"),
-    [
-        ({}, {"temperature": 0.0, "repeat_penalty": 1.0}),
-        ({"temperature": 0.7, "x": "晴"}, {"temperature": 0.7, "repeat_penalty": 1.0, "x": "晴"}),
-        ({"repeat_penalty": 1.1}, {"temperature": 0.0, "repeat_penalty": 1.1}),
-    ],
+    ("trained", "dtype"),
+    [({"bf16": True}, "bfloat16"), ({"fp16": True}, "float16"), ({"bf16": False}, None), ({}, None)],
 )
-def test_requests_are_completed(given: dict[str, Any], sent: dict[str, Any]) -> None:
-    assert json.loads(completed(json.dumps(given).encode(), AS_MEASURED)) == sent
+def test_half_precision_is_served_as_it_was_measured(trained: dict[str, Any], dtype: str | None) -> None:
+    assert inference_arguments(trained).get("infer_dtype") == dtype
 
 
-@pytest.mark.parametrize("body", [b"", b"[1]", b"{"])
-def test_what_is_no_object_is_left_to_the_server(body: bytes) -> None:
-    assert completed(body, AS_MEASURED) == body
+def test_positions_are_stretched_as_far_as_in_training(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LLaMA-Factory's inference stretches them by 2; its training by what cutoff_len needs, which is nothing here."""
+    import llamafactory.chat.hf_engine
+    from llamafactory.model.model_utils.rope import configure_rope
+    from transformers import AutoConfig
+
+    monkeypatch.setattr(llamafactory.chat.hf_engine, "HuggingfaceEngine", lambda model, *_: model)
+    trained = {"model_name_or_path": str(tiny_model), "template": "smollm2", "cutoff_len": 128, "bf16": True}
+    loaded = load(inference_arguments(trained | {"rope_scaling": "linear"}))
+    config = AutoConfig.from_pretrained(str(tiny_model))
+    before = config.to_dict()
+    configure_rope(config, loaded)
+    assert config.to_dict() == before
+    assert loaded.infer_dtype == "bfloat16"
+
+
+def test_a_model_that_computes_on_the_cpu_is_served_there(shipped_run: Run, tmp_path: Path) -> None:
+    run = records.Run(tmp_path, shipped_run.record)
+    for name in (layout.SERVING, layout.config("train")):
+        write_text(tmp_path / name, (shipped_run.folder / name).read_text(encoding="utf-8"))
+    with (tmp_path / layout.config("train")).open("a", encoding="utf-8") as config:
+        config.write("use_cpu: true\nbf16: true\nquantization_type: nf4\ndouble_quantization: true\n")
+    made = llama_factory_server(run, "tuned", Where("127.0.0.1", 8080, None, 2048))
+    assert made.env == {KEY_VARIABLE: "", "CUDA_VISIBLE_DEVICES": ""}
+    arguments = json.loads(made.files["configs/serve-tuned.json"])["arguments"]
+    assert arguments["infer_dtype"] == "bfloat16"
+    assert (arguments["quantization_type"], arguments["double_quantization"]) == ("nf4", True)
+
+
+def test_thoughts_are_told_apart_where_a_model_was_trained_to_think(shipped_run: Run, tmp_path: Path) -> None:
+    run = records.Run(tmp_path, shipped_run.record)
+    trained = json.loads((shipped_run.folder / layout.SERVING).read_text(encoding="utf-8"))
+    for thinking, words in ((True, ["<think>\n", "\n</think>\n\n"]), (False, None)):
+        wanted = trained | {"template": "qwen3", "thinking": thinking}
+        write_text(tmp_path / layout.SERVING, json.dumps(wanted))
+        made = llama_cpp_server(run, "f16", Where("127.0.0.1", 8080, "k", 2048))
+        assert json.loads(made.files["configs/serve-f16.json"])["thoughts"] == words
 
 
 def free_port() -> int:

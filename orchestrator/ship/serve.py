@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import layout, process
+from orchestrator.chat_template.thoughts import thought_words
 from orchestrator.errors import InputError, MissingError, StageError
 from orchestrator.files import write_text
 from orchestrator.records import Run
-from orchestrator.render import yaml_scalar
 from orchestrator.ship import artifacts
 from orchestrator.ship.endpoint import Endpoint
 from orchestrator.spec.defaults import LORA
+from orchestrator.stages.predict import KEPT as PREDICTS
 
 if TYPE_CHECKING:
     import httpx
@@ -30,11 +31,14 @@ if TYPE_CHECKING:
 START_SECONDS = 600.0
 """How long a model may take to load."""
 FIRST_PORT = 8080
-KEPT = ("model_name_or_path", "trust_remote_code", "template", "enable_thinking", "quantization_bit",
-        "quantization_method", "rope_scaling", "flash_attn")  # fmt: skip
-"""Training arguments that also decide how LLaMA-Factory answers."""
+LOADED = ("model_name_or_path", "trust_remote_code", "template", "enable_thinking")
+"""Training arguments that say which model and template answer."""
+NO_INFERENCE = ("bf16", "fp16", "per_device_eval_batch_size", "seed", "use_cpu")
+"""Arguments of `predict` that LLaMA-Factory's inference does not know: the first two and the last are said otherwise,
+and one greedy answer needs neither batch nor seed."""
+DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
 KEY_VARIABLE = "ORCHESTRATOR_API_KEY"
-"""Carries the key to our llama.cpp server, so that neither a file nor the process list shows it."""
+"""Carries the key to our servers, so that neither a file nor the process list shows it."""
 GUARD = "orchestrator.workers.guard.Guard"
 """What vLLM is told to ask first; our own servers do so by themselves."""
 
@@ -83,50 +87,59 @@ def server(run: Run, artifact: str, at: Where) -> Server:
 
 
 def llama_cpp_server(run: Run, kind: str, at: Where) -> Server:
-    """llama-cpp-python's server with the template inside the GGUF."""
+    """llama.cpp with the template inside the GGUF."""
     trained, name = artifacts.serving(run), run.record["name"]
     adapter = artifacts.ggufs(run)[kind].relative_to(run.folder) if kind == artifacts.ADAPTER else None
-    config = f"configs/serve-{kind}.json"
     values = {
         "gguf": layout.gguf(name, "base" if adapter else kind),
         "adapter": str(adapter) if adapter else None,
-        "name": f"{name}-{kind}",
-        "host": at.host,
-        "port": at.port,
-        "context": at.context,
         "stop": trained["stop"],
         "system": trained["system"],
     }
-    return Server(
-        argv=(sys.executable, "-m", "orchestrator.workers.serve_gguf", config),
-        env={KEY_VARIABLE: at.key or ""},
-        files={config: json.dumps(values, ensure_ascii=False, indent=2) + "\n"},
-    )
+    return _own_server("serve_gguf", values, run, kind, at)
 
 
 def llama_factory_server(run: Run, artifact: str, at: Where) -> Server:
-    """LLaMA-Factory's own server, which by itself would listen to the whole network without a key."""
+    """The model as LLaMA-Factory loads it, computing as it did when it predicted."""
     import yaml
 
     trained = yaml.safe_load((run.folder / layout.config("train")).read_text(encoding="utf-8"))
-    values: dict[str, Any] = {key: trained[key] for key in KEPT if key in trained}
+    values = inference_arguments(trained)
     if artifact == "tuned" and trained["finetuning_type"] not in (LORA, "oft"):
         values["model_name_or_path"] = layout.TRAINED
     elif adapters := _adapters(trained, artifact):
         values |= {"adapter_name_or_path": ",".join(adapters), "finetuning_type": LORA}
-    values["do_sample"] = False
     if system := artifacts.serving(run)["system"]:
         values["default_system"] = system
     if not (run.folder / values["model_name_or_path"]).is_dir():
         raise MissingError(
             f"no model at {values['model_name_or_path']}", "Fetch the base model again, or serve a GGUF."
         )
-    config = layout.config(f"serve-{artifact}")
-    env = {"API_HOST": at.host, "API_PORT": str(at.port), "API_MODEL_NAME": f"{run.record['name']}-{artifact}"}
+    # As `use_cpu` does in training; for inference LLaMA-Factory takes any GPU that it sees.
+    env = {"CUDA_VISIBLE_DEVICES": ""} if trained.get("use_cpu") else {}
+    return _own_server("serve_llamafactory", {"arguments": values}, run, artifact, at, env)
+
+
+def inference_arguments(trained: Mapping[str, Any]) -> dict[str, Any]:
+    """The training arguments that decide an answer, as LLaMA-Factory's inference takes them.
+
+    What bf16 and fp16 are to training, `infer_dtype` is to inference; use_cpu is up to the environment there.
+    """
+    kept = (*LOADED, *(key for key in PREDICTS if key not in NO_INFERENCE))
+    dtype = next((name for key, name in DTYPES.items() if trained.get(key)), None)
+    return {key: trained[key] for key in kept if key in trained} | ({"infer_dtype": dtype} if dtype else {})
+
+
+def _own_server(
+    worker: str, values: Mapping[str, Any], run: Run, artifact: str, at: Where, env: Mapping[str, str] | None = None
+) -> Server:
+    config, trained = f"configs/serve-{artifact}.json", artifacts.serving(run)
+    asked = {"name": f"{run.record['name']}-{artifact}", "host": at.host, "port": at.port, "context": at.context}
+    asked["thoughts"] = thought_words(trained["template"], trained["thinking"])
     return Server(
-        argv=(sys.executable, "-m", "orchestrator.workers.serve_llamafactory", config),
-        env={**env, "API_KEY": at.key or ""},
-        files={config: "".join(f"{key}: {yaml_scalar(value)}\n" for key, value in values.items())},
+        argv=(sys.executable, "-m", f"orchestrator.workers.{worker}", config),
+        env={KEY_VARIABLE: at.key or "", **(env or {})},
+        files={config: json.dumps({**values, **asked}, ensure_ascii=False, indent=2) + "\n"},
     )
 
 

@@ -1,120 +1,130 @@
-"""llama-cpp-python's OpenAI-compatible server over one GGUF: `serve_gguf CONFIG.json`.
+"""One GGUF in llama.cpp behind an OpenAI-compatible server: `serve_gguf CONFIG.json`.
 
-The prompt is what the template inside the GGUF makes, with no second BOS; answers end at the stop words of training,
-and a conversation without a system text gets the one of training.
+The prompt is what the template inside the GGUF makes, as when it was measured; answers end at the stop words of
+training, and a conversation without a system text gets the one of training.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping, Sequence
+import codecs
+import ctypes
+import random
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator import workers
+from orchestrator.chat_template.jinja import render_messages
+from orchestrator.chat_template.tokens import SpecialTokens
 from orchestrator.errors import MissingError, StageError
 from orchestrator.files import read_json
-from orchestrator.workers.guard import Guard
+from orchestrator.machine import threads
+from orchestrator.workers.openai_server.engine import Message, Piece, Sampling
 
-KEY_VARIABLE = "ORCHESTRATOR_API_KEY"  # as orchestrator.ship.serve sets it
-AS_MEASURED = {"temperature": 0.0, "repeat_penalty": 1.0}
-"""What a request means that does not say otherwise. The server's own defaults sample, and punish repetition: answers
-would differ from those that were measured, even for a client that asks for temperature 0."""
+LONGEST_TOKEN = 512
+"""Bytes; llama-cpp-python's own 32 lose the longer ones, such as runs of spaces."""
 
 
 def main(config: Path) -> None:
     """Serve until a signal comes."""
     try:
-        import uvicorn
-        from llama_cpp.server import app as server
-        from llama_cpp.server.settings import ModelSettings, ServerSettings
+        import llama_cpp
     except ImportError as error:
-        raise MissingError(f"{error}", "pip install 'llama-cpp-python[server]'") from None
+        raise MissingError(f"{error}", "pip install llama-cpp-python") from None
+    from orchestrator.workers.openai_server.run import serve
 
     wanted = read_json(config)
-    key = os.environ.pop(KEY_VARIABLE, "") or None
-    settings = ServerSettings(host=wanted["host"], port=wanted["port"], api_key=key, interrupt_requests=False)
-    app = server.create_app(server_settings=settings, model_settings=[ModelSettings(**model_settings(wanted))])
-    llama = server._llama_proxy()
-    llama.chat_handler = chat_handler(llama, wanted["stop"], wanted["system"])
-    app.add_middleware(Defaults, values=AS_MEASURED)
-    uvicorn.run(Guard(app), host=wanted["host"], port=wanted["port"], log_level="info")
+    llama = llama_cpp.Llama(**model_settings(wanted))
+    serve(LlamaCpp(llama, wanted["stop"], wanted["system"]), wanted)
 
 
-class Defaults:
-    """ASGI middleware that adds values to JSON requests which do not give them."""
+def model_settings(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """How llama.cpp loads the file; `logits_all` would keep the scores of every token of the context in memory.
 
-    def __init__(self, app: Any, values: Mapping[str, Any]) -> None:
-        self._app, self._values = app, values
-
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Read the whole request, complete it, and pass it on as one message."""
-        if scope["type"] != "http" or scope["method"] != "POST":
-            await self._app(scope, receive, send)
-            return
-        parts, more = [], True
-        while more:
-            message = await receive()
-            parts.append(message.get("body", b""))
-            more = message.get("more_body", False)
-        pending = [{"type": "http.request", "body": completed(b"".join(parts), self._values), "more_body": False}]
-
-        async def replay() -> Any:
-            return pending.pop() if pending else await receive()
-
-        await self._app(scope, replay, send)
-
-
-def completed(body: bytes, values: Mapping[str, Any]) -> bytes:
-    """A JSON object with the values it lacks; anything else as it is, for the server to refuse."""
-    try:
-        given = json.loads(body)
-    except ValueError:
-        return body
-    return json.dumps({**values, **given}).encode() if isinstance(given, dict) else body
-
-
-def model_settings(wanted: dict[str, Any]) -> dict[str, Any]:
-    """How llama.cpp loads the file; `logits_all` would keep the scores of every token of the context in memory."""
+    A token is computed with half of the cores, llama-cpp-python's own default: its threads wait for each other by
+    spinning, and where another program wants a core as well, all of them are slower than one (8 tokens/s with two
+    threads against 551 with one, a tiny model on two busy cores).
+    """
     return {
-        "model": wanted["gguf"],
-        "model_alias": wanted["name"],
+        "model_path": wanted["gguf"],
         "lora_path": wanted["adapter"],
         "n_ctx": wanted["context"],
         "n_gpu_layers": -1,
+        "n_threads": max(1, threads() // 2),
+        "n_threads_batch": threads(),
         "logits_all": False,
-        "chat_format": "chat_template.default",
         "verbose": False,
     }
 
 
-def chat_handler(llama: Any, stop: Sequence[str], system: str | None) -> Any:
-    """llama-cpp-python's own handler for Jinja templates, with the stop words and the system text of training."""
-    from llama_cpp import llama_chat_format
+class LlamaCpp:
+    """llama-cpp-python's model as an engine. It keeps the tokens of the last conversation, so that the next turn of it
+    is read from where it goes on."""
 
-    if "tokenizer.chat_template" not in llama.metadata:
-        raise StageError("the GGUF has no chat template", "Export again; the merged model lost chat_template.jinja.")
-    ids = [llama.tokenize(word.encode(), add_bos=False, special=True) for word in stop]
-    formatter = llama_chat_format.Jinja2ChatFormatter(
-        template=llama.metadata["tokenizer.chat_template"],
-        eos_token=_text(llama, llama.token_eos()),
-        bos_token=_text(llama, llama.token_bos()),
-        stop_token_ids=[word[0] for word in ids if len(word) == 1],
-    )
+    lacks: frozenset[str] = frozenset()
 
-    def as_trained(*, messages: list[dict[str, Any]], **options: Any) -> Any:
-        given = any(message["role"] == "system" for message in messages)
-        asked = messages if given or not system else [{"role": "system", "content": system}, *messages]
-        response = formatter(messages=asked, **options)
-        response.stop = [word for word in dict.fromkeys([*(response.stop or ()), *stop]) if word]
-        return response
+    def __init__(self, llama: Any, stop: Sequence[str], system: str | None) -> None:
+        if "tokenizer.chat_template" not in llama.metadata:
+            hint = "Export again; the merged model lost chat_template.jinja."
+            raise StageError("the GGUF has no chat template", hint)
+        self.context = int(llama.n_ctx())
+        self._llama, self._system = llama, system
+        self._template = llama.metadata["tokenizer.chat_template"]
+        self._special = SpecialTokens(bos=self._name(llama.token_bos()), eos=self._name(llama.token_eos()))
+        words = [self.encode(word) for word in stop]
+        self._ends = frozenset(word[0] for word in words if len(word) == 1)
 
-    return llama_chat_format.chat_formatter_to_chat_completion_handler(as_trained)
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The tokens of what the template makes; it writes BOS itself."""
+        given = messages[0]["role"] == "system" and messages[0]["content"]
+        if self._system and not given:
+            rest = messages[1:] if messages[0]["role"] == "system" else messages
+            messages = [{"role": "system", "content": self._system}, *rest]
+        return self.encode(render_messages(self._template, messages, self._special))
 
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text, special ones read as such."""
+        return list(self._llama.tokenize(text.encode(), add_bos=False, special=True))
 
-def _text(llama: Any, token: int) -> str:
-    return str(llama._model.token_get_text(token)) if token >= 0 else ""
+    def answer(self, prompt: Sequence[int], limit: int, sampling: Sampling) -> Generator[Piece, None, None]:
+        """The answer as it comes, up to a token that ends it."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        for count, token in enumerate(self._tokens(prompt, sampling), 1):
+            if self._is_end(token):
+                break
+            yield Piece(decoder.decode(self._bytes(token)))
+            if count == limit:
+                break
+        if left := decoder.decode(b"", final=True):
+            yield Piece(left, tokens=0)
+
+    def _tokens(self, prompt: Sequence[int], sampling: Sampling) -> Any:
+        self._llama.set_seed(random.getrandbits(32) if sampling.seed is None else sampling.seed)
+        return self._llama.generate(
+            prompt,
+            temp=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            repeat_penalty=sampling.repeat_penalty,
+        )
+
+    def _is_end(self, token: int) -> bool:
+        import llama_cpp
+
+        return token in self._ends or bool(llama_cpp.llama_vocab_is_eog(self._llama._model.vocab, token))
+
+    def _bytes(self, token: int) -> bytes:
+        import llama_cpp
+
+        buffer = ctypes.create_string_buffer(LONGEST_TOKEN)
+        length = llama_cpp.llama_token_to_piece(self._llama._model.vocab, token, buffer, LONGEST_TOKEN, 0, False)
+        return buffer.raw[: max(0, length)]
+
+    def _name(self, token: int) -> str | None:
+        return str(self._llama._model.token_get_text(token)) if token >= 0 else None
 
 
 if __name__ == "__main__":
