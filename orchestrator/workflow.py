@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import environment, layout, llamacpp, models, records, requirements
+from orchestrator import environment, layout, llamacpp, models, proof, records, requirements
 from orchestrator.cache import cache_folder
 from orchestrator.data import hub
-from orchestrator.errors import GateError, StageError
-from orchestrator.execute import Executor, Watcher
+from orchestrator.errors import BusyError, GateError, StageError
+from orchestrator.execute import Executor, Watcher, locked
 from orchestrator.executors.warm import launcher
 from orchestrator.fetch import Progress
 from orchestrator.files import HashCache, read_json, sha256, write_text
@@ -116,12 +117,26 @@ class Task:
 
 
 def assign(loaded: Loaded, phase: str) -> Task:
-    """Plan, and find the run or create it. The base model must have been fetched."""
+    """Plan, and find the run or create it; one that is not as it was recorded is put right first, as far as that takes
+    no stage. The base model must have been fetched."""
     whole = make_plan(loaded.question, loaded.request.hashes)
+    if whole.run and _mended(loaded, whole, whole.run):
+        whole = make_plan(loaded.question, loaded.request.hashes)
     wanted = whole.until(phase)
     if any(planned.step.stage == "train" and not planned.up_to_date for planned in wanted.steps):
         requirements.require(loaded.spec.spec.train, loaded.spec.spec.launched)
     return Task(loaded, whole, wanted, wanted.run or create_run(loaded, whole))
+
+
+def _mended(loaded: Loaded, whole: Plan, run: Run) -> bool:
+    """Whether there was something to put right. A run that another tool works on is left to it."""
+    hashes = loaded.request.hashes
+    if run.record["status"] == "running" or not (records.doubt(run) or proof.broken(run, hashes)):
+        return False
+    texts = {path: text for planned in whole.steps for path, text in planned.step.files.items()}
+    with contextlib.suppress(BusyError), locked(run.folder):
+        proof.mend(run, {**texts, layout.SPEC: loaded.spec.text}, {one.step.stage for one in whole.steps}, hashes)
+    return True
 
 
 def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share: float = 1.0) -> None:
@@ -142,7 +157,8 @@ def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share:
         return (*extra_arguments(step, folder, part), *placed(step, folder))
 
     def findings() -> dict[str, Any]:
-        return {"metrics": metrics(run.folder), "lineage": {**run.record["lineage"], **lineage(task.whole, run)}}
+        found = {"metrics": metrics(run.folder), "files": proof.kept(run, loaded.request.hashes)}
+        return {**found, "lineage": {**run.record["lineage"], **lineage(task.whole, run)}}
 
     write_text(run.folder / layout.SPEC, loaded.spec.text, durable=False)
     executor = Executor(loaded.question.runs_dir, loaded.request.hashes, watcher, launch, extra, beside)
