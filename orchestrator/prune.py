@@ -11,15 +11,18 @@ from pathlib import Path
 from orchestrator import records, runs
 from orchestrator.errors import InputError
 from orchestrator.execute import locked
+from orchestrator.records_index import DAMAGED
 
 TRASH = ".removing-"
 
 
 def superfluous(runs_dir: Path, keep: int, name: str | None = None, metric: str | None = None) -> list[Path]:
-    """The folders of all runs but the `keep` best of each name; a run that goes on is kept."""
+    """The folders of all runs but the `keep` best of each name; one that goes on, or is damaged, is kept."""
     kept: Counter[str] = Counter()
     found = []
     for line in runs.ranked(runs_dir, name, metric):
+        if line["status"] == DAMAGED:
+            continue
         kept[line["name"]] += 1
         if kept[line["name"]] > keep and line["status"] != "running":
             found.append(runs_dir / line["id"])

@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator import environment, layout, llamacpp, models, proof, records, requirements
 from orchestrator.cache import cache_folder
 from orchestrator.data import hub
-from orchestrator.errors import BusyError, GateError, StageError
+from orchestrator.errors import BusyError, GateError, InputError, StageError
 from orchestrator.execute import Executor, Watcher, locked
 from orchestrator.executors.warm import launcher
 from orchestrator.fetch import Progress
@@ -182,12 +182,48 @@ def made_with(loaded: Loaded) -> dict[str, Any]:
 
 def summaries(folder: Path) -> dict[str, Any]:
     """What the scoring stages of a run measured: the gate's verdict laid over the scores, and figures of preference
-    or perplexity beside those of the answers."""
+    or perplexity beside those of the answers.
+
+    A file that is not as its stage left it says nothing: it is named under `not_as_recorded`, and the figures are then
+    those of the record, without the rest.
+    """
+    run = _loaded(folder)
+    changed = _changed_summaries(run) if run else []
+    merged = _merged(folder, skipped=changed)
+    return {**merged, "metrics": run.record["metrics"], "not_as_recorded": changed} if run and changed else merged
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    """Artifact → figures with intervals, of all artifacts that were scored."""
+    found: dict[str, Any] = summaries(folder).get("metrics", {})
+    return found
+
+
+SCORING = ("score", "judge", *sorted(set(STAGES.values())))
+"""The stages that measure; what the later ones say of answers is laid over what the earlier ones did."""
+
+
+def _loaded(folder: Path) -> Run | None:
+    try:
+        return records.load(folder)
+    except InputError:  # a page can be made of a folder that is only part of a run
+        return None
+
+
+def _changed_summaries(run: Run) -> list[str]:
+    hashes, known = HashCache(run.folder / layout.RECORD, paranoid=True), proof.recorded(run)
+    entries = [known[path] for path in map(layout.summary, SCORING) if path in known]
+    return [entry["path"] for entry in entries if proof.damage(run.folder, entry, hashes)]
+
+
+def _merged(folder: Path, skipped: Sequence[str]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
-    for stage in ("score", "judge"):
-        merged |= _summary(folder, stage)
-    for stage in sorted(set(STAGES.values())):
-        for artifact, figures in _summary(folder, stage).get("metrics", {}).items():
+    for stage in SCORING:
+        summary = {} if layout.summary(stage) in skipped else _summary(folder, stage)
+        if stage in ("score", "judge"):
+            merged |= summary
+            continue
+        for artifact, figures in summary.get("metrics", {}).items():
             known = merged.setdefault("metrics", {})
             known[artifact] = {**known.get(artifact, {}), **figures}
     return merged
@@ -199,12 +235,6 @@ def _summary(folder: Path, stage: str) -> dict[str, Any]:
         found: dict[str, Any] = read_json(file)
     except (FileNotFoundError, ValueError):  # not there yet, or cut when its stage was killed
         return {}
-    return found
-
-
-def metrics(folder: Path) -> dict[str, Any]:
-    """Artifact → figures with intervals, of all artifacts that were scored."""
-    found: dict[str, Any] = summaries(folder).get("metrics", {})
     return found
 
 
