@@ -23,7 +23,7 @@ OF_SERVERS = "serve-"
 
 def recorded(run: Run) -> dict[str, Json]:
     """Path → {path, bytes, sha256} of every file that the record proves; the last stage to write a file counts."""
-    stages = [entry for entry in run.record["stages"].values() if entry["status"] == "completed"]
+    stages = [entry for entry in run.record["stages"].values() if entry.get("status") == "completed"]
     outputs = [output for entry in stages for output in entry.get("outputs", ())]
     return {output["path"]: output for output in (*outputs, *run.record.get("files", ()))}
 
