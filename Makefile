@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready-$(shell cat pyproject.toml constraints.txt scripts/setup.sh | sha256sum | cut -c1-16)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check plan train evaluate export all sweep report test test-slow test-ray faults lint audit sbom compat bench docs clean
+.PHONY: help setup check plan train evaluate export all sweep report test test-slow test-ray faults sabotage lint audit sbom compat bench docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test-ray: $(READY) ## Trials on a Ray cluster; Ray stays out of .venv, where eve
 
 faults: $(READY) ## Kill and starve whole chains some 400 times; nothing may be lost (ten minutes)
 	@$(BIN)/python -m tests.faults $(ARGS)
+
+sabotage: $(READY) ## Damage every file of a finished run; nothing may pass; writes docs/sabotage.md (a quarter of an hour)
+	@$(BIN)/python -m tests.sabotage $(ARGS)
 
 lint: $(READY) ## ruff, mypy and bandit
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/bandit -q -c pyproject.toml -r orchestrator scripts setup.py

@@ -7,6 +7,7 @@ from pathlib import Path
 RECORD = "run.json"
 RECORD_COPY = "run.copy.json"
 """The record of a run that has ended, a second time."""
+SIGNATURE = "run.json.sig"
 SPEC = "spec.yaml"
 REPORT = "report.html"
 LOCK = ".lock"

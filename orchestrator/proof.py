@@ -67,7 +67,7 @@ def standing(run: Run) -> str:
 
 def unproven(run: Run) -> list[str]:
     """The files of a run that its record says nothing of."""
-    known = {*recorded(run), layout.RECORD, layout.RECORD_COPY, layout.LOCK}
+    known = {*recorded(run), layout.RECORD, layout.RECORD_COPY, layout.SIGNATURE, layout.LOCK}
     there = (path.relative_to(run.folder) for path in run.folder.rglob("*") if not path.is_dir())
     return sorted(str(path) for path in there if str(path) not in known)
 

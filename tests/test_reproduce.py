@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,32 +14,19 @@ from orchestrator.cli import cli
 from orchestrator.errors import GateError, InputError
 from orchestrator.proof import damaged, recorded
 from orchestrator.reproduce import compare
-from orchestrator.workflow import Request, load, run_until
 from tests.faults import stand_in
 
 
-class Nobody:
-    """A watcher that shows nothing."""
-
-    def starts(self, *_: object) -> None: ...
-    def tick(self) -> None: ...
-    def ends(self, *_: object) -> None: ...
-
-
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project whose stages are shell scripts, the current folder."""
-    made = stand_in.make(tmp_path)
-    for name, value in stand_in.environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(workflow, "launcher", lambda *_: None)
-    monkeypatch.setattr(workflow, "start", stand_in.launcher(made, {}))
-    monkeypatch.chdir(made)
-    return made
+    with stand_in.project_in(tmp_path) as made:
+        monkeypatch.chdir(made)
+        yield made
 
 
 def make_run(project: Path, *overrides: str, phase: str = "evaluate") -> records.Run:
-    return run_until(load(Request(project / "spec.yaml", overrides)), phase, Nobody(), lambda done, total: None)
+    return stand_in.carry_out(project, *overrides, phase=phase)
 
 
 def call(*arguments: str) -> Result:

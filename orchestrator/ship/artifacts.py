@@ -76,7 +76,10 @@ def recommended(run: Run) -> str | None:
     """The kind that the gate recommends: the smallest file whose loss cannot be told from zero."""
     if run.stage("judge").get("status") != "completed":
         return None
-    recommendation = _verdict(run).get("recommendation")
+    try:
+        recommendation = _verdict(run).get("recommendation")
+    except (MissingError, GateError):  # gone or damaged, which `choose` and the page say
+        return None
     return str(recommendation["artifact"]).removeprefix("gguf-") if recommendation else None
 
 

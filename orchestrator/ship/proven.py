@@ -71,5 +71,5 @@ def _edits(run: Run, path: str) -> str:
     except (ValueError, KeyError, OSError):
         return ""
     keys = [key for key in {**wanted, **now} if key != "stop" and wanted.get(key) != now.get(key)]
-    edits = "; ".join(f"{key} {now.get(key)} instead of {wanted.get(key)}" for key in keys)
+    edits = "; ".join(f"{key} {now.get(key, 'unset')} instead of {wanted.get(key, 'unset')}" for key in keys)
     return f" ({edits}; what is to be served belongs in export.ollama.parameters)" if edits else ""

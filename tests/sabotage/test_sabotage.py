@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import proof, records, workflow
-from orchestrator.workflow import Request, load, run_until
+from orchestrator import proof, records
 from tests.faults import stand_in
 from tests.sabotage.damages import KINDS, Damage, files_of, single_bytes, the_rest
 from tests.sabotage.repair import results, unrepaired
 from tests.sabotage.verdict import PARTS, judge, part_of
-from tests.test_reproduce import Nobody
 
 SEED, EACH = 19, 4
 
@@ -31,23 +29,15 @@ class Victim:
 
     def repair(self) -> None:
         """As `orchestrator run --paranoid` does."""
-        run_until(
-            load(Request(self.project / "spec.yaml", paranoid=True)), "verify", Nobody(), lambda done, total: None
-        )
+        stand_in.carry_out(self.project, paranoid=True)
 
 
 @pytest.fixture(scope="module")
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     """Made once; a test leaves it as it was, or repaired."""
     folder = tmp_path_factory.mktemp("sabotage")
-    project = stand_in.make(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in stand_in.environment(folder).items():
-            patch.setenv(name, value)
-        patch.setattr(workflow, "launcher", lambda *_: None)
-        patch.setattr(workflow, "start", stand_in.launcher(project, {}))
-        patch.setattr("orchestrator.process.LOOK_SECONDS", 0.002)
-        run = run_until(load(Request(project / "spec.yaml")), "verify", Nobody(), lambda done, total: None)
+    with stand_in.project_in(folder) as project:
+        run = stand_in.carry_out(project)
         yield Victim(project, run.folder, Path(shutil.copytree(run.folder, folder / "pristine")))
 
 
