@@ -1,6 +1,6 @@
 """Signatures of run records, made and checked by OpenSSH: `ssh-keygen -Y`.
 
-The digest of a record tells accidents and edits. Whoever means to deceive writes a new one, but cannot write a signature.
+The digest of a record tells accidents and edits. Whoever means to deceive writes a new one, but can sign nothing.
 It covers run.json, and with that every file whose hash stands there.
 """
 
