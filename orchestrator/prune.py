@@ -51,7 +51,10 @@ def is_locked(folder: Path) -> bool:
 
 
 def _sweep_of(folder: Path) -> list[Path]:
-    sweep = (records.load(folder).record.get("sweep") or {}).get("id")
+    try:
+        sweep = (records.load(folder).record.get("sweep") or {}).get("id")
+    except InputError:  # nobody knows, and nothing of this version works on a record that it cannot read
+        return []
     return [folder.parent / sweep] if sweep and (folder.parent / sweep).is_dir() else []
 
 

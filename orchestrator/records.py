@@ -185,11 +185,16 @@ def every(runs_dir: Path) -> Iterator[Run]:
 def find(runs_dir: Path, wanted: str | None) -> Run:
     """The run that `wanted` names: an id, the start or a part of one, a folder, or None for the newest.
 
-    Raises InputError when there is none or more than one.
+    Raises InputError when there is none or more than one, and what `load` raises.
     """
+    return load(find_folder(runs_dir, wanted))
+
+
+def find_folder(runs_dir: Path, wanted: str | None) -> Path:
+    """The folder of the run that `wanted` names, be its record readable or not. Raises InputError as `find` does."""
     for exact in (Path(wanted), runs_dir / wanted) if wanted else ():
         if is_run(exact):
-            return load(exact)
+            return exact
     matches = [folder for folder in _folders(runs_dir) if not wanted or wanted in folder.name]
     if not matches:
         what = f"no run matches {wanted!r}" if wanted else f"no runs in {runs_dir.name}/"
@@ -199,7 +204,7 @@ def find(runs_dir: Path, wanted: str | None) -> Run:
             f"{wanted!r} matches {len(matches)} runs: {', '.join(folder.name for folder in matches[:3])}…",
             "Give more of the id.",
         )
-    return load(matches[0])
+    return matches[0]
 
 
 def holder(runs_dir: Path, stage: str, fingerprint: str, hashes: HashCache | None = None) -> Run | None:

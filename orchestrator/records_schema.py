@@ -100,7 +100,7 @@ def is_digested(record: Json) -> bool:
 
 
 def _damaged(what: str) -> DamagedError:
-    return DamagedError(what, "Remove the run, or restore the file.")
+    return DamagedError(what, "Restore the file, or remove the run with `orchestrator runs rm`.")
 
 
 def _require_schema(record: Any, where: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,13 +79,16 @@ def fetch(loaded: Loaded, progress: Progress) -> None:
     llamacpp.fetch(spec.llama_cpp, progress)
 
 
-def run_until(loaded: Loaded, phase: str, watcher: Watcher, progress: Progress) -> Run:
-    """Carry the chain out up to a phase, repeating nothing that is up to date.
+def run_until(
+    loaded: Loaded, phase: str, watcher: Watcher, progress: Progress, say: Callable[[str], None] = lambda line: None
+) -> Run:
+    """Carry the chain out up to a phase, repeating nothing that is up to date; `say` gets a line for each file that was
+    put right without that.
 
     Raises StageError when a stage fails and GateError when a GGUF misses what the spec demands.
     """
     fetch(loaded, progress)
-    task = assign(loaded, phase)
+    task = assign(loaded, phase, say)
     if not task.done:
         carry_out(task, watcher)
     loaded.request.hashes.save()
@@ -116,11 +119,11 @@ class Task:
         return sum(not planned.up_to_date for planned in self.wanted.steps)
 
 
-def assign(loaded: Loaded, phase: str) -> Task:
+def assign(loaded: Loaded, phase: str, say: Callable[[str], None] = lambda line: None) -> Task:
     """Plan, and find the run or create it; one that is not as it was recorded is put right first, as far as that takes
     no stage. The base model must have been fetched."""
     whole = make_plan(loaded.question, loaded.request.hashes)
-    if whole.run and _mended(loaded, whole, whole.run):
+    if whole.run and _mended(loaded, whole, whole.run, say):
         whole = make_plan(loaded.question, loaded.request.hashes)
     wanted = whole.until(phase)
     if any(planned.step.stage == "train" and not planned.up_to_date for planned in wanted.steps):
@@ -128,14 +131,16 @@ def assign(loaded: Loaded, phase: str) -> Task:
     return Task(loaded, whole, wanted, wanted.run or create_run(loaded, whole))
 
 
-def _mended(loaded: Loaded, whole: Plan, run: Run) -> bool:
+def _mended(loaded: Loaded, whole: Plan, run: Run, say: Callable[[str], None]) -> bool:
     """Whether there was something to put right. A run that another tool works on is left to it."""
     hashes = loaded.request.hashes
     if run.record["status"] == "running" or not (records.doubt(run) or proof.broken(run, hashes)):
         return False
     texts = {path: text for planned in whole.steps for path, text in planned.step.files.items()}
     with contextlib.suppress(BusyError), locked(run.folder):
-        proof.mend(run, {**texts, layout.SPEC: loaded.spec.text}, {one.step.stage for one in whole.steps}, hashes)
+        texts[layout.SPEC] = loaded.spec.text
+        for line in proof.mend(run, texts, {one.step.stage for one in whole.steps}, hashes):
+            say(line)
     return True
 
 

@@ -166,9 +166,10 @@ def rm(wanted: tuple[str, ...], runs_dir: Path, yes: bool, as_json: bool) -> Non
 
     Example: orchestrator runs rm 1a2b3c
     """
+    from orchestrator import records
     from orchestrator.prune import in_use
 
-    folders = [run.folder for run in _found(runs_dir, wanted)]
+    folders = [records.find_folder(runs_dir, word) for word in wanted]
     if busy := in_use(folders):
         raise InputError(f"in use: {', '.join(folder.name for folder in busy)}", "Stop what works on it first.")
     _remove(folders, yes, as_json)
