@@ -148,6 +148,14 @@ def test_what_the_gate_refused_is_not_shipped(run: Run) -> None:
     assert caught.value.hint == "This run has: base, tuned, adapter, f16."
 
 
+def test_an_edited_modelfile_is_told_apart_before_anything_is_sent(run: Run) -> None:
+    file = run.folder / f"{layout.MODELFILE}.f16"
+    file.write_text(file.read_text(encoding="utf-8").replace("temperature 0", "temperature 0.9"), encoding="utf-8")
+    with pytest.raises(GateError, match=r"Modelfile\.f16: has .*\(temperature 0\.9 instead of 0; what is to be served"):
+        artifacts.choose_gguf(run, "f16", force=False)
+    assert artifacts.choose_gguf(run, "f16", force=True) == "f16"
+
+
 @pytest.mark.parametrize(
     ("given", "url"),
     [
