@@ -14,7 +14,7 @@ READY := .venv/.ready-$(WHAT)
 DEV := .venv/.ready-dev-$(WHAT)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock upgrade check plan train evaluate export all sweep report test test-slow test-ray faults lint audit sbom compat bench zoo docs clean
+.PHONY: help setup lock upgrade check plan train evaluate export all sweep report test test-slow test-ray faults sabotage lint audit sbom compat bench zoo docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ test-ray: $(DEV) ## Trials on a Ray cluster; Ray stays out of .venv, where every
 
 faults: $(DEV) ## Kill and starve whole chains some 400 times; nothing may be lost (ten minutes)
 	@$(BIN)/python -m tests.faults $(ARGS)
+
+sabotage: $(DEV) ## Damage every file of a finished run; nothing may pass; writes docs/sabotage.md (a quarter of an hour)
+	@$(BIN)/python -m tests.sabotage $(ARGS)
 
 lint: $(DEV) ## ruff, mypy and bandit
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/bandit -q -c pyproject.toml -r orchestrator scripts setup.py

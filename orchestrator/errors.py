@@ -2,7 +2,8 @@
 
 OrchestratorError            exit 1 is reserved for bugs; each subclass owns its exit code
 ├── InputError          2    usage, spec or data
-│   └── BusyError            another tool works on that run
+│   ├── BusyError            another tool works on that run
+│   └── DamagedError         a run's record is not as it was written
 ├── MissingError        3    something this machine lacks
 ├── StageError          4    a stage ran and failed
 │   └── Diverged             a training lost its numbers
@@ -36,6 +37,10 @@ class InputError(OrchestratorError):
 
 class BusyError(InputError):
     """Another tool is working on this run; it may be left to it, or tried again later."""
+
+
+class DamagedError(InputError):
+    """A run's record cannot be read, or does not say what was written."""
 
 
 class MissingError(OrchestratorError):

@@ -78,8 +78,10 @@ class Executor:
         waiting = [planned for planned in plan.steps if not planned.up_to_date]
         running: list[Underway] = []
         made: set[str] = set()
+        before = {one.step.stage: run.stage(one.step.stage).get("outputs") for one in waiting}
         try:
             while waiting or running:
+                self._spare(waiting, running, run, before)
                 claimed = self._claim_some(waiting, running, run)
                 self._start([one for one in claimed if not self._taken_over(one, made)], running)
                 if running:
@@ -87,6 +89,20 @@ class Executor:
         except BaseException as error:
             self._abandon(running, status_of(error))
             raise
+
+    def _spare(
+        self, waiting: list[Planned], running: Sequence[Underway], run: Run, before: Mapping[str, list[Any] | None]
+    ) -> None:
+        """Leave out what only follows from stages that were made again, and came out the same."""
+
+        def came_out_the_same(stage: str) -> bool:
+            return stage not in before or before[stage] == run.stage(stage).get("outputs")
+
+        for planned in [one for one in waiting if one.unless_same]:
+            unfinished = {one.step.stage for one in waiting} | {one.step.stage for one in running}
+            if not unfinished.intersection(planned.step.needs) and all(map(came_out_the_same, planned.step.needs)):
+                waiting.remove(planned)
+                self.watcher.ends(planned.step, "up to date", 0.0)
 
     def _claim_some(self, waiting: list[Planned], running: Sequence[Underway], run: Run) -> list[Underway]:
         """Take what may start now off the waiting ones; a result that another tool is making can wait for it."""
@@ -135,7 +151,7 @@ class Executor:
     def _donor(self, planned: Planned, run: Run) -> Run | None:
         if planned.why == "forced":
             return None
-        found = records.holder(self.runs_dir, planned.step.stage, planned.fingerprint)
+        found = records.holder(self.runs_dir, planned.step.stage, planned.fingerprint, self.hashes)
         return found if found and found.folder != run.folder else None
 
     def _start(self, claimed: Sequence[Underway], running: list[Underway]) -> None:
@@ -196,6 +212,6 @@ def adopt(step: Step, run: Run, donor: Run) -> None:
     run.forget(step.stage)
     for path, text in step.files.items():
         write_text(run.folder / path, text, durable=False)  # written again by whoever needs it
-    for output in entry["outputs"]:
+    for output in entry.get("outputs", ()):
         link(donor.folder / output["path"], run.folder / output["path"])
     run.adopt(step.stage, entry, donor.id)

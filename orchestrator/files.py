@@ -122,32 +122,49 @@ def sync(path: Path) -> None:
 
 
 class HashCache:
-    """Hashes by path, size, modification time and inode: gigabytes are read once, not at every command."""
+    """Hashes by path, size, inode and the times of the last change: gigabytes are read once, not at every command.
 
-    def __init__(self, file: Path, paranoid: bool = False) -> None:
+    The second time, st_ctime, is the system's own: a program that changes a file and puts its modification time back
+    cannot put that one back.
+    """
+
+    def __init__(self, file: Path, paranoid: bool = False, trusting: bool = True) -> None:
         self._file = file
         self._paranoid = paranoid
+        self._trusting = trusting
+        self._read: set[str] = set()
+        self.believed: set[str] = set()
+        """Files that `matches` took on trust."""
         self._known: dict[str, list[Any]] = {}
         self._changed = False
         with contextlib.suppress(OSError, ValueError, TypeError):  # a lost cache costs time, nothing else
             self._known = {key: list(entry) for key, entry in dict(read_json(file)).items()}
 
-    def __reduce__(self) -> tuple[type[HashCache], tuple[Path, bool]]:
-        return HashCache, (self._file, self._paranoid)  # what travels to another process is read there anew
+    def __reduce__(self) -> tuple[type[HashCache], tuple[Path, bool, bool]]:
+        return HashCache, (self._file, self._paranoid, self._trusting)  # another process reads what it needs anew
 
     def sha256(self, path: Path) -> str:
-        """The hash of a file, from memory unless its status changed or the cache is paranoid."""
+        """The hash of a file, from memory unless its status changed. A paranoid cache remembers what it read itself."""
         status = path.stat()
         if status.st_size < SMALL:
             return sha256(path)
-        key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns, status.st_ino]
+        key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
         known = self._known.get(key)
-        if known and known[:3] == stamp and not self._paranoid:
-            return str(known[3])
+        if known and known[:-1] == stamp and (key in self._read or not self._paranoid):
+            return str(known[-1])
         digest = sha256(path)
         self._known[key] = [*stamp, digest]
+        self._read.add(key)
         self._changed = True
         return digest
+
+    def matches(self, path: Path, digest: str) -> bool:
+        """Whether a file's contents have this hash. A trusting cache believes a large one that was never read here."""
+        trusting = self._trusting and not self._paranoid
+        if trusting and path.stat().st_size >= SMALL and str(path.resolve()) not in self._known:
+            self.believed.add(str(path))
+            return True
+        return self.sha256(path) == digest
 
     def save(self) -> None:
         """Keep what was learned; several tools may do so at once, the last one wins."""

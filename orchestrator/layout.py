@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 RECORD = "run.json"
+RECORD_COPY = "run.copy.json"
+"""The record of a run that has ended, a second time."""
+SIGNATURE = "run.json.sig"
 SPEC = "spec.yaml"
 REPORT = "report.html"
 LOCK = ".lock"
@@ -79,7 +82,10 @@ def partial(path: str) -> str:
 def project_of(spec_file: Path) -> Path:
     """The project a spec belongs to: the nearest folder at or above it that holds a spec.yaml, else its own folder.
 
-    Paths in a spec are relative to this folder, so `specs/news-zh.yaml` names data as `datasets/…`.
+    Paths in a spec are relative to this folder, so `specs/news-zh.yaml` names data as `datasets/…`. The spec that a run
+    keeps, `runs/<id>/spec.yaml`, belongs to the project that the run does.
     """
     folder = spec_file.resolve().parent
+    if any((folder / name).is_file() for name in (RECORD, RECORD_COPY)):
+        folder = folder.parent.parent
     return next((parent for parent in (folder, *folder.parents) if (parent / SPEC).is_file()), folder)

@@ -35,6 +35,9 @@ PACKAGES = (
 )
 
 
+CHANGED = "an output is missing or changed"
+
+
 @dataclass(frozen=True, slots=True)
 class Planned:
     """A step and whether its result is already there."""
@@ -43,6 +46,8 @@ class Planned:
     fingerprint: str
     up_to_date: bool
     why: str
+    unless_same: bool = False
+    """Whether its own result is whole, and counts if what it follows from is made again and comes out the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,9 @@ def make_plan(question: Question, hashes: HashCache) -> Plan:
     _require_known(question.force, steps)
     prints = fingerprints(steps, aliases(context))
     run = None if _repeats_training(question.force, steps) else find_run(question, steps, prints)
-    return Plan(question.spec, run, tuple(_judge(steps, prints, run, question.force)), context.base_cure)
+    stale = {step.stage: _why_stale(step, prints[step.stage], run, question.force, hashes) for step in steps}
+    believed = _by_size_alone(steps, run, hashes)
+    return Plan(question.spec, run, tuple(_judge(steps, prints, stale, believed)), context.base_cure)
 
 
 def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Callable[[], int]) -> list[Planned]:
@@ -195,17 +202,33 @@ def _version(name: str) -> str:
         return "missing"
 
 
-def _judge(steps: list[Step], prints: Mapping[str, str], run: Run | None, force: Collection[str]) -> list[Planned]:
+def _judge(
+    steps: list[Step], prints: Mapping[str, str], reasons: Mapping[str, str], believed: Collection[str]
+) -> list[Planned]:
     judged: dict[str, Planned] = {}
     for step in steps:
-        why = _why_stale(step, prints[step.stage], run, force)
-        stale = [stage for stage in step.needs if not judged[stage].up_to_date]
-        why = why or (f"after {stale[0]}" if stale else "")
-        judged[step.stage] = Planned(step, prints[step.stage], not why, why or "up to date")
+        why, print_ = reasons[step.stage], prints[step.stage]
+        after = [judged[stage] for stage in step.needs if not judged[stage].up_to_date]
+        if why or not after:
+            good = "up to date, by its size alone: --paranoid reads it" if step.stage in believed else "up to date"
+            judged[step.stage] = Planned(step, print_, not why, why or good)
+            continue
+        same = all(one.why == CHANGED or one.unless_same for one in after)
+        why = f"after {after[0].step.stage}{', unless that comes out the same' if same else ''}"
+        judged[step.stage] = Planned(step, print_, False, why, same)
     return list(judged.values())
 
 
-def _why_stale(step: Step, print_: str, run: Run | None, force: Collection[str]) -> str:
+def _by_size_alone(steps: list[Step], run: Run | None, hashes: HashCache) -> set[str]:
+    """The stages of which some output was never read on this machine, and is believed to be what it was."""
+    outputs = {step.stage: run.stage(step.stage).get("outputs", ()) if run else () for step in steps}
+    folder = run.folder if run else Path()
+    return {
+        stage for stage, files in outputs.items() if any(str(folder / one["path"]) in hashes.believed for one in files)
+    }
+
+
+def _why_stale(step: Step, print_: str, run: Run | None, force: Collection[str], hashes: HashCache) -> str:
     if step.stage in force or step.phase in force:
         return "forced"
     if run is None:
@@ -215,9 +238,9 @@ def _why_stale(step: Step, print_: str, run: Run | None, force: Collection[str])
         return "not done yet"
     if recorded["status"] != "completed":
         return f"{recorded['status']} last time"
-    if recorded["fingerprint"] != print_:
+    if recorded.get("fingerprint") != print_:
         return "its configuration or inputs changed"
-    return "" if run.has(step.stage, print_) else "an output is missing or changed"
+    return "" if run.has(step.stage, print_, hashes) else CHANGED
 
 
 def _repeats_training(force: Collection[str], steps: list[Step]) -> bool:

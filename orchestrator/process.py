@@ -107,12 +107,13 @@ def wait_any(children: Sequence[Child], watch: Callable[[], None]) -> tuple[int,
         raise
 
 
-def output(argv: Sequence[str], timeout: float = 30) -> str:
-    """What a short command prints on standard output.
+def output(argv: Sequence[str], timeout: float = 30, given: str | None = None) -> str:
+    """What a short command prints on standard output; `given` is what it reads.
 
     Raises OSError when it cannot be started and Failed when it fails or takes too long.
     """
-    return subprocess.run(list(argv), capture_output=True, text=True, check=True, timeout=timeout).stdout
+    done = subprocess.run(list(argv), input=given, capture_output=True, text=True, check=True, timeout=timeout)
+    return done.stdout
 
 
 def end_group(leader: int, poll: Callable[[], int | None]) -> None:

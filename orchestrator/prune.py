@@ -11,15 +11,18 @@ from pathlib import Path
 from orchestrator import records, runs
 from orchestrator.errors import InputError
 from orchestrator.execute import locked
+from orchestrator.records_index import DAMAGED
 
 TRASH = ".removing-"
 
 
 def superfluous(runs_dir: Path, keep: int, name: str | None = None, metric: str | None = None) -> list[Path]:
-    """The folders of all runs but the `keep` best of each name; a run that goes on is kept."""
+    """The folders of all runs but the `keep` best of each name; one that goes on, or is damaged, is kept."""
     kept: Counter[str] = Counter()
     found = []
     for line in runs.ranked(runs_dir, name, metric):
+        if line["status"] == DAMAGED:
+            continue
         kept[line["name"]] += 1
         if kept[line["name"]] > keep and line["status"] != "running":
             found.append(runs_dir / line["id"])
@@ -48,7 +51,10 @@ def is_locked(folder: Path) -> bool:
 
 
 def _sweep_of(folder: Path) -> list[Path]:
-    sweep = (records.load(folder).record.get("sweep") or {}).get("id")
+    try:
+        sweep = (records.load(folder).record.get("sweep") or {}).get("id")
+    except InputError:  # nobody knows, and nothing of this version works on a record that it cannot read
+        return []
     return [folder.parent / sweep] if sweep and (folder.parent / sweep).is_dir() else []
 
 

@@ -10,19 +10,19 @@ import shutil
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any
 
-from orchestrator import layout
-from orchestrator.errors import InputError
-from orchestrator.files import HashCache, read_json, remove_leftovers, sync, temporary_beside, write_json
-from orchestrator.records_index import Look, forget, opened
+from orchestrator import layout, records_schema
+from orchestrator.errors import DamagedError, InputError
+from orchestrator.files import HashCache, remove_leftovers, sync, temporary_beside, write_text
+from orchestrator.records_index import DAMAGED, Look, forget, opened
+from orchestrator.records_schema import SCHEMA
 from orchestrator.step import Step
 
-SCHEMA = 1
 Json = dict[str, Any]
 
 
@@ -32,6 +32,8 @@ class Run:
 
     folder: Path
     record: Json = field(repr=False)
+    problem: str = ""
+    """What is wrong with run.json, where this is its copy's record."""
 
     @property
     def id(self) -> str:
@@ -46,12 +48,12 @@ class Run:
     def has(self, stage: str, fingerprint: str, hashes: HashCache | None = None) -> bool:
         """Whether a stage ended well with this fingerprint and its outputs are as they were.
 
-        Sizes are compared; with `hashes`, contents too.
+        Sizes are compared; with `hashes`, contents too, as far as `HashCache.matches` looks.
         """
         recorded = self.stage(stage)
         if recorded.get("status") != "completed" or recorded.get("fingerprint") != fingerprint:
             return False
-        return all(is_whole(self.folder / output["path"], output, hashes) for output in recorded["outputs"])
+        return all(is_whole(self.folder / output["path"], output, hashes) for output in recorded.get("outputs", ()))
 
     def begin(self, step: Step, fingerprint: str, argv: tuple[str, ...]) -> None:
         """Record that a stage starts. What was recorded of it before is no longer true, so this comes first."""
@@ -89,13 +91,23 @@ class Run:
     def resume(self, **values: Any) -> None:
         """Record that it is being worked on, for the first time or again, and change other fields with that."""
         ended = self.record["status"] != "running"
+        self.record.pop("files", None)  # they may change from now on
         self.set(status="running", finished_at=None, **values)
         if ended:
             forget(self.folder.parent, self.id)
 
     def save(self, durable: bool = True) -> None:
-        """Write run.json in one step. Only what may not be lost with the power is worth a wait for the disk."""
-        write_json(self.folder / layout.RECORD, self.record, durable)
+        """Write run.json in one step. Only what may not be lost with the power is worth a wait for the disk.
+
+        A run that has ended, and may have taken days, has its record twice.
+        """
+        text, copy = records_schema.to_text(self.record), self.folder / layout.RECORD_COPY
+        if self.record["status"] == "running":
+            copy.unlink(missing_ok=True)
+        write_text(self.folder / layout.RECORD, text, durable)
+        if self.record["status"] != "running":
+            write_text(copy, text, durable=False)
+        self.problem = ""
 
 
 def create(runs_dir: Path, name: str, **values: Any) -> Run:
@@ -114,7 +126,7 @@ def _placed(folder: Path, record: Json) -> bool:
     temporary = temporary_beside(folder)
     _tidy(folder.parent)
     try:
-        write_json(temporary / layout.RECORD, record, durable=False)
+        write_text(temporary / layout.RECORD, records_schema.to_text(record), durable=False)
         temporary.rename(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -131,24 +143,34 @@ def _tidy(runs_dir: Path) -> None:
 
 
 def load(folder: Path) -> Run:
-    """A run from its folder. Raises InputError when it is none, or was written by a newer version."""
+    """A run from its folder; where run.json is damaged, from the copy of it that an ended run has.
+
+    Raises InputError when it is no run, or was written by a newer version, DamagedError when the copy is of no use.
+    """
+    if not is_run(folder):
+        raise InputError(f"no run at {folder.name!r}", "List the runs there are with `orchestrator runs list`.")
     try:
-        record = read_json(folder / layout.RECORD)
-    except FileNotFoundError:
-        raise InputError(
-            f"no run at {folder.name!r}", "List the runs there are with `orchestrator runs list`."
-        ) from None
-    except ValueError as error:
-        raise InputError(
-            f"{folder.name}/{layout.RECORD} is not JSON: {error}", "Remove the run, or restore the file."
-        ) from None
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        found = record.get("schema") if isinstance(record, dict) else None
-        raise InputError(
-            f"{folder.name}/{layout.RECORD} has schema {found!r}, this version reads {SCHEMA}",
-            "Update the orchestrator.",
-        )
-    return Run(folder, record)
+        return Run(folder, records_schema.read(folder / layout.RECORD))
+    except DamagedError as error:
+        with contextlib.suppress(DamagedError):
+            return Run(folder, records_schema.read(folder / layout.RECORD_COPY), error.message)
+        raise
+
+
+def is_run(folder: Path) -> bool:
+    """Whether there is a record of a run, or its copy, in a folder."""
+    return (folder / layout.RECORD).is_file() or (folder / layout.RECORD_COPY).is_file()
+
+
+def doubt(run: Run) -> str:
+    """What is wrong with the record of a run: damaged, or not the same as its copy; empty when nothing is."""
+    if run.problem or not records_schema.is_digested(run.record) or run.record["status"] == "running":
+        return run.problem
+    try:
+        same = records_schema.read(run.folder / layout.RECORD_COPY) == run.record
+    except DamagedError as error:
+        return error.message
+    return "" if same else f"{run.folder.name}/{layout.RECORD_COPY} says something else than {layout.RECORD}"
 
 
 def every(runs_dir: Path) -> Iterator[Run]:
@@ -163,11 +185,16 @@ def every(runs_dir: Path) -> Iterator[Run]:
 def find(runs_dir: Path, wanted: str | None) -> Run:
     """The run that `wanted` names: an id, the start or a part of one, a folder, or None for the newest.
 
-    Raises InputError when there is none or more than one.
+    Raises InputError when there is none or more than one, and what `load` raises.
     """
+    return load(find_folder(runs_dir, wanted))
+
+
+def find_folder(runs_dir: Path, wanted: str | None) -> Path:
+    """The folder of the run that `wanted` names, be its record readable or not. Raises InputError as `find` does."""
     for exact in (Path(wanted), runs_dir / wanted) if wanted else ():
-        if (exact / layout.RECORD).is_file():
-            return load(exact)
+        if is_run(exact):
+            return exact
     matches = [folder for folder in _folders(runs_dir) if not wanted or wanted in folder.name]
     if not matches:
         what = f"no run matches {wanted!r}" if wanted else f"no runs in {runs_dir.name}/"
@@ -177,11 +204,11 @@ def find(runs_dir: Path, wanted: str | None) -> Run:
             f"{wanted!r} matches {len(matches)} runs: {', '.join(folder.name for folder in matches[:3])}…",
             "Give more of the id.",
         )
-    return load(matches[0])
+    return matches[0]
 
 
-def holder(runs_dir: Path, stage: str, fingerprint: str) -> Run | None:
-    """A run whose stage ended well with this fingerprint, the newest that is known of, or None.
+def holder(runs_dir: Path, stage: str, fingerprint: str, hashes: HashCache | None = None) -> Run | None:
+    """A run whose stage ended well with this fingerprint and is whole, the newest that is known of, or None.
 
     In a sweep most trials find what the one before them found, so what the index knows already is tried first.
     """
@@ -189,7 +216,7 @@ def holder(runs_dir: Path, stage: str, fingerprint: str) -> Run | None:
     for look in (Look.NONE, Look.UNFINISHED):
         for (name,) in _ask(runs_dir, query, stage, fingerprint, look=look):
             with contextlib.suppress(InputError):  # removed just now, or damaged
-                if (run := load(runs_dir / name)).has(stage, fingerprint):
+                if (run := load(runs_dir / name)).has(stage, fingerprint, hashes):
                     return run
     return None
 
@@ -206,8 +233,13 @@ def trained(runs_dir: Path, name: str, fingerprint: str) -> Run | None:
 @contextlib.contextmanager
 def index(runs_dir: Path, look: Look = Look.ALL) -> Iterator[sqlite3.Connection]:
     """The index of all runs, for SQL queries; its tables, and `look`, are described in records_index."""
-    with opened(runs_dir, lambda folder: load(folder).record, look) as connection:
+    with opened(runs_dir, _indexed, look) as connection:
         yield connection
+
+
+def _indexed(folder: Path) -> Json:
+    run = load(folder)
+    return {**run.record, "status": DAMAGED, "problem": run.problem} if run.problem else run.record
 
 
 def _ask(runs_dir: Path, query: str, *values: str, look: Look) -> list[tuple[Any, ...]]:
@@ -222,7 +254,7 @@ def _folders(runs_dir: Path) -> list[Path]:
     if not runs_dir.is_dir():
         return []
     found = sorted(runs_dir.iterdir(), key=lambda path: path.name, reverse=True)
-    return [path for path in found if not path.name.startswith(".") and (path / layout.RECORD).is_file()]
+    return [path for path in found if not path.name.startswith(".") and is_run(path)]
 
 
 def is_whole(path: Path, output: Json, hashes: HashCache | None = None) -> bool:
@@ -239,7 +271,7 @@ def is_whole(path: Path, output: Json, hashes: HashCache | None = None) -> bool:
         return False
     if not stat.S_ISREG(status.st_mode) or status.st_size != output["bytes"]:
         return False
-    return hashes is None or hashes.sha256(path) == output["sha256"]
+    return hashes is None or hashes.matches(path, output["sha256"])
 
 
 def refuse_links(folder: Path) -> None:
@@ -253,12 +285,15 @@ def refuse_links(folder: Path) -> None:
 
 def outputs(folder: Path, paths: Mapping[str, Path] | list[str], hashes: HashCache) -> list[Json]:
     """Path, size and sha256 of files of a run, each made sure to be on the disk first."""
-    entries = []
-    for name in sorted(paths):
-        path = folder / name
-        sync(path)
-        entries.append({"path": name, "bytes": path.stat().st_size, "sha256": hashes.sha256(path)})
-    return entries
+    for name in paths:
+        sync(folder / name)
+    return entries(folder, paths, hashes)
+
+
+def entries(folder: Path, paths: Iterable[str], hashes: HashCache) -> list[Json]:
+    """Path, size and sha256 of files of a run, in alphabetical order."""
+    found = ((name, folder / name) for name in sorted(paths))
+    return [{"path": name, "bytes": path.stat().st_size, "sha256": hashes.sha256(path)} for name, path in found]
 
 
 def now() -> str:

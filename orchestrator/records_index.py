@@ -24,7 +24,9 @@ from orchestrator.errors import InputError
 FILE = ".index.sqlite"
 OTHERS = ".index-"
 """How the index of a cluster's machine begins; where there is one, others may work on runs without telling this one."""
-VERSION = 2
+VERSION = 3
+DAMAGED = "damaged"
+"""The status of a run whose record is not as it was written; its line says no more unless its copy is whole."""
 TABLES = """
 drop table if exists runs;
 drop table if exists stages;
@@ -56,14 +58,14 @@ class Look(enum.Enum):
 
 DOUBTED = {
     Look.ALL: "select id, stamp from runs",
-    Look.UNFINISHED: "select id, stamp from runs where status = 'running'",
-    Look.NEW: "select id, stamp from runs where false",
+    Look.UNFINISHED: "select id, stamp from runs where status in ('running', 'damaged')",
+    Look.NEW: "select id, stamp from runs where status = 'damaged'",
 }
 """Which of the known runs are looked at again."""
 
 Json = dict[str, Any]
 Read = Callable[[Path], Json]
-"""A run's folder → its record. Raises InputError for a damaged one, which is then left out."""
+"""A run's folder → its record. Raises InputError for one that cannot be read."""
 
 
 @contextlib.contextmanager
@@ -159,15 +161,24 @@ def _stamps(runs_dir: Path, names: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in names:
         with contextlib.suppress(OSError):  # not a run, or removed just now
-            status = os.stat(f"{runs_dir}/{name}/{layout.RECORD}")  # noqa: PTH116 - 10,000 times faster than Path
-            found[name] = f"{status.st_mtime_ns} {status.st_size} {status.st_ino}"
+            found[name] = _stamp(f"{runs_dir}/{name}/{layout.RECORD}")
+            continue
+        with contextlib.suppress(OSError):
+            found[name] = _stamp(f"{runs_dir}/{name}/{layout.RECORD_COPY}")
     return found
+
+
+def _stamp(file: str) -> str:
+    status = os.stat(file)  # noqa: PTH116 - 10,000 times faster than Path
+    return f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_size} {status.st_ino}"
 
 
 def _readable(runs_dir: Path, names: Mapping[str, str], read: Read) -> Iterator[tuple[str, Json]]:
     for name in names:
-        with contextlib.suppress(InputError):  # a damaged run must not hide the others; `runs show` says what is wrong
+        try:
             yield name, read(runs_dir / name)
+        except InputError as error:  # a damaged run must not hide the others, nor be hidden by them
+            yield name, {"id": name, "status": DAMAGED, "problem": error.message, "stages": {}}
 
 
 def _insert(connection: sqlite3.Connection, name: str, stamp: str, record: Json) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator import layout, records
-from orchestrator.errors import GateError, InputError
+from orchestrator import layout, proof, records
+from orchestrator.errors import GateError, InputError, OrchestratorError
 from orchestrator.execute import Watcher
 from orchestrator.fetch import Progress
 from orchestrator.files import HashCache
@@ -16,7 +17,7 @@ from orchestrator.plan import make_plan
 from orchestrator.records import Run
 from orchestrator.spec.load import load_spec
 from orchestrator.step import PHASES
-from orchestrator.workflow import Loaded, Request, fetch, run_until
+from orchestrator.workflow import Loaded, Request, fetch, plan, run_until
 
 Json = dict[str, Any]
 SHIPPED = ("train_data", "eval_data", "adapter", "merged_model", "gguf")
@@ -26,25 +27,27 @@ SHIPPED = ("train_data", "eval_data", "adapter", "merged_model", "gguf")
 # ---- verify
 
 
-def damaged(run: Run) -> list[str]:
-    """The recorded files of a run that are gone or differ from their record, each with the reason; reads all bytes."""
-    hashes = HashCache(run.folder / layout.RECORD, paranoid=True)  # never saved: nothing is taken on trust here
-    return [f"{output['path']}: {why}" for output in recorded(run) if (why := _damage(run, output, hashes))]
+def cure(run: Run) -> str:
+    """The command that makes again what is damaged in a run; empty where this machine cannot make this run again."""
+    spec, runs_dir = run.folder / layout.SPEC, run.folder.parent
+    known = proof.recorded(run).get(layout.SPEC)
+    if known and proof.damage(run.folder, known, HashCache(spec, paranoid=True)):
+        return "orchestrator run --paranoid"  # with the spec that it was made from
+    try:
+        found = plan(Request(spec, runs_dir=runs_dir)).run
+    except OrchestratorError:
+        return ""
+    if found is None or found.folder.resolve() != run.folder.resolve():
+        return ""
+    elsewhere = "" if layout.project_of(spec) / "runs" == runs_dir.resolve() else f" --runs-dir {_short(runs_dir)}"
+    return f"orchestrator run {_short(spec)} --paranoid{elsewhere}"
 
 
-def recorded(run: Run) -> list[Json]:
-    """{path, bytes, sha256} of every output of the stages that ended well; the last stage to write a file counts."""
-    stages = [entry for entry in run.record["stages"].values() if entry["status"] == "completed"]
-    return list({output["path"]: output for entry in stages for output in entry["outputs"]}.values())
-
-
-def _damage(run: Run, output: Json, hashes: HashCache) -> str:
-    path = run.folder / output["path"]
-    if not path.is_file():
-        return "is gone"
-    if (size := path.stat().st_size) != output["bytes"]:
-        return f"has {size:,} bytes instead of {output['bytes']:,}"
-    return "" if hashes.sha256(path) == output["sha256"] else "has other contents"
+def _short(path: Path) -> str:
+    try:
+        return shlex.quote(str(path.resolve().relative_to(Path.cwd())))
+    except ValueError:
+        return shlex.quote(str(path.resolve()))
 
 
 # ---- reproduce
@@ -111,7 +114,7 @@ def _results(run: Run) -> Json:
 
 
 def _hashes(run: Run) -> Json:
-    return {output["path"]: output["sha256"] for output in recorded(run)}
+    return {path: entry["sha256"] for path, entry in proof.recorded(run).items()}
 
 
 def _flat(value: Json, prefix: str = "") -> Json:

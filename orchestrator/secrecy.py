@@ -1,4 +1,4 @@
-"""Tokens, keys and passwords, taken out of whatever is kept or shown."""
+"""Tokens, keys and passwords, taken out of whatever is kept or shown, and folders out of what is sent."""
 
 from __future__ import annotations
 
@@ -22,6 +22,15 @@ FORMS = re.compile(
     r"|\b(?:gh[opsu]_|github_pat_|glpat-|xox[bp]-)[\w-]{12,}"
     r"|(?<=Bearer )[A-Za-z0-9._~+/-]{8,}"
 )
+
+
+PATHS = re.compile(r"(?<![\w.:/~…-])(?:/[^\s/'\"`,;:|()<>\[\]{}]+){2,}")
+"""An absolute path of two parts or more; `and/or`, `/think` and the address of a website are none."""
+
+
+def without_folders(text: str) -> str:
+    """The text with absolute paths cut down to their last part: where things lie is nobody's business elsewhere."""
+    return PATHS.sub(lambda found: f"…/{found[0].rpartition('/')[2]}", text)
 
 
 def redacted(text: str, environment: Mapping[str, str] = os.environ) -> str:

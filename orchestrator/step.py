@@ -22,6 +22,8 @@ class Step:
     """Text files written before it starts, such as its configuration."""
     expects: tuple[str, ...] = ()
     """Files that must exist and not be empty afterwards; exit code 0 alone proves nothing."""
+    leaves: tuple[str, ...] = ()
+    """Files that may be there besides, and are results, too; they may be empty."""
     needs: tuple[str, ...] = ()
     """Stages whose outputs it reads."""
     inputs: Mapping[str, str] = field(default_factory=dict)

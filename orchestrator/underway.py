@@ -50,7 +50,10 @@ class Underway:
     def begin(self, launch: Launch, extra: tuple[str, ...], env: Mapping[str, str]) -> None:
         """Start the process, with arguments and an environment that change no result."""
         step, run = self.step, self.run
-        argv = set_up(step, run, resumable=run.stage(step.stage).get("fingerprint") == self.planned.fingerprint)
+        before = run.stage(step.stage)
+        unfinished = before.get("status") != "completed"  # one that was finished is repeated because a file is damaged
+        resumable = unfinished and before.get("fingerprint") == self.planned.fingerprint
+        argv = set_up(step, run, resumable)
         argv = (*argv, *extra)
         command = process.Command(kept(step, argv), run.folder, self._log, {**env, **step.env})
         run.begin(step, self.planned.fingerprint, argv)
@@ -94,8 +97,8 @@ def set_up(step: Step, run: Run, resumable: bool) -> tuple[str, ...]:
     checkpoint = newest_checkpoint(run.folder / step.folder) if step.checkpoints and resumable else None
     if step.folder and checkpoint is None:
         shutil.rmtree(run.folder / step.folder, ignore_errors=True)
-    for path in (*step.partials, *step.expects):  # what lies there already proves nothing, and may be another run's too
-        (run.folder / path).unlink(missing_ok=True)
+    for path in (*step.partials, *step.expects, *step.leaves):
+        (run.folder / path).unlink(missing_ok=True)  # it proves nothing, and may be another run's too
     for path, text in step.files.items():
         write_text(run.folder / path, text, durable=False)  # written again by whoever needs it
     for parent in {(run.folder / path).parent for path in (*step.expects, *step.partials)}:
@@ -158,9 +161,11 @@ def require_whole_inputs(step: Step, run: Run) -> None:
 
 
 def produced(step: Step, folder: Path) -> list[str]:
-    """The files that a step left: what it promised, and what lies in its own folder (checkpoints left out)."""
+    """The files that a step left: what it promised, what else is a result, and what lies in its own folder
+    (checkpoints left out)."""
     own = [path for path in (folder / step.folder).iterdir() if path.is_file()] if step.folder else []
-    return sorted({*step.expects, *(str(path.relative_to(folder)) for path in own)})
+    besides = [path for path in step.leaves if (folder / path).is_file()]
+    return sorted({*step.expects, *besides, *(str(path.relative_to(folder)) for path in own)})
 
 
 def status_of(error: BaseException) -> str:

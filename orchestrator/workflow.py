@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import environment, layout, llamacpp, models, records, requirements
+from orchestrator import environment, layout, llamacpp, models, proof, records, requirements
 from orchestrator.cache import cache_folder
 from orchestrator.data import hub
-from orchestrator.errors import GateError, StageError
-from orchestrator.execute import Executor, Watcher
+from orchestrator.errors import BusyError, GateError, InputError, StageError
+from orchestrator.execute import Executor, Watcher, locked
 from orchestrator.executors.warm import launcher
 from orchestrator.fetch import Progress
 from orchestrator.files import HashCache, read_json, sha256, write_text
@@ -78,13 +79,16 @@ def fetch(loaded: Loaded, progress: Progress) -> None:
     llamacpp.fetch(spec.llama_cpp, progress)
 
 
-def run_until(loaded: Loaded, phase: str, watcher: Watcher, progress: Progress) -> Run:
-    """Carry the chain out up to a phase, repeating nothing that is up to date.
+def run_until(
+    loaded: Loaded, phase: str, watcher: Watcher, progress: Progress, say: Callable[[str], None] = lambda line: None
+) -> Run:
+    """Carry the chain out up to a phase, repeating nothing that is up to date; `say` gets a line for each file that was
+    put right without that.
 
     Raises StageError when a stage fails and GateError when a GGUF misses what the spec demands.
     """
     fetch(loaded, progress)
-    task = assign(loaded, phase)
+    task = assign(loaded, phase, say)
     if not task.done:
         carry_out(task, watcher)
     loaded.request.hashes.save()
@@ -115,13 +119,29 @@ class Task:
         return sum(not planned.up_to_date for planned in self.wanted.steps)
 
 
-def assign(loaded: Loaded, phase: str) -> Task:
-    """Plan, and find the run or create it. The base model must have been fetched."""
+def assign(loaded: Loaded, phase: str, say: Callable[[str], None] = lambda line: None) -> Task:
+    """Plan, and find the run or create it; one that is not as it was recorded is put right first, as far as that takes
+    no stage. The base model must have been fetched."""
     whole = make_plan(loaded.question, loaded.request.hashes)
+    if whole.run and _mended(loaded, whole, whole.run, say):
+        whole = make_plan(loaded.question, loaded.request.hashes)
     wanted = whole.until(phase)
     if any(planned.step.stage == "train" and not planned.up_to_date for planned in wanted.steps):
         requirements.require(loaded.spec.spec.train, loaded.spec.spec.launched)
     return Task(loaded, whole, wanted, wanted.run or create_run(loaded, whole))
+
+
+def _mended(loaded: Loaded, whole: Plan, run: Run, say: Callable[[str], None]) -> bool:
+    """Whether there was something to put right. A run that another tool works on is left to it."""
+    hashes = loaded.request.hashes
+    if run.record["status"] == "running" or not (records.doubt(run) or proof.broken(run, hashes)):
+        return False
+    texts = {path: text for planned in whole.steps for path, text in planned.step.files.items()}
+    with contextlib.suppress(BusyError), locked(run.folder):
+        texts[layout.SPEC] = loaded.spec.text
+        for line in proof.mend(run, texts, {one.step.stage for one in whole.steps}, hashes):
+            say(line)
+    return True
 
 
 def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share: float = 1.0) -> None:
@@ -142,7 +162,8 @@ def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share:
         return (*extra_arguments(step, folder, part), *placed(step, folder))
 
     def findings() -> dict[str, Any]:
-        return {"metrics": metrics(run.folder), "lineage": {**run.record["lineage"], **lineage(task.whole, run)}}
+        found = {"metrics": metrics(run.folder), "files": proof.kept(run, loaded.request.hashes)}
+        return {**found, "lineage": {**run.record["lineage"], **lineage(task.whole, run)}}
 
     write_text(run.folder / layout.SPEC, loaded.spec.text, durable=False)
     executor = Executor(loaded.question.runs_dir, loaded.request.hashes, watcher, launch, extra, beside)
@@ -166,12 +187,48 @@ def made_with(loaded: Loaded) -> dict[str, Any]:
 
 def summaries(folder: Path) -> dict[str, Any]:
     """What the scoring stages of a run measured: the gate's verdict laid over the scores, and figures of preference
-    or perplexity beside those of the answers."""
+    or perplexity beside those of the answers.
+
+    A file that is not as its stage left it says nothing: it is named under `not_as_recorded`, and the figures are then
+    those of the record, without the rest.
+    """
+    run = _loaded(folder)
+    changed = _changed_summaries(run) if run else []
+    merged = _merged(folder, skipped=changed)
+    return {**merged, "metrics": run.record["metrics"], "not_as_recorded": changed} if run and changed else merged
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    """Artifact → figures with intervals, of all artifacts that were scored."""
+    found: dict[str, Any] = summaries(folder).get("metrics", {})
+    return found
+
+
+SCORING = ("score", "judge", *sorted(set(STAGES.values())))
+"""The stages that measure; what the later ones say of answers is laid over what the earlier ones did."""
+
+
+def _loaded(folder: Path) -> Run | None:
+    try:
+        return records.load(folder)
+    except InputError:  # a page can be made of a folder that is only part of a run
+        return None
+
+
+def _changed_summaries(run: Run) -> list[str]:
+    hashes, known = HashCache(run.folder / layout.RECORD, paranoid=True), proof.recorded(run)
+    entries = [known[path] for path in map(layout.summary, SCORING) if path in known]
+    return [entry["path"] for entry in entries if proof.damage(run.folder, entry, hashes)]
+
+
+def _merged(folder: Path, skipped: Sequence[str]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
-    for stage in ("score", "judge"):
-        merged |= _summary(folder, stage)
-    for stage in sorted(set(STAGES.values())):
-        for artifact, figures in _summary(folder, stage).get("metrics", {}).items():
+    for stage in SCORING:
+        summary = {} if layout.summary(stage) in skipped else _summary(folder, stage)
+        if stage in ("score", "judge"):
+            merged |= summary
+            continue
+        for artifact, figures in summary.get("metrics", {}).items():
             known = merged.setdefault("metrics", {})
             known[artifact] = {**known.get(artifact, {}), **figures}
     return merged
@@ -183,12 +240,6 @@ def _summary(folder: Path, stage: str) -> dict[str, Any]:
         found: dict[str, Any] = read_json(file)
     except (FileNotFoundError, ValueError):  # not there yet, or cut when its stage was killed
         return {}
-    return found
-
-
-def metrics(folder: Path) -> dict[str, Any]:
-    """Artifact → figures with intervals, of all artifacts that were scored."""
-    found: dict[str, Any] = summaries(folder).get("metrics", {})
     return found
 
 

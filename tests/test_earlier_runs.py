@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from orchestrator import records
 from orchestrator.cli import cli
 from orchestrator.errors import GateError
-from orchestrator.reproduce import damaged, recorded
+from orchestrator.proof import damaged, recorded
 from orchestrator.spec.load import load_spec
 
 KEPT = Path(__file__).parent / "earlier_runs"

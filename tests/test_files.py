@@ -47,7 +47,7 @@ def test_a_text_may_hold_what_other_readers_take_for_the_end_of_a_line(tmp_path:
         read_json_lines(target)
 
 
-def test_hashes_are_remembered_until_the_file_changes(tmp_path: Path) -> None:
+def test_hashes_are_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target, memory = tmp_path / "a", tmp_path / "hashes.json"
     target.write_text("one" * SMALL)
     first = HashCache(memory)
@@ -57,11 +57,26 @@ def test_hashes_are_remembered_until_the_file_changes(tmp_path: Path) -> None:
     status = target.stat()
     target.write_text("two" * SMALL)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert HashCache(memory).sha256(target) != sha256(target)  # same size, time and inode: trusted
-    assert HashCache(memory, paranoid=True).sha256(target) == sha256(target)
+    second = HashCache(memory)
+    assert second.sha256(target) == sha256(target), "same size, modification time and inode, and yet another file"
+    second.save()
 
-    target.write_text("three" * SMALL)
-    assert HashCache(memory).sha256(target) == sha256(target)
+    digest = sha256(target)
+    monkeypatch.setattr("orchestrator.files.sha256", lambda path: "read")
+    assert HashCache(memory).sha256(target) == digest, "untouched: not read again"
+    assert HashCache(memory, paranoid=True).sha256(target) == "read"
+
+
+def test_a_large_file_that_was_never_read_here_is_believed_and_named(tmp_path: Path) -> None:
+    target, memory = tmp_path / "a", tmp_path / "hashes.json"
+    target.write_text("one" * SMALL)
+    hashes = HashCache(memory)
+    assert hashes.matches(target, "0" * 64)
+    assert hashes.believed == {str(target)}
+    assert not HashCache(memory, trusting=False).matches(target, "0" * 64)
+    assert not HashCache(memory, paranoid=True).matches(target, "0" * 64)
+    hashes.sha256(target)
+    assert not hashes.matches(target, "0" * 64)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", '{"x": 1}', '{"x": []}'])

@@ -12,8 +12,8 @@ ROOT = Path(orchestrator.__file__).parent
 
 FLOORS = (
     "errors layout step machine torchrun",
-    "files process secrecy cache fetch llamacpp llamafactory render records records_index environment requirements"
-    " hints failure",
+    "files process secrecy cache fetch llamacpp llamafactory render records records_index records_schema proof"
+    " signature environment requirements hints failure",
     "chat_template data evaluation models spec",
     "stages workers executors",
     "plan speed memory",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,33 +12,21 @@ from click.testing import CliRunner, Result
 from orchestrator import records, workflow
 from orchestrator.cli import cli
 from orchestrator.errors import GateError, InputError
-from orchestrator.reproduce import compare, damaged, recorded
-from orchestrator.workflow import Request, load, run_until
+from orchestrator.proof import damaged, recorded
+from orchestrator.reproduce import compare
 from tests.faults import stand_in
 
 
-class Nobody:
-    """A watcher that shows nothing."""
-
-    def starts(self, *_: object) -> None: ...
-    def tick(self) -> None: ...
-    def ends(self, *_: object) -> None: ...
-
-
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project whose stages are shell scripts, the current folder."""
-    made = stand_in.make(tmp_path)
-    for name, value in stand_in.environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(workflow, "launcher", lambda *_: None)
-    monkeypatch.setattr(workflow, "start", stand_in.launcher(made, {}))
-    monkeypatch.chdir(made)
-    return made
+    with stand_in.project_in(tmp_path) as made:
+        monkeypatch.chdir(made)
+        yield made
 
 
 def make_run(project: Path, *overrides: str, phase: str = "evaluate") -> records.Run:
-    return run_until(load(Request(project / "spec.yaml", overrides)), phase, Nobody(), lambda done, total: None)
+    return stand_in.carry_out(project, *overrides, phase=phase)
 
 
 def call(*arguments: str) -> Result:
@@ -49,7 +38,10 @@ def test_a_whole_run_is_whole(project: Path) -> None:
     assert damaged(run) == []
     answer = call("verify")
     assert answer.exit_code == 0
-    assert answer.output == f"{run.id}: all {len(recorded(run))} files are as recorded\n"
+    assert answer.output.splitlines()[:2] == [
+        f"{run.id}: all {len(recorded(run))} files are as recorded",
+        "its record: as it was written",
+    ]
 
 
 def test_every_kind_of_damage_is_named_even_where_size_and_time_are_kept(project: Path) -> None:

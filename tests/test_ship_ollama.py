@@ -14,6 +14,7 @@ from orchestrator.files import read_json, write_json
 from orchestrator.records import Run
 from orchestrator.ship import artifacts, bundle, ollama
 from tests.fake_ollama import fake_ollama
+from tests.shipped_run import record_again
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_what_is_pushed_answers_as_measured(run: Run, tmp_path: Path, kind: str)
         "rows": 12, "agreement": 1.0, "counted": 12, "equal_counts": 12, "template": "TEMPLATE",
     }  # fmt: skip
     entry = records.load(run.folder).record["lineage"]["ollama"]["tiny:v1"]
-    sha256 = run.stage("convert")["outputs"][kind == "f16"]["sha256"]
+    sha256 = run.stage("convert" if kind == "f16" else "adapter")["outputs"][0]["sha256"]
     assert entry == {
         "digest": told["digest"], "gguf": kind, "sha256": sha256, "agreement": 1.0, "template": "TEMPLATE",
     }  # fmt: skip
@@ -136,12 +137,23 @@ def test_what_the_gate_refused_is_not_shipped(run: Run) -> None:
     file = run.folder / layout.summary("judge")
     failure = {"artifact": "gguf-f16", "sentence": "gguf-f16 answers 3 % of the rows as tuned does"}
     write_json(file, {**read_json(file), "failures": [failure], "recommendation": None})
+    with pytest.raises(GateError, match=r"not what was proven:\nevaluation/summary-judge.json: has "):
+        artifacts.choose_gguf(run, "f16", force=False)
+    record_again(run, "judge")
     with pytest.raises(GateError, match="3 %"):
         artifacts.choose_gguf(run, "f16", force=False)
     assert artifacts.choose_gguf(run, "f16", force=True) == "f16"
     with pytest.raises(InputError) as caught:
         artifacts.choose(run, "q9_k")
     assert caught.value.hint == "This run has: base, tuned, adapter, f16."
+
+
+def test_an_edited_modelfile_is_told_apart_before_anything_is_sent(run: Run) -> None:
+    file = run.folder / f"{layout.MODELFILE}.f16"
+    file.write_text(file.read_text(encoding="utf-8").replace("temperature 0", "temperature 0.9"), encoding="utf-8")
+    with pytest.raises(GateError, match=r"Modelfile\.f16: has .*\(temperature 0\.9 instead of 0; what is to be served"):
+        artifacts.choose_gguf(run, "f16", force=False)
+    assert artifacts.choose_gguf(run, "f16", force=True) == "f16"
 
 
 @pytest.mark.parametrize(

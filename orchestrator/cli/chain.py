@@ -209,7 +209,7 @@ def _carry_out(loaded: Loaded, phase: str, watcher: Watcher, on: Any) -> Run:
     if on not in ("ray", "slurm"):
         from orchestrator.workflow import run_until
 
-        return run_until(loaded, phase, watcher, progress)
+        return run_until(loaded, phase, watcher, progress, say=lambda line: click.echo(line, err=True))
     from orchestrator.executors.clusters import executor
     from orchestrator.follow import hand_over
     from orchestrator.layout import JOBS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,29 +17,64 @@ from orchestrator.cli.common import (
     verbosity_options,
 )
 
+if TYPE_CHECKING:
+    from orchestrator.errors import GateError
+    from orchestrator.records import Run
+
 
 @click.command()
 @click.argument("wanted", required=False, metavar="[RUN]")
 @found_runs_dir_option
+@click.option(
+    "--sign", type=click.Path(path_type=Path), metavar="KEY", help="Sign a run that is whole, with ssh-keygen."
+)
+@click.option("--key", type=click.Path(path_type=Path), metavar="KEY.pub", help="Also ask for a signature by this key.")
 @json_option
-def verify(wanted: str | None, runs_dir: Path, as_json: bool) -> None:
+def verify(wanted: str | None, runs_dir: Path, sign: Path | None, key: Path | None, as_json: bool) -> None:
     """Hash every file of a run again and compare with what was recorded; the newest run without a name.
 
     Example: orchestrator verify 20261124T081124Z
     """
-    from orchestrator import records
-    from orchestrator.errors import GateError, some
-    from orchestrator.reproduce import damaged, recorded
+    from orchestrator import proof, records, signature
 
     run = records.find(runs_dir, wanted)
-    found, files = damaged(run), len(recorded(run))
+    found, others, files = proof.damaged(run), proof.unproven(run), len(proof.recorded(run))
+    said = proof.standing(run)
     if as_json:
-        print_json({"run": run.id, "files": files, "damaged": found})
+        print_json({"run": run.id, "files": files, "damaged": found, "unproven": others, "record": said})
     if found:
-        hint = "`orchestrator run --paranoid` makes again what is not as it was; copy nothing out of this run."
-        raise GateError(f"{len(found)} of {files} files of {run.id} are not as recorded:\n" + some(found), hint)
+        raise _damaged(run, found, files)
+    if sign:
+        click.echo(f"signed: {signature.sign(run, sign)}", err=True)
+    if key:
+        signature.require_signed(run, key)
+        said = f"signed by {key.name}"
     if not as_json:
         click.echo(f"{run.id}: all {files} files are as recorded")
+        click.echo(f"its record: {said}")
+        click.echo(f"nothing is recorded of {len(others)} more: {_grouped(others)}" if others else "", nl=bool(others))
+
+
+def _grouped(paths: list[str]) -> str:
+    """Folders with how many files of each; files of the run's own folder by name."""
+    from collections import Counter
+    from pathlib import PurePath
+
+    folders = Counter(str(PurePath(path).parent) for path in paths)
+    alone = [path for path in paths if "/" not in path]
+    return ", ".join([*alone, *(f"{folder}/ ({count})" for folder, count in folders.items() if folder != ".")])
+
+
+def _damaged(run: Run, found: list[str], files: int) -> GateError:
+    from orchestrator.errors import GateError, some
+    from orchestrator.reproduce import cure
+
+    what = f"{len(found)} of {files} files of {run.id} are not as recorded:\n{some(found)}"
+    if command := cure(run):
+        return GateError(
+            what, f"`{command}` makes again what is not as it was; until then copy nothing out of this run."
+        )
+    return GateError(what, "Copy nothing out of this run: its spec, data and versions are not those of today any more.")
 
 
 @click.command()

@@ -42,7 +42,7 @@ def runs() -> None:
 @runs.command("list")
 @found_runs_dir_option
 @name_option
-@click.option("--status", metavar="STATUS", help="running, completed, failed, interrupted or pruned.")
+@click.option("--status", metavar="STATUS", help="running, completed, failed, interrupted, pruned or damaged.")
 @click.option("--where", multiple=True, metavar="CONDITION", help="Such as 'accuracy>70'; repeatable, all must hold.")
 @click.option("--sort", metavar="KEY", help="Best first; without it the newest comes first.")
 @click.option("--show", multiple=True, metavar="KEY", help="One more column, such as gguf-q4_k_m.accuracy; repeatable.")
@@ -54,6 +54,7 @@ def list_(runs_dir: Path, limit: int, as_csv: bool, as_json: bool, **wanted: Any
 
     Example: orchestrator runs list --where 'accuracy>70' --show learning_rate
     """
+    from orchestrator.records_index import DAMAGED
     from orchestrator.runs import Wanted, documents, listing
 
     if as_json:
@@ -62,10 +63,13 @@ def list_(runs_dir: Path, limit: int, as_csv: bool, as_json: bool, **wanted: Any
     lines = listing(runs_dir, Wanted(**wanted))
     if as_csv:
         print_csv(lines)
-    else:
-        print_lines(lines[: limit or None])
-        if limit and len(lines) > limit:
-            click.echo(f"… {len(lines) - limit} more; --limit 0 shows all", err=True)
+        return
+    shown = lines[: limit or None]
+    print_lines(shown)
+    if limit and len(lines) > limit:
+        click.echo(f"… {len(lines) - limit} more; --limit 0 shows all", err=True)
+    if broken := [str(line["id"]) for line in shown if line["status"] == DAMAGED]:
+        click.echo(f"{DAMAGED}: {', '.join(broken)}; `orchestrator verify RUN` says how", err=True)
 
 
 @runs.command()
@@ -80,14 +84,19 @@ def show(which: str | None, runs_dir: Path, as_json: bool) -> None:
     from orchestrator import records
 
     run = records.find(runs_dir, which)
+    if run.problem:
+        click.echo(f"{run.problem}; this is its copy", err=True)
     if as_json:
         print_json(run.record)
         return
     from orchestrator.outcome import show_run
-    from orchestrator.report.words import outcome
+    from orchestrator.report.words import about_files, outcome
     from orchestrator.workflow import summaries
 
-    click.echo(f"{run.id}  {run.record['status']}\n{outcome(run.record, summaries(run.folder))[0]}")
+    measured = summaries(run.folder)
+    click.echo(f"{run.id}  {run.record['status']}\n{outcome(run.record, measured)[0]}")
+    for line in about_files(measured):
+        click.echo(line, err=True)
     if about := run.record.get("scheduler"):
         click.echo(_scheduled(about))
     for name, entry in run.record["stages"].items():
@@ -157,9 +166,10 @@ def rm(wanted: tuple[str, ...], runs_dir: Path, yes: bool, as_json: bool) -> Non
 
     Example: orchestrator runs rm 1a2b3c
     """
+    from orchestrator import records
     from orchestrator.prune import in_use
 
-    folders = [run.folder for run in _found(runs_dir, wanted)]
+    folders = [records.find_folder(runs_dir, word) for word in wanted]
     if busy := in_use(folders):
         raise InputError(f"in use: {', '.join(folder.name for folder in busy)}", "Stop what works on it first.")
     _remove(folders, yes, as_json)

@@ -29,12 +29,16 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+force_option = click.option("--force", is_flag=True, help="Take files that are not those that were proven.")
+
+
 @click.command()
 @run_options
 @click.option("--against", metavar="ARTIFACT", help="Ask this artifact too, side by side.")
 @click.option("--system", help="System text [the one of training].")
 @click.option("--once", metavar="TEXT", help="Ask this and end.")
 @click.option("--max-new-tokens", default=512, show_default=True, help="The longest answer.")
+@force_option
 def chat(
     which: str | None,
     runs_dir: Path,
@@ -43,6 +47,7 @@ def chat(
     system: str | None,
     once: str | None,
     max_new_tokens: int,
+    force: bool,
 ) -> None:
     """Talk to what was trained, with exactly the template of training.
 
@@ -52,7 +57,7 @@ def chat(
     from orchestrator.ship.chat import Conversation, talk
 
     run = _find(runs_dir, which)
-    names = [choose(run, artifact), *([choose(run, against)] if against else [])]
+    names = [choose(run, artifact, force), *([choose(run, against, force)] if against else [])]
     with contextlib.ExitStack() as stack:
         endpoints = {name: stack.enter_context(_served(run, name)) for name in names}
         conversations = {name: Conversation(at, max_new_tokens, system) for name, at in endpoints.items()}
@@ -69,6 +74,7 @@ def chat(
 @click.option("--port", type=click.IntRange(1, 65535), help="Port [the first free one from 8080 on].")
 @click.option("--api-key-env", metavar="VAR", help="Take the key from this variable [a random key].")
 @click.option("--context", default=4096, show_default=True, help="Tokens that a conversation may have.")
+@force_option
 def serve(
     which: str | None,
     runs_dir: Path,
@@ -77,6 +83,7 @@ def serve(
     port: int | None,
     api_key_env: str | None,
     context: int,
+    force: bool,
 ) -> None:
     """Serve what was trained to any OpenAI client, until Ctrl-C.
 
@@ -86,7 +93,7 @@ def serve(
     from orchestrator.ship.serve import running, where
 
     run = _find(runs_dir, which)
-    name = choose(run, artifact)
+    name = choose(run, artifact, force)
     at = where(host, port, secret(api_key_env), context)
     with running(run, name, at) as (endpoint, child), until_stopped(child, run.folder / f"logs/serve-{name}.log"):
         shown = "" if api_key_env else f"OPENAI_API_KEY={endpoint.key}\n"
@@ -116,7 +123,7 @@ def until_stopped(child: Child, log: Path) -> Iterator[None]:
 @click.option("--host", help="Ollama's address [OLLAMA_HOST].")
 @click.option("--bundle", type=click.Path(path_type=Path), metavar="DIR", help="Write a folder for Ollama instead.")
 @click.option("--public", is_flag=True, help="Make the repository public.")
-@click.option("--force", is_flag=True, help="Ship a GGUF that the gate refused.")
+@click.option("--force", is_flag=True, help="Ship what the gate refused, or what changed since.")
 @click.option("--dry-run", is_flag=True, help="List every file and its size, and send nothing.")
 @json_option
 def push(arguments: tuple[str, ...], runs_dir: Path, artifact: str | None, as_json: bool, **options: Any) -> None:
@@ -175,7 +182,7 @@ def _push_hub(run: Run, target: str, artifact: str | None, options: dict[str, An
     from orchestrator.ship.artifacts import choose
 
     source, repository, _ = parse(target)
-    wanted = artifact if artifact in ("lora", "tuned") else choose(run, artifact)
+    wanted = artifact if artifact in ("lora", "tuned") else choose(run, artifact, options["force"])
     uploads = hub.collect(run, wanted, Path.cwd(), options["force"])
     if options["dry_run"]:
         return _listing([(one.name, one.bytes) for one in uploads])

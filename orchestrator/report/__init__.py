@@ -9,6 +9,7 @@ from orchestrator import layout, records
 from orchestrator.errors import InputError
 from orchestrator.files import read_json, remove_leftovers, write_text
 from orchestrator.render import Renderer
+from orchestrator.secrecy import without_folders
 
 
 def write(folder: Path) -> Path:
@@ -40,9 +41,15 @@ def write_comparison(compared: dict[str, Any], file: Path) -> None:
     from orchestrator.report.charts import Series, plot
     from orchestrator.report.page import page
 
+    settings = [{**line, "values": [_sent(value) for value in line["values"]]} for line in compared["settings"]]
+    compared = {**compared, "settings": settings}
     losses = enumerate(compared["losses"].items())
     curve = plot("Loss", "step", "loss", [Series(run, points, f"s{place % 8}") for place, (run, points) in losses])
     write_text(file, page(Renderer(Path.cwd()), "report_compare.html.j2", **compared, curve=curve))
+
+
+def _sent(value: Any) -> Any:
+    return without_folders(value) if isinstance(value, str) else value
 
 
 def find(runs_dir: Path, wanted: str | None) -> Path:

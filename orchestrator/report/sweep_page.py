@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator import layout
 from orchestrator.progress import curve, read_log
 from orchestrator.report.charts import Axis, Chart, Series, numbered, parallel, plot, short
+from orchestrator.secrecy import without_folders
 
 Json = dict[str, Any]
 
@@ -42,13 +43,14 @@ def facts(folder: Path, sweep: Json) -> Json:
 
 def described(trial: Json, ranking: Sequence[Json], runs_dir: Path) -> Json:
     """A trial with its name and look on a chart, its settings in words, and whether it has a page to link to."""
-    settings = words(trial["parameters"])
+    settings = without_folders(words(trial["parameters"]))
     value = f": {trial['value']['value']:.4g}" if trial["value"] else f", {trial['status']}"
     return {
         **trial,
         "title": f"trial {trial['number']}{value}, {settings}",
         "look": look(trial, ranking),
         "settings": settings,
+        "reason": without_folders(trial["reason"] or ""),
         "page": bool(trial["run"]) and (runs_dir / trial["run"] / layout.REPORT).is_file(),
     }
 

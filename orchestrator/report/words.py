@@ -35,7 +35,13 @@ def advice(record: Json, summary: Json, log: Sequence[Json], findings: Sequence[
         return [f"Read logs/{stage}.log." for stage in _stages(record, "failed")] + [
             "Run the same command again: finished stages are kept and training goes on from its last checkpoint."
         ]
-    return [*_about_data(findings), *_about_training(summary, log), *_about_answers(summary), *_about_gate(summary)]
+    return [
+        *about_files(summary),
+        *_about_data(findings),
+        *_about_training(summary, log),
+        *_about_answers(summary),
+        *_about_gate(summary),
+    ]
 
 
 HEADLINES = {
@@ -112,6 +118,13 @@ def _tone(summary: Json) -> str:
 def comparison(summary: Json, artifact: str) -> Json | None:
     """What an artifact was compared with, and how."""
     return next((entry for entry in summary.get("comparisons", []) if entry["a"] == artifact), None)
+
+
+def about_files(summary: Json) -> Iterator[str]:
+    """Which files of figures are not as they were recorded, and what makes them again."""
+    for path in summary.get("not_as_recorded", ()):
+        command = "export" if "judge" in path else "evaluate"
+        yield f"{path} is gone or changed, and nothing is taken from it: `orchestrator {command}` makes it again."
 
 
 def _about_data(findings: Sequence[Json]) -> Iterator[str]:

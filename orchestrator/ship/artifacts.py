@@ -11,6 +11,7 @@ from orchestrator.chat_template.registry import definition
 from orchestrator.errors import GateError, InputError, MissingError
 from orchestrator.files import read_json
 from orchestrator.records import Run
+from orchestrator.ship.proven import require_proven
 
 ADAPTER = "adapter"
 LLAMA_FACTORY = ("base", "tuned")
@@ -24,11 +25,20 @@ def ggufs(run: Run) -> dict[str, Path]:
     return {path.stem.removeprefix(prefix): path for path in found if path.stem != f"{prefix}base"}
 
 
-def choose(run: Run, wanted: str | None) -> str:
+def choose(run: Run, wanted: str | None, force: bool = False) -> str:
     """The artifact's plain name: the one asked for, else the gate's recommendation, else what there is to serve.
 
-    Raises InputError for one that nobody knows and MissingError for one that was not made yet.
+    Raises InputError for one that nobody knows, MissingError for one that was not made yet and, unless forced,
+    GateError for one that is not what was proven.
     """
+    if wanted is None:
+        require_proven(run, None, force)
+    name = _named(run, wanted)
+    require_proven(run, name, force)
+    return name
+
+
+def _named(run: Run, wanted: str | None) -> str:
     there = ggufs(run)
     if wanted is None:
         passed = [kind for kind in there if kind != ADAPTER and not complaints(run, kind)]
@@ -43,8 +53,8 @@ def choose(run: Run, wanted: str | None) -> str:
 
 
 def choose_gguf(run: Run, wanted: str | None, force: bool) -> str:
-    """`choose` among the GGUFs; raises GateError for one that the gate refused, unless forced."""
-    kind = choose(run, wanted)
+    """`choose` among the GGUFs; raises GateError for one that the gate refused, too, unless forced."""
+    kind = choose(run, wanted, force)
     if kind in LLAMA_FACTORY:
         refused = [sentence for name in ggufs(run) for sentence in complaints(run, name)]
         if refused:
@@ -67,7 +77,10 @@ def recommended(run: Run) -> str | None:
     """The kind that the gate recommends: the smallest file whose loss cannot be told from zero."""
     if run.stage("judge").get("status") != "completed":
         return None
-    recommendation = _verdict(run).get("recommendation")
+    try:
+        recommendation = _verdict(run).get("recommendation")
+    except (MissingError, GateError):  # gone or damaged, which `choose` and the page say
+        return None
     return str(recommendation["artifact"]).removeprefix("gguf-") if recommendation else None
 
 
@@ -93,5 +106,12 @@ def thinking(run: Run) -> tuple[bool | None, tuple[str, str]]:
 
 
 def _verdict(run: Run) -> dict[str, Any]:
-    found: dict[str, Any] = read_json(run.folder / layout.summary("judge"))
+    file = run.folder / layout.summary("judge")
+    try:
+        found: dict[str, Any] = read_json(file)
+    except FileNotFoundError:
+        raise MissingError(f"run {run.id} has no {file.name}", "`orchestrator export` makes it again.") from None
+    except ValueError as error:
+        what = f"{file.name} of run {run.id} is no verdict: {error}"
+        raise GateError(what, "`orchestrator export` makes it again.") from None
     return found

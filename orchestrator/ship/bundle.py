@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator import layout
+from orchestrator import layout, proof
+from orchestrator.cache import cache_folder
 from orchestrator.errors import InputError
-from orchestrator.files import link, write_text
+from orchestrator.files import HashCache, link, write_text
 from orchestrator.records import Run
 from orchestrator.ship import modelfile
 
@@ -34,7 +35,12 @@ def write(run: Run, kind: str, name: str, folder: Path) -> Sequence[Path]:
     for path in own[1:]:
         link(path, folder / path.name)
     write_text(folder / "README.md", f"Made by run {run.id}. In this folder:\n\n    {command(name)}\n")
-    return sorted(folder.iterdir())
+    made = sorted(folder.iterdir())
+    if folder.is_relative_to(run.folder):
+        hashes = HashCache(cache_folder() / "hashes.json")
+        proof.add(run, made, hashes)
+        hashes.save()
+    return made
 
 
 def command(name: str) -> str:

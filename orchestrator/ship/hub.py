@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,9 @@ from orchestrator.files import read_json, write_json, write_text
 from orchestrator.records import Run
 from orchestrator.ship import artifacts, bundle
 from orchestrator.ship.card import base_name, model_card
+from orchestrator.ship.proven import MODEL_FILES, require_proven
 
 CARD = "README.md"
-MODEL_FILES = re.compile(r"(adapter_|model|config|generation_|tokenizer|special_|added_|vocab|merges|chat_).*")
-"""What a loader reads; not optimizer states, pickles, logs, or another card than ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +47,11 @@ class Target:
 def collect(run: Run, wanted: str, project: Path, force: bool) -> list[Upload]:
     """The files to upload: the adapter, the merged model (`tuned`), or a GGUF with its Modelfile; first the card.
 
-    Raises GateError for a GGUF that the gate refused, unless forced.
+    Raises GateError for a GGUF that the gate refused, and for what is not as it was proven, unless forced.
     """
     if wanted == "base":
         raise InputError("the base model is not ours to upload", "Choose --artifact adapter, tuned or a GGUF.")
+    require_proven(run, wanted, force)
     if wanted == "lora":
         found = _without_paths(_folder(run.folder / layout.TRAINED, run), run)
     elif wanted == "tuned":

@@ -35,6 +35,7 @@ def build(context: Context) -> list[Step]:
             argv=worker("prepare", config),
             files={config: json.dumps(values, ensure_ascii=False, indent=2) + "\n", layout.DATASET_INFO: info},
             expects=(*_written(context), layout.SERVING, layout.DATASET_INFO),
+            leaves=(layout.FINDINGS,),
             shared=True,
             inputs={
                 **context.data_hashes,

@@ -70,6 +70,7 @@ def _step(
         "summary": layout.summary(stage),
         **(extra or {}),
     }
+    beside = [f"evaluation/{artifact}.{rows}.jsonl" for artifact in sources for rows in ("errors", "disagreements")]
     written = [layout.predictions(artifact) for artifact, source in sources.items() if isinstance(source, dict)]
     return Step(
         stage=stage,
@@ -77,6 +78,7 @@ def _step(
         argv=worker("score", config),
         files={config: json.dumps(values, ensure_ascii=False, indent=2) + "\n"},
         expects=(layout.summary(stage), *written),
+        leaves=tuple(beside),
         needs=needs,
         inputs=context.picked("rouge-score", "sacrebleu"),
     )

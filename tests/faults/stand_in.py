@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator import layout, process, records
+import pytest
+
+from orchestrator import layout, process, records, workflow
+from orchestrator.files import HashCache
 from orchestrator.step import Step
 from tests.conftest import make_project, write_tree
 
@@ -53,6 +57,38 @@ def make(folder: Path) -> Path:
 def environment(folder: Path) -> dict[str, str]:
     """What the tool is told of the folder that `make` filled."""
     return {"LLAMA_CPP_DIR": str(folder / "llama.cpp"), "ORCHESTRATOR_CACHE": str(folder / "cache")}
+
+
+class Nobody:
+    """A watcher that shows nothing."""
+
+    def starts(self, *_: object) -> None: ...
+    def tick(self) -> None: ...
+    def ends(self, *_: object) -> None: ...
+
+
+@contextmanager
+def project_in(folder: Path) -> Iterator[Path]:
+    """A project that `make` makes, and the tool told to carry it out with shell scripts, while the block lasts."""
+    made = make(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(folder).items():
+            patch.setenv(name, value)
+        patch.setattr(workflow, "launcher", lambda *_: None)
+        patch.setattr(workflow, "start", launcher(made, {}))
+        patch.setattr(process, "LOOK_SECONDS", 0.002)
+        yield made
+
+
+def carry_out(project: Path, *overrides: str, phase: str = "verify", paranoid: bool = False) -> records.Run:
+    """As `orchestrator run`, or up to another phase, in this process."""
+    request = workflow.Request(project / "spec.yaml", overrides, paranoid=paranoid)
+    return workflow.run_until(workflow.load(request), phase, Nobody(), lambda done, total: None)
+
+
+def hashes(project: Path) -> HashCache:
+    """An empty memory of hashes."""
+    return HashCache(project.parent / "none.json")
 
 
 def launcher(project: Path, scripts: Scripts) -> Callable[[Step, process.Command], process.Child]:
