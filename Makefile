@@ -14,7 +14,7 @@ READY := .venv/.ready-$(WHAT)
 DEV := .venv/.ready-dev-$(WHAT)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock upgrade check plan train evaluate export all sweep report test test-slow test-ray faults sabotage lint audit sbom compat bench zoo docs clean
+.PHONY: help setup lock upgrade check plan train evaluate export all sweep report test test-slow test-ray test-servers faults sabotage lint audit sbom compat bench zoo docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ test-ray: $(DEV) ## Trials on a Ray cluster; Ray stays out of .venv, where every
 	@[ -d .venv/ray/ray ] || $(BIN)/uv pip install -q --python $(BIN)/python --target .venv/ray --no-deps --require-hashes -r requirements/ray.txt || \
 		echo "Ray cannot be installed here: its tests will be skipped"
 	@PYTHONPATH=$(CURDIR)/.venv/ray $(BIN)/pytest tests/integration/test_ray.py $(ARGS) || [ $$? -eq 5 ]
+
+test-servers: $(DEV) ## Against a real Ollama: OLLAMA_HOST, or `ollama` on PATH, started and ended; skipped without
+	@$(BIN)/pytest -m slow -rs tests/servers $(ARGS)
 
 faults: $(DEV) ## Kill and starve whole chains some 400 times; nothing may be lost (ten minutes)
 	@$(BIN)/python -m tests.faults $(ARGS)
