@@ -123,6 +123,8 @@ def finish(run: Run, plan: Plan) -> None:
     from orchestrator.files import HashCache
 
     hashes = HashCache(cache_folder() / "hashes.json")
-    ggufs = [layout.gguf("tiny", kind) for kind in ("f16", "adapter") if (run.folder / layout.gguf("tiny", kind)).is_file()]
+    ggufs = [
+        layout.gguf("tiny", kind) for kind in ("f16", "adapter") if (run.folder / layout.gguf("tiny", kind)).is_file()
+    ]
     run.stage("convert")["outputs"] = outputs(run.folder, ggufs, hashes)
     run.set(status="completed", metrics=workflow.metrics(run.folder), lineage=workflow.lineage(plan, run))

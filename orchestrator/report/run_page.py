@@ -12,6 +12,7 @@ from orchestrator.failure import tail
 from orchestrator.files import read_json, read_json_lines
 from orchestrator.progress import curve, read_log
 from orchestrator.report.charts import Chart, Series, plot
+from orchestrator.report.paths import without_folders
 from orchestrator.report.words import advice, comparison, headline, outcome
 from orchestrator.secrecy import redacted
 from orchestrator.workflow import summaries
@@ -60,7 +61,7 @@ def facts(folder: Path, record: Json) -> Json:
         "stages": list(stages(folder, record)),
         "lineage": list(flat(record.get("lineage", {}))),
         "environment": list(flat(record.get("environment", {}))),
-        "spec": _text(folder / layout.SPEC),
+        "spec": without_folders(_text(folder / layout.SPEC)),
     }
 
 
@@ -102,9 +103,12 @@ def stages(folder: Path, record: Json) -> Iterator[Json]:
     """Each stage with its exact command and configuration; of a failed one also what it said last."""
     for name, entry in record["stages"].items():
         files = [path for path in (f"configs/{name}.yaml", f"configs/{name}.json") if (folder / path).is_file()]
-        configs = [{"path": path, "text": _text(folder / path)} for path in files]
-        said = redacted("\n".join(tail(folder / layout.log(name)))) if entry["status"] == "failed" else ""
-        yield {**entry, "name": name, "command": shlex.join(entry.get("argv", [])), "configs": configs, "said": said}
+        configs = [{"path": path, "text": without_folders(_text(folder / path))} for path in files]
+        said = (
+            without_folders(redacted("\n".join(tail(folder / layout.log(name))))) if entry["status"] == "failed" else ""
+        )
+        command = without_folders(shlex.join(entry.get("argv", [])))
+        yield {**entry, "name": name, "command": command, "configs": configs, "said": said}
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
@@ -116,7 +120,7 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
         for number, inner in enumerate(value, 1):
             yield from flat(inner, f"{name} {number}")
     elif value is not None:
-        yield name, str(value)
+        yield name, without_folders(str(value))
 
 
 def _text(file: Path) -> str:
