@@ -73,7 +73,8 @@ def configured(folder: Path, model: Path, **changes: Any) -> Path:
         write_json(folder / f"{name}.json", [row(first + n, *kinds[n % 3]) for n in range(12)])
     values = {
         "base": str(model), "template": TEMPLATE, "thinking": False, "project": str(folder), "kind": "sft",
-        "cutoff_len": 1024, "task": "generation", "train": "train.json", "eval": "eval.json", "accept": ["leakage_near", "duplicate_near"],
+        "cutoff_len": 1024, "task": "generation", "train": "train.json", "eval": "eval.json",
+        "accept": ["leakage_near", "duplicate_near"],
     }  # fmt: skip
     from orchestrator.spec.sections import Data
 
