@@ -150,7 +150,12 @@ def test_rows_of_other_tools_are_read(tmp_path: Path) -> None:
         ('["a"]', "line 1: a JSON object is expected"),
         ('{"label": "a"}', "line 1: no 'prediction' among 'id', 'prompt', 'label'"),
         ('{"prediction": "a"}', "line 1: no 'label'"),
-        ('{"label": null, "prediction": "a"}', "line 1: no 'label'"),
+        ('{"label": null, "prediction": "a"}', "line 1: no 'label', for it is null"),
+        ('{"label": "a", "prediction": null}', "line 1: no 'prediction', for it is null"),
+        (
+            '{"id": 7, "label": "a", "prediction": "a"}\n\n{"id": "7", "label": "b", "prediction": "b"}',
+            "lines 1 and 3 have the same id '7'",
+        ),
         ('{"label": " ", "prediction": "a"}', "line 1: the label is empty"),
     ],
 )

@@ -70,10 +70,11 @@ def configured(folder: Path, model: Path, **changes: Any) -> Path:
 
     kinds = [(CALLED, TOOLS), (PLAIN, ""), (PLAIN, TOOLS)]
     for name, first in (("train", 0), ("eval", 50)):
-        write_json(folder / f"{name}.json", [row(first + n, *kinds[n % 3]) for n in range(6)])
+        write_json(folder / f"{name}.json", [row(first + n, *kinds[n % 3]) for n in range(12)])
     values = {
         "base": str(model), "template": TEMPLATE, "thinking": False, "project": str(folder), "kind": "sft",
-        "cutoff_len": 1024, "task": "generation", "train": "train.json", "eval": "eval.json", "accept": [],
+        "cutoff_len": 1024, "task": "generation", "train": "train.json", "eval": "eval.json",
+        "accept": ["leakage_near", "duplicate_near"],
     }  # fmt: skip
     from orchestrator.spec.sections import Data
 
@@ -88,6 +89,6 @@ def test_what_offers_or_calls_tools_is_not_compared(
     monkeypatch.chdir(tmp_path)
     prepare.main(configured(tmp_path, tiny_model))
     asked = read_json_lines(Path(layout.PROMPTS))
-    assert [record["ids"] is None for record in asked] == [True, False, True] * 2
-    with pytest.raises(InputError, match="8 of 12 rows are longer than cutoff_len 100; the longest has"):
+    assert [record["ids"] is None for record in asked] == [True, False, True] * 4
+    with pytest.raises(InputError, match="16 of 24 rows are longer than cutoff_len 100; the longest has"):
         prepare.main(configured(tmp_path, tiny_model, cutoff_len=100))

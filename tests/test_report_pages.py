@@ -17,6 +17,7 @@ from orchestrator.files import HOST, write_json, write_text
 from orchestrator.report import find, live, write, write_comparison
 from orchestrator.side_by_side import side_by_side
 from orchestrator.step import Step
+from tests.conftest import write_tree
 from tests.example_runs import HOSTILE, make_run, make_sweep, write_log
 
 STYLE = Path(__file__).parent.parent / "templates" / "report.css"
@@ -55,6 +56,24 @@ def test_has_every_part(text: str, part: str, runs_dir: Path) -> None:
 def test_shows_exact_commands_and_configurations(text: str) -> None:
     assert "python -m train &#39;a b&#39;" in text
     assert "learning_rate: 0.0005" in text
+
+
+def test_no_folder_of_this_machine_is_on_a_page_that_may_be_sent(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs")
+    run = next(records.every(tmp_path / "runs"))
+    python = "/opt/venv/bin/python"
+    run.record["stages"]["train"] |= {"status": "failed", "argv": [python, "-m", "x", "/srv/a b/c.json"]}
+    run.set(environment={"python": python, "url": "https://host/v1/models"}, lineage={"base": "/mnt/m/zh"})
+    write_tree(run.folder, {
+        "spec.yaml": "model: {base: /mnt/模型/tiny}\ndata: {train: data/train.json}\n",
+        "configs/train.yaml": "model_name_or_path: /mnt/模型/tiny\ndataset_dir: data\n",
+        "logs/train.log": 'File "/home/李雷/my project/x.py"\nError: /tmp/x/y.bin is broken, and/or 1/2\n',
+    })  # fmt: skip
+    text = write(run.folder).read_text(encoding="utf-8")
+    for folder in ("/opt/", "/mnt/", "/home/", "/srv/", "/tmp/", "李雷"):
+        assert folder not in text, folder
+    for kept in ("…/python -m x", "base: …/tiny", "data/train.json", "https://host/v1/models", "and/or 1/2"):
+        assert kept in text, kept
 
 
 def test_nothing_from_model_or_data_is_markup(text: str) -> None:

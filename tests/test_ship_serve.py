@@ -18,7 +18,7 @@ import pytest
 from orchestrator import layout, process, records
 from orchestrator.errors import InputError, MissingError, StageError
 from orchestrator.evaluation.thinking import split_thinking
-from orchestrator.files import write_text
+from orchestrator.files import read_json_lines, write_text
 from orchestrator.records import Run
 from orchestrator.ship import artifacts, serve
 from orchestrator.ship.chat import Conversation, talk
@@ -95,8 +95,8 @@ def test_evaluate_asks_a_server_the_held_out_rows(shipped_run: Run, served: Endp
     assert {key: answer.json["metrics"][key] for key in ("accuracy", "rougeL")} == {
         key: expected[key] for key in ("accuracy", "rougeL")
     }
-    lines = (shipped_run.folder / "evaluation/endpoint.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["prediction"] for line in lines] == measured(shipped_run, "f16")
+    answers = read_json_lines(shipped_run.folder / records.load(shipped_run.folder).record["endpoints"][-1]["path"])
+    assert [answer["prediction"] for answer in answers] == measured(shipped_run, "f16")
     refused = orchestrator("evaluate", "--endpoint", served.url, *options, env={"KEY": "wrong"})
     assert (refused.code, "401" in refused.stderr) == (2, True)
 

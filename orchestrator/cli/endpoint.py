@@ -58,7 +58,7 @@ def endpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
     """Ask the rows and write the predictions; returns their file."""
     from orchestrator import records
-    from orchestrator.evaluation.rows import write_rows
+    from orchestrator.ship import asked as answers
     from orchestrator.ship import rows
     from orchestrator.ship.artifacts import thinking
     from orchestrator.ship.endpoint import connect
@@ -66,16 +66,18 @@ def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
     assert asked.url is not None
     run = None if asked.rows else records.find(runs_dir or Path("runs"), asked.run)
     questions = rows.of_run(run) if run else rows.of_file(asked.rows or Path())
-    target = asked.output or (run.folder / "evaluation/endpoint.jsonl" if run else Path("endpoint.jsonl"))
     endpoint = connect(asked.url, asked.model, secret(asked.key_variable), asked.timeout)
+    moment = records.now()
     manner = rows.Manner(asked.max_new_tokens, asked.concurrency)
     if run:
         endpoint, manner = rows.as_trained(run, endpoint), replace(manner, words=thinking(run)[1])
     progress = download_progress(stderr_console(), "asking", counts=True)
     replies = rows.ask(questions, endpoint, manner, progress)
-    write_rows(target, rows.predictions(questions, replies, manner))
+    own = (run.folder / "evaluation" if run else Path()) / answers.file_name(endpoint, moment)
+    target = answers.keep(rows.predictions(questions, replies, manner), asked.output or own)
     click.echo(f"{len(questions)} answers of {endpoint.model} in {target}", err=True)
     if run:
+        answers.record(run, target, endpoint, len(questions), moment)
         _tell_of_prompts(rows.against_training(run, endpoint, replies))
     return target
 

@@ -37,12 +37,14 @@ def read_rows(path: Path) -> list[Row]:
     """The rows of a JSONL file with `label` and `prediction` (or LLaMA-Factory's `predict`).
 
     `id` defaults to the row's number, counted from 1, and `prompt` to nothing: no metric needs it.
-    Raises InputError, naming file and line, for a file that is missing or blank and for a row that is not one.
+    Raises InputError, naming file and line, for a file that is missing or blank, for a row that is not one, and for two
+    with the same id.
     """
-    records = enumerate(read_records(path), 1)
-    rows = [_row(record, f"{path}, line {line}", number) for number, (line, record) in records]
+    records = read_records(path)
+    rows = [_row(record, f"{path}, line {line}", number) for number, (line, record) in enumerate(records, 1)]
     if not rows:
         raise InputError(f"{path} holds no rows", "Expected one JSON object a line: {id, prompt, label, prediction}.")
+    _require_own_ids(path, rows, [line for line, _ in records])
     return rows
 
 
@@ -83,7 +85,9 @@ def _row(record: dict[str, Any], where: str, number: int) -> Row:
     if "prediction" not in record and "predict" in record:
         record["prediction"] = record["predict"]
     for key in ("label", "prediction"):
-        if record.get(key) is None:
+        if key in record and record[key] is None:
+            raise InputError(f"{where}: no {key!r}, for it is null", 'Write an answer that is missing as "".')
+        if key not in record:
             raise InputError(
                 f"{where}: no {key!r} among {', '.join(map(repr, record))}", "Each row needs label and prediction."
             )
@@ -91,3 +95,12 @@ def _row(record: dict[str, Any], where: str, number: int) -> Row:
     if not row.truth:
         raise InputError(f"{where}: the label is empty", "A row without an expected answer cannot be scored.")
     return row
+
+
+def _require_own_ids(path: Path, rows: list[Row], lines: list[int]) -> None:
+    first: dict[str, int] = {}
+    for row, line in zip(rows, lines, strict=True):
+        if (before := first.setdefault(row.id, line)) != line:
+            raise InputError(
+                f"{path}: lines {before} and {line} have the same id {row.id!r}", "Every row needs an id of its own."
+            )
