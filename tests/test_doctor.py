@@ -106,6 +106,14 @@ def test_every_requirement_that_does_not_hold_has_its_command(monkeypatch: pytes
     ]
 
 
+def test_a_torch_beyond_the_bounds_is_replaced_with_what_fits_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "2.15.0" if name == "torch" else real(name))
+    (check, *_) = software.packages()
+    assert (check.name, check.state, check.mend) == ("torch", "missing", "make setup")
+    assert check.detail.startswith("2.15.0 does not fit; torch<2.15")
+
+
 def test_this_installation_fits_and_has_its_program() -> None:
     assert states(software.packages()) == {"packages": "ok"}
     assert software.command().state == "ok"

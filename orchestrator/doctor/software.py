@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 
-from orchestrator import llamacpp, process, requirements
+from orchestrator import environment, llamacpp, process, requirements
 from orchestrator.doctor.check import Check, Patient
 from orchestrator.errors import OrchestratorError
 
@@ -45,7 +45,7 @@ def _unmet(name: str, specifier: str) -> Check | None:
     from packaging.specifiers import SpecifierSet
 
     found = version(name)
-    mend = f"pip install '{name}{specifier}'"
+    mend = environment.install_again() if name in environment.TORCH else f"pip install '{name}{specifier}'"
     if found is None:
         return Check(name, "missing", f"not installed; {name}{specifier} is needed", mend)
     if not SpecifierSet(specifier).contains(found, prereleases=True):
