@@ -22,7 +22,7 @@ HEAD = """\
 # Sabotage
 
 Written by `make sabotage`: a finished run of the whole chain on a tiny model, {files} files, and {count} damages to
-them, one at a time: {bytes} single changed bytes, every other one with the file's modification time put back, and
+them, one at a time: {bytes} single changed bytes, two of three with the file's modification time put back, and
 each file deleted, emptied, cut in half and exchanged with another. Each must be *named* by `orchestrator verify`,
 *refused* by whatever would ship the file or is decided by it (GGUFs, adapter, merged model), and *repaired* by
 `orchestrator run --paranoid`, after which weights, GGUF files, Modelfiles and figures are those of before.

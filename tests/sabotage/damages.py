@@ -53,7 +53,7 @@ def files_of(folder: Path) -> list[str]:
 
 
 def single_bytes(files: Sequence[str], count: int, chance: random.Random) -> Iterator[Damage]:
-    """So many changed bytes, spread evenly over all files, every other one without a trace in the file's time."""
+    """So many changed bytes, spread evenly over all files, every other round of them without a trace in the times."""
     for number in range(count):
         path, kind = files[number % len(files)], ONE_BYTE[number // len(files) % 2]
         yield Damage(kind, path, chance.random(), chance.randrange(1, 256))
