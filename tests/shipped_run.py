@@ -18,8 +18,10 @@ from tests.conftest import make_project
 DONE = ("prepare", "template", "convert", "modelfile", "adapter", "ask-f16", "ask-adapter", "judge")
 STEPS = 60
 OVERRIDES = ("export.gguf=[f16]", "export.adapter=true", "evaluate.baseline=false")
-THINKING = ("model.template=qwen3", "model.thinking=true", "evaluate.max_new_tokens=32", "export.adapter=false")
-THOUGHT = "<think>\n关于{}。\n</think>\n\n{}"
+THINKING = ("model.template=qwen3", "model.thinking=true", "evaluate.max_new_tokens=19", "export.adapter=false")
+THOUGHT = "<think>\n{}\n</think>\n\n{}"
+RECORDED = ("Classify the news headline: Oil prices jump as the cartel cuts output", "Business")
+"""A question that a real Ollama was asked (tests/recorded/ollama.json), and what it and its thought were answered."""
 
 
 def make_run(folder: Path, tiny_model: Path) -> Run:
@@ -30,14 +32,18 @@ def make_run(folder: Path, tiny_model: Path) -> Run:
 def make_thinking_run(folder: Path, tiny_model: Path) -> Run:
     """The same without an adapter, of a model that was trained to think before it answers."""
     project = make_project(folder, tiny_model)
-    for name in ("train", "eval"):
-        file = project / f"data/{name}.json"
-        rows = read_json(file)
-        for row in rows:
-            turn = row["conversations"][-1]
-            turn["value"] = THOUGHT.format(turn["value"], turn["value"])
-        write_json(file, rows)
+    question, answer = RECORDED
+    rows = [("The title is about money or companies.", question, answer), ("关于体育。", "杯赛？", "Sports")]
+    write_json(project / "data/eval.json", [thoughtful(*row) for row in rows])
+    train = [row["conversations"] for row in read_json(project / "data/train.json")]
+    write_json(project / "data/train.json", [thoughtful("想", asked["value"], said["value"]) for asked, said in train])
     return run_of(project, tiny_model, (*OVERRIDES, *THINKING))
+
+
+def thoughtful(thought: str, question: str, answer: str) -> dict[str, Any]:
+    """A row whose answer begins with a thought."""
+    value = THOUGHT.format(thought, answer)
+    return {"conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": value}]}
 
 
 def run_of(project: Path, tiny_model: Path, overrides: tuple[str, ...]) -> Run:

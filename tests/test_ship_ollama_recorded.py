@@ -34,7 +34,8 @@ def server(shipped_run: Run, thinking_run: Run, tmp_path_factory: pytest.TempPat
         for name, of in RECORDED["models"].items():
             run = thinking_run if name == "think" else shipped_run
             digest = stored(state, run.folder / "export/tiny-f16.gguf", of["jinja"])
-            state.models[f"{name}:latest"] = Made(digest, None, of["template"], of["system"], parameters(of))
+            parent = "hid-f16:latest" if name in ("adv0-tools", "adv0-tools3") else ""
+            state.models[f"{name}:latest"] = Made(digest, None, of["template"], of["system"], parameters(of), parent)
         yield state
 
 
@@ -118,9 +119,8 @@ def compare(wanted: Any, given: Any, where: str) -> Iterator[str]:
         for name in wanted.keys() & given.keys():
             yield from compare(wanted[name], given[name], f"{where}.{name}")
     elif isinstance(wanted, list) and isinstance(given, list) and key == "models":
-        yield from compare(
-            wanted[0] | {"model": "", "capabilities": []}, given[0] | {"model": "", "capabilities": []}, f"{where}[0]"
-        )
+        if shape(wanted[0]) != shape(given[0]):
+            yield f"{where}[0] is {given[0]}, recorded {wanted[0]}"
     elif key in WORDS and where != "line 1.details.family":
         if plain(wanted, key) != plain(given, key):
             yield f"{where} is {given!r}, recorded {wanted!r}"
