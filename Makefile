@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready-$(shell cat pyproject.toml constraints.txt scripts/setup.sh | sha256sum | cut -c1-16)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check plan train evaluate export all sweep report test test-slow test-ray faults lint audit sbom compat bench docs clean
+.PHONY: help setup check plan train evaluate export all sweep report test test-slow test-ray test-servers faults lint audit sbom compat bench docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ test-ray: $(READY) ## Trials on a Ray cluster; Ray stays out of .venv, where eve
 	@[ -d .venv/ray/ray ] || $(BIN)/pip install -q --disable-pip-version-check --target .venv/ray -c constraints.txt ray || \
 		echo "Ray cannot be installed here: its tests will be skipped"
 	@PYTHONPATH=$(CURDIR)/.venv/ray $(BIN)/pytest tests/integration/test_ray.py $(ARGS) || [ $$? -eq 5 ]
+
+test-servers: $(READY) ## Against a real Ollama: OLLAMA_HOST, or `ollama` on PATH, started and ended; skipped without
+	@$(BIN)/pytest -m slow -rs tests/servers $(ARGS)
 
 faults: $(READY) ## Kill and starve whole chains some 400 times; nothing may be lost (ten minutes)
 	@$(BIN)/python -m tests.faults $(ARGS)

@@ -1,0 +1,116 @@
+"""Real servers: one that is there already, or one that is started for the tests and ended after them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import process
+from orchestrator.errors import MissingError
+from orchestrator.records import Run
+from orchestrator.ship import ollama
+from orchestrator.ship.ollama import Ollama
+from tests.conftest import write_tree
+from tests.shipped_run import run_of
+
+NAMES = f"orchestrator-test-{os.getpid()}"
+"""Starts the names of all models that the tests make."""
+ABSENT = "no real Ollama: set OLLAMA_HOST to one, or put `ollama` on PATH"
+START_SECONDS = 60.0
+TALK = '{"messages": [{"role": "system", "content": "你是一个“助手”。\\nBe brief."}, %s]}'
+TURNS = '{"role": "user", "content": "%s"}, {"role": "assistant", "content": "%s"}'
+
+
+@pytest.fixture(scope="session")
+def real_ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ollama]:
+    """A real Ollama, which has afterwards the models that it had before."""
+    with the_server(tmp_path_factory.mktemp("ollama")) as server:
+        before = names(server)
+        yield server
+        for name in names(server) - before:
+            assert NAMES in name, f"{name} was made with a name that is not the tests' own"
+            server.client.delete(name)
+        assert names(server) == before
+
+
+@contextmanager
+def the_server(folder: Path) -> Iterator[Ollama]:
+    """The one at OLLAMA_HOST, else one of our own on a free port with its own model folder; skips without either."""
+    if os.environ.get("OLLAMA_HOST"):
+        try:
+            yield ollama.connect()
+        except MissingError as error:
+            pytest.skip(f"{error.message} (OLLAMA_HOST)")
+        return
+    with started(folder) as server:
+        yield server
+
+
+@contextmanager
+def started(models: Path) -> Iterator[Ollama]:
+    """An Ollama of our own, ended when the block ends."""
+    program = shutil.which("ollama")
+    if program is None:
+        pytest.skip(ABSENT)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    env = {"OLLAMA_HOST": address, "OLLAMA_MODELS": str(models), "OLLAMA_NUM_PARALLEL": "1", "HOME": str(models.parent)}
+    log = models.parent / "ollama.log"
+    child = process.start(process.Command((program, "serve"), models.parent, log, env))
+    try:
+        yield until_up(address, log)
+    finally:
+        child.stop()
+
+
+def until_up(address: str, log: Path) -> Ollama:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return ollama.connect(address)
+        except MissingError:
+            if time.monotonic() > deadline:
+                raise AssertionError(log.read_text(encoding="utf-8")[-2000:]) from None
+            time.sleep(0.2)
+
+
+def names(server: Ollama) -> set[str]:
+    return {str(model.model) for model in server.client.list().models}
+
+
+@pytest.fixture(scope="session")
+def talking_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of conversations in Chinese and English, with a system text and earlier turns, and an empty thought."""
+    folder = tmp_path_factory.mktemp("talking")
+    rows = [talk(number) for number in range(6)]
+    spec = f"""\
+name: tiny
+model: {{base: "{tiny_model}", template: qwen3}}
+data: {{train: train.jsonl, eval: eval.jsonl}}
+train: {{cutoff_len: 256}}
+evaluate: {{max_new_tokens: 2, baseline: false}}
+export: {{gguf: [f16], gate: {{min_agreement: 0.9, max_accuracy_drop: 1.0}}}}
+"""
+    tree = {"spec.yaml": spec, "train.jsonl": "\n".join(rows[:4]) + "\n", "eval.jsonl": "\n".join(rows[4:]) + "\n"}
+    return run_of(write_tree(folder, tree), tiny_model, ())
+
+
+def talk(number: int) -> str:
+    first, last = TURNS % (f"第{number}题？🙂 {{{{ x }}}}", "好"), TURNS % (f"and {number}  more\\u2028?", "Paris")
+    return TALK % f"{first}, {last}"
+
+
+@pytest.fixture(params=["shipped f16", "shipped adapter", "thinking f16", "talking f16"])
+def pushed(request: Any) -> tuple[Run, str]:
+    """A run, and which of its GGUFs."""
+    which, kind = request.param.split()
+    return request.getfixturevalue(f"{which}_run"), kind
