@@ -14,8 +14,9 @@ import pytest
 from orchestrator.errors import InputError, MissingError, StageError
 from orchestrator.evaluation.rows import write_rows
 from orchestrator.records import Run
-from orchestrator.ship import endpoint, rows
+from orchestrator.ship import http, rows
 from orchestrator.ship.endpoint import Endpoint, Reply, ask, ask_all, connect, stream
+from orchestrator.ship.prompts import Told, compare, render_all
 from tests.serving import serving
 
 QUESTION = [{"role": "user", "content": "今天天气怎么样？"}]
@@ -95,7 +96,7 @@ def test_many_answers_come_in_the_order_of_the_questions() -> None:
     assert seen == [(done, 40) for done in range(1, 41)]
 
 
-@pytest.mark.parametrize("status", sorted(endpoint.BUSY))
+@pytest.mark.parametrize("status", sorted(http.BUSY))
 def test_a_busy_server_is_asked_again(status: int) -> None:
     failures = [status, status]
 
@@ -124,7 +125,7 @@ def test_a_refusal_is_quoted(status: int, error: type[Exception], times: int) ->
 
 
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "BACKOFF_SECONDS", 0.0)
+    monkeypatch.setattr(http, "BACKOFF_SECONDS", 0.0)
     with server(openai) as url:
         gone = url
     with pytest.raises(MissingError, match="does not answer"):
@@ -182,3 +183,116 @@ def test_rows_of_a_data_file_become_predictions(tmp_path: Path) -> None:
         {"id": "1", "prompt": "天气？", "label": "晴", "prediction": "first: 天气？"},
         {"id": "2", "prompt": "News?", "label": "None", "prediction": "first: News?"},
     ]
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
+def test_a_thought_that_comes_apart_is_put_back(key: str) -> None:
+    message = {"role": "assistant", "content": "晴", key: "看云。\n"}
+    answer = {"choices": [{"message": message}], "usage": {"prompt_tokens": 3}}
+    with server(lambda *_: (200, answer)) as url:
+        reply = ask(Endpoint(f"{url}/v1", "openai", "first"), QUESTION, 7)
+    assert reply == Reply("晴", 3, "看云。\n")
+    assert reply.whole() == "<think>\n看云。\n</think>\n\n晴"
+    assert reply.whole(("◁think▷", "◁/think▷")) == "◁think▷看云。◁/think▷晴"
+
+
+def test_an_answer_that_ended_in_its_thought_has_no_text() -> None:
+    answer = {"choices": [{"message": {"role": "assistant", "content": None, "reasoning": "看云"}}]}
+    with server(lambda *_: (200, answer)) as url:
+        assert ask(Endpoint(f"{url}/v1", "openai", "m"), QUESTION, 7) == Reply("", None, "看云")
+
+
+def test_ollama_is_told_whether_to_think_and_tells_the_thought_apart() -> None:
+    asked: list[dict[str, Any]] = []
+
+    def thinks(method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        asked.append(body)
+        return 200, {"message": {"content": "晴", "thinking": "看云。"}, "prompt_eval_count": 11}
+
+    with server(thinks) as url:
+        replies = [ask(Endpoint(url, "ollama", "m", think=think), QUESTION, 7) for think in (True, False, None)]
+    assert replies == [Reply("晴", 11, "看云。")] * 3
+    assert [body.get("think") for body in asked] == [True, False, None]
+    assert "think" not in asked[2]
+
+
+def test_a_streamed_thought_stands_between_its_words() -> None:
+    pieces = [{"reasoning_content": "\n看"}, {"reasoning_content": "云"}, {"content": "晴"}, {"content": "天"}]
+    lines = [f"data: {json.dumps({'choices': [{'delta': piece}]})}\n\n" for piece in pieces]
+    with server(lambda *_: (200, "".join(lines))) as url:
+        assert "".join(stream(Endpoint(f"{url}/v1", "openai", "m"), QUESTION, 7)) == "<think>\n看云\n</think>\n\n晴天"
+
+
+def test_an_error_in_mid_stream_is_quoted() -> None:
+    lines = [{"choices": [{"delta": {"content": "今天"}}]}, {"error": {"message": "out of memory"}}]
+    text = "".join(f"data: {json.dumps(line)}\n\n" for line in lines)
+    with server(lambda *_: (200, text)) as url, pytest.raises(StageError, match="broke off: out of memory"):
+        list(stream(Endpoint(f"{url}/v1", "openai", "first"), QUESTION, 7))
+
+
+def test_an_error_in_a_good_answer_is_quoted() -> None:
+    with server(lambda *_: (200, {"error": "没有模型"})) as url, pytest.raises(StageError, match="没有模型"):
+        ask(Endpoint(url, "ollama", "first"), QUESTION, 7)
+
+
+def test_a_web_page_is_no_server() -> None:
+    page = (200, "<!DOCTYPE html><title>登录</title>")
+    with server(lambda *_: page) as url, pytest.raises(InputError, match="answers with a web page"):
+        connect(url)
+
+
+PROMPT = {"id": "7", "messages": QUESTION, "text": "<s>User: 今天天气？\nBot:", "ids": [1, 5, 6, 7]}
+
+
+@pytest.mark.parametrize("told", ["<s>User: 今天天气？\nBot:", "User: 今天天气？\nBot:"])
+def test_a_prompt_may_lack_the_bos_that_the_engine_adds(told: str) -> None:
+    found = compare([PROMPT], [Told(told, 4)], "<s>")
+    assert (found.texts, found.equal_texts, found.equal_counts, found.passed) == (1, 1, 1, True)
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ("User: 今天天气! \nBot:", "row 7, character 11: '! \\nBot:', in training '？\\nBot:'"),
+        ("User: 今天天气？\nBot:\n", "row 7, character 17: '\\n', in training its end"),
+        ("<s>", "row 7, character 4: its end, in training 'User: 今天天气？\\nBot:'"),
+        (
+            "<s><s>User: 今天天气？\nBot:",
+            "row 7, character 4: '<s>User: 今天天气？\\nBot:', in training 'User: 今天天气？\\nBot:'",
+        ),
+    ],
+)
+def test_the_first_other_character_is_named(told: str, words: str) -> None:
+    found = compare([PROMPT], [Told(told, 4)], "<s>")
+    assert (found.equal_texts, found.passed, found.difference) == (0, False, words)
+
+
+def test_a_text_that_reads_otherwise_is_trainings_if_its_tokens_are() -> None:
+    decoded = {**PROMPT, "text": "<s> User: 今天天气？\nBot:"}
+    told = [Told("User: 今天天气？\nBot:", 4)]
+    assert compare([decoded], told, "<s>", lambda text: [5, 6, 7]).passed
+    assert not compare([decoded], told, "<s>", lambda text: [5, 6, 8]).passed
+
+
+def test_the_number_of_tokens_is_the_second_proof() -> None:
+    found = compare([PROMPT, {**PROMPT, "ids": None, "text": None}], [Told(None, 5), Told(None, 9)], "<s>")
+    assert (found.texts, found.counted, found.equal_counts) == (0, 1, 0)
+    assert found.difference == "row 7: 5 tokens, 4 in training"
+    assert str(found) == "0 of 1 prompts have the number of tokens of training"
+    assert "does not tell" in str(compare([PROMPT], [Told(None, None)], None))
+
+
+def test_llama_cpps_server_tells_the_prompt_and_others_are_asked_once() -> None:
+    asked: list[str] = []
+
+    def llama_server(method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        asked.append(path)
+        return (
+            (200, {"prompt": f"User: {body['messages'][0]['content']}"}) if path == "/apply-template" else (404, "no")
+        )
+
+    with server(llama_server) as url:
+        assert render_all(Endpoint(f"{url}/v1", "openai", "m"), [QUESTION] * 2) == ["User: 今天天气怎么样？"] * 2
+    with server(lambda *_: (404, "404 page not found")) as url:
+        assert render_all(Endpoint(f"{url}/v1", "openai", "m"), [QUESTION] * 2) == [None, None]
+    assert asked == ["/apply-template"] * 2

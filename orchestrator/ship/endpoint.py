@@ -3,40 +3,19 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
-from orchestrator.errors import InputError, MissingError, OrchestratorError, StageError
-
-if TYPE_CHECKING:
-    import httpx
+from orchestrator.errors import InputError, StageError
+from orchestrator.ship.http import Endpoint as Endpoint
+from orchestrator.ship.http import error_text, get, http_client, post, refused, unreachable
 
 Message = Mapping[str, str]
-ATTEMPTS = 4
-BACKOFF_SECONDS = 0.5
-"""Wait before the second attempt; doubled before each further one."""
 THOUGHT_WORDS = ("<think>\n", "\n</think>\n\n")
 """What most templates of LLaMA-Factory put around a thought."""
 THOUGHT_KEYS = ("thinking", "reasoning_content", "reasoning")
-BUSY = frozenset({408, 429, 500, 502, 503, 504})
-"""Statuses that another attempt may change."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A server and the model on it to ask. `url` ends with /v1 for the OpenAI protocol, else it is Ollama's root."""
-
-    url: str
-    protocol: Literal["openai", "ollama"]
-    model: str
-    key: str | None = field(default=None, repr=False)
-    timeout: float = 120.0
-    """Seconds that one answer may take."""
-    think: bool | None = None
-    """Whether Ollama is to have the model think; None leaves it to the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +54,7 @@ def models(endpoint: Endpoint) -> list[str]:
     path, entries, name = (
         ("/models", "data", "id") if endpoint.protocol == "openai" else ("/api/tags", "models", "name")
     )
-    with http_client(endpoint) as client:
-        listed = _object(endpoint, _sent(endpoint, lambda: client.get(endpoint.url + path)))
+    listed = get(endpoint, endpoint.url + path)
     return [str(entry[name]) for entry in listed.get(entries) or ()]
 
 
@@ -92,25 +70,6 @@ def ask(endpoint: Endpoint, messages: Sequence[Message], max_new_tokens: int) ->
         raise StageError(f"{endpoint.url} answered something else: {str(answer)[:120]}") from None
 
 
-def post(endpoint: Endpoint, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON object that comes back. Raises what `ask` raises, and InputError for a web page."""
-    with http_client(endpoint) as client:
-        return _object(endpoint, _sent(endpoint, lambda: client.post(url, json=body)))
-
-
-def try_post(endpoint: Endpoint, url: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The same from a server that may not know the address; None unless it answers with a JSON object."""
-    import httpx
-
-    try:
-        with http_client(endpoint) as client:
-            response = client.post(url, json=body)
-            found = response.json() if response.status_code == 200 else None
-    except (httpx.TransportError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
 def enclosed(thought: str, words: tuple[str, str] = THOUGHT_WORDS) -> str:
     """A thought between the words around it. Servers keep some of the line ends beside them, and drop others."""
     return words[0] + thought.strip("\n") + words[1]
@@ -120,30 +79,6 @@ def _reply(message: Mapping[str, Any], prompt_tokens: int | None) -> Reply:
     thought = next((str(message[key]) for key in THOUGHT_KEYS if message.get(key)), "")
     text = message.get("content") if thought else message["content"]
     return Reply(text or "", prompt_tokens, thought)
-
-
-def _object(endpoint: Endpoint, response: httpx.Response) -> dict[str, Any]:
-    try:
-        found = response.json()
-    except ValueError:
-        found = None
-    if isinstance(found, dict) and not found.get("error"):
-        return found
-    if isinstance(found, dict):
-        raise no_engine(_error_text(found)) or StageError(
-            f"{endpoint.url} answered: {_error_text(found)}", "Read the server's own log."
-        )
-    if "html" in response.headers.get("Content-Type", "") or response.text.lstrip().startswith("<"):
-        raise InputError(
-            f"{endpoint.url} answers with a web page",
-            "Is that the server's own address? A proxy or a login page may stand in front of it.",
-        )
-    raise StageError(f"{endpoint.url} answered something else: {response.text.strip()[:120]!r}")
-
-
-def _error_text(found: Mapping[str, Any]) -> str:
-    error = found["error"]
-    return str(error.get("message", error) if isinstance(error, dict) else error)
 
 
 def ask_all(
@@ -197,13 +132,13 @@ def _deltas(endpoint: Endpoint, messages: Sequence[Message], max_new_tokens: int
         with http_client(endpoint) as client, client.stream("POST", endpoint.url + path, json=body) as response:
             if response.status_code >= 400:
                 response.read()
-                raise _refused(endpoint, response)
+                raise refused(endpoint, response)
             for line in _lines(response.iter_text()):
                 data = line.removeprefix("data:").strip()
                 if line.startswith("data:") and data != "[DONE]":
                     yield from _pieces(endpoint, json.loads(data))
     except httpx.TransportError as error:
-        raise _unreachable(endpoint.url, error) from error
+        raise unreachable(endpoint.url, error) from error
 
 
 def _lines(pieces: Iterable[str]) -> Iterator[str]:
@@ -217,7 +152,7 @@ def _lines(pieces: Iterable[str]) -> Iterator[str]:
 
 def _pieces(endpoint: Endpoint, chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if chunk.get("error"):
-        raise StageError(f"{endpoint.url} broke off: {_error_text(chunk)}", "Read the server's own log.")
+        raise StageError(f"{endpoint.url} broke off: {error_text(chunk)}", "Read the server's own log.")
     for choice in chunk.get("choices") or ():
         yield choice.get("delta") or {}
 
@@ -231,73 +166,6 @@ def _request(
             body["think"] = endpoint.think
         return "/api/chat", body | {"options": {"temperature": 0, "seed": 0, "num_predict": max_new_tokens}}
     return "/chat/completions", body | {"temperature": 0, "max_tokens": max_new_tokens}
-
-
-def http_client(endpoint: Endpoint, **options: Any) -> httpx.Client:
-    """A client with the server's key; a proxy of the environment cannot reach this machine's own loopback."""
-    import httpx
-
-    headers = {"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {}
-    return httpx.Client(
-        headers=headers, trust_env=not is_here(endpoint.url), **{"timeout": endpoint.timeout, **options}
-    )
-
-
-def is_here(url: str) -> bool:
-    """Whether a URL is one of this machine's loopback."""
-    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
-
-
-def no_engine(said: str) -> MissingError | None:
-    """What to tell of an Ollama without llama.cpp's programs, of which it starts one for each model; else None."""
-    if "binary not found" not in said:
-        return None
-    return MissingError(
-        f"this Ollama has no engine: {said.partition(' (checked')[0]}",
-        "Install it whole, from https://ollama.com/download: the program alone runs no model.",
-    )
-
-
-def _sent(endpoint: Endpoint, send: Callable[[], httpx.Response]) -> httpx.Response:
-    """The answer to a request, which is sent again while the server is busy or breaks the connection off."""
-    import httpx
-
-    for attempt in range(ATTEMPTS):
-        last = attempt == ATTEMPTS - 1
-        try:
-            response = send()
-        except httpx.TransportError as error:
-            if last:
-                raise _unreachable(endpoint.url, error) from error
-            time.sleep(BACKOFF_SECONDS * 2**attempt)
-            continue
-        if response.status_code < 400:
-            return response
-        if last or response.status_code not in BUSY:
-            raise _refused(endpoint, response)
-        time.sleep(_pause(response, attempt))
-    raise AssertionError("unreachable")
-
-
-def _pause(response: httpx.Response, attempt: int) -> float:
-    asked = response.headers.get("Retry-After", "")
-    return min(float(asked), 60.0) if asked.isdecimal() else BACKOFF_SECONDS * 2**attempt
-
-
-def _refused(endpoint: Endpoint, response: httpx.Response) -> OrchestratorError:
-    if missing := no_engine(response.text):
-        return missing
-    said = f"{endpoint.url} answered {response.status_code}: {response.text.strip()[:200]}"
-    if response.status_code in (401, 403):
-        return InputError(said, "Put the server's key into an environment variable and name it with --api-key-env.")
-    if response.status_code < 500:
-        return InputError(said, f"Check --endpoint and --model (now {endpoint.model!r}).")
-    return StageError(said, "Read the server's own log.")
-
-
-def _unreachable(url: str, error: Exception) -> MissingError:
-    reason = str(error) or type(error).__name__
-    return MissingError(f"{url} does not answer: {reason}", "Is the server running, and is that its address?")
 
 
 def _is_ollama(root: str, timeout: float) -> bool:

@@ -18,7 +18,7 @@ from orchestrator.fetch import Progress
 from orchestrator.files import read_json, sha256
 from orchestrator.records import Run
 from orchestrator.ship import artifacts, bundle, modelfile
-from orchestrator.ship.endpoint import Endpoint, http_client, is_here, no_engine
+from orchestrator.ship.http import Endpoint, http_client, is_here, no_engine
 from orchestrator.ship.served import UNASKED, Served, check, require_gate, summary
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.ship.endpoint import Endpoint, Message, post, try_post
+from orchestrator.ship.endpoint import Message
+from orchestrator.ship.http import Endpoint, post, try_post
 
 SHOWN = 24
 """Characters of either text that a difference quotes."""

@@ -15,7 +15,8 @@ from orchestrator.fetch import Progress
 from orchestrator.files import read_json_lines
 from orchestrator.records import Run
 from orchestrator.ship import artifacts
-from orchestrator.ship.endpoint import THOUGHT_WORDS, Endpoint, Reply, ask_all, try_post
+from orchestrator.ship.endpoint import THOUGHT_WORDS, Endpoint, Reply, ask_all
+from orchestrator.ship.http import try_post
 from orchestrator.ship.prompts import Comparison, Told, compare, render_all
 from orchestrator.ship.served import think, vocabulary
 
