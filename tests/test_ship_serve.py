@@ -17,13 +17,15 @@ import pytest
 
 from orchestrator import layout, process, records
 from orchestrator.errors import InputError, MissingError, StageError
+from orchestrator.evaluation.thinking import split_thinking
 from orchestrator.records import Run
 from orchestrator.ship import artifacts, serve
 from orchestrator.ship.chat import Conversation, talk
-from orchestrator.ship.endpoint import Endpoint, ask_all
+from orchestrator.ship.endpoint import Endpoint, ask, ask_all
 from orchestrator.ship.serve import KEY_VARIABLE, Where, llama_cpp_server, llama_factory_server, vllm_server
 from orchestrator.workers.serve_gguf import AS_MEASURED, completed
 from tests import fake_vllm
+from tests.shipped_run import RECORDED
 
 
 def rows(run: Run) -> list[dict[str, Any]]:
@@ -164,8 +166,22 @@ def test_the_command_of_each_engine(shipped_run: Run) -> None:
     ]  # fmt: skip
     assert vllm_server(shipped_run, "tuned", at).argv == (
         "vllm", "serve", layout.MERGED, "--host", "127.0.0.1", "--port", "8080", "--generation-config", "vllm",
-        "--middleware", "orchestrator.workers.guard.Guard", "--served-model-name", "tiny-tuned",
+        "--served-model-name", "tiny-tuned", "--middleware", "orchestrator.workers.thoughts.Thoughts",
+        "--middleware", "orchestrator.workers.guard.Guard",
     )  # fmt: skip
+
+
+def test_a_model_that_thinks_is_served_in_two_parts(thinking_run: Run) -> None:
+    with serve.running(thinking_run, "f16", serve.where(port=0, context=512)) as (endpoint, _):
+        question = [{"role": "user", "content": RECORDED[0]}]
+        reply = ask(endpoint, question, 19)
+        options: dict[str, Any] = {"model": endpoint.model, "messages": question, "max_tokens": 19, "stream": True}
+        deltas = [chunk.choices[0].delta for chunk in client(endpoint).chat.completions.create(**options)]
+        said = "".join(Conversation(endpoint, 19).say(RECORDED[0]))
+    assert (reply.thought, reply.text) == ("The title is about money or companies.\n", "Business")
+    assert "".join(getattr(delta, "reasoning_content", None) or "" for delta in deltas) == reply.thought
+    assert "".join(delta.content or "" for delta in deltas) == reply.text
+    assert split_thinking(said) == ("The title is about money or companies.", "Business")
 
 
 @pytest.fixture

@@ -48,14 +48,15 @@ def chat(
 
     Example: orchestrator chat --artifact q4_k_m --once "News category: Polka fever sweeps the charts"
     """
-    from orchestrator.ship.artifacts import choose
+    from orchestrator.ship.artifacts import choose, thinking
     from orchestrator.ship.chat import Conversation, talk
 
     run = _find(runs_dir, which)
     names = [choose(run, artifact), *([choose(run, against)] if against else [])]
     with contextlib.ExitStack() as stack:
         endpoints = {name: stack.enter_context(_served(run, name)) for name in names}
-        conversations = {name: Conversation(at, max_new_tokens, system) for name, at in endpoints.items()}
+        words = thinking(run)[1]
+        conversations = {name: Conversation(at, max_new_tokens, system, words) for name, at in endpoints.items()}
         if once is not None:
             _show_answers(conversations, once)
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.ship.endpoint import Endpoint, Message, ask, stream
+from orchestrator.ship.endpoint import THOUGHT_WORDS, Endpoint, Message, ask, stream
 
 QUIT = ("/quit", "/exit", "/q")
 FORGET = "/new"
@@ -18,13 +18,15 @@ class Conversation:
     endpoint: Endpoint
     max_new_tokens: int
     system: str | None = None
+    words: tuple[str, str] = THOUGHT_WORDS
+    """Around a thought, which the model is to find in earlier answers as training had it."""
     turns: list[Message] = field(default_factory=list)
 
     def say(self, text: str) -> Iterator[str]:
         """The answer to a text, piece by piece; remembered once it is whole."""
         question = {"role": "user", "content": text}
         pieces: list[str] = []
-        for piece in stream(self.endpoint, self._messages(question), self.max_new_tokens):
+        for piece in stream(self.endpoint, self._messages(question), self.max_new_tokens, self.words):
             pieces.append(piece)
             yield piece
         self._remember(question, "".join(pieces))
@@ -32,7 +34,7 @@ class Conversation:
     def answer(self, text: str) -> str:
         """The whole answer at once."""
         question = {"role": "user", "content": text}
-        answer = ask(self.endpoint, self._messages(question), self.max_new_tokens).text
+        answer = ask(self.endpoint, self._messages(question), self.max_new_tokens).whole(self.words)
         self._remember(question, answer)
         return answer
 

@@ -23,6 +23,7 @@ from orchestrator.render import yaml_scalar
 from orchestrator.ship import artifacts
 from orchestrator.ship.endpoint import Endpoint
 from orchestrator.spec.defaults import LORA
+from orchestrator.workers import thoughts
 
 if TYPE_CHECKING:
     import httpx
@@ -35,8 +36,8 @@ KEPT = ("model_name_or_path", "trust_remote_code", "template", "enable_thinking"
 """Training arguments that also decide how LLaMA-Factory answers."""
 KEY_VARIABLE = "ORCHESTRATOR_API_KEY"
 """Carries the key to our llama.cpp server, so that neither a file nor the process list shows it."""
-GUARD = "orchestrator.workers.guard.Guard"
-"""What vLLM is told to ask first; our own servers do so by themselves."""
+MIDDLEWARE = ("orchestrator.workers.thoughts.Thoughts", "orchestrator.workers.guard.Guard")
+"""What vLLM is told to put around its answers, the outermost last; our own servers do so by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +141,17 @@ def _adapters(trained: Mapping[str, Any], artifact: str) -> list[str]:
 
 def vllm_server(run: Run, artifact: str, at: Where) -> Server:
     """`vllm serve` of the merged model, which holds the template of training; vLLM's own sampling defaults."""
-    options = {"--host": at.host, "--port": str(at.port), "--generation-config": "vllm", "--middleware": GUARD}
+    options = {"--host": at.host, "--port": str(at.port), "--generation-config": "vllm"}
     options["--served-model-name"] = f"{run.record['name']}-{artifact}"
     flags = [word for pair in options.items() for word in pair]
+    flags += [word for name in MIDDLEWARE for word in ("--middleware", name)]
     return Server(("vllm", "serve", layout.MERGED, *flags), {"VLLM_API_KEY": at.key} if at.key else {})
+
+
+def _thought_words(run: Run) -> dict[str, str]:
+    """For a model that was trained to think: what stands around its thoughts, which its server is to take out."""
+    thinks, words = artifacts.thinking(run)
+    return {thoughts.VARIABLE: json.dumps(words, ensure_ascii=False)} if thinks else {}
 
 
 @contextmanager
@@ -154,7 +162,7 @@ def running(run: Run, artifact: str, at: Where) -> Iterator[tuple[Endpoint, proc
         write_text(run.folder / path, text)
     log = run.folder / layout.log(f"serve-{artifact}")
     log.unlink(missing_ok=True)
-    child = process.start(process.Command(made.argv, run.folder, log, made.env))
+    child = process.start(process.Command(made.argv, run.folder, log, {**made.env, **_thought_words(run)}))
     try:
         yield _ready(child, at, log), child
     finally:

@@ -16,6 +16,7 @@ from orchestrator import workers
 from orchestrator.errors import MissingError, StageError
 from orchestrator.files import read_json
 from orchestrator.workers.guard import Guard
+from orchestrator.workers.thoughts import Thoughts
 
 KEY_VARIABLE = "ORCHESTRATOR_API_KEY"  # as orchestrator.ship.serve sets it
 AS_MEASURED = {"temperature": 0.0, "repeat_penalty": 1.0}
@@ -39,7 +40,7 @@ def main(config: Path) -> None:
     llama = server._llama_proxy()
     llama.chat_handler = chat_handler(llama, wanted["stop"], wanted["system"])
     app.add_middleware(Defaults, values=AS_MEASURED)
-    uvicorn.run(Guard(app), host=wanted["host"], port=wanted["port"], log_level="info")
+    uvicorn.run(Guard(Thoughts(app)), host=wanted["host"], port=wanted["port"], log_level="info")
 
 
 class Defaults:

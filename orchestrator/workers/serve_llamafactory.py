@@ -10,6 +10,7 @@ from pathlib import Path
 
 from orchestrator import workers
 from orchestrator.workers.guard import Guard
+from orchestrator.workers.thoughts import Thoughts
 
 
 def main(config: Path) -> None:
@@ -20,7 +21,7 @@ def main(config: Path) -> None:
     from llamafactory.chat import ChatModel
 
     app = create_app(ChatModel(yaml.safe_load(config.read_text(encoding="utf-8"))))
-    uvicorn.run(Guard(app), host=os.environ["API_HOST"], port=int(os.environ["API_PORT"]))
+    uvicorn.run(Guard(Thoughts(app)), host=os.environ["API_HOST"], port=int(os.environ["API_PORT"]))
 
 
 if __name__ == "__main__":
