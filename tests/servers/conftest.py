@@ -14,15 +14,19 @@ from typing import Any
 import pytest
 
 from orchestrator import process
+from orchestrator.chat_template.registry import template_for_model
 from orchestrator.errors import MissingError
+from orchestrator.files import read_json, write_json
 from orchestrator.records import Run
 from orchestrator.ship import ollama
 from orchestrator.ship.ollama import Ollama
-from tests.conftest import write_tree
+from tests.conftest import make_project, write_tree
 from tests.shipped_run import run_of
 
 NAMES = f"orchestrator-test-{os.getpid()}"
 """Starts the names of all models that the tests make."""
+BASES = [path.name for path in sorted(Path(os.environ.get("MINIATURES", os.devnull)).glob("*-*"))]
+"""Models to train on and push besides: of MINIATURES, a folder of base models whose names LLaMA-Factory knows."""
 ABSENT = "no real Ollama: set OLLAMA_HOST to one, or put `ollama` on PATH"
 START_SECONDS = 60.0
 TALK = '{"messages": [{"role": "system", "content": "你是一个“助手”。\\nBe brief."}, %s]}'
@@ -109,8 +113,20 @@ def talk(number: int) -> str:
     return TALK % f"{first}, {last}"
 
 
-@pytest.fixture(params=["shipped f16", "shipped adapter", "thinking f16", "talking f16"])
-def pushed(request: Any) -> tuple[Run, str]:
+@pytest.fixture(params=["shipped f16", "shipped adapter", "thinking f16", "talking f16", *BASES])
+def pushed(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, str]:
     """A run, and which of its GGUFs."""
-    which, kind = request.param.split()
-    return request.getfixturevalue(f"{which}_run"), kind
+    which, _, kind = request.param.partition(" ")
+    if kind:
+        return request.getfixturevalue(f"{which}_run"), kind
+    return run_of_base(Path(os.environ["MINIATURES"]) / which, tmp_path_factory.mktemp("miniature")), "f16"
+
+
+def run_of_base(source: Path, folder: Path) -> Run:
+    """A run over a copy of a base, whose tokenizer transformers is told to load as it is."""
+    base = folder / source.name
+    shutil.copytree(source, base, copy_function=shutil.copyfile)
+    config = read_json(base / "tokenizer_config.json")
+    write_json(base / "tokenizer_config.json", {**config, "tokenizer_class": "PreTrainedTokenizerFast"})
+    template = f"model.template={template_for_model(source.name)}"
+    return run_of(make_project(folder, base), base, (template, "export.gguf=[f16]", "evaluate.baseline=false"))
