@@ -78,7 +78,7 @@ def test_a_model_that_was_trained_to_think_comes_back_in_two_parts(
     assert asked == [("The title is about money or companies.", "Business"), ("关于体育。", "")], (
         "the second was cut off"
     )
-    assert answer.json["metrics"]["accuracy"]["value"] == 50
+    assert answer.json["metrics"]["exact_match"]["value"] == 50
 
 
 def test_where_ollama_takes_the_ggufs_template_it_says_so_and_agrees(run: Run, tmp_path: Path) -> None:

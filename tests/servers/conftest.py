@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -20,7 +21,7 @@ from orchestrator.files import read_json, write_json
 from orchestrator.records import Run
 from orchestrator.ship import ollama
 from orchestrator.ship.ollama import Ollama
-from tests.conftest import make_project, write_tree
+from tests.conftest import WORDS, make_project, write_tree
 from tests.shipped_run import run_of
 
 NAMES = f"orchestrator-test-{os.getpid()}"
@@ -29,8 +30,7 @@ BASES = [path.name for path in sorted(Path(os.environ.get("MINIATURES", os.devnu
 """Models to train on and push besides: of MINIATURES, a folder of base models whose names LLaMA-Factory knows."""
 ABSENT = "no real Ollama: set OLLAMA_HOST to one, or put `ollama` on PATH"
 START_SECONDS = 60.0
-TALK = '{"messages": [{"role": "system", "content": "你是一个“助手”。\\nBe brief."}, %s]}'
-TURNS = '{"role": "user", "content": "%s"}, {"role": "assistant", "content": "%s"}'
+SYSTEM = "你是一个“助手”。\nBe brief."
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +95,7 @@ def names(server: Ollama) -> set[str]:
 def talking_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of conversations in Chinese and English, with a system text and earlier turns, and an empty thought."""
     folder = tmp_path_factory.mktemp("talking")
-    rows = [talk(number) for number in range(6)]
+    rows = [talk(number) for number in range(15)]
     spec = f"""\
 name: tiny
 model: {{base: "{tiny_model}", template: qwen3}}
@@ -104,13 +104,16 @@ train: {{cutoff_len: 256}}
 evaluate: {{max_new_tokens: 2, baseline: false}}
 export: {{gguf: [f16], gate: {{min_agreement: 0.9, max_accuracy_drop: 1.0}}}}
 """
-    tree = {"spec.yaml": spec, "train.jsonl": "\n".join(rows[:4]) + "\n", "eval.jsonl": "\n".join(rows[4:]) + "\n"}
+    tree = {"spec.yaml": spec, "train.jsonl": "\n".join(rows[:12]) + "\n", "eval.jsonl": "\n".join(rows[12:]) + "\n"}
     return run_of(write_tree(folder, tree), tiny_model, ())
 
 
 def talk(number: int) -> str:
-    first, last = TURNS % (f"第{number}题？🙂 {{{{ x }}}}", "好"), TURNS % (f"and {number}  more\\u2028?", "Paris")
-    return TALK % f"{first}, {last}"
+    """A row: system text, a first question with its answer, and another."""
+    word = WORDS.split()[number]
+    first, last = f"“{word}”是什么意思？🙂 {{{{ x }}}}", f"  and {word * 2}\u2028\nin English?"
+    turns = [("system", SYSTEM), ("user", first), ("assistant", "好。"), ("user", last), ("assistant", "Paris")]
+    return json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]}, ensure_ascii=False)
 
 
 @pytest.fixture(params=["shipped f16", "shipped adapter", "thinking f16", "talking f16", *BASES])
