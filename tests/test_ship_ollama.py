@@ -190,8 +190,14 @@ def test_an_error_inside_a_good_answer_ends_a_push(run: Run, tmp_path: Path) -> 
 def test_an_ollama_without_its_engine_is_missing_something(run: Run, tmp_path: Path) -> None:
     with fake_ollama(tmp_path, engine=False) as server, pytest.raises(MissingError) as caught:
         ship(run, "f16", server.url)
-    assert caught.value.message.endswith("llama-quantize unavailable: llama-quantize binary not found")
+    assert caught.value.message == "this Ollama has no engine: llama-quantize binary not found"
     assert "ollama.com/download" in caught.value.hint
+    with fake_ollama(tmp_path) as server:
+        there = ollama.connect(server.url)
+        ollama.push(run, "f16", "tiny", there, lambda done, total: None)
+        server.engine = False
+        with pytest.raises(MissingError, match="this Ollama has no engine: llama-server binary not found"):
+            ollama.ask(run, "f16", "tiny", there)
 
 
 @pytest.mark.parametrize("name", ["bad name", "-x", "a/b/c/d", "新闻", "news:", "a:b:c", "news/", ""])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -79,12 +80,18 @@ def is_here(url: str) -> bool:
 
 def no_engine(said: str) -> MissingError | None:
     """What to tell of an Ollama without llama.cpp's programs, of which it starts one for each model; else None."""
-    if "binary not found" not in said:
+    found = re.search(r"[\w-]+ binary not found", said)
+    if found is None:
         return None
     return MissingError(
-        f"this Ollama has no engine: {said.partition(' (checked')[0]}",
+        f"this Ollama has no engine: {found[0]}",
         "Install it whole, from https://ollama.com/download: the program alone runs no model.",
     )
+
+
+def is_page(response: httpx.Response) -> bool:
+    """Whether an answer is a web page, as proxies and login servers send it."""
+    return "html" in response.headers.get("Content-Type", "") or response.text.lstrip().startswith("<")
 
 
 def error_text(found: Mapping[str, Any]) -> str:
@@ -126,7 +133,7 @@ def json_object(endpoint: Endpoint, response: httpx.Response) -> dict[str, Any]:
         raise no_engine(error_text(found)) or StageError(
             f"{endpoint.url} answered: {error_text(found)}", "Read the server's own log."
         )
-    if "html" in response.headers.get("Content-Type", "") or response.text.lstrip().startswith("<"):
+    if is_page(response):
         raise InputError(
             f"{endpoint.url} answers with a web page",
             "Is that the server's own address? A proxy or a login page may stand in front of it.",
@@ -143,7 +150,8 @@ def refused(endpoint: Endpoint, response: httpx.Response) -> OrchestratorError:
     """The error of a status from 400 on."""
     if missing := no_engine(response.text):
         return missing
-    said = f"{endpoint.url} answered {response.status_code}: {response.text.strip()[:200]}"
+    text = "a web page" if is_page(response) else response.text.strip()[:200]
+    said = f"{endpoint.url} answered {response.status_code}: {text}"
     if response.status_code in (401, 403):
         return InputError(said, "Put the server's key into an environment variable and name it with --api-key-env.")
     if response.status_code < 500:

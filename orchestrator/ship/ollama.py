@@ -18,7 +18,7 @@ from orchestrator.fetch import Progress
 from orchestrator.files import read_json, sha256
 from orchestrator.records import Run
 from orchestrator.ship import artifacts, bundle, modelfile
-from orchestrator.ship.http import Endpoint, http_client, is_here, no_engine
+from orchestrator.ship.http import Endpoint, http_client, is_here, is_page, no_engine
 from orchestrator.ship.served import UNASKED, Served, check, require_gate, summary
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def _refused(path: Path, response: httpx.Response) -> OrchestratorError:
             f"a proxy before Ollama takes no file of {path.stat().st_size} bytes",
             "Raise its limit (nginx: client_max_body_size 0), or push with --bundle and create the model over there.",
         )
-    said = response.text.strip()[:200] if "html" not in response.headers.get("Content-Type", "") else "a web page"
+    said = "a web page" if is_page(response) else response.text.strip()[:200]
     return StageError(f"Ollama refused {path.name}: {response.status_code} {said}", "Is its disk full?")
 
 
