@@ -115,7 +115,7 @@ def sent(endpoint: Endpoint, send: Callable[[], httpx.Response]) -> httpx.Respon
             continue
         if response.status_code < 400:
             return response
-        if last or response.status_code not in BUSY:
+        if last or response.status_code not in BUSY or no_engine(response.text):
             raise refused(endpoint, response)
         time.sleep(_pause(response, attempt))
     raise AssertionError("unreachable")

@@ -99,7 +99,7 @@ def talking_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> R
     spec = f"""\
 name: tiny
 model: {{base: "{tiny_model}", template: qwen3}}
-data: {{train: train.jsonl, eval: eval.jsonl}}
+data: {{train: train.jsonl, eval: eval.jsonl, accept: [leakage_near]}}
 train: {{cutoff_len: 256}}
 evaluate: {{max_new_tokens: 2, baseline: false}}
 export: {{gguf: [f16], gate: {{min_agreement: 0.9, max_accuracy_drop: 1.0}}}}
