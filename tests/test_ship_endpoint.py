@@ -217,10 +217,10 @@ def test_ollama_is_told_whether_to_think_and_tells_the_thought_apart() -> None:
 
 
 def test_a_streamed_thought_stands_between_its_words() -> None:
-    pieces = [{"reasoning_content": "\n看"}, {"reasoning_content": "云"}, {"content": "晴"}, {"content": "天"}]
+    pieces = [{"reasoning_content": "\n看\n"}, {"reasoning_content": "云\n"}, {"content": "晴"}, {"content": "天"}]
     lines = [f"data: {json.dumps({'choices': [{'delta': piece}]})}\n\n" for piece in pieces]
     with server(lambda *_: (200, "".join(lines))) as url:
-        assert "".join(stream(Endpoint(f"{url}/v1", "openai", "m"), QUESTION, 7)) == "<think>\n看云\n</think>\n\n晴天"
+        assert "".join(stream(Endpoint(f"{url}/v1", "openai", "m"), QUESTION, 7)) == "<think>\n看\n云\n</think>\n\n晴天"
 
 
 def test_an_error_in_mid_stream_is_quoted() -> None:

@@ -112,13 +112,15 @@ def stream(
 
     Raises what `ask` raises; an error in mid-stream as StageError.
     """
-    thinking = False
+    thinking, line_ends = False, ""
     for delta in _deltas(endpoint, messages, max_new_tokens):
         thought = next((str(delta[key]) for key in THOUGHT_KEYS if delta.get(key)), "")
         text = delta.get("content") or ""
         if thought:
-            yield thought if thinking else words[0] + thought.lstrip("\n")
+            told = line_ends + thought if thinking else words[0] + thought.lstrip("\n")
+            line_ends = told[len(told.rstrip("\n")) :]  # the last ones belong to the words behind the thought
             thinking = True
+            yield told.rstrip("\n")
         if text:
             yield words[1] + text if thinking else text
             thinking = False

@@ -150,6 +150,8 @@ def vllm_server(run: Run, artifact: str, at: Where) -> Server:
 
 def _thought_words(run: Run) -> dict[str, str]:
     """For a model that was trained to think: what stands around its thoughts, which its server is to take out."""
+    if not (run.folder / layout.SERVING).is_file():
+        return {}
     thinks, words = artifacts.thinking(run)
     return {thoughts.VARIABLE: json.dumps(words, ensure_ascii=False)} if thinks else {}
 
