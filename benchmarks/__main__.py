@@ -14,7 +14,7 @@ import click
 
 from benchmarks import chain, data_check, evaluation, growth, records, startup, sweep
 from benchmarks.harness import ROOT, Bench, machine
-from orchestrator.files import read_json, write_json, write_text
+from orchestrator.lib.files import read_json, write_json, write_text
 
 BENCHMARKS = {
     "startup": startup.startup,

@@ -11,8 +11,8 @@ import yaml
 
 from benchmarks.harness import LLAMAFACTORY, ORCHESTRATOR, Bench, Measured, Row, at_most, median, ratio, run
 from benchmarks.work import CHAIN, HEADLINES, Job, by_hand_folder, newest, settings, stage_seconds
-from orchestrator import llamacpp
-from orchestrator.files import read_json
+from orchestrator.lib.files import read_json
+from orchestrator.models import llamacpp
 
 MADE = ("convert", "quantise")
 

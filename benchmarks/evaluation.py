@@ -10,9 +10,9 @@ from typing import Any
 
 from benchmarks.harness import LLAMAFACTORY, Bench, Row, median, run
 from benchmarks.work import NEWS_SMALL, by_hand_folder, finished, newest
-from orchestrator import layout
-from orchestrator.files import read_json
-from orchestrator.models.gguf_model import GgufModel
+from orchestrator.lib import layout
+from orchestrator.lib.files import read_json
+from orchestrator.models.gguf import GgufModel
 
 BATCHES = (8, 16, 32, 64)
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 
-from orchestrator import process
-from orchestrator.machine import cores
+from orchestrator.lib import process
+from orchestrator.lib.cpu import cores
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = Path(sys.executable).parent
@@ -135,7 +135,7 @@ def at_most(name: str, what: str, limit: float, unit: str, values: Sequence[floa
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
-    from orchestrator.environment import gpus
+    from orchestrator.machine.environment import gpus
 
     return {
         "cores": cores(),

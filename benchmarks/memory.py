@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.memory.forecast import Forecast, Setting, merge, predict, train
-from orchestrator.memory.model import Model, read_model
-from orchestrator.models import resolve
-from orchestrator.process import child_environment
-from orchestrator.spec.defaults import DEFAULTS
+from orchestrator.lib.process import child_environment
+from orchestrator.models.memory import Forecast, Setting, merge, predict, train
+from orchestrator.models.shape import Model, read_model
+from orchestrator.models.sources import resolve
+from orchestrator.spec.sections import DEFAULTS
 
 BASE = "builtin:smollm2-135m-instruct"
 TOKENS = 256

@@ -12,7 +12,8 @@ from benchmarks.chain import fresh
 from benchmarks.harness import ORCHESTRATOR, ROOT, Bench, at_most, run
 from benchmarks.sweep_cost import Silence
 from benchmarks.work import NEWS_SMALL, finished, newest
-from orchestrator import layout, records_schema
+from orchestrator.lib import layout
+from orchestrator.runs import schema
 from tests.fake_stages import FakeLaunch
 
 RUNS, TRIALS = 10_000, 500
@@ -36,7 +37,7 @@ def records(bench: Bench) -> None:
 
 def many_runs(bench: Bench, count: int) -> Path:
     """A runs folder full of copies of a real record; most runs have a name of their own."""
-    record = records_schema.read(newest(finished(bench, NEWS_SMALL)) / layout.RECORD)
+    record = schema.read(newest(finished(bench, NEWS_SMALL)) / layout.RECORD)
     runs_dir = fresh(bench.work / f"many-{count}")
     for number in range(count):
         write_run(runs_dir, record, number, name=f"news-{number % 50}")
@@ -49,15 +50,15 @@ def write_run(runs_dir: Path, record: dict[str, Any], number: int, **values: Any
     identifier = f"{moment:%Y%m%dT%H%M%SZ}-{values.get('name', record['name'])}-{secrets.token_hex(3)}"
     made = {**record, "id": identifier, "created_at": f"{moment:%Y-%m-%dT%H:%M:%SZ}", **values}
     (runs_dir / identifier).mkdir(parents=True)
-    (runs_dir / identifier / layout.RECORD).write_text(records_schema.to_text(made), encoding="utf-8")
+    (runs_dir / identifier / layout.RECORD).write_text(schema.to_text(made), encoding="utf-8")
 
 
 def sweep_of(bench: Bench, count: int) -> Path:
     """The folder of a sweep whose trials are real but for their stages, which leave what they promise at once."""
+    from orchestrator.pipeline.workflow import Request, load
     from orchestrator.spec.sections import Sweep
     from orchestrator.sweep.run import run_sweep
     from orchestrator.sweep.trial import Blueprint
-    from orchestrator.workflow import Request, load
 
     runs_dir = fresh(bench.work / f"trials-{count}")
     rates = [1e-5 * (1 + number / count) for number in range(count)]

@@ -19,17 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sweep_cost import Silence
-from orchestrator.executors import Ended, Job
-from orchestrator.files import write_json
-from orchestrator.jobs import TaskJob
-from orchestrator.memory.forecast import Setting, train, trainable
-from orchestrator.memory.model import Model
-from orchestrator.spec.defaults import DEFAULTS
-from orchestrator.spec.sections import Sweep
+from orchestrator.executors.base import Ended, Job
+from orchestrator.lib.files import write_json
+from orchestrator.models.memory import Setting, train, trainable
+from orchestrator.models.shape import Model
+from orchestrator.pipeline.remote import TaskJob
+from orchestrator.pipeline.workflow import Request, load, metrics
+from orchestrator.spec.sections import DEFAULTS, Sweep
 from orchestrator.sweep import sweeper
 from orchestrator.sweep.run import run_sweep
 from orchestrator.sweep.trial import Blueprint
-from orchestrator.workflow import Request, load, metrics
 from tests.fake_stages import write_scores
 
 PAGE = Path(__file__).parent.parent / "docs/scaling.md"

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.chain import fresh
 from benchmarks.harness import LLAMAFACTORY, ORCHESTRATOR, Bench, ratio, run
 from benchmarks.work import CHAIN, by_hand_folder, settings
-from orchestrator import layout
+from orchestrator.lib import layout
 
 SPACE = (
     "sweep.parameters={learning_rate: [5.0e-4, 1.0e-3], num_train_epochs: [1, 2], lora_rank: [8, 16]}",

@@ -13,13 +13,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from orchestrator import process
-from orchestrator.executors import Ended, Executor, Job
+from orchestrator.executors.base import Ended, Executor, Job
+from orchestrator.lib import process
+from orchestrator.lib.step import Step
+from orchestrator.pipeline.workflow import Request, load
 from orchestrator.spec.sections import Sweep
-from orchestrator.step import Step
 from orchestrator.sweep.run import run_sweep
 from orchestrator.sweep.trial import Blueprint
-from orchestrator.workflow import Request, load
 from tests.fake_stages import FakeLaunch
 
 SPEC = """\

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import ORCHESTRATOR, Bench, run
-from orchestrator.files import read_json
+from orchestrator.lib.files import read_json
 
 OPEN_GATE = "export.gate={min_agreement: 0.0, max_accuracy_drop: 1.0}"
 ALL_GGUF = "export.gguf=[f16, q8_0, q6_k, q5_k_m, q5_0, q4_k_m, q4_0, q3_k_m]"

@@ -107,7 +107,7 @@ def beyond(pair: str, own: Path, install: list[str], log: Path) -> Json:
     only = ["--no-deps"] if pair == "beyond-transformers" else []  # torch brings its own CUDA
     if call([*install, *only, *replacements], ROOT, log):
         return {"verdict": f"cannot be installed: {last_line(log)}"}
-    failed = call([str(own), "-m", "orchestrator.workers.together"], ROOT, log)
+    failed = call([str(own), "-m", "orchestrator.report.together_process"], ROOT, log)
     said = sign in log.read_text(errors="replace")
     verdict = (
         BREAKS if failed and said else f"fails otherwise: {last_line(log)}" if failed else "works: the bound can go"

@@ -18,10 +18,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from orchestrator import llamacpp, machine
-from orchestrator.cache import building, cache_folder
-from orchestrator.errors import OrchestratorError
-from orchestrator.fetch import download, unpack_source
+from orchestrator.lib import cpu
+from orchestrator.lib.errors import OrchestratorError
+from orchestrator.lib.fetch import download, unpack_source
+from orchestrator.lib.files import building, cache_folder
+from orchestrator.models import llamacpp
 
 FLAGS = (
     "-DLLAVA_BUILD=OFF",  # images and sound
@@ -73,7 +74,7 @@ def _pip_wheel(source: Path, target: Path) -> Sequence[str]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    cores = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or str(machine.cores())
+    cores = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or str(cpu.cores())
     flags = " ".join([*FLAGS, os.environ.get("CMAKE_ARGS", "")])
     # ggml calls ccache by itself where there is one; these make it find what it compiled in another temporary folder.
     ccache = {"CCACHE_BASEDIR": str(folder), "CCACHE_NOHASHDIR": "1"}

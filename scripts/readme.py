@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from orchestrator.cli import COMMANDS
-from orchestrator.files import write_text
+from orchestrator.lib.files import write_text
 from orchestrator.spec.reference import reference
 
 ROOT = Path(__file__).parent.parent

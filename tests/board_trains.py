@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from orchestrator.process import child_environment
+from orchestrator.lib.process import child_environment
 
 
 def main(name: str, output: str) -> None:

@@ -13,17 +13,17 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator import process, records
-from orchestrator.executors import Ended, Executor
-from orchestrator.follow import Following, hand_over
-from orchestrator.jobs import TaskJob
-from orchestrator.records import Run
+from orchestrator.executors.base import Ended, Executor
+from orchestrator.lib import process
+from orchestrator.lib.step import Step
+from orchestrator.pipeline.remote import Following, TaskJob, hand_over
+from orchestrator.pipeline.stage_process import start
+from orchestrator.pipeline.workflow import Request, Task, assign, load
+from orchestrator.runs import store
+from orchestrator.runs.store import Run
 from orchestrator.spec.sections import Sweep
-from orchestrator.step import Step
 from orchestrator.sweep.run import run_sweep
 from orchestrator.sweep.trial import Blueprint
-from orchestrator.underway import start
-from orchestrator.workflow import Request, Task, assign, load
 from tests.faults import stand_in
 
 Json = dict[str, Any]
@@ -120,4 +120,4 @@ def is_gone(pid: int) -> bool:
 
 def newest(task: Task) -> Run:
     """A task's run as its record now is."""
-    return records.load(task.run.folder)
+    return store.load(task.run.folder)

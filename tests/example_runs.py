@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator import records
-from orchestrator.files import write_json, write_text
-from orchestrator.records import Run
-from orchestrator.workers import score
-from orchestrator.workflow import metrics
+from orchestrator.lib.files import write_json, write_text
+from orchestrator.pipeline.workflow import metrics
+from orchestrator.runs import store
+from orchestrator.runs.store import Run
+from orchestrator.stages import score
 
 HOSTILE = (
     "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"></style>{{ 7 * 7 }} 体育"
@@ -31,7 +31,7 @@ def make_run(
     **values: Any,
 ) -> Run:
     """A completed run whose tuned model is wrong in some of 30 rows, where it says `answer`."""
-    run = records.create(runs_dir, name, **values)
+    run = store.create(runs_dir, name, **values)
     write_text(run.folder / "spec.yaml", f"name: {name}\n")
     write_text(run.folder / "configs/train.yaml", f"learning_rate: {learning_rate}\nnum_train_epochs: 3\n")
     write_log(run.folder, 12)
@@ -40,7 +40,7 @@ def make_run(
     write_rows(run.folder, "gguf-f16", [answer if row in (*wrong, 3) else truth(row) for row in range(30)])
     score_rows(run.folder)
     stages = {stage: stage_entry(stage) for stage in ("prepare", "train", "score", "judge")}
-    run.set(status="completed", finished_at=records.now(), stages=stages, metrics=metrics(run.folder))
+    run.set(status="completed", finished_at=store.now(), stages=stages, metrics=metrics(run.folder))
     return run
 
 
@@ -51,7 +51,7 @@ def truth(row: int) -> str:
 def stage_entry(stage: str) -> dict[str, Any]:
     output = {"path": f"{stage}.bin", "bytes": 3, "sha256": "0" * 64}
     argv = ["python", "-m", stage, "a b"]
-    head = {"status": "completed", "fingerprint": f"print of {stage}", "argv": argv, "started_at": records.now()}
+    head = {"status": "completed", "fingerprint": f"print of {stage}", "argv": argv, "started_at": store.now()}
     return head | {"seconds": 1.5, "exit_code": 0, "outputs": [output]}
 
 

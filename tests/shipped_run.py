@@ -7,13 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from orchestrator import layout, process, proof, workflow
-from orchestrator.cache import cache_folder
-from orchestrator.files import HashCache, read_json, write_json, write_text
-from orchestrator.plan import Plan, make_plan
-from orchestrator.records import Run, outputs
-from orchestrator.step import Step
-from orchestrator.underway import require_success, set_up
+from orchestrator.lib import layout, process
+from orchestrator.lib.files import HashCache, cache_folder, read_json, write_json, write_text
+from orchestrator.lib.step import Step
+from orchestrator.pipeline import workflow
+from orchestrator.pipeline.plan import Plan, make_plan
+from orchestrator.pipeline.stage_process import require_success, set_up
+from orchestrator.runs import proof
+from orchestrator.runs.store import Run, outputs
 from tests.conftest import make_project
 
 DONE = ("prepare", "template", "convert", "modelfile", "adapter", "ask-f16", "ask-adapter", "judge")

@@ -9,7 +9,7 @@ from benchmarks.zoo import vocabularies
 from benchmarks.zoo.families import Family, shaped
 from benchmarks.zoo.pieces import bpe_of, control_pieces, read_model
 from benchmarks.zoo.rows import SETS
-from orchestrator.files import read_json, write_json
+from orchestrator.lib.files import read_json, write_json
 
 ROOT = Path(__file__).parent.parent
 PIECES = 2000

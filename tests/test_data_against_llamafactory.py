@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from orchestrator.data.conversation import Conversation, Message
+from orchestrator.data.conversation import Conversation, Message, write_rows
 from orchestrator.data.reading import RowProblem, load, read
-from orchestrator.data.writing import write_rows
-from orchestrator.render import Renderer
+from orchestrator.lib.render import Renderer
 
 Row = Mapping[str, Any]
 USER, BOT = {"from": "human", "value": "苹果发布新手机"}, {"from": "gpt", "value": "科技"}

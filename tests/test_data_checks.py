@@ -16,12 +16,11 @@ from orchestrator.data.checks.copies import SENSITIVE_PAIRS, is_near_copy, near_
 from orchestrator.data.checks.corpus import Frame, build
 from orchestrator.data.checks.labels import are_labels, label_variants
 from orchestrator.data.checks.minhash import signatures
-from orchestrator.data.checks.scripts import NAMES, scripts
-from orchestrator.data.checks.text import has_personal_data, same_text, signs, unfinished, words_of
+from orchestrator.data.checks.text import NAMES, has_personal_data, same_text, scripts, signs, unfinished, words_of
 from orchestrator.data.checks.tokens import TokenCounter, most_tokens
 from orchestrator.data.conversation import Conversation, Message
 from orchestrator.data.reading import RowProblem, load
-from orchestrator.errors import InputError
+from orchestrator.lib.errors import InputError
 
 DATASETS = Path(__file__).parent.parent / "datasets"
 PREFIX = {"news": "News category: ", "news-zh": "新闻分类："}

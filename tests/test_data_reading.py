@@ -12,11 +12,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from orchestrator.data.conversation import Conversation, Message
+from orchestrator.data.conversation import Conversation, Message, write_rows
 from orchestrator.data.reading import load, read, require
 from orchestrator.data.rows import detect_encoding
-from orchestrator.data.writing import write_rows
-from orchestrator.errors import InputError
+from orchestrator.lib.errors import InputError
 
 TABLE = "标题,类别\n北京申奥成功，举国欢庆,体育\n央行下调存款准备金率,财经\n"
 CHINESE = [("北京申奥成功，举国欢庆", "体育"), ("央行下调存款准备金率", "财经")]

@@ -20,9 +20,8 @@ from orchestrator.data.clean import clean, clean_files, tidy
 from orchestrator.data.conversation import Conversation, Message
 from orchestrator.data.import_ import Recipe, import_file
 from orchestrator.data.reading import load
-from orchestrator.data.split import split
-from orchestrator.data.stats import stats_of_file
-from orchestrator.errors import InputError, MissingError
+from orchestrator.data.split import split, stats_of_file
+from orchestrator.lib.errors import InputError, MissingError
 from orchestrator.spec.sections import Data
 
 ROOT = Path(__file__).parent.parent

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from orchestrator.divergence import Losses, require_finished, require_finite, require_numbers
-from orchestrator.errors import Diverged, StageError
+from orchestrator.lib.errors import Diverged, StageError
 from orchestrator.models import finite
 from orchestrator.models.finite import Lost, first_lost
+from orchestrator.pipeline.stage_process import Losses, require_finished, require_finite, require_numbers
 
 NAN, INF = float("nan"), float("inf")
 

@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from orchestrator import environment, llamacpp, process
 from orchestrator.cli import cli
-from orchestrator.doctor import examine, gpu, network, software
-from orchestrator.doctor.check import Check, Patient
-from orchestrator.errors import MissingError
+from orchestrator.lib import process
+from orchestrator.lib.errors import MissingError
+from orchestrator.machine import environment
+from orchestrator.models import llamacpp
+from orchestrator.report import doctor_devices, doctor_packages
+from orchestrator.report.doctor import examine
+from orchestrator.report.doctor_packages import Check, Patient
 from orchestrator.spec import load
 from orchestrator.spec.sections import Spec
 from tests.conftest import Result
@@ -52,14 +55,14 @@ def test_torch_must_fit_the_driver(
     gpus: list[Any], build: str | None, driver: str | None, state: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(environment, "gpus", lambda: gpus)
-    monkeypatch.setattr(gpu, "torch_build", lambda: ("2.14.1", build))
-    monkeypatch.setattr(gpu, "driver_cuda", lambda: driver)
-    check = gpu.torch()
+    monkeypatch.setattr(doctor_devices, "torch_build", lambda: ("2.14.1", build))
+    monkeypatch.setattr(doctor_devices, "driver_cuda", lambda: driver)
+    check = doctor_devices.torch()
     assert (check.state, words in check.detail, bool(check.mend)) == (state, True, state == "missing")
 
 
 def test_the_installed_torch_is_read_without_being_imported() -> None:
-    version, cuda = gpu.torch_build()
+    version, cuda = doctor_devices.torch_build()
     assert version == metadata.version("torch")
     code = "import torch; print(torch.version.cuda)"
     assert str(cuda) == process.output([sys.executable, "-c", code], timeout=120).strip()
@@ -75,13 +78,13 @@ def test_the_installed_torch_is_read_without_being_imported() -> None:
 )
 def test_the_driver_tells_its_cuda(table: str, cuda: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "output", lambda argv, timeout=0: table)
-    assert gpu.driver_cuda() == cuda
+    assert doctor_devices.driver_cuda() == cuda
 
 
 def test_a_gpu_is_told_with_its_number_format(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "gpus", lambda: [H100, {**H100, "name": "Tesla T4", "memory_mib": 15360}])
     monkeypatch.setattr(environment, "capabilities", lambda: [(9, 0), (7, 5)])
-    first, second = gpu.gpus()
+    first, second = doctor_devices.gpus()
     assert first.detail == "NVIDIA H100, 80 GiB, driver 580.95, bf16 (set train.bf16: true)"
     assert second.detail == "Tesla T4, 15 GiB, driver 580.95, no bf16 (set train.fp16: true)"
 
@@ -100,7 +103,7 @@ def test_every_requirement_that_does_not_hold_has_its_command(monkeypatch: pytes
 
     monkeypatch.setattr(metadata, "requires", required.__getitem__)
     monkeypatch.setattr(metadata, "version", version)
-    assert [(check.name, check.mend) for check in software.packages()] == [
+    assert [(check.name, check.mend) for check in doctor_packages.packages()] == [
         ("trl", "pip install 'trl<=0.24.0,>=0.18.0'"),
         ("jieba", "pip install 'jieba'"),
     ]
@@ -109,23 +112,23 @@ def test_every_requirement_that_does_not_hold_has_its_command(monkeypatch: pytes
 def test_a_torch_beyond_the_bounds_is_replaced_with_what_fits_it(monkeypatch: pytest.MonkeyPatch) -> None:
     real = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "2.15.0" if name == "torch" else real(name))
-    (check, *_) = software.packages()
+    (check, *_) = doctor_packages.packages()
     assert (check.name, check.state, check.mend) == ("torch", "missing", "make setup")
     assert check.detail.startswith("2.15.0 does not fit; torch<2.15")
 
 
 def test_this_installation_fits_and_has_its_program() -> None:
-    assert states(software.packages()) == {"packages": "ok"}
-    assert software.command().state == "ok"
+    assert states(doctor_packages.packages()) == {"packages": "ok"}
+    assert doctor_packages.command().state == "ok"
 
 
 def test_converter_and_runtime_of_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llamacpp, "checkout", lambda chosen: None)
-    assert software.converter(None).mend == "orchestrator model fetch"
+    assert doctor_packages.converter(None).mend == "orchestrator model fetch"
     monkeypatch.setattr(llamacpp, "checkout", lambda chosen: tmp_path)
-    assert software.converter(None).state == "note"
+    assert doctor_packages.converter(None).state == "note"
     monkeypatch.setattr(llamacpp, "version", lambda folder: llamacpp.ARCHIVE.requirement)
-    assert software.converter(None).state == "ok"
+    assert doctor_packages.converter(None).state == "ok"
 
 
 @pytest.fixture
@@ -159,14 +162,14 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, str], str
 
 def test_a_running_ollama_tells_its_version(server: Callable[[int, str], str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_HOST", server(200, '{"version":"0.13.1"}'))
-    check = network.ollama()
+    check = doctor_devices.ollama()
     assert (check.state, check.detail.partition(" ")[0]) == ("ok", "0.13.1")
 
 
 def test_no_ollama_is_only_a_note(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OLLAMA_HOST", "http://127.0.0.1:9")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert network.ollama().state == "note"
+    assert doctor_devices.ollama().state == "note"
 
 
 @pytest.mark.parametrize(
@@ -191,7 +194,7 @@ def test_a_mirror_is_asked_only_online_and_needed_only_by_its_models(
     url = "http://127.0.0.1:9" if status is None else server(status, "")
     monkeypatch.setenv("HF_ENDPOINT", url.replace("http://", "http://user:secret@") if not online else url)
     monkeypatch.setenv("MODELSCOPE_DOMAIN", url)
-    checks = list(network.hubs(patient(tmp_path, base, online)))
+    checks = list(doctor_devices.hubs(patient(tmp_path, base, online)))
     assert states(checks)["hf hub"] == state
     assert "secret" not in str(checks)
 
@@ -224,7 +227,7 @@ def test_without_llamafactory_a_spec_cannot_be_read_and_the_rest_is_still_told(
 
     monkeypatch.chdir(project)
     monkeypatch.setattr(load, "load_spec", absent)
-    monkeypatch.setattr(software, "version", lambda name: None)
+    monkeypatch.setattr(doctor_packages, "version", lambda name: None)
     done = CliRunner().invoke(cli, ["doctor", "--json"])
     assert isinstance(done.exception, MissingError)
     answer = json.loads(done.stdout)

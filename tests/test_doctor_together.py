@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.doctor import together
-from orchestrator.errors import StageError
-from orchestrator.step import Step
+from orchestrator.lib.errors import StageError
+from orchestrator.lib.step import Step
+from orchestrator.report import together
 from tests.conftest import make_project
 
 REASON = "RuntimeError: Detected that PyTorch and TorchAudio were compiled with different CUDA versions."

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from orchestrator.errors import InputError
 from orchestrator.evaluation.compare import agreement, compare, disagreements, mcnemar_rows
 from orchestrator.evaluation.rows import Row
+from orchestrator.lib.errors import InputError
 
 
 def answers(predictions: list[str], label: str = "体育") -> list[Row]:

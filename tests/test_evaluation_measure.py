@@ -16,12 +16,11 @@ from hypothesis import strategies as st
 from rouge_chinese import Rouge
 from sklearn import metrics as sk
 
-from orchestrator.errors import InputError
 from orchestrator.evaluation.intervals import bootstrap, percentile
-from orchestrator.evaluation.measure import evaluate_file, guess_task, measure
-from orchestrator.evaluation.mistakes import mistakes
+from orchestrator.evaluation.metrics import evaluate_file, guess_task, measure, mistakes
 from orchestrator.evaluation.overlap import rouge
 from orchestrator.evaluation.rows import Row, write_rows
+from orchestrator.lib.errors import InputError
 
 LABELS = ["Business", "Sports", "World", "科技"]
 INVALID = "no idea"

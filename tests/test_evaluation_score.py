@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.errors import StageError
 from orchestrator.evaluation.compare import Comparison, compare
 from orchestrator.evaluation.gate import Failure, judge, judge_parity, judge_perplexity, recommend, with_causes
 from orchestrator.evaluation.intervals import Interval
-from orchestrator.evaluation.measure import Measurement
+from orchestrator.evaluation.metrics import Measurement
 from orchestrator.evaluation.rows import Row, read_records, read_rows, write_records, write_rows
-from orchestrator.evaluation.table import artifact_table
-from orchestrator.files import read_json, write_json
-from orchestrator.workers import score
+from orchestrator.lib.errors import StageError
+from orchestrator.lib.files import read_json, write_json
+from orchestrator.report.table import artifact_table
+from orchestrator.stages import score
 
 LABELS = ("国际", "体育")
 

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 from rouge_score.tokenizers import DefaultTokenizer
 
-from orchestrator.errors import InputError
-from orchestrator.evaluation.rows import Row, read_rows, write_rows
-from orchestrator.evaluation.scripts import Tokenizer, extract_label
-from orchestrator.evaluation.thinking import has_thinking, strip_thinking
+from orchestrator.evaluation.overlap import Tokenizer, extract_label
+from orchestrator.evaluation.rows import Row, has_thinking, read_rows, strip_thinking, write_rows
+from orchestrator.lib.errors import InputError
 
 LABELS = ("World", "Tech", "Technology", "Tech Policy", "Sports", "N/A")
 CHINESE = ("国际", "时政", "财经", "科技", "科技金融", "体育", "娱乐")
@@ -114,13 +113,13 @@ def test_latin_words_are_those_of_rouge_score() -> None:
 
 
 def test_jieba_is_loaded_for_chinese_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestrator.evaluation import scripts
+    from orchestrator.evaluation import overlap
 
-    scripts._cut.cache_clear()
+    overlap._cut.cache_clear()
     monkeypatch.setitem(sys.modules, "jieba", None)
-    assert scripts.Tokenizer().tokenize("no Chinese, ประเทศไทย") != []
+    assert overlap.Tokenizer().tokenize("no Chinese, ประเทศไทย") != []
     with pytest.raises(ImportError):
-        scripts.Tokenizer().tokenize("中文")
+        overlap.Tokenizer().tokenize("中文")
 
 
 def test_rows_survive_a_round_trip(tmp_path: Path) -> None:

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from orchestrator import layout, process, records
-from orchestrator.errors import GateError, Interrupted, StageError
-from orchestrator.execute import Executor
-from orchestrator.files import HashCache, write_text
-from orchestrator.plan import Plan, Planned, startable
-from orchestrator.records import Run
+from orchestrator.lib import layout, process
+from orchestrator.lib.errors import GateError, Interrupted, StageError
+from orchestrator.lib.files import HashCache, write_text
+from orchestrator.lib.step import Step
+from orchestrator.pipeline.plan import Plan, Planned, startable
+from orchestrator.pipeline.scheduler import Executor
+from orchestrator.runs import store
+from orchestrator.runs.store import Run
 from orchestrator.spec.sections import Spec
-from orchestrator.step import Step
 
 
 def step(name: str, *needs: str, alone: bool = False) -> Step:
@@ -110,13 +111,13 @@ def carry_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
 
     def go(stages: Stages, steps: tuple[Step, ...] = CHAIN, at_once: int = 2) -> Run:
-        run = records.create(tmp_path / "runs", "news")
+        run = store.create(tmp_path / "runs", "news")
         hashes = HashCache(tmp_path / "hashes.json")
         executor = Executor(tmp_path / "runs", hashes, stages, stages, at_once=lambda folder: at_once)
         try:
             executor.carry_out(Plan(Spec.model_construct(), run, tuple(planned(*steps))), run)
         finally:
-            stages.seen.append(f"run {records.load(run.folder).record['status']}")
+            stages.seen.append(f"run {store.load(run.folder).record['status']}")
         return run
 
     return go

@@ -11,15 +11,15 @@ import cloudpickle
 import psutil
 import pytest
 
-from orchestrator import plan
-from orchestrator.errors import BusyError, GateError, Interrupted, MissingError, Pruned, StageError
-from orchestrator.execute import locked
-from orchestrator.executors import clusters
-from orchestrator.executors.remote import outcome, required
+from orchestrator import executors
+from orchestrator.executors.base import outcome, required
 from orchestrator.executors.slurm import SlurmExecutor, parameters
-from orchestrator.jobs import JobElsewhere, TaskJob
+from orchestrator.lib.errors import BusyError, GateError, Interrupted, MissingError, Pruned, StageError
+from orchestrator.pipeline import plan
+from orchestrator.pipeline.remote import JobElsewhere, TaskJob
+from orchestrator.pipeline.scheduler import locked
+from orchestrator.pipeline.workflow import Request, Task, assign, load
 from orchestrator.spec.sections import Slurm, Sweep
-from orchestrator.workflow import Request, Task, assign, load
 from tests import cluster_jobs
 from tests.cluster_jobs import HANG_ONCE, Scripted, Silence, ended, hanging, is_gone, newest, starts, submit, until
 
@@ -83,11 +83,11 @@ def test_a_missing_package_is_named_with_its_command() -> None:
 def test_where_there_is_no_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingError, match="no Slurm here"):
-        clusters.executor("slurm", None, tmp_path)
+        executors.executor("slurm", None, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("section", "capacity"), [({}, clusters.QUEUED), ({"parallel": "auto"}, 100), ({"parallel": 7}, 7)]
+    ("section", "capacity"), [({}, executors.QUEUED), ({"parallel": "auto"}, 100), ({"parallel": 7}, 7)]
 )
 def test_how_many_jobs_are_queued(
     section: dict[str, Any], capacity: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -96,7 +96,7 @@ def test_how_many_jobs_are_queued(
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     search = Sweep.model_validate_json(json.dumps({"parameters": {"learning_rate": [1]}, **section}))
-    assert clusters.executor("slurm", search, tmp_path).capacity == capacity
+    assert executors.executor("slurm", search, tmp_path).capacity == capacity
 
 
 def test_what_travels_is_the_question_and_not_the_plan(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_what_travels_is_the_question_and_not_the_plan(project: Path, monkeypatc
     task = assign(load(Request(Path("spec.yaml"), runs_dir=Path("runs"))), "train")
     pickled = cloudpickle.dumps(TaskJob(task, "train", Scripted(project), Scripted(project)))
     monkeypatch.chdir("/")
-    monkeypatch.setattr("orchestrator.environment.platform.python_version", lambda: "3.elsewhere")
+    monkeypatch.setattr("orchestrator.lib.cpu.environment.platform.python_version", lambda: "3.elsewhere")
     job = cloudpickle.loads(pickled)
     assert isinstance(job, JobElsewhere)
     job({}, lambda: None)

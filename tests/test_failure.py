@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import environment, process
-from orchestrator.errors import GateError, MissingError, OrchestratorError, StageError
-from orchestrator.failure import explain, out_of_memory, tail
-from orchestrator.step import Step
+from orchestrator.lib import process
+from orchestrator.lib.errors import GateError, MissingError, OrchestratorError, StageError
+from orchestrator.lib.step import Step
+from orchestrator.machine import environment
+from orchestrator.pipeline.failure import explain, out_of_memory, tail
 
 STEP = Step("train", "train", ("llamafactory-cli",))
 NO_MEMORY = {

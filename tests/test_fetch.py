@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import fetch
-from orchestrator.errors import InputError, MissingError
-from orchestrator.fetch import Pin, download, unpack_source
-from orchestrator.files import sha256
+from orchestrator.lib import fetch
+from orchestrator.lib.errors import InputError, MissingError
+from orchestrator.lib.fetch import Pin, download, unpack_source
+from orchestrator.lib.files import sha256
 
 
 def pin(content: bytes, tmp_path: Path) -> Pin:

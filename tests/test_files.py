@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.files import SMALL, HashCache, read_json, read_json_lines, sha256, write_json, write_text
+from orchestrator.lib.files import SMALL, HashCache, read_json, read_json_lines, sha256, write_json, write_text
 
 
 def test_text_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_hashes_are_remembered_until_the_file_changes(tmp_path: Path, monkeypatc
     second.save()
 
     digest = sha256(target)
-    monkeypatch.setattr("orchestrator.files.sha256", lambda path: "read")
+    monkeypatch.setattr("orchestrator.lib.files.sha256", lambda path: "read")
     assert HashCache(memory).sha256(target) == digest, "untouched: not read again"
     assert HashCache(memory, paranoid=True).sha256(target) == "read"
 

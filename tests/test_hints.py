@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import errors, hints
-from orchestrator.files import read_json
+from orchestrator.lib import errors, hints
+from orchestrator.lib.files import read_json
 from tests.conftest import run_tool
 
 ROOT = Path(hints.__file__).parent

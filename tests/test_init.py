@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 import orchestrator as package
-from orchestrator import init, process
-from orchestrator.cli import cli
-from orchestrator.errors import InputError
-from orchestrator.files import read_json
+from orchestrator.cli import cli, project
+from orchestrator.lib import process
+from orchestrator.lib.errors import InputError
+from orchestrator.lib.files import read_json
 from orchestrator.spec.load import load_spec
 from tests.conftest import run_tool
 
@@ -27,7 +27,7 @@ ROOT = Path(package.__file__).parent
 
 
 def test_a_new_project_is_accepted_and_has_all_it_names(tmp_path: Path) -> None:
-    files = init.create(tmp_path / "项目 one")
+    files = project.create(tmp_path / "项目 one")
     names = {str(path.relative_to(tmp_path / "项目 one")) for path in files}
     assert names >= {"spec.yaml", "spec.schema.json", "Makefile", ".gitignore", "datasets/news/train.json"}
     loaded = load_spec(tmp_path / "项目 one" / "spec.yaml")
@@ -35,7 +35,7 @@ def test_a_new_project_is_accepted_and_has_all_it_names(tmp_path: Path) -> None:
 
 
 def test_its_first_line_names_the_schema_beside_it(tmp_path: Path) -> None:
-    init.create(tmp_path)
+    project.create(tmp_path)
     line = (tmp_path / "spec.yaml").read_text().splitlines()[0]
     assert line == "# yaml-language-server: $schema=./spec.schema.json"
     assert "learning_rate" in read_json(tmp_path / "spec.schema.json")["properties"]["train"]["properties"]
@@ -44,7 +44,7 @@ def test_its_first_line_names_the_schema_beside_it(tmp_path: Path) -> None:
 def test_nothing_is_replaced_and_nothing_half_written(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_text("mine")
     with pytest.raises(InputError, match="already has Makefile"):
-        init.create(tmp_path)
+        project.create(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["Makefile"]
     assert (tmp_path / "Makefile").read_text() == "mine"
 
@@ -52,11 +52,11 @@ def test_nothing_is_replaced_and_nothing_half_written(tmp_path: Path) -> None:
 def test_a_file_where_the_folder_should_be_is_an_answer(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(InputError, match="taken"):
-        init.create(tmp_path / "taken")
+        project.create(tmp_path / "taken")
 
 
 def test_every_target_of_its_makefile_calls_a_command(tmp_path: Path) -> None:
-    init.create(tmp_path)
+    project.create(tmp_path)
     lines = (tmp_path / "Makefile").read_text().splitlines()
     called = {line.split()[1] for line in lines if line.startswith("\t@$(TOOL)")}
     assert called <= set(cli.list_commands(click.Context(cli)))

@@ -10,21 +10,21 @@ from typing import Any
 
 import pytest
 
-from orchestrator import environment, requirements
-from orchestrator.errors import InputError
 from orchestrator.executors.local import slots
-from orchestrator.memory.outlook import Subject, outlook
-from orchestrator.nodes import rank_of
-from orchestrator.outcome import plan_json, plan_lines
-from orchestrator.plan import Plan, Planned
-from orchestrator.requirements import lacking
+from orchestrator.lib.errors import InputError
+from orchestrator.lib.step import Step, fingerprint
+from orchestrator.machine import environment, requirements
+from orchestrator.machine.requirements import lacking
+from orchestrator.pipeline.estimate import Subject, outlook
+from orchestrator.pipeline.nodes import rank_of
+from orchestrator.pipeline.plan import Plan, Planned
+from orchestrator.report.console import plan_json, plan_lines
 from orchestrator.spec.launching import ZERO, accumulation, check_launch, indivisible
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.sections import Launch
 from orchestrator.stages import predict, train
-from orchestrator.stages.context import Context
+from orchestrator.stages.base import Context
 from orchestrator.stages.launch import ALONE, DEEPSPEED, batch, node_commands, placed
-from orchestrator.step import Step, fingerprint
 from tests.conftest import write_tree
 from tests.test_stages import context_of
 

@@ -60,12 +60,12 @@ def test_imports_point_down() -> None:
 
 def test_only_process_starts_processes() -> None:
     doors = {name for name, file in modules() for target, _ in imports(file) if target.split(".")[0] == "subprocess"}
-    assert doors == {"orchestrator.process"}
+    assert doors == {"orchestrator.lib.process"}
 
 
 def test_only_records_names_run_json() -> None:
     namers = {name for name, file in modules() if "run.json" in _code(file)}
-    assert namers <= {"orchestrator.layout"}
+    assert namers <= {"orchestrator.lib.layout"}
 
 
 def _code(file: Path) -> str:

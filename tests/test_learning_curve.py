@@ -8,12 +8,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from orchestrator import learning_curve as curve
-from orchestrator import records
-from orchestrator.errors import InputError
-from orchestrator.files import read_json
+from orchestrator.lib.errors import InputError
+from orchestrator.lib.files import read_json
+from orchestrator.pipeline.workflow import Request, load
+from orchestrator.runs import store
+from orchestrator.sweep import learning_curve as curve
 from orchestrator.sweep.run import run_sweep
-from orchestrator.workflow import Request, load
 from tests.fake_stages import FakeLaunch
 from tests.test_sweep_run import Audience
 
@@ -79,4 +79,4 @@ def test_a_curve_over_real_sweeps(project: Path) -> None:
         "data.seed": 43,
         "data.max_samples": 12,
     }
-    assert {run.record["name"] for run in records.every(project / "runs")} == {"tiny-curve"}
+    assert {run.record["name"] for run in store.every(project / "runs")} == {"tiny-curve"}

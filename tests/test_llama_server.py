@@ -10,9 +10,9 @@ from orchestrator.chat_template import llama_server
 from orchestrator.chat_template.check import Engines, check
 from orchestrator.chat_template.jinja import jinja_template, render_messages
 from orchestrator.chat_template.registry import definition
-from orchestrator.chat_template.tokens import SpecialTokens
-from orchestrator.errors import StageError
+from orchestrator.chat_template.turns import SpecialTokens
 from orchestrator.evaluation.parity import same_texts, server_sentence
+from orchestrator.lib.errors import StageError
 
 TOKENS = SpecialTokens(bos="<s>", eos="</s>")
 ASKED = {"role": "user", "content": '他说："{{ 你好 }}"\\n\u2028What is "it"? 🙂'}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import llamafactory
-from orchestrator.errors import MissingError
-from orchestrator.llamafactory import Argument, arguments, inference_arguments
+from orchestrator.lib import llamafactory
+from orchestrator.lib.errors import MissingError
+from orchestrator.lib.llamafactory import Argument, arguments, inference_arguments
 
 REAL = """
 import dataclasses, enum, json
@@ -157,6 +157,6 @@ def test_an_unknown_llamafactory_is_named(cache: Path, tmp_path: Path, monkeypat
 
 
 def test_reading_loads_neither_of_the_packages() -> None:
-    code = "import sys; from orchestrator.llamafactory import arguments; arguments(); print(*sys.modules)"
+    code = "import sys; from orchestrator.lib.llamafactory import arguments; arguments(); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "transformers", "llamafactory", "pydantic", "jinja2"} & set(modules)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import machine, process
+from orchestrator.lib import cpu, process
 
 
 @pytest.mark.parametrize(
@@ -24,19 +24,19 @@ def test_cores_are_those_that_the_container_gets(
     written: str, affinity: int, quota: int | None, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpu.max").write_text(written)
-    monkeypatch.setattr(machine, "_CGROUP_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(cpu, "_CGROUP_QUOTA", tmp_path / "cpu.max")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(affinity)))
-    assert machine.quota() == quota
-    assert machine.cores() == cores
+    assert cpu.quota() == quota
+    assert cpu.cores() == cores
 
 
 def test_children_of_a_limited_container_start_no_more_threads_than_it_has_cores(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(machine, "quota", lambda: None)
+    monkeypatch.setattr(cpu, "quota", lambda: None)
     assert "OMP_NUM_THREADS" not in process.child_environment({})
-    monkeypatch.setattr(machine, "quota", lambda: 1)
+    monkeypatch.setattr(cpu, "quota", lambda: 1)
     assert process.child_environment({})["OMP_NUM_THREADS"] == "1"
     assert process.child_environment({"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"
     monkeypatch.setenv("OMP_NUM_THREADS", "5")

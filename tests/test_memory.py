@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from benchmarks.memory import BASE, CASES, PUBLISHED, forecast
-from orchestrator import environment, layout
-from orchestrator.memory.forecast import (
+from orchestrator.lib import layout
+from orchestrator.machine import environment
+from orchestrator.models.memory import (
     CUDA_CONTEXT,
     PROCESS,
     Setting,
@@ -23,11 +24,11 @@ from orchestrator.memory.forecast import (
     train,
     trainable,
 )
-from orchestrator.memory.model import Model, read_model
-from orchestrator.memory.outlook import Outlook, Subject, lines, of_spec, outlook
-from orchestrator.models import resolve
-from orchestrator.spec.defaults import DEFAULTS
+from orchestrator.models.shape import Model, read_model
+from orchestrator.models.sources import resolve
+from orchestrator.pipeline.estimate import Outlook, Subject, lines, of_spec, outlook
 from orchestrator.spec.load import load_spec
+from orchestrator.spec.sections import DEFAULTS
 from tests.conftest import Result
 
 ROOT = Path(__file__).parent.parent

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator import models
-from orchestrator.errors import InputError, MissingError
-from orchestrator.files import HashCache, write_json
-from orchestrator.models import builtin, hub, require_mergeable
-from orchestrator.models.licence import licence
-from orchestrator.models.tokenizer_check import require_sound
+from orchestrator.lib.errors import InputError, MissingError
+from orchestrator.lib.files import HashCache, write_json
+from orchestrator.models import builtin, hub, sources
+from orchestrator.models.builtin import licence
+from orchestrator.models.sources import require_mergeable
+from orchestrator.models.tokenizer import require_sound
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NO_WEIGHTS = (2).to_bytes(8, "little") + b"{}"
@@ -72,9 +72,9 @@ def test_a_hub_model_is_fetched_once_and_known_by_its_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashes: HashCache
 ) -> None:
     calls = fake_hub(monkeypatch, tmp_path / "hf")
-    assert models.locate("hf:org/name", tmp_path, hashes).path is None
-    first = models.fetch("hf:org/name", tmp_path, hashes)
-    assert first == models.fetch("hf:org/name", tmp_path, hashes)
+    assert sources.locate("hf:org/name", tmp_path, hashes).path is None
+    first = sources.fetch("hf:org/name", tmp_path, hashes)
+    assert first == sources.fetch("hf:org/name", tmp_path, hashes)
     assert first.identity == f"hf:org/name@{COMMIT}" and first.path is not None
     assert len(calls) == 1 and calls[0]["revision"] is None
     assert "*.bin" not in calls[0]["allow_patterns"] and "*.py" not in calls[0]["allow_patterns"]
@@ -82,9 +82,9 @@ def test_a_hub_model_is_fetched_once_and_known_by_its_commit(
 
 def test_a_revision_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashes: HashCache) -> None:
     calls = fake_hub(monkeypatch, tmp_path / "hf")
-    models.fetch("hf:org/name@v1", tmp_path, hashes)
+    sources.fetch("hf:org/name@v1", tmp_path, hashes)
     assert calls[0]["revision"] == "v1"
-    assert models.locate("hf:org/name", tmp_path, hashes).path is None  # another revision is another model
+    assert sources.locate("hf:org/name", tmp_path, hashes).path is None  # another revision is another model
 
 
 def test_a_download_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashes: HashCache) -> None:
@@ -96,15 +96,15 @@ def test_a_download_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.M
     fake_hub(monkeypatch, tmp_path / "hf")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(MissingError, match=r"no route to host$") as caught:
-        models.fetch("hf:org/name", tmp_path, hashes)
+        sources.fetch("hf:org/name", tmp_path, hashes)
     assert "HF_ENDPOINT" in caught.value.hint
 
 
 def test_a_folder_is_known_by_its_content(tmp_path: Path, hashes: HashCache) -> None:
     folder = model_folder(tmp_path / "mine")
-    first = models.locate("mine", tmp_path, hashes)
+    first = sources.locate("mine", tmp_path, hashes)
     (folder / "model.safetensors").write_text("others!")
-    assert first.path == folder and models.locate("mine", tmp_path, hashes).identity != first.identity
+    assert first.path == folder and sources.locate("mine", tmp_path, hashes).identity != first.identity
 
 
 @pytest.mark.parametrize(("method", "taken"), [("gptq", False), ("awq", False), ("mxfp4", True), (None, True)])
@@ -120,14 +120,14 @@ def test_weights_that_are_quantised_already_are_refused(tmp_path: Path, method: 
 def test_pickled_weights_are_refused(tmp_path: Path, hashes: HashCache) -> None:
     model_folder(tmp_path / "mine", "pytorch_model.bin")
     with pytest.raises(InputError, match="safetensors") as caught:
-        models.locate("mine", tmp_path, hashes)
+        sources.locate("mine", tmp_path, hashes)
     assert "run code" in caught.value.hint
 
 
 @pytest.mark.parametrize("base", ["builtin:nobody", "missing-folder"])
 def test_unknown_models_are_bad_input(base: str, tmp_path: Path, hashes: HashCache) -> None:
     with pytest.raises(InputError, match=base.rpartition(":")[2]):
-        models.locate(base, tmp_path, hashes)
+        sources.locate(base, tmp_path, hashes)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_unknown_models_are_bad_input(base: str, tmp_path: Path, hashes: HashCac
     ],
 )
 def test_the_template_that_is_known_for_a_model(base: str, template: str | None) -> None:
-    assert models.template_of(base) == template
+    assert sources.template_of(base) == template
 
 
 def test_the_licence_of_the_builtin_model_is_known() -> None:

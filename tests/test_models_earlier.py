@@ -9,24 +9,27 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator import layout, models, records, workflow
-from orchestrator.errors import InputError, MissingError
-from orchestrator.files import HashCache, write_json
-from orchestrator.records import Run
+from orchestrator.lib import layout
+from orchestrator.lib.errors import InputError, MissingError
+from orchestrator.lib.files import HashCache, write_json
+from orchestrator.models import sources
+from orchestrator.pipeline import workflow
+from orchestrator.runs import store
+from orchestrator.runs.store import Run
 from tests.conftest import make_project, write_tree
 
 
 @pytest.fixture
 def earlier(tmp_path: Path) -> Run:
     """A run with a merged model, in the project's runs/."""
-    run = records.create(tmp_path / "runs", "first", stages={"template": {"status": "completed"}})
+    run = store.create(tmp_path / "runs", "first", stages={"template": {"status": "completed"}})
     write_tree(run.folder / layout.MERGED, {"config.json": "{}", "model.safetensors": "weights"})
     write_json(run.folder / layout.SERVING, {"template": "qwen3"})
     return run
 
 
-def locate(base: str, project: Path, runs_dir: Path | None = None) -> models.Base:
-    return models.locate(base, project, HashCache(project / "hashes.json"), runs_dir)
+def locate(base: str, project: Path, runs_dir: Path | None = None) -> sources.Base:
+    return sources.locate(base, project, HashCache(project / "hashes.json"), runs_dir)
 
 
 def test_a_run_is_found_by_id_by_part_and_by_folder(earlier: Run, tmp_path: Path) -> None:
@@ -36,7 +39,7 @@ def test_a_run_is_found_by_id_by_part_and_by_folder(earlier: Run, tmp_path: Path
     elsewhere = tmp_path / "other"
     elsewhere.mkdir()
     assert locate(f"run:{earlier.id}", elsewhere, tmp_path / "runs").path == merged
-    assert models.template_of(f"run:{earlier.id}", tmp_path / "runs") == "qwen3"
+    assert sources.template_of(f"run:{earlier.id}", tmp_path / "runs") == "qwen3"
 
 
 def test_other_weights_are_another_model(earlier: Run, tmp_path: Path) -> None:
@@ -77,15 +80,15 @@ def test_an_adapter_stands_over_its_own_base(continued: Run, tmp_path: Path) -> 
     found = locate("run:first@adapter", tmp_path)
     assert found.path == tmp_path / "base" and found.adapter == (continued.folder / layout.TRAINED).resolve()
     assert found.identity.startswith(locate("base", tmp_path).identity + "+")
-    assert models.find_folder("run:first@adapter", tmp_path) == tmp_path / "base"
-    assert models.template_of("run:first@adapter", tmp_path / "runs") == "qwen3"
+    assert sources.find_folder("run:first@adapter", tmp_path) == tmp_path / "base"
+    assert sources.template_of("run:first@adapter", tmp_path / "runs") == "qwen3"
     (continued.folder / layout.TRAINED / "adapter_model.safetensors").write_text("another adapter")
     assert locate("run:first@adapter", tmp_path).identity != found.identity
 
 
 def test_an_adapter_that_went_on_still_stands_over_the_first_base(continued: Run, tmp_path: Path) -> None:
     name, text = f"run:{continued.id}@adapter", "finetuning_type: lora\nadapter_name_or_path: /first\n"
-    second = records.create(tmp_path / "runs", "second", stages={"train": {"status": "completed"}})
+    second = store.create(tmp_path / "runs", "second", stages={"train": {"status": "completed"}})
     second.set(lineage={"base_model": {"name": name, "identity": "with the adapter", "run": continued.id}})
     write_tree(second.folder / layout.TRAINED, {"adapter_model.safetensors": "went on"})
     write_json(second.folder / layout.TRAINED / "adapter_config.json", {"peft_type": "LORA"})

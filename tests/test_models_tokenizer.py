@@ -12,18 +12,17 @@ from typing import Any
 
 import pytest
 
-from orchestrator import layout, models
 from orchestrator.chat_template.registry import definition
 from orchestrator.chat_template.spaces import Spacing, spaced, spacing_of
-from orchestrator.chat_template.tokens import SpecialTokens
-from orchestrator.chat_template.turns import turns
-from orchestrator.errors import InputError
-from orchestrator.files import HashCache, read_json, write_json, write_text
-from orchestrator.models import cure, examine, tokenizer_class
+from orchestrator.chat_template.turns import SpecialTokens, turns
+from orchestrator.lib import layout
+from orchestrator.lib.errors import InputError
+from orchestrator.lib.files import HashCache, read_json, write_json, write_text
+from orchestrator.models import cure, examine, sources, tokenizer_class
 from orchestrator.models.examine import require_fit
-from orchestrator.models.tokenizer_check import known_stop_words
+from orchestrator.models.tokenizer import known_stop_words
 from orchestrator.models.tokenizer_files import PROBES, ids_of, load
-from orchestrator.workers import prepare, template
+from orchestrator.stages import prepare, template
 
 END, FURTHER = "<|im_end|>", "<|eom_id|>"
 
@@ -160,8 +159,8 @@ def test_a_wrongly_loaded_model_is_used_through_links_and_stays_as_it_is(mine: C
 
     folder = renamed(mine("byte-level"), "LlamaTokenizerFast")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    base = models.locate("mine", folder.parent, HashCache(folder.parent / "hashes.json"))
-    assert base == models.locate("mine", folder.parent, HashCache(folder.parent / "hashes.json"))
+    base = sources.locate("mine", folder.parent, HashCache(folder.parent / "hashes.json"))
+    assert base == sources.locate("mine", folder.parent, HashCache(folder.parent / "hashes.json"))
     assert base.cure == "tokenizer_class PreTrainedTokenizerFast instead of LlamaTokenizerFast"
     assert base.identity.endswith("+tokenizer_class=PreTrainedTokenizerFast")
     assert base.path is not None and base.path.parent.name == "cured"
@@ -177,7 +176,7 @@ def test_a_wrongly_loaded_model_is_used_through_links_and_stays_as_it_is(mine: C
 
 def test_what_needs_no_cure_is_used_as_it_is(mine: Callable[[str], Path]) -> None:
     folder = mine("byte-level")
-    base = models.locate("mine", folder.parent, HashCache(folder.parent / "hashes.json"))
+    base = sources.locate("mine", folder.parent, HashCache(folder.parent / "hashes.json"))
     assert (base.path, base.cure, "+" in base.identity) == (folder, None, False)
 
 

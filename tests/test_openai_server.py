@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from orchestrator.chat_template.thoughts import Parts
-from orchestrator.workers.openai_server.answer import Answer, up_to
-from orchestrator.workers.openai_server.app import LONGEST_BODY, Served, make_app
-from orchestrator.workers.openai_server.engine import Message, Piece, Sampling
-from orchestrator.workers.openai_server.request import ChatRequest, CompletionRequest, Refused, read
+from orchestrator.serving.openai_server.answer import Answer, up_to
+from orchestrator.serving.openai_server.app import LONGEST_BODY, Served, make_app
+from orchestrator.serving.openai_server.engine import Message, Piece, Sampling
+from orchestrator.serving.openai_server.request import ChatRequest, CompletionRequest, Refused, read
 
 THINK = ("<think>", "</think>")
 QUESTION = [{"role": "user", "content": "今天?"}]

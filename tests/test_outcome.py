@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator import layout, records
-from orchestrator.files import write_json
-from orchestrator.outcome import show_run
+from orchestrator.lib import layout
+from orchestrator.lib.files import write_json
+from orchestrator.report.console import show_run
+from orchestrator.runs import store
 from tests.conftest import write_tree
 
 
@@ -20,7 +21,7 @@ from tests.conftest import write_tree
 def test_only_the_recommended_file_is_offered_to_serve(
     recommended: str | None, served: str | None, tmp_path: Path, capsys: Any
 ) -> None:
-    run = records.create(tmp_path, "news", stages={"judge": {"status": "completed"}})
+    run = store.create(tmp_path, "news", stages={"judge": {"status": "completed"}})
     files = {layout.MODELFILE: "FROM q4", f"{layout.MODELFILE}.q4_k_m": "FROM q4", f"{layout.MODELFILE}.f16": "FROM 16"}
     write_tree(run.folder, files)
     best = {"artifact": recommended, "bytes": 1, "sentence": "smallest"} if recommended else None

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator import layout
 from orchestrator.chat_template.encode import Encoder, load_tokenizer
 from orchestrator.data.checks.tokens import token_counter
 from orchestrator.data.conversation import Conversation, Message
-from orchestrator.errors import InputError
-from orchestrator.files import read_json_lines, write_json
-from orchestrator.workers import prepare
+from orchestrator.lib import layout
+from orchestrator.lib.errors import InputError
+from orchestrator.lib.files import read_json_lines, write_json
+from orchestrator.stages import prepare
 
 TEMPLATE = "qwen3"
 TOOLS = json.dumps(

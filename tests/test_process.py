@@ -10,8 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator import cli, process
-from orchestrator.errors import Interrupted
+from orchestrator import cli
+from orchestrator.lib import process
+from orchestrator.lib.errors import Interrupted
 
 FAMILY = (
     "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', '{child}']);"
@@ -76,7 +77,7 @@ def test_an_interruption_that_python_dropped_ends_the_child(tmp_path: Path, monk
 
 def test_a_child_dies_with_a_killed_parent(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; import sys, time; from orchestrator import process;"
+        "from pathlib import Path; import sys, time; from orchestrator.lib import process;"
         "argv = [sys.executable, '-c', 'import time; time.sleep(60)'];"
         "c = process.start(process.Command(argv, Path('.'), Path('l')));"
         "print(c.pid, flush=True); time.sleep(60)"

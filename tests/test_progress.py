@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator import environment, progress
-from orchestrator.files import write_text
-from orchestrator.step import Step
+from orchestrator.lib.files import write_text
+from orchestrator.lib.step import Step
+from orchestrator.machine import environment
+from orchestrator.runs import progress
 from tests.example_runs import write_log
 
 TRAIN = Step("train", "train", ("llamafactory-cli", "train"))

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from orchestrator import process, proof, records, records_schema
 from orchestrator.cli import cli
-from orchestrator.errors import DamagedError, GateError, InputError, OrchestratorError
-from orchestrator.files import write_text
-from orchestrator.plan import CHANGED, PACKAGES
-from orchestrator.records import Run
-from orchestrator.ship import artifacts
-from orchestrator.workflow import Request, plan
+from orchestrator.lib import process
+from orchestrator.lib.errors import DamagedError, GateError, InputError, OrchestratorError
+from orchestrator.lib.files import write_text
+from orchestrator.pipeline.plan import CHANGED, PACKAGES
+from orchestrator.pipeline.workflow import Request, plan
+from orchestrator.runs import proof, schema, store
+from orchestrator.runs.store import Run
+from orchestrator.serving import artifacts
 from tests.faults import stand_in
 
 
@@ -36,7 +37,7 @@ def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.chdir(made)
     (folder,) = made.glob("runs/2*")
     kept = shutil.copytree(folder, tmp_path / "kept")
-    yield records.load(folder)
+    yield store.load(folder)
     for other in made.glob("runs/2*"):
         shutil.rmtree(other)
     shutil.copytree(kept, folder)
@@ -70,7 +71,7 @@ def test_any_changed_byte_of_a_record_is_noticed(run: Run) -> None:
     for at in range(0, len(content), 37):
         file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
         with pytest.raises(DamagedError):
-            records_schema.read(file)
+            schema.read(file)
 
 
 def test_an_accuracy_that_was_edited_is_shown_nowhere(run: Run) -> None:
@@ -102,7 +103,7 @@ def test_which_command_makes_a_missing_folder_again(run: Run, folder: str) -> No
         assert isinstance(error, GateError), arguments
         assert f"{folder}/" in error.message
     stand_in.carry_out(Path.cwd())
-    assert proof.damaged(records.load(run.folder)) == []
+    assert proof.damaged(store.load(run.folder)) == []
 
 
 HALVES = ('{"schema": 1}', '{"schema": 1, "id": "x", "stages": 7}', "[]", "", "{", '{"schema": 99}', '{"schema": "1"}')
@@ -142,7 +143,7 @@ def test_a_record_of_an_earlier_version_proves_less_and_says_so(run: Run) -> Non
 def test_who_takes_the_digest_out_has_not_made_an_earlier_record(run: Run) -> None:
     edit_record(run, '"digest": ', '"digets": ')
     with pytest.raises(DamagedError, match="its digest differs"):
-        records_schema.read(run.folder / "run.json")
+        schema.read(run.folder / "run.json")
 
 
 def test_a_signed_run_is_told_from_one_that_was_signed_by_another(run: Run, tmp_path: Path) -> None:
@@ -186,11 +187,11 @@ def test_the_cure_that_verify_names_works_from_anywhere(
     program, *arguments = error.hint.split("`")[1].split()
     assert program == "orchestrator"
     assert call(*arguments).exit_code == 0
-    assert proof.damaged(records.load(run.folder)) == []
+    assert proof.damaged(store.load(run.folder)) == []
 
 
 def test_a_run_of_other_versions_has_no_such_cure(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.plan.versions", lambda: dict.fromkeys(PACKAGES, "0.0"))
+    monkeypatch.setattr("orchestrator.pipeline.plan.versions", lambda: dict.fromkeys(PACKAGES, "0.0"))
     flip(run.folder / "export/tiny-f16.gguf")
     error = call("verify").exception
     assert isinstance(error, GateError)
@@ -206,7 +207,7 @@ def test_what_follows_from_a_repair_is_repeated_only_if_it_came_out_otherwise(ru
     stand_in.carry_out(Path.cwd(), paranoid=True)
     started = (Path.cwd() / stand_in.LEDGER).read_text().splitlines()[before:]
     assert [line.split()[0] for line in started] == ["prepare"]
-    assert proof.damaged(records.load(run.folder)) == []
+    assert proof.damaged(store.load(run.folder)) == []
 
 
 def test_a_file_comes_back_from_another_that_holds_the_same(run: Run) -> None:
@@ -221,13 +222,13 @@ def test_a_file_comes_back_from_another_that_holds_the_same(run: Run) -> None:
     assert (Path.cwd() / stand_in.LEDGER).read_text() == before, "no stage was started"
     flip(checkpoint)
     assert "is a copy of train/adapter_model.safetensors again" in call("run", "-q").stderr
-    assert proof.damaged(records.load(run.folder)) == []
+    assert proof.damaged(store.load(run.folder)) == []
 
 
 def test_a_stage_that_the_spec_no_longer_asks_for_is_dropped_when_damaged(run: Run) -> None:
     flip(run.folder / "export/tiny-q8_0.gguf")
     stand_in.carry_out(Path.cwd(), "export.gguf=[f16]")
-    again = records.load(run.folder)
+    again = store.load(run.folder)
     assert proof.damaged(again) == []
     assert "quantise-q8_0" not in again.record["stages"]
     assert not (run.folder / "export/tiny-q8_0.gguf").exists()
@@ -275,7 +276,7 @@ def test_force_ships_it_all_the_same(run: Run) -> None:
 
 
 def test_an_untouched_file_is_not_read_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.files.SMALL", 0)
+    monkeypatch.setattr("orchestrator.lib.files.SMALL", 0)
     artifacts.choose(run, "f16")
     read: list[Path] = []
 
@@ -283,6 +284,6 @@ def test_an_untouched_file_is_not_read_again(run: Run, monkeypatch: pytest.Monke
         read.append(path)
         return "0"
 
-    monkeypatch.setattr("orchestrator.files.sha256", counted)
+    monkeypatch.setattr("orchestrator.lib.files.sha256", counted)
     artifacts.choose(run, "f16")
     assert read == []

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import process
 from orchestrator.cli import COMMANDS
+from orchestrator.lib import process
 from orchestrator.spec.load import load_spec
 
 ROOT = Path(__file__).parent.parent

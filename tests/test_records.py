@@ -8,23 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import records, records_index
-from orchestrator.errors import InputError
-from orchestrator.files import HashCache, write_json, write_text
-from orchestrator.records import Run
-from orchestrator.step import Step
+from orchestrator.lib.errors import InputError
+from orchestrator.lib.files import HashCache, write_json, write_text
+from orchestrator.lib.step import Step
+from orchestrator.runs import catalogue, store
+from orchestrator.runs.store import Run
 
 TRAIN = Step("train", "train", ("train",))
 
 
 def trained(runs_dir: Path, fingerprint: str, name: str = "news", text: str = "weights") -> Run:
     """A run with one finished stage that left one file."""
-    run = records.create(runs_dir, name, fingerprint=fingerprint)
+    run = store.create(runs_dir, name, fingerprint=fingerprint)
     run.begin(TRAIN, fingerprint, TRAIN.argv)
     write_text(run.folder / "train/weights", text)
-    run.end(
-        "train", "completed", 1.0, 0, records.outputs(run.folder, ["train/weights"], HashCache(runs_dir / "hashes"))
-    )
+    run.end("train", "completed", 1.0, 0, store.outputs(run.folder, ["train/weights"], HashCache(runs_dir / "hashes")))
     return run
 
 
@@ -37,7 +35,7 @@ def renamed(run: Run, identifier: str) -> Run:
 
 def test_ids_are_unique_when_many_begin_at_once(tmp_path: Path) -> None:
     made: list[str] = []
-    threads = [threading.Thread(target=lambda: made.append(records.create(tmp_path, "news").id)) for _ in range(20)]
+    threads = [threading.Thread(target=lambda: made.append(store.create(tmp_path, "news").id)) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -46,39 +44,39 @@ def test_ids_are_unique_when_many_begin_at_once(tmp_path: Path) -> None:
 
 
 def test_finds_the_newest_run_a_part_of_an_id_and_a_folder(tmp_path: Path) -> None:
-    old = renamed(records.create(tmp_path, "news"), "20260101T000000Z-news-aaaaaa")
-    new = renamed(records.create(tmp_path, "news"), "20260102T000000Z-news-bbbbbb")
-    assert records.find(tmp_path, None).id == new.id
-    assert records.find(tmp_path, "aaaaaa").id == records.find(tmp_path, str(old.folder)).id == old.id
+    old = renamed(store.create(tmp_path, "news"), "20260101T000000Z-news-aaaaaa")
+    new = renamed(store.create(tmp_path, "news"), "20260102T000000Z-news-bbbbbb")
+    assert store.find(tmp_path, None).id == new.id
+    assert store.find(tmp_path, "aaaaaa").id == store.find(tmp_path, str(old.folder)).id == old.id
 
 
 @pytest.mark.parametrize(
     ("wanted", "message"), [("cccccc", "no run matches 'cccccc'"), ("news", "'news' matches 2 runs")]
 )
 def test_says_why_a_run_is_not_found(tmp_path: Path, wanted: str, message: str) -> None:
-    records.create(tmp_path, "news")
-    records.create(tmp_path, "news")
+    store.create(tmp_path, "news")
+    store.create(tmp_path, "news")
     with pytest.raises(InputError, match=message):
-        records.find(tmp_path, wanted)
+        store.find(tmp_path, wanted)
 
 
 def test_no_runs_at_all(tmp_path: Path) -> None:
-    assert records.holder(tmp_path / "none", "train", "a") is None
-    assert list(records.every(tmp_path / "none")) == []
+    assert store.holder(tmp_path / "none", "train", "a") is None
+    assert list(store.every(tmp_path / "none")) == []
     with pytest.raises(InputError, match="no runs in none/"):
-        records.find(tmp_path / "none", None)
+        store.find(tmp_path / "none", None)
 
 
 @pytest.mark.parametrize(
     ("text", "message"), [("{", "is not JSON"), ('{"schema": 2}', "has schema 2"), ("[]", "has schema None")]
 )
 def test_a_damaged_run_is_explained_and_hides_no_other(tmp_path: Path, text: str, message: str) -> None:
-    damaged, sound = records.create(tmp_path, "news"), trained(tmp_path, "a")
+    damaged, sound = store.create(tmp_path, "news"), trained(tmp_path, "a")
     (damaged.folder / "run.json").write_text(text)
     with pytest.raises(InputError, match=message):
-        records.load(damaged.folder)
-    assert [run.id for run in records.every(tmp_path)] == [sound.id]
-    assert records.holder(tmp_path, "train", "a") is not None
+        store.load(damaged.folder)
+    assert [run.id for run in store.every(tmp_path)] == [sound.id]
+    assert store.holder(tmp_path, "train", "a") is not None
 
 
 def test_a_stage_is_held_by_the_newest_run_whose_files_are_whole(tmp_path: Path) -> None:
@@ -101,10 +99,10 @@ def test_contents_count_where_hashes_are_asked_for(tmp_path: Path) -> None:
 def test_the_run_of_a_training_is_found_by_name(tmp_path: Path) -> None:
     ours = trained(tmp_path, "a", name="news")
     trained(tmp_path, "a", name="other")
-    found = records.trained(tmp_path, "news", "a")
+    found = store.trained(tmp_path, "news", "a")
     assert found is not None
     assert found.id == ours.id
-    assert records.trained(tmp_path, "news", "b") is None
+    assert store.trained(tmp_path, "news", "b") is None
 
 
 def test_the_index_follows_what_changes(tmp_path: Path) -> None:
@@ -135,7 +133,7 @@ def test_ended_runs_are_not_looked_at_for_each_question(tmp_path: Path, monkeypa
     ended.set(status="completed")
     assert _holder(tmp_path, "none") is None
     looked: list[str] = []
-    monkeypatch.setattr(records_index, "_stamps", lambda folder, names: looked.extend(names) or {})
+    monkeypatch.setattr(catalogue, "_stamps", lambda folder, names: looked.extend(names) or {})
     assert _holder(tmp_path, "none") is None
     assert looked == [running.id]
 
@@ -154,12 +152,12 @@ def test_unchanged_records_are_not_read_again(tmp_path: Path) -> None:
     trained(tmp_path, "a")
     read: list[str] = []
 
-    def reading(folder: Path) -> records_index.Json:
+    def reading(folder: Path) -> catalogue.Json:
         read.append(folder.name)
-        return records.load(folder).record
+        return store.load(folder).record
 
     for _ in range(2):
-        with records_index.opened(tmp_path, reading):
+        with catalogue.opened(tmp_path, reading):
             pass
     assert len(read) == 1
 
@@ -167,22 +165,22 @@ def test_unchanged_records_are_not_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"no database at all, but more than a hundred bytes " * 4, b""])
 def test_a_damaged_index_is_made_anew(tmp_path: Path, content: bytes) -> None:
     run = trained(tmp_path, "a")
-    (tmp_path / records_index.FILE).write_bytes(content)
+    (tmp_path / catalogue.FILE).write_bytes(content)
     assert _holder(tmp_path, "a") == run.id
-    with sqlite3.connect(tmp_path / records_index.FILE) as index:
+    with sqlite3.connect(tmp_path / catalogue.FILE) as index:
         assert index.execute("select id from runs").fetchall() == [(run.id,)]
 
 
 def test_an_index_of_another_version_is_made_anew(tmp_path: Path) -> None:
     run = trained(tmp_path, "a")
-    with sqlite3.connect(tmp_path / records_index.FILE) as index:
+    with sqlite3.connect(tmp_path / catalogue.FILE) as index:
         index.executescript("create table runs (id text); pragma user_version = 99")
     assert _holder(tmp_path, "a") == run.id
 
 
 def test_where_no_index_can_be_kept_one_is_made_for_the_question(tmp_path: Path) -> None:
     run = trained(tmp_path, "a")
-    (tmp_path / records_index.FILE).mkdir()
+    (tmp_path / catalogue.FILE).mkdir()
     assert _holder(tmp_path, "a") == run.id
 
 
@@ -204,16 +202,16 @@ def test_many_may_ask_at_once(tmp_path: Path) -> None:
 
 def test_no_outputs_in_a_list() -> None:
     record = {"stages": {"train": {"status": "completed", "outputs": [1]}}, "id": "x"}
-    assert records_index.without_outputs(record) == {"stages": {"train": {"status": "completed"}}, "id": "x"}
+    assert catalogue.without_outputs(record) == {"stages": {"train": {"status": "completed"}}, "id": "x"}
 
 
 def test_half_written_folders_are_no_runs(tmp_path: Path) -> None:
     write_json(tmp_path / ".removing-x" / "run.json", {})
     (tmp_path / "sweep").mkdir()
-    assert list(records.every(tmp_path)) == []
-    assert records.holder(tmp_path, "train", "a") is None
+    assert list(store.every(tmp_path)) == []
+    assert store.holder(tmp_path, "train", "a") is None
 
 
 def _holder(runs_dir: Path, fingerprint: str) -> str | None:
-    found = records.holder(runs_dir, "train", fingerprint)
+    found = store.holder(runs_dir, "train", fingerprint)
     return found.id if found else None

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.errors import InputError
-from orchestrator.render import Renderer, modelfile_text, modelfile_word, yaml_scalar
+from orchestrator.lib.errors import InputError
+from orchestrator.lib.render import Renderer, modelfile_text, modelfile_word, yaml_scalar
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator import records, render
-from orchestrator.files import write_json
+from orchestrator.lib import render
+from orchestrator.lib.files import write_json
 from orchestrator.report import page as page_module
 from orchestrator.report import write, write_comparison
-from orchestrator.side_by_side import side_by_side
+from orchestrator.runs import store
+from orchestrator.runs.compare import side_by_side
 from tests.example_runs import HOSTILE, LABELS, make_run, make_sweep, write_log
 
 MISSING = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
@@ -205,7 +206,7 @@ def test_an_open_tab_follows_a_run(
     from selenium.webdriver.support.ui import WebDriverWait
 
     monkeypatch.setattr(page_module, "REFRESH_SECONDS", 1)
-    run = records.create(tmp_path / "runs", "news")
+    run = store.create(tmp_path / "runs", "news")
     browser = open_page(write(run.folder))
     assert all_of(browser, "svg.chart") == []
     write_log(run.folder, 3)

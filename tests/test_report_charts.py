@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.render import Renderer
+from orchestrator.lib.render import Renderer
 from orchestrator.report.charts import Axis, Scale, Series, parallel, plot, scale, short
+from orchestrator.report.summary import advice, outcome
 from orchestrator.report.sweep_page import thinned
-from orchestrator.report.words import advice, outcome
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator import records
-from orchestrator.errors import InputError
-from orchestrator.files import HOST, write_json, write_text
+from orchestrator.lib.errors import InputError
+from orchestrator.lib.files import HOST, write_json, write_text
+from orchestrator.lib.step import Step
 from orchestrator.report import find, live, write, write_comparison
-from orchestrator.side_by_side import side_by_side
-from orchestrator.step import Step
+from orchestrator.runs import store
+from orchestrator.runs.compare import side_by_side
 from tests.conftest import write_tree
 from tests.example_runs import HOSTILE, make_run, make_sweep, write_log
 
@@ -32,7 +32,7 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def text(runs_dir: Path) -> str:
-    return write(next(records.every(runs_dir)).folder).read_text(encoding="utf-8")
+    return write(next(store.every(runs_dir)).folder).read_text(encoding="utf-8")
 
 
 def test_says_how_it_went(text: str) -> None:
@@ -46,7 +46,7 @@ def test_says_how_it_went(text: str) -> None:
     ["Artifacts", "What to try next", "Loss", "Learning rate", "Worst mistakes", "Confusion", "Lineage", "spec.yaml"],
 )
 def test_has_every_part(text: str, part: str, runs_dir: Path) -> None:
-    run = next(records.every(runs_dir))
+    run = next(store.every(runs_dir))
     if part == "Lineage":
         run.set(lineage={"spec": "ab12"})
         text = write(run.folder).read_text(encoding="utf-8")
@@ -60,7 +60,7 @@ def test_shows_exact_commands_and_configurations(text: str) -> None:
 
 def test_no_folder_of_this_machine_is_on_a_page_that_may_be_sent(tmp_path: Path) -> None:
     make_run(tmp_path / "runs")
-    run = next(records.every(tmp_path / "runs"))
+    run = next(store.every(tmp_path / "runs"))
     python = "/opt/venv/bin/python"
     run.record["stages"]["train"] |= {"status": "failed", "argv": [python, "-m", "x", "/srv/a b/c.json"]}
     run.set(environment={"python": python, "url": "https://host/v1/models"}, lineage={"base": "/mnt/m/zh"})
@@ -108,7 +108,7 @@ def test_policy_allows_only_the_style_and_the_script_of_the_page(text: str) -> N
 
 
 def test_reads_itself_again_while_it_runs_and_says_how_it_failed(tmp_path: Path) -> None:
-    run = records.create(tmp_path / "runs", "news")
+    run = store.create(tmp_path / "runs", "news")
     assert 'http-equiv="refresh"' in write(run.folder).read_text(encoding="utf-8")
     write_text(run.folder / "logs/train.log", f"loading\nValueError: {HOSTILE}\n")
     run.set(status="failed", stages={"train": {"status": "failed", "argv": [], "seconds": 1.0}})
@@ -119,7 +119,7 @@ def test_reads_itself_again_while_it_runs_and_says_how_it_failed(tmp_path: Path)
 
 
 def test_findings_of_the_data_are_shown(tmp_path: Path) -> None:
-    run = records.create(tmp_path / "runs", "news")
+    run = store.create(tmp_path / "runs", "news")
     found = {
         "kind": "leakage_exact",
         "severity": "error",
@@ -151,7 +151,7 @@ def test_a_sweep_that_has_just_begun(tmp_path: Path) -> None:
     text = write(tmp_path / "runs/s").read_text(encoding="utf-8")
     assert "0 of 0 trials ended; none was ranked yet." in text
     assert 'http-equiv="refresh"' in text
-    run = records.create(tmp_path / "runs", "news")
+    run = store.create(tmp_path / "runs", "news")
     write_log(run.folder, 3)
     trial = {"number": 1, "run": run.id, "parameters": {"learning_rate": 5e-4}}
     write_json(tmp_path / "runs/s/sweep.json", {**sweep, "total": 2, "running": [trial]})
@@ -170,7 +170,7 @@ def test_some_runs_side_by_side(tmp_path: Path) -> None:
 
 
 def test_finds_runs_and_sweeps_by_a_part_of_their_name(tmp_path: Path) -> None:
-    run, sweep = records.create(tmp_path, "news"), make_sweep(tmp_path, 2)
+    run, sweep = store.create(tmp_path, "news"), make_sweep(tmp_path, 2)
     assert find(tmp_path, "abcdef") == sweep
     assert find(tmp_path, run.id[-6:]) == find(tmp_path, None) == run.folder
     assert find(tmp_path, str(sweep)) == sweep
@@ -193,7 +193,7 @@ class Watching:
 
 
 def test_the_page_follows_a_run(tmp_path: Path) -> None:
-    run, watching, step = records.create(tmp_path / "runs", "news"), Watching(), Step("train", "train", ())
+    run, watching, step = store.create(tmp_path / "runs", "news"), Watching(), Step("train", "train", ())
     watcher = live.LiveRun(watching)
     watcher.tick()
     watcher.write()  # nothing is known of a run yet
@@ -208,7 +208,7 @@ def test_the_page_follows_a_run(tmp_path: Path) -> None:
 
 
 def test_a_page_that_tells_less_than_its_run_is_written_anew(tmp_path: Path) -> None:
-    run = records.create(tmp_path / "runs", "news")
+    run = store.create(tmp_path / "runs", "news")
     write(run.folder)
     leftover = run.folder / f".report.html.99999999-{HOST}-0123abcd.tmp"
     leftover.touch()
@@ -224,7 +224,7 @@ def test_a_page_that_tells_less_than_its_run_is_written_anew(tmp_path: Path) -> 
 
 
 def test_the_pages_of_a_sweep_and_its_trials_follow(tmp_path: Path) -> None:
-    folder, run = make_sweep(tmp_path, 3), records.create(tmp_path, "news")
+    folder, run = make_sweep(tmp_path, 3), store.create(tmp_path, "news")
     told: list[object] = []
     audience = SimpleNamespace(watch=lambda *told_of: told.append(told_of), ended=lambda *told_of: told.append(told_of))
     watcher = live.LiveSweep(audience, live.LivePage(folder))
@@ -246,7 +246,7 @@ def test_a_page_is_not_written_at_every_tick(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_broken_template_stops_no_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run = records.create(tmp_path / "runs", "news")
+    run = store.create(tmp_path / "runs", "news")
     (tmp_path / "templates").mkdir()
     (tmp_path / "templates/report.html.j2").write_text("{{ nobody_knows }}")
     page = live.LivePage(run.folder)

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from orchestrator import records, workflow
 from orchestrator.cli import cli
-from orchestrator.errors import GateError, InputError
-from orchestrator.proof import damaged, recorded
-from orchestrator.reproduce import compare
+from orchestrator.lib.errors import GateError, InputError
+from orchestrator.pipeline import workflow
+from orchestrator.pipeline.reproduce import compare
+from orchestrator.runs import store
+from orchestrator.runs.proof import damaged, recorded
 from tests.faults import stand_in
 
 
@@ -25,7 +26,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield made
 
 
-def make_run(project: Path, *overrides: str, phase: str = "evaluate") -> records.Run:
+def make_run(project: Path, *overrides: str, phase: str = "evaluate") -> store.Run:
     return stand_in.carry_out(project, *overrides, phase=phase)
 
 
@@ -69,11 +70,11 @@ def test_a_run_comes_out_the_same_as_it_was_told_and_takes_nothing_over(project:
     started = len((project / stand_in.LEDGER).read_text().splitlines())
     answer = call("reproduce", "-q")
     assert answer.exit_code == 0, answer.exception
-    again = records.find(project / "reproduced", None)
+    again = store.find(project / "reproduced", None)
     assert answer.output == f"{again.id}: data, weights and figures are those of {run.id}\n"
     assert len((project / stand_in.LEDGER).read_text().splitlines()) == 2 * started
     assert again.record["fingerprint"] == run.record["fingerprint"]
-    assert records.find(project / "runs", None).id == run.id
+    assert store.find(project / "runs", None).id == run.id
 
 
 def test_what_came_out_otherwise_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,13 +89,13 @@ def test_what_came_out_otherwise_is_named(project: Path, monkeypatch: pytest.Mon
 
 def test_other_packages_are_named(project: Path) -> None:
     run = make_run(project, phase="train")
-    other = records.Run(run.folder, {**run.record, "environment": {"packages": {"torch": "1.0"}}})
+    other = store.Run(run.folder, {**run.record, "environment": {"packages": {"torch": "1.0"}}})
     assert f"packages.torch: {run.record['environment']['packages']['torch']} → 1.0" in compare(run, other).made_with
 
 
 def test_a_run_without_results_cannot_be_made_anew(project: Path) -> None:
     make_run(project, phase="prepare")
-    run = records.find(project / "runs", None)
+    run = store.find(project / "runs", None)
     run.record["stages"] = {}
     run.save()
     answer = call("reproduce", "-q")

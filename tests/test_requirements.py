@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator import environment, requirements
-from orchestrator.doctor import software
-from orchestrator.errors import MissingError
-from orchestrator.requirements import ARGUMENTS, QUANTISERS, TRACKERS, lacking, trackers
+from orchestrator.lib.errors import MissingError
+from orchestrator.machine import environment, requirements
+from orchestrator.machine.requirements import ARGUMENTS, QUANTISERS, TRACKERS, lacking, trackers
+from orchestrator.report import doctor_packages
 from orchestrator.spec.training import check_training
 from tests.conftest import Result, run_tool
 from tests.test_doctor import patient
@@ -111,7 +111,7 @@ def test_the_tables_name_what_transformers_and_llamafactory_know() -> None:
     text = (integrations / "integration_utils.py").read_text(encoding="utf-8")
     table = text[text.index("INTEGRATION_TO_CALLBACK = {") :].partition("}")[0]
     assert {name for name in TRACKERS if f'"{name}"' not in table} == set()
-    from orchestrator.llamafactory import arguments
+    from orchestrator.lib.llamafactory import arguments
 
     assert set(ARGUMENTS) <= set(arguments()) and set(QUANTISERS) <= set(arguments()["quantization_method"].choices)
 
@@ -163,7 +163,9 @@ def test_a_plan_is_made_all_the_same(project: Path) -> None:
 def test_the_doctor_names_it(tmp_path: Path) -> None:
     sick = patient(tmp_path)
     sick = type(sick)(sick.project, sick.spec.model_copy(update={"train": {"report_to": "wandb"}}))
-    assert [(check.state, check.mend) for check in software.asked_for(sick)] == [("missing", "pip install wandb")]
+    assert [(check.state, check.mend) for check in doctor_packages.asked_for(sick)] == [
+        ("missing", "pip install wandb")
+    ]
 
 
 def test_a_tracker_writes_into_the_run_and_is_recorded(project: Path) -> None:

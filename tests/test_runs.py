@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from orchestrator import prune, records, runs
 from orchestrator.cli.runs import runs as command
-from orchestrator.errors import InputError, MissingError
-from orchestrator.execute import locked
-from orchestrator.mlflow_export import export
-from orchestrator.records import Run
-from orchestrator.runs import Wanted
-from orchestrator.side_by_side import differing, side_by_side
+from orchestrator.lib.errors import InputError, MissingError
+from orchestrator.pipeline.scheduler import locked
+from orchestrator.runs import prune, query, store
+from orchestrator.runs.compare import differing, side_by_side
+from orchestrator.runs.export import export
+from orchestrator.runs.query import Wanted
+from orchestrator.runs.store import Run
 from tests.example_runs import make_run
 
 Call = Callable[..., Result]
@@ -28,7 +28,7 @@ Call = Callable[..., Result]
 
 def measured(runs_dir: Path, identifier: str, accuracy: float | None, **values: Any) -> Run:
     """A run that says it was measured; `identifier` begins with the date that sorts it."""
-    run = records.create(runs_dir, identifier.split("-")[1], status="completed")
+    run = store.create(runs_dir, identifier.split("-")[1], status="completed")
     figures = {"n": 100, "accuracy": {"value": accuracy, "low": 1.0, "high": 99.0}}
     metrics = {} if accuracy is None else {"tuned": figures, "gguf-q8_0": {"accuracy": {"value": 100 - accuracy}}}
     folder = run.folder.rename(runs_dir / identifier)
@@ -73,11 +73,11 @@ def call(runs_dir: Path) -> Call:
     ],
 )
 def test_which_runs_in_which_order(runs_dir: Path, wanted: Wanted, found: str) -> None:
-    assert " ".join(line["id"] for line in runs.listing(runs_dir, wanted)) == found
+    assert " ".join(line["id"] for line in query.listing(runs_dir, wanted)) == found
 
 
 def test_a_line_is_flat(runs_dir: Path) -> None:
-    [line] = runs.listing(runs_dir, Wanted(where=("accuracy=80",), show=("learning_rate",)))
+    [line] = query.listing(runs_dir, Wanted(where=("accuracy=80",), show=("learning_rate",)))
     head = {"id": "1-news-a", "name": "news", "status": "completed", "sweep": "s", "seconds": 2.5}
     assert line == {**head, "created_at": line["created_at"], "accuracy": 80.0, "learning_rate": 1e-4}
 
@@ -93,27 +93,27 @@ def test_a_line_is_flat(runs_dir: Path) -> None:
 )
 def test_what_cannot_be_asked(runs_dir: Path, wanted: Wanted, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        runs.listing(runs_dir, wanted)
+        query.listing(runs_dir, wanted)
     assert caught.value.hint
 
 
 def test_the_best(runs_dir: Path) -> None:
-    assert runs.best(runs_dir)["id"] == "1-news-a"
-    assert runs.best(runs_dir, metric="gguf-q8_0.accuracy")["id"] == "2-news-b"
-    assert runs.best(runs_dir, name="other")["id"] == "4-other-d"
+    assert query.best(runs_dir)["id"] == "1-news-a"
+    assert query.best(runs_dir, metric="gguf-q8_0.accuracy")["id"] == "2-news-b"
+    assert query.best(runs_dir, name="other")["id"] == "4-other-d"
     with pytest.raises(InputError, match="no finished run of 'nothing' was measured"):
-        runs.best(runs_dir, name="nothing")
+        query.best(runs_dir, name="nothing")
 
 
 def test_a_lower_perplexity_is_the_better_one(tmp_path: Path) -> None:
     for identifier, value in (("1-poems-a", 9.0), ("2-poems-b", 30.0)):
         measured(tmp_path, identifier, None, metrics={"tuned": {"n": 5, "perplexity": {"value": value}}})
-    assert runs.best(tmp_path)["id"] == "1-poems-a"
+    assert query.best(tmp_path)["id"] == "1-poems-a"
 
 
 def test_nothing_to_list(tmp_path: Path) -> None:
-    assert runs.listing(tmp_path / "none", Wanted()) == []
-    assert runs.documents(tmp_path / "none", Wanted()) == '{"runs": []}'
+    assert query.listing(tmp_path / "none", Wanted()) == []
+    assert query.documents(tmp_path / "none", Wanted()) == '{"runs": []}'
 
 
 def test_list_prints_lines_csv_and_json(call: Call) -> None:
@@ -146,7 +146,7 @@ def test_show_and_best(call: Call, runs_dir: Path) -> None:
 
 
 def test_a_file_of_two_runs_is_freed_with_the_second(tmp_path: Path) -> None:
-    a, b = records.create(tmp_path, "a").folder, records.create(tmp_path, "b").folder
+    a, b = store.create(tmp_path, "a").folder, store.create(tmp_path, "b").folder
     (a / "model").write_bytes(b"x" * 1000)
     (b / "model").hardlink_to(a / "model")
     (b / "link").symlink_to("model")
@@ -160,7 +160,7 @@ def test_prune_keeps_the_best_of_each_name_and_what_is_in_use(call: Call, runs_d
         done = call("prune", "--keep-best", "1", "--yes", "--json")
     assert json.loads(done.stdout)["removed"] == ["3-news-c"]
     assert "kept, in use: 2-news-b" in done.stderr
-    assert sorted(run.id for run in records.every(runs_dir)) == ["1-news-a", "2-news-b", "4-other-d"]
+    assert sorted(run.id for run in store.every(runs_dir)) == ["1-news-a", "2-news-b", "4-other-d"]
     assert [folder.name for folder in runs_dir.iterdir() if folder.name.startswith(prune.TRASH)] == []
 
 
@@ -203,7 +203,7 @@ def test_side_by_side(tmp_path: Path) -> None:
 
 
 def test_runs_that_cannot_be_compared_say_why(tmp_path: Path) -> None:
-    a, b, c = make_run(tmp_path), make_run(tmp_path), records.create(tmp_path, "news")
+    a, b, c = make_run(tmp_path), make_run(tmp_path), store.create(tmp_path, "news")
     rows = (b.folder / "evaluation/tuned.jsonl").read_text().splitlines(keepends=True)
     (b.folder / "evaluation/tuned.jsonl").write_text("".join(rows[1:]))
     other, missing = side_by_side([a, b, c])["sentences"]
@@ -233,7 +233,7 @@ class FakeClient:
     """The calls of mlflow.tracking.MlflowClient that we make, kept in memory."""
 
     logged: list[Any] = []  # noqa: RUF012 - shared by all clients, as a server would be
-    runs: dict[str, str] = {}  # noqa: RUF012
+    query: dict[str, str] = {}  # noqa: RUF012
 
     def __init__(self, tracking_uri: str) -> None:
         if tracking_uri == "bad":

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 import orchestrator
-from orchestrator import records, workflow
-from orchestrator.errors import InputError
-from orchestrator.render import Renderer
-from orchestrator.secrecy import HIDDEN, clean, redacted
-from orchestrator.workflow import Request, plan
+from orchestrator.lib.errors import InputError
+from orchestrator.lib.render import Renderer
+from orchestrator.lib.secrecy import HIDDEN, clean, redacted
+from orchestrator.pipeline import workflow
+from orchestrator.pipeline.workflow import Request, plan
+from orchestrator.runs import store
 from tests.conftest import write_tree
 from tests.faults import stand_in, tool
 from tests.faults.tool import Call
@@ -147,14 +148,14 @@ def test_a_link_in_a_run_leads_no_stage_out_of_it(tmp_path: Path, part: str) -> 
 
 @pytest.mark.parametrize("path", ["../{}", "{}/../../secret", "train/../../secret", "link", "/{}"])
 def test_a_record_gives_away_nothing_outside_its_run(tmp_path: Path, path: str) -> None:
-    run = records.create(tmp_path, "news")
+    run = store.create(tmp_path, "news")
     secret = tmp_path / "secret"
     secret.write_text("mine")
     (run.folder / "link").symlink_to(secret)
     named = path.format(str(secret) if path.startswith("/") else "secret" if path.startswith("..") else "train")
     run.set(stages={"train": {"status": "completed", "fingerprint": "a", "outputs": [{"path": named, "bytes": 4}]}})
     assert not run.has("train", "a")
-    assert records.holder(tmp_path, "train", "a") is None
+    assert store.holder(tmp_path, "train", "a") is None
 
 
 def test_nothing_that_runs_code_or_a_shell_is_called() -> None:
@@ -170,7 +171,7 @@ def test_nothing_that_runs_code_or_a_shell_is_called() -> None:
 
 
 def test_code_of_a_model_is_refused_unless_asked_for_and_then_named(tmp_path: Path) -> None:
-    from orchestrator.outcome import plan_lines
+    from orchestrator.report.console import plan_lines
 
     stand_in.make(tmp_path)
     assert not any("trust_remote_code" in line for line in plan_lines(plan_of(tmp_path)))

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from orchestrator.ship.endpoint import Endpoint
-from orchestrator.workers.guard import Guard, refused
+from orchestrator.serving.endpoint import Endpoint
+from orchestrator.serving.guard import Guard, refused
 
 LOOPBACK, NETWORK = "127.0.0.1", "192.168.1.5"
 OURS = ("127.0.0.1:8080", "localhost:8080", "localhost", "LOCALHOST:9999", "[::1]:8080", "127.0.0.1")

@@ -14,11 +14,11 @@ import hypothesis
 import openai
 import pytest
 
-from orchestrator import layout
-from orchestrator.process import Child
-from orchestrator.records import Run
-from orchestrator.ship import artifacts, serve
-from orchestrator.ship.endpoint import Endpoint
+from orchestrator.lib import layout
+from orchestrator.lib.process import Child
+from orchestrator.runs.store import Run
+from orchestrator.serving import artifacts, serve
+from orchestrator.serving.endpoint import Endpoint
 from tests import fuzz_serve
 
 QUESTION = [{"role": "user", "content": "今天的新闻？"}]
@@ -198,7 +198,7 @@ def test_special_texts_become_their_very_tokens_in_llama_cpp(shipped_run: Run) -
     import llama_cpp
 
     from orchestrator.chat_template.encode import training_prompt_ids
-    from orchestrator.workers.serve_gguf import LlamaCpp
+    from orchestrator.serving.serve_gguf import LlamaCpp
 
     llama = llama_cpp.Llama(str(shipped_run.folder / layout.gguf("tiny", "f16")), vocab_only=True, verbose=False)
     engine = LlamaCpp(llama, ["<|im_end|>"], None)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import records
 from orchestrator.evaluation.rows import Row, read_rows
-from orchestrator.files import sha256
-from orchestrator.ship import asked
-from orchestrator.ship.endpoint import Endpoint
+from orchestrator.lib.files import sha256
+from orchestrator.runs import store
+from orchestrator.serving import asked
+from orchestrator.serving.endpoint import Endpoint
 from tests.conftest import run_tool, write_tree
 from tests.test_ship_endpoint import openai, server
 
@@ -46,12 +46,12 @@ def test_no_answer_is_overwritten(tmp_path: Path) -> None:
 
 
 def test_the_record_knows_every_file(tmp_path: Path) -> None:
-    run = records.create(tmp_path, "news")
+    run = store.create(tmp_path, "news")
     for answer in ("体育", "财经"):
         file = asked.keep(rows(answer), run.folder / "evaluation/endpoint.jsonl")
         asked.record(run, file, Endpoint("https://me:secret@host/v1?key=secret", "openai", "news"), 1, MOMENT)
     asked.record(run, asked.keep(rows("x"), tmp_path / "elsewhere.jsonl"), Endpoint("", "openai", ""), 1, MOMENT)
-    first, second = records.load(run.folder).record["endpoints"]
+    first, second = store.load(run.folder).record["endpoints"]
     assert first == {
         "path": "evaluation/endpoint.jsonl",
         "server": "https://host/v1",

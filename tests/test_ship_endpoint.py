@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.errors import InputError, MissingError, StageError
 from orchestrator.evaluation.rows import write_rows
-from orchestrator.records import Run
-from orchestrator.ship import http, rows
-from orchestrator.ship.endpoint import Endpoint, Reply, ask, ask_all, connect, stream
-from orchestrator.ship.prompts import Told, compare, render_all
+from orchestrator.lib.errors import InputError, MissingError, StageError
+from orchestrator.runs.store import Run
+from orchestrator.serving import http, rows
+from orchestrator.serving.endpoint import Endpoint, Reply, ask, ask_all, connect, stream
+from orchestrator.serving.prompts import Told, compare, render_all
 from tests.serving import serving
 
 QUESTION = [{"role": "user", "content": "今天天气怎么样？"}]

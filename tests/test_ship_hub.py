@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator import layout
-from orchestrator.errors import InputError, MissingError, StageError
-from orchestrator.models.licence import licence
-from orchestrator.records import Run
-from orchestrator.ship.card import model_card
-from orchestrator.ship.hub import Target, collect, push
+from orchestrator.lib import layout
+from orchestrator.lib.errors import InputError, MissingError, StageError
+from orchestrator.models.builtin import licence
+from orchestrator.runs.store import Run
+from orchestrator.serving.hub import Target, collect, model_card, push
 from tests.fake_hub import FakeHub, fake_hub
 
 FOUND = {

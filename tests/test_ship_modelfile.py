@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.errors import InputError, MissingError
-from orchestrator.render import Renderer
-from orchestrator.ship import modelfile
-from orchestrator.ship.modelfile import Modelfile
-from orchestrator.stages.adapter import plain_alpha, unfit_adapter, unfit_training
-from orchestrator.workers.adapter import over_base
+from orchestrator.lib.errors import InputError, MissingError
+from orchestrator.lib.render import Renderer
+from orchestrator.serving import bundle
+from orchestrator.serving.bundle import Modelfile
+from orchestrator.stages.adapter import over_base, plain_alpha, unfit_adapter, unfit_training
 
 VALUES: list[dict[str, Any]] = [
     {"system": None, "stop": [], "parameters": {}},
@@ -28,17 +27,17 @@ def test_what_is_rendered_is_read_back(tmp_path: Path, values: dict[str, Any]) -
     text = Renderer(tmp_path)("Modelfile.j2", name="news", gguf="a b.gguf", ollama_template=TEMPLATE, **values)
     parameters = values["parameters"] | ({"stop": values["stop"]} if values["stop"] else {})
     expected = Modelfile("./a b.gguf", "", TEMPLATE, values["system"], parameters)
-    assert modelfile.parse(text) == expected
-    with_adapter = modelfile.parse(over_base(text, "base.gguf", "lora.gguf"))
+    assert bundle.parse(text) == expected
+    with_adapter = bundle.parse(over_base(text, "base.gguf", "lora.gguf"))
     expected.model, expected.adapter = "./base.gguf", "./lora.gguf"
     assert with_adapter == expected
 
 
 def test_what_cannot_be_pushed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="MESSAGE"):
-        modelfile.parse("FROM ./a.gguf\nMESSAGE user hi\n")
+        bundle.parse("FROM ./a.gguf\nMESSAGE user hi\n")
     with pytest.raises(MissingError, match="Modelfile"):
-        modelfile.read(tmp_path / "Modelfile")
+        bundle.read(tmp_path / "Modelfile")
 
 
 LORA = {"finetuning_type": "lora"}

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator import layout, records
-from orchestrator.errors import GateError, InputError, MissingError, StageError
-from orchestrator.evaluation.thinking import split_thinking
-from orchestrator.files import read_json, read_json_lines, write_json
-from orchestrator.records import Run
-from orchestrator.ship import artifacts, bundle, ollama
+from orchestrator.evaluation.rows import split_thinking
+from orchestrator.lib import layout
+from orchestrator.lib.errors import GateError, InputError, MissingError, StageError
+from orchestrator.lib.files import read_json, read_json_lines, write_json
+from orchestrator.runs import store
+from orchestrator.runs.store import Run
+from orchestrator.serving import artifacts, bundle, ollama
 from tests.fake_ollama import fake_ollama
 from tests.gguf_text import with_template
 from tests.serving import serving
@@ -24,7 +25,7 @@ from tests.shipped_run import record_again
 @pytest.fixture
 def run(shipped_run: Run, tmp_path: Path) -> Run:
     """A copy that the test may change."""
-    return records.load(Path(shutil.copytree(shipped_run.folder, tmp_path / "runs" / shipped_run.id)))
+    return store.load(Path(shutil.copytree(shipped_run.folder, tmp_path / "runs" / shipped_run.id)))
 
 
 def ship(run: Run, kind: str, url: str, name: str = "tiny") -> dict[str, Any]:
@@ -44,7 +45,7 @@ def test_what_is_pushed_answers_as_measured(run: Run, tmp_path: Path, kind: str)
         "rows": 12, "agreement": 1.0, "texts": 12, "equal_texts": 12, "counted": 12, "equal_counts": 12,
         "template": "TEMPLATE", "capabilities": ["completion"], "example": "", "name": "tiny:v1",
     }  # fmt: skip
-    entry = records.load(run.folder).record["lineage"]["ollama"]["tiny:v1"]
+    entry = store.load(run.folder).record["lineage"]["ollama"]["tiny:v1"]
     sha256 = run.stage("convert" if kind == "f16" else "adapter")["outputs"][0]["sha256"]
     assert entry == {
         "digest": digest, "gguf": kind, "sha256": sha256, "agreement": 1.0, "template": "TEMPLATE", "version": "0.33.0",
@@ -67,7 +68,7 @@ def test_a_pretraining_is_sent_and_asked_nothing(run: Run, tmp_path: Path) -> No
 def test_a_model_that_was_trained_to_think_comes_back_in_two_parts(
     thinking_run: Run, tmp_path: Path, orchestrator: Any
 ) -> None:
-    run = records.load(Path(shutil.copytree(thinking_run.folder, tmp_path / "runs" / thinking_run.id)))
+    run = store.load(Path(shutil.copytree(thinking_run.folder, tmp_path / "runs" / thinking_run.id)))
     with fake_ollama(tmp_path) as server:
         told = ship(run, "f16", server.url)
         assert all(body["think"] is True for body in server.bodies if "options" in body and "think" in body)
@@ -251,7 +252,7 @@ def test_without_ollama_there_is_a_bundle(run: Run, tmp_path: Path, orchestrator
 
 
 def test_the_chain_creates_the_model_once(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestrator.cli.ship import create_in_ollama
+    from orchestrator.cli.serving import create_in_ollama
 
     with fake_ollama(tmp_path) as server:
         monkeypatch.setenv("OLLAMA_HOST", server.url)

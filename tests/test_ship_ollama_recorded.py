@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestrator.files import read_json
-from orchestrator.models.gguf_model import GgufModel
-from orchestrator.records import Run
+from orchestrator.lib.files import read_json
+from orchestrator.models.gguf import GgufModel
+from orchestrator.runs.store import Run
 from tests.fake_ollama import FakeOllama, Made, fake_ollama
 from tests.gguf_text import with_template
 

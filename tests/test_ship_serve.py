@@ -15,15 +15,16 @@ from typing import Any
 
 import pytest
 
-from orchestrator import layout, process, records
-from orchestrator.errors import InputError, MissingError, StageError
-from orchestrator.evaluation.thinking import split_thinking
-from orchestrator.files import read_json_lines, write_text
-from orchestrator.records import Run
-from orchestrator.ship import artifacts, serve
-from orchestrator.ship.chat import Conversation, talk
-from orchestrator.ship.endpoint import Endpoint, ask, ask_all
-from orchestrator.ship.serve import (
+from orchestrator.evaluation.rows import split_thinking
+from orchestrator.lib import layout, process
+from orchestrator.lib.errors import InputError, MissingError, StageError
+from orchestrator.lib.files import read_json_lines, write_text
+from orchestrator.runs import store
+from orchestrator.runs.store import Run
+from orchestrator.serving import artifacts, serve
+from orchestrator.serving.chat import Conversation, talk
+from orchestrator.serving.endpoint import Endpoint, ask, ask_all
+from orchestrator.serving.serve import (  # fmt: skip
     KEY_VARIABLE,
     NO_INFERENCE,
     Where,
@@ -31,9 +32,9 @@ from orchestrator.ship.serve import (
     llama_cpp_server,
     llama_factory_server,
     vllm_server,
-)  # fmt: skip
+)
+from orchestrator.serving.serve_llamafactory import load
 from orchestrator.stages.predict import KEPT as PREDICTS
-from orchestrator.workers.serve_llamafactory import load
 from tests import fake_vllm
 from tests.shipped_run import RECORDED
 
@@ -95,7 +96,7 @@ def test_evaluate_asks_a_server_the_held_out_rows(shipped_run: Run, served: Endp
     assert {key: answer.json["metrics"][key] for key in ("accuracy", "rougeL")} == {
         key: expected[key] for key in ("accuracy", "rougeL")
     }
-    answers = read_json_lines(shipped_run.folder / records.load(shipped_run.folder).record["endpoints"][-1]["path"])
+    answers = read_json_lines(shipped_run.folder / store.load(shipped_run.folder).record["endpoints"][-1]["path"])
     assert [answer["prediction"] for answer in answers] == measured(shipped_run, "f16")
     refused = orchestrator("evaluate", "--endpoint", served.url, *options, env={"KEY": "wrong"})
     assert (refused.code, "401" in refused.stderr) == (2, True)
@@ -143,7 +144,7 @@ def test_serve_ends_cleanly_and_frees_its_port(shipped_run: Run) -> None:
 
 
 def test_a_server_that_cannot_start_shows_its_last_line(shipped_run: Run, tmp_path: Path) -> None:
-    run = records.Run(tmp_path, shipped_run.record)
+    run = store.Run(tmp_path, shipped_run.record)
     for path in (layout.SERVING, layout.gguf("tiny", "f16")):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / layout.SERVING).write_bytes((shipped_run.folder / layout.SERVING).read_bytes())
@@ -157,14 +158,14 @@ def test_a_server_that_cannot_start_shows_its_last_line(shipped_run: Run, tmp_pa
 def test_the_command_of_each_engine(shipped_run: Run) -> None:
     at = Where("127.0.0.1", 8080, "k", 2048)
     own = llama_cpp_server(shipped_run, "adapter", at)
-    assert own.argv == (sys.executable, "-m", "orchestrator.workers.serve_gguf", "configs/serve-adapter.json")
+    assert own.argv == (sys.executable, "-m", "orchestrator.serving.serve_gguf", "configs/serve-adapter.json")
     assert json.loads(own.files["configs/serve-adapter.json"]) == {
         "gguf": "export/tiny-base.gguf", "adapter": "export/tiny-adapter.gguf", "name": "tiny-adapter",
         "host": "127.0.0.1", "port": 8080, "context": 2048, "stop": ["<|im_end|>"], "system": None, "thoughts": None,
     }  # fmt: skip
     assert own.env == {KEY_VARIABLE: "k"}
     theirs = llama_factory_server(shipped_run, "tuned", at)
-    assert theirs.argv == (sys.executable, "-m", "orchestrator.workers.serve_llamafactory", "configs/serve-tuned.json")
+    assert theirs.argv == (sys.executable, "-m", "orchestrator.serving.serve_llamafactory", "configs/serve-tuned.json")
     assert theirs.env == {KEY_VARIABLE: "k"}
     wanted = json.loads(theirs.files["configs/serve-tuned.json"])
     arguments = wanted.pop("arguments")
@@ -178,8 +179,8 @@ def test_the_command_of_each_engine(shipped_run: Run) -> None:
     }  # fmt: skip
     assert vllm_server(shipped_run, "tuned", at).argv == (
         "vllm", "serve", layout.MERGED, "--host", "127.0.0.1", "--port", "8080", "--generation-config", "vllm",
-        "--served-model-name", "tiny-tuned", "--middleware", "orchestrator.workers.thoughts.Thoughts",
-        "--middleware", "orchestrator.workers.guard.Guard",
+        "--served-model-name", "tiny-tuned", "--middleware", "orchestrator.serving.thoughts.Thoughts",
+        "--middleware", "orchestrator.serving.guard.Guard",
     )  # fmt: skip
 
 
@@ -227,7 +228,7 @@ def test_vllm_is_started_asked_and_stopped(shipped_run: Run) -> None:
 
 @pytest.mark.usefixtures("vllm")
 def test_vllm_that_cannot_load_the_model_says_why(shipped_run: Run, tmp_path: Path) -> None:
-    run = records.Run(tmp_path / "run", shipped_run.record)
+    run = store.Run(tmp_path / "run", shipped_run.record)
     (run.folder / layout.MERGED).mkdir(parents=True)
     with pytest.raises(StageError, match="OSError: export/merged is not"), serve.running(run, "tuned", serve.where()):
         pass
@@ -235,7 +236,7 @@ def test_vllm_that_cannot_load_the_model_says_why(shipped_run: Run, tmp_path: Pa
 
 def test_an_artifact_that_was_not_made_yet(shipped_run: Run) -> None:
     assert artifacts.choose(shipped_run, "gguf-F16") == "f16"
-    planned = records.Run(shipped_run.folder, {**shipped_run.record, "stages": {"ask-q8_0": {}, "train": {}}})
+    planned = store.Run(shipped_run.folder, {**shipped_run.record, "stages": {"ask-q8_0": {}, "train": {}}})
     with pytest.raises(MissingError, match="no 'q8_0' yet"):
         artifacts.choose(planned, "q8_0")
     with pytest.raises(MissingError, match="no 'tuned' yet"):
@@ -279,7 +280,7 @@ def test_positions_are_stretched_as_far_as_in_training(tiny_model: Path, monkeyp
 
 
 def test_a_model_that_computes_on_the_cpu_is_served_there(shipped_run: Run, tmp_path: Path) -> None:
-    run = records.Run(tmp_path, shipped_run.record)
+    run = store.Run(tmp_path, shipped_run.record)
     for name in (layout.SERVING, layout.config("train")):
         write_text(tmp_path / name, (shipped_run.folder / name).read_text(encoding="utf-8"))
     with (tmp_path / layout.config("train")).open("a", encoding="utf-8") as config:
@@ -292,7 +293,7 @@ def test_a_model_that_computes_on_the_cpu_is_served_there(shipped_run: Run, tmp_
 
 
 def test_thoughts_are_told_apart_where_a_model_was_trained_to_think(shipped_run: Run, tmp_path: Path) -> None:
-    run = records.Run(tmp_path, shipped_run.record)
+    run = store.Run(tmp_path, shipped_run.record)
     trained = json.loads((shipped_run.folder / layout.SERVING).read_text(encoding="utf-8"))
     for thinking, words in ((True, ["<think>\n", "\n</think>\n\n"]), (False, None)):
         wanted = trained | {"template": "qwen3", "thinking": thinking}

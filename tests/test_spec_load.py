@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.errors import InputError
+from orchestrator.lib.errors import InputError
 from orchestrator.spec.load import build_spec, load_spec
 from orchestrator.spec.sections import Export, Spec
 
@@ -447,7 +447,7 @@ KEYS = st.sampled_from([
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.dictionaries(KEYS, VALUES, max_size=4))
 def test_any_values_are_a_spec_or_an_input_error(project: Path, changes: dict[str, object]) -> None:
-    from orchestrator.spec.keys import with_value
+    from orchestrator.spec.editing import with_value
 
     values: dict[str, object] = {"name": "news", "data": {"train": "train.json", "eval": "eval.json"}}
     for key, value in changes.items():

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from click.testing import CliRunner
 from pydantic import BaseModel
 
-from orchestrator.cli.schema import schema as command
-from orchestrator.llamafactory import arguments
-from orchestrator.spec.defaults import DEFAULTS
-from orchestrator.spec.keys import section_at
+from orchestrator.cli.project import schema as command
+from orchestrator.lib.llamafactory import arguments
+from orchestrator.spec.editing import section_at
 from orchestrator.spec.reference import json_schema, reference
-from orchestrator.spec.sections import Spec
+from orchestrator.spec.sections import DEFAULTS, Spec
 from orchestrator.spec.training import ELSEWHERE, check_training
 
 
@@ -81,6 +80,6 @@ def test_the_command_prints_the_schema_or_the_tables() -> None:
 
 
 def test_the_command_loads_nothing_before_it_is_called() -> None:
-    code = "import sys, orchestrator.cli.schema; print(*sys.modules)"
+    code = "import sys, orchestrator.cli.project; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"pydantic", "yaml", "jinja2", "torch"} & set(modules)

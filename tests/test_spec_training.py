@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.llamafactory import arguments
-from orchestrator.spec.defaults import DEFAULTS
+from orchestrator.lib.llamafactory import arguments
 from orchestrator.spec.rules import RULES
+from orchestrator.spec.sections import DEFAULTS
 from orchestrator.spec.training import BOUNDS, ELSEWHERE, FILES, POSITIVE, REMOVED, check_training
 
 BEST = {"load_best_model_at_end": True}

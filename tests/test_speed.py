@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator import environment, layout, speed
-from orchestrator.memory.model import Model
-from orchestrator.speed import Situation, extra_arguments, for_predicting, for_training, forecast
-from orchestrator.step import Step
+from orchestrator.lib import layout
+from orchestrator.lib.step import Step
+from orchestrator.machine import environment
+from orchestrator.models import speed
+from orchestrator.models.shape import Model
+from orchestrator.models.speed import Situation, extra_arguments, for_predicting, for_training, forecast
 
 BASE = Model(4 * 134_515_008, 134_515_008, (("q_proj", 576, 576),) * 30, 576, 1536, 30, 9, 384, 49152)
 TRAINING: dict[str, Any] = {

@@ -10,15 +10,14 @@ import pytest
 
 from orchestrator.chat_template.ollama import ollama_template
 from orchestrator.chat_template.registry import definition
-from orchestrator.chat_template.tokens import SpecialTokens
-from orchestrator.chat_template.turns import stop_words
-from orchestrator.plan import PACKAGES, resolve_template
-from orchestrator.render import Renderer
+from orchestrator.chat_template.turns import SpecialTokens, stop_words
+from orchestrator.lib.render import Renderer
+from orchestrator.lib.step import Step
+from orchestrator.pipeline.plan import PACKAGES, resolve_template
 from orchestrator.spec.load import load_spec
 from orchestrator.stages import chain
-from orchestrator.stages.context import Context
+from orchestrator.stages.base import Context
 from orchestrator.stages.export import source_type
-from orchestrator.step import Step
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"

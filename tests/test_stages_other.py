@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator import layout
 from orchestrator.data.conversation import Conversation, Message
-from orchestrator.errors import InputError
 from orchestrator.evaluation import gate, preference
+from orchestrator.lib import layout
+from orchestrator.lib.errors import InputError
+from orchestrator.pipeline.workflow import summaries
 from orchestrator.spec.load import load_spec
+from orchestrator.stages import perplexity, prepare, trl
+from orchestrator.stages.likelihoods import Config, Scores, measured, records
 from orchestrator.stages.preference import LIMITS
-from orchestrator.workers import perplexity_gguf, prepare, trl_train
-from orchestrator.workers.preference import Config, Scores, measured, records
-from orchestrator.workflow import summaries
 from tests.conftest import write_tree
 from tests.test_stages import ROOT, compare, steps_of
 
@@ -88,7 +88,7 @@ def test_a_reward_model_is_measured_and_not_exported() -> None:
 def test_the_files_of_a_pretraining_read_the_texts_and_are_asked_nothing() -> None:
     steps = steps_of("spec.yaml", *overrides("pt"), "export.gguf=[f16, q4_k_m]", "export.adapter=true")
     assert not [stage for stage in steps if stage.startswith(("predict", "score"))]
-    assert steps["ask-q4_k_m"].argv[-2:] == ("orchestrator.workers.perplexity_gguf", "configs/ask-q4_k_m.json")
+    assert steps["ask-q4_k_m"].argv[-2:] == ("orchestrator.stages.perplexity", "configs/ask-q4_k_m.json")
     assert steps["ask-q4_k_m"].needs == ("prepare", "perplexity", "quantise-q4_k_m")
     judge = json.loads(steps["judge"].files["configs/judge.json"])
     assert list(judge["artifacts"]) == ["gguf-f16", "gguf-q4_k_m", "gguf-adapter"]
@@ -101,7 +101,7 @@ def test_preference_models_are_proven_like_any_other(name: str) -> None:
     stages = steps_of("spec.yaml", *overrides(name))
     assert {"predict-base", "predict-tuned", "score", "preference", "ask-f16", "judge"} <= set(stages)
     assert "eval_dataset: asked" in stages["predict-tuned"].files[layout.config("predict-tuned")]
-    assert stages["train"].argv[1:] == ("-m", "orchestrator.workers.trl_train", "train", "configs/train.yaml")
+    assert stages["train"].argv[1:] == ("-m", "orchestrator.stages.trl", "train", "configs/train.yaml")
 
 
 def test_ppo_is_refused_with_the_reason() -> None:
@@ -239,7 +239,7 @@ def test_trls_flags_become_booleans(monkeypatch: pytest.MonkeyPatch) -> None:
 
     flags = SimpleNamespace(_mergekit_available=(False, "N/A"), _vllm_available=False, is_mergekit_available=str)
     monkeypatch.setitem(sys.modules, "trl", SimpleNamespace(import_utils=flags))
-    trl_train.correct_flags()
+    trl.correct_flags()
     assert flags._mergekit_available is False and flags._vllm_available is False
     assert flags.is_mergekit_available is str
 
@@ -280,5 +280,5 @@ def test_the_gate_says_by_how_much_a_perplexity_rose() -> None:
     ],
 )
 def test_a_text_has_the_tokens_of_training_but_for_its_frame(trained: list[int], text: list[int], equal: bool) -> None:
-    seen = perplexity_gguf.same_tokens("1", trained, text)
+    seen = perplexity.same_tokens("1", trained, text)
     assert (list(seen.trained or ()) == list(seen.served)) == equal

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from orchestrator import process
+from orchestrator.lib import process
 
 HEAVY = {
     "torch",
@@ -37,7 +37,9 @@ def test_help_loads_nothing_heavy() -> None:
     assert loaded_by(code) & HEAVY == set()
 
 
-@pytest.mark.parametrize("module", ["orchestrator.spec.load", "orchestrator.plan", "orchestrator.workflow"])
+@pytest.mark.parametrize(
+    "module", ["orchestrator.spec.load", "orchestrator.pipeline.plan", "orchestrator.pipeline.workflow"]
+)
 def test_planning_loads_no_machine_learning(module: str) -> None:
     heavy = {"torch", "transformers", "llamafactory", "numpy", "scipy", "optuna", "plotly", "llama_cpp"}
     assert loaded_by(f"import {module}") & heavy == set()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.step import Step, fingerprint
+from orchestrator.lib.step import Step, fingerprint
 
 STEP = Step(
     stage="train",

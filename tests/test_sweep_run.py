@@ -17,17 +17,18 @@ from typing import Any
 
 import pytest
 
-from orchestrator import layout, process, records
 from orchestrator.cli.sweep import require_success
-from orchestrator.errors import GateError, InputError, Interrupted, OrchestratorError, StageError
-from orchestrator.files import read_json
+from orchestrator.lib import layout, process
+from orchestrator.lib.errors import GateError, InputError, Interrupted, OrchestratorError, StageError
+from orchestrator.lib.files import read_json
+from orchestrator.lib.step import Step
+from orchestrator.pipeline.workflow import Request, load
+from orchestrator.runs import store
 from orchestrator.spec.sections import Sweep
-from orchestrator.step import Step
-from orchestrator.sweep import book, sweeper, winner
+from orchestrator.sweep import records, sweeper, winner
 from orchestrator.sweep.display import conclusions
 from orchestrator.sweep.run import run_sweep
 from orchestrator.sweep.trial import Blueprint
-from orchestrator.workflow import Request, load
 from tests.conftest import rows
 from tests.fake_stages import FakeLaunch
 
@@ -76,7 +77,7 @@ def test_a_grid_becomes_runs_and_a_ranking(project: Path) -> None:
     assert [trial["status"] for trial in page["trials"]] == ["completed"] * 3
     assert stages(launch, "train") == [1e-4, 1e-3, 1e-2]
     assert len(stages(launch, "prepare")) == len(stages(launch, "predict-base")) == 1  # the others take them over
-    best = book.best_run(project / "runs" / page["id"])
+    best = records.best_run(project / "runs" / page["id"])
     assert best.record["sweep"] == {"id": page["id"], "trial": 2, "parameters": {"learning_rate": 1e-3}}
     assert best.record["metrics"]["tuned"]["accuracy"]["value"] == 100.0
 
@@ -254,7 +255,7 @@ def test_a_pruned_trial_is_recorded_with_its_curve(project: Path, monkeypatch: p
     last = page["trials"][3]
     assert last["curve"] == [[1, 9.0], [2, 9.0]]
     assert last["reason"] == "eval_loss 9.000 at step 2 is behind the other trials"
-    run = records.load(project / "runs" / last["run"])
+    run = store.load(project / "runs" / last["run"])
     assert (run.record["status"], run.stage("predict-tuned")) == ("pruned", {})
     assert "eval_steps: 2" in (run.folder / "configs/train.yaml").read_text(encoding="utf-8")
 
@@ -269,7 +270,7 @@ def test_the_winner_is_measured_once_on_test_rows(project: Path) -> None:
     page = carry_out(project, RATES, launch)
     assert page["test"]["trial"] == 2 and page["test"]["metrics"]["accuracy"]["value"] == 100.0
     assert stages(launch, "train") == [1e-4, 1e-3, 1e-2]
-    measured = records.load(project / "runs" / page["test"]["run"])
+    measured = store.load(project / "runs" / page["test"]["run"])
     assert measured.stage("train")["reused_from"] == page["trials"][1]["run"]
     asked = read_json(measured.folder / "configs/prepare.json")
     assert (asked["eval"], asked["test"]) == ("data/test.json", None)
@@ -305,7 +306,7 @@ def test_an_interruption_ends_the_running_trials(project: Path) -> None:
     with pytest.raises(Interrupted):
         carry_out(project, RATES, launch, Audience(interrupt))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("trial")]
-    status = {run.record["sweep"]["trial"]: run.record["status"] for run in records.every(project / "runs")}
+    status = {run.record["sweep"]["trial"]: run.record["status"] for run in store.every(project / "runs")}
     assert status == {1: "completed", 2: "interrupted"}
     page = carry_out(project, RATES, FakeLaunch())
     assert [trial["status"] for trial in page["trials"]] == ["completed"] * 3
@@ -332,7 +333,7 @@ MANY = sweep(parameters={"learning_rate": [1e-3 * (1 + n / 100) for n in range(2
 
 def finished(project: Path) -> dict[str, str]:
     """Run → when its training began, of every run that is done."""
-    done = (run for run in records.every(project / "runs") if run.record["status"] == "completed")
+    done = (run for run in store.every(project / "runs") if run.record["status"] == "completed")
     return {run.id: run.stage("train")["started_at"] for run in done}
 
 
@@ -359,7 +360,7 @@ def test_kill_at_any_moment_loses_nothing(project: Path) -> None:
     assert [trial["number"] for trial in page["trials"]] == list(range(1, 25))
     assert len({trial["run"] for trial in page["trials"]}) == 24
     assert kept.items() <= finished(project).items()
-    assert len(list(records.every(project / "runs"))) == 24 + 1  # none was begun anew beside a lost one
+    assert len(list(store.every(project / "runs"))) == 24 + 1  # none was begun anew beside a lost one
     assert len(list((project / "runs").glob(f"*/{layout.SWEEP}"))) == 2
 
 

@@ -11,12 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator import process
 from orchestrator.executors.warm import WarmChild, WarmLauncher
-from orchestrator.failure import explain
-from orchestrator.step import Step
-from orchestrator.torchrun import own_words
-from orchestrator.underway import kept, start
+from orchestrator.lib import process
+from orchestrator.lib.step import Step
+from orchestrator.pipeline.failure import explain, own_words
+from orchestrator.pipeline.stage_process import kept, start
 
 STEP = Step("train", "train", (), launches=True)
 

@@ -12,10 +12,10 @@ from typing import Literal
 
 import pytest
 
-from orchestrator import process
 from orchestrator.executors import warm
 from orchestrator.executors.warm import WarmChild, WarmLauncher, is_python, launcher
-from orchestrator.step import Step
+from orchestrator.lib import process
+from orchestrator.lib.step import Step
 
 STEP = Step("try", "train", ())
 ENDS = {
@@ -84,10 +84,10 @@ def test_a_stage_does_not_outlive_a_tool_that_was_killed(tmp_path: Path) -> None
     stage = command(tmp_path, "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n")
     tool = (
         "import time\nfrom pathlib import Path\n"
-        "from orchestrator import process\nfrom orchestrator.executors import warm\n"
+        "from orchestrator.lib import process\nfrom orchestrator.executors import warm\n"
         "warm.PRELOAD = 'json'\n"
         f"command = process.Command({tuple(stage.argv)!r}, Path({str(tmp_path)!r}), Path({str(stage.log)!r}))\n"
-        "from orchestrator.step import Step\n"
+        "from orchestrator.lib.step import Step\n"
         "warm.WarmLauncher()(Step('try', 'train', ()), command)\n"
         "time.sleep(60)\n"
     )
@@ -115,7 +115,7 @@ def test_without_a_forkserver_stages_start_plainly_and_the_user_is_told(
     ("argv", "expected"),
     [
         (("llamafactory-cli", "train", "a.yaml"), True),
-        ((sys.executable, "-m", "orchestrator.workers.score"), True),
+        ((sys.executable, "-m", "orchestrator.stages.score"), True),
         (("/bin/true",), False),
     ],
 )

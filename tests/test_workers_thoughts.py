@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.workers.thoughts import VARIABLE, Splitter, Thoughts
+from orchestrator.serving.thoughts import VARIABLE, Splitter, Thoughts
 
 WORDS = ("<think>\n", "\n</think>\n\n")
 SAID = "<think>\n看云。<b>\n</think>\n\n晴 <think>天"

@@ -15,8 +15,8 @@ from benchmarks.zoo import __main__ as zoo
 from benchmarks.zoo import chain, page, parcels, pieces, recipe, rows, tekken, vocabularies
 from benchmarks.zoo.families import FAMILIES
 from orchestrator.cli import LazyGroup
-from orchestrator.errors import MissingError
-from orchestrator.files import read_json
+from orchestrator.lib.errors import MissingError
+from orchestrator.lib.files import read_json
 from orchestrator.spec.load import load_spec
 from tests.small_families import llama2_like
 

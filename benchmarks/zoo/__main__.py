@@ -12,8 +12,8 @@ import click
 from benchmarks.harness import ROOT, machine
 from benchmarks.zoo import chain, gemma, page, recipe
 from benchmarks.zoo.families import FAMILIES, miniature
-from orchestrator.errors import MissingError
-from orchestrator.files import read_json, write_json
+from orchestrator.lib.errors import MissingError
+from orchestrator.lib.files import read_json, write_json
 
 RESULTS = ROOT / "benchmarks/zoo/results.json"
 REAL, RECIPE = gemma.NAME, "recipe"

@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.harness import ORCHESTRATOR
 from benchmarks.zoo.rows import write_rows
-from orchestrator import process
-from orchestrator.files import read_json, write_text
+from orchestrator.lib import process
+from orchestrator.lib.files import read_json, write_text
 
 SPEC = """\
 name: zoo

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.zoo import vocabularies
-from orchestrator.cache import building
+from orchestrator.lib.files import building
 
 NARROW: Mapping[str, Any] = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -15,11 +15,10 @@ from benchmarks.zoo import parcels
 from benchmarks.zoo.chain import agreement
 from benchmarks.zoo.pieces import model_of
 from benchmarks.zoo.vocabularies import CONFIG, GEMMA3_LAYOUT, PIECES, TOKENIZER, npm
-from orchestrator.cache import building, cache_folder
-from orchestrator.errors import StageError
-from orchestrator.fetch import Pin, unpack_member
-from orchestrator.files import read_json, sha256, write_json
-from orchestrator.workers.rebuild_model import read_metadata
+from orchestrator.lib.errors import StageError
+from orchestrator.lib.fetch import Pin, unpack_member
+from orchestrator.lib.files import building, cache_folder, read_json, sha256, write_json
+from orchestrator.models.rebuild import read_metadata
 
 NAME = "gemma-3-270m"
 SIZES = {

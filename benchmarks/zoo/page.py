@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.harness import ROOT
 from benchmarks.zoo.families import FAMILIES
-from orchestrator.files import write_text
+from orchestrator.lib.files import write_text
 
 PAGE = ROOT / "docs/models.md"
 Json = Mapping[str, Any]

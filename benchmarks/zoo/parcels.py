@@ -8,11 +8,10 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator import process
-from orchestrator.cache import cache_folder
-from orchestrator.errors import MissingError
-from orchestrator.fetch import Pin, download
-from orchestrator.files import sha256
+from orchestrator.lib import process
+from orchestrator.lib.errors import MissingError
+from orchestrator.lib.fetch import Pin, download
+from orchestrator.lib.files import cache_folder, sha256
 
 
 @dataclass(frozen=True, slots=True)

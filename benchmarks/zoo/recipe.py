@@ -13,7 +13,7 @@ import yaml
 
 from benchmarks.harness import ROOT
 from benchmarks.zoo import chain
-from orchestrator.files import read_json, write_json, write_text
+from orchestrator.lib.files import read_json, write_json, write_text
 
 PAGE = ROOT / "docs/recipe.md"
 SPEC = "specs/news-deepseek-r1-7b.yaml"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import ROOT
-from orchestrator.files import read_json, write_json
+from orchestrator.lib.files import read_json, write_json
 
 SETS = ("news", "news-zh")
 TRAIN, EVAL = 24, 12

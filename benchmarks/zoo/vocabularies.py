@@ -11,7 +11,7 @@ from benchmarks.zoo import parcels
 from benchmarks.zoo.parcels import NpmPin
 from benchmarks.zoo.pieces import Layout, bpe_of, control_pieces, model_of, read_model
 from benchmarks.zoo.tekken import tokenizer_of
-from orchestrator.files import link, read_json, write_json
+from orchestrator.lib.files import link, read_json, write_json
 
 Json = dict[str, Any]
 TOKENIZER, CONFIG, PIECES = "tokenizer.json", "tokenizer_config.json", "tokenizer.model"
@@ -52,7 +52,7 @@ TEKKEN = "mistral_common/data/tekken_240718.json"
 
 def builtin(folder: Path) -> None:
     """SmolLM2's, from the builtin model."""
-    from orchestrator.models import resolve
+    from orchestrator.models.sources import resolve
 
     for name in (TOKENIZER, CONFIG):
         link(resolve("builtin:smollm2-135m-instruct") / name, folder / name)

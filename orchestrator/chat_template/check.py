@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.chat_template import golang, llama_server
+from orchestrator.chat_template import engines, llama_server
 from orchestrator.chat_template.encode import Encoder, load_tokenizer
+from orchestrator.chat_template.engines import reference_tokenizer, special_words
 from orchestrator.chat_template.jinja import Message, jinja_template, render_messages
 from orchestrator.chat_template.ollama import ollama_template
-from orchestrator.chat_template.reference import reference_tokenizer, special_words
-from orchestrator.chat_template.refusals import refusal
 from orchestrator.chat_template.registry import Definition, definition
-from orchestrator.chat_template.tokens import SpecialTokens, special_tokens
-from orchestrator.chat_template.turns import starts_with_bos
+from orchestrator.chat_template.turns import SpecialTokens, refusal, special_tokens, starts_with_bos
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,7 +66,7 @@ class Engines:
     @classmethod
     def found(cls) -> Engines:
         """Those of this machine."""
-        return cls(golang.find_go(), llama_server.find())
+        return cls(engines.find_go(), llama_server.find())
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +210,7 @@ def _by_ollama(subject: _Subject, tokenizer: PreTrainedTokenizerBase, go: Path, 
     templates = [ollama_template(shape, subject.tokens, subject.thinking, adds_bos) for shape in shapes]
     asked = [{"template": of, "messages": case.messages} for of, case in zip(templates, cases, strict=True)]
     bos = [tokenizer.bos_token_id] if adds_bos else []
-    prompts = [[*bos, *ids] for ids in _encoded(tokenizer, golang.render(go, asked))]
+    prompts = [[*bos, *ids] for ids in _encoded(tokenizer, engines.render(go, asked))]
     return _Served("Ollama", subject.thinking, cases, prompts)
 
 

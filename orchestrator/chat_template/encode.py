@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.chat_template.jinja import Message
-from orchestrator.errors import InputError
+from orchestrator.lib.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

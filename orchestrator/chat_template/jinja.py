@@ -11,8 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from orchestrator.chat_template.registry import Definition
-from orchestrator.chat_template.tokens import SpecialTokens
-from orchestrator.chat_template.turns import Turns, Wrap, turns
+from orchestrator.chat_template.turns import SpecialTokens, Turns, Wrap, turns
 
 if TYPE_CHECKING:
     from jinja2 import Template

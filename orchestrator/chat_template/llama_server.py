@@ -21,10 +21,10 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-from orchestrator import process
-from orchestrator.chat_template.tokens import SpecialTokens
-from orchestrator.errors import StageError
-from orchestrator.files import read_json, read_json_lines, write_json
+from orchestrator.chat_template.turns import SpecialTokens
+from orchestrator.lib import process
+from orchestrator.lib.errors import StageError
+from orchestrator.lib.files import read_json, read_json_lines, write_json
 
 VARIABLE = "LLAMA_SERVER"
 PACKAGE = "xllamacpp"

@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 
 from orchestrator.chat_template.registry import Definition
-from orchestrator.chat_template.tokens import SpecialTokens
-from orchestrator.chat_template.turns import Turns, starts_with_bos, turns
-from orchestrator.errors import InputError
+from orchestrator.chat_template.turns import SpecialTokens, Turns, starts_with_bos, turns
+from orchestrator.lib.errors import InputError
 
 _MEANS_SOMETHING = re.compile(r'\{\{|\{\Z|"""')
 _IS_LAST = "eq (len (slice $.Messages $i)) 1"

@@ -10,8 +10,8 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
-from orchestrator.errors import InputError
-from orchestrator.llamafactory import package_folder
+from orchestrator.lib.errors import InputError
+from orchestrator.lib.llamafactory import package_folder
 
 
 class Mark(Enum):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.chat_template.registry import Definition, Mark, Pieces, Slots, Word, pieces
-from orchestrator.files import read_json
+from orchestrator.lib.files import read_json
 
 
 @dataclass(frozen=True, slots=True)

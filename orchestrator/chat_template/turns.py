@@ -1,11 +1,75 @@
-"""A template with its special tokens filled in: what stands before and after each text of a conversation."""
+"""Templates that no text template can serve as they were trained, and why.
+
+The special tokens of a model folder, and whether llama.cpp will put BOS in front by itself. No transformers.
+
+A template with its special tokens filled in: what stands before and after each text of a conversation.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from orchestrator.chat_template.registry import Definition, Mark, Slots
-from orchestrator.chat_template.tokens import SpecialTokens
+from orchestrator.chat_template.registry import Definition, Mark, Slots, definition
+from orchestrator.lib.errors import MissingError
+from orchestrator.lib.files import read_json
+
+
+def refusal(name: str, thinking: bool, multi_turn: bool = False) -> str | None:
+    """Why a template cannot be served faithfully, or None. Raises InputError for an unknown template.
+
+    `multi_turn` asks for conversations with earlier answers as well. Training encodes a question and its answer apart;
+    a server encodes the whole text, and where a space or nothing stands between them its tokenizer joins the two.
+    """
+    chosen = definition(name)
+    written = turns(chosen, SpecialTokens(bos=None, eos="<eos>"), thinking)
+    if not written.assistant.after and not chosen.efficient_eos:
+        return "training never shows how an answer ends, so the served model would not stop"
+    if multi_turn and (not written.user.after or written.user.after.endswith(" ")):
+        return "a server's tokenizer joins earlier answers to the text before them, which training encodes apart"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialTokens:
+    """The texts of a tokenizer's begin and end tokens; None where it has none."""
+
+    bos: str | None
+    eos: str | None
+
+
+def special_tokens(model_folder: Path) -> SpecialTokens:
+    """BOS and EOS of a model folder. Raises MissingError when it holds no tokenizer_config.json."""
+    file = model_folder / "tokenizer_config.json"
+    if not file.is_file():
+        raise MissingError(f"{model_folder} has no tokenizer_config.json", "Fetch the base model again.")
+    config = value if isinstance(value := read_json(file), dict) else {}
+    return SpecialTokens(bos=_text(config.get("bos_token")), eos=_text(config.get("eos_token")))
+
+
+def converter_adds_bos(model_folder: Path) -> bool:
+    """Whether a GGUF converted from the folder makes llama.cpp and Ollama start every prompt with BOS.
+
+    As its gguf package reads the tokenizer's files; where they say nothing, llama.cpp's own default holds, which is yes
+    for SentencePiece vocabularies only.
+    """
+    from gguf import SpecialVocab
+
+    found = SpecialVocab(model_folder).add_special_token.get("bos")
+    if found is not None:
+        return bool(found)
+    tokenizer = model_folder / "tokenizer.json"
+    if tokenizer.is_file():
+        return bool(read_json(tokenizer).get("model", {}).get("byte_fallback"))
+    return (model_folder / "tokenizer.model").is_file()
+
+
+def _text(token: Any) -> str | None:
+    """A token is written as text, or as the fields of an AddedToken."""
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) and token else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from typing import Any
 import click
 
 from orchestrator import __version__
-from orchestrator.errors import Interrupted, OrchestratorError, of_system
+from orchestrator.lib.errors import Interrupted, OrchestratorError, of_system
 
 COMMANDS = {
-    "init": ("init", "Write a new project that runs."),
+    "init": ("project", "Write a new project that runs."),
     "doctor": ("doctor", "What is on this machine, and what is missing."),
     "check": ("chain", "Validate spec and data; start nothing."),
     "plan": ("chain", "Show the stages, what is up to date and why."),
@@ -26,20 +26,20 @@ COMMANDS = {
     "export": ("chain", "Run the chain up to GGUF files that are proven to answer as trained."),
     "run": ("chain", "Run the whole chain."),
     "runs": ("runs", "List, show, compare and remove runs."),
-    "chat": ("ship", "Talk to what was trained."),
-    "serve": ("ship", "Serve what was trained to any OpenAI client."),
-    "push": ("ship", "Bring it to Ollama, the Hugging Face hub or ModelScope."),
+    "chat": ("serving", "Talk to what was trained."),
+    "serve": ("serving", "Serve what was trained to any OpenAI client."),
+    "push": ("serving", "Bring it to Ollama, the Hugging Face hub or ModelScope."),
     "webui": ("board", "Open LLaMA-Factory's own board with our data and runs."),
     "report": ("report", "One HTML page of a run or a sweep."),
-    "verify": ("reproduce", "Hash every file of a run again and compare with what was recorded."),
-    "reproduce": ("reproduce", "Make a run anew from its record and say what differs."),
+    "verify": ("report", "Hash every file of a run again and compare with what was recorded."),
+    "reproduce": ("report", "Make a run anew from its record and say what differs."),
     "sweep": ("sweep", "Run the trials of the spec's sweep: section and rank them."),
     "learning-curve": ("sweep", "Find out whether more data would help."),
-    "model": ("model", "Download or build base models."),
+    "model": ("doctor", "Download or build base models."),
     "template": ("template", "Show and check what the model sees."),
     "data": ("data", "Import, check, clean and split data."),
-    "schema": ("schema", "The JSON schema of spec.yaml, for editors."),
-    "completion": ("completion", "Completion of commands and options for bash, zsh or fish."),
+    "schema": ("project", "The JSON schema of spec.yaml, for editors."),
+    "completion": ("project", "Completion of commands and options for bash, zsh or fish."),
 }
 """Name → module of this package, and the line that `--help` shows without importing it."""
 
@@ -113,18 +113,18 @@ def main() -> None:
     except Exception:  # a bug of ours, which keeps its traceback; a library may quote a URL or a token in it
         import traceback
 
-        from orchestrator.secrecy import redacted
+        from orchestrator.lib.secrecy import redacted
 
         click.echo(redacted(traceback.format_exc()), err=True)
         sys.exit(OrchestratorError.exit_code)
 
 
 def _print_error(error: OrchestratorError) -> None:
-    from orchestrator.secrecy import redacted
+    from orchestrator.lib.secrecy import redacted
 
     click.secho(f"error: {redacted(error.message)}", err=True, fg="red")
     if error.hint:
-        from orchestrator.hints import localised
+        from orchestrator.lib.hints import localised
 
         click.echo(f"hint: {localised(error.hint)}", err=True)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from orchestrator.cli.common import download_progress, runs_dir_option, set_option, spec_argument, stderr_console
-from orchestrator.cli.ship import until_stopped
+from orchestrator.cli.serving import until_stopped
 
 
 @click.command()
@@ -23,16 +23,16 @@ def webui(spec: Path, overrides: tuple[str, ...], runs_dir: Path | None, host: s
 
     Example: orchestrator webui spec.yaml
     """
-    from orchestrator import workflow
-    from orchestrator.progress import Display
-    from orchestrator.ship import board
-    from orchestrator.ship.serve import where
+    from orchestrator.pipeline import workflow
+    from orchestrator.runs.progress import Display
+    from orchestrator.serving import webui
+    from orchestrator.serving.serve import where
 
     console, at = stderr_console(), where(host, port)
     loaded = workflow.load(workflow.Request(spec, overrides, runs_dir))
     run = workflow.run_until(loaded, "prepare", Display(console), download_progress(console))
-    folder, name = loaded.spec.project / board.FOLDER, loaded.spec.spec.name
-    board.lay_out(run, loaded.spec.spec, folder)
-    with board.running(folder, at) as (url, child), until_stopped(child, folder / board.LOG):
+    folder, name = loaded.spec.project / webui.FOLDER, loaded.spec.spec.name
+    webui.lay_out(run, loaded.spec.spec, folder)
+    with webui.running(folder, at) as (url, child), until_stopped(child, folder / webui.LOG):
         click.echo(url)
         click.echo(f"model: {name}; Config path: {name}.yaml, then Load arguments. Ctrl-C ends it", err=True)

@@ -23,11 +23,11 @@ from orchestrator.cli.common import (
 from orchestrator.cli.endpoint import Asked, ask_endpoint, endpoint_options
 
 if TYPE_CHECKING:
-    from orchestrator.execute import Watcher
-    from orchestrator.plan import Plan
-    from orchestrator.records import Run
+    from orchestrator.pipeline.plan import Plan
+    from orchestrator.pipeline.scheduler import Watcher
+    from orchestrator.pipeline.workflow import Loaded
+    from orchestrator.runs.store import Run
     from orchestrator.spec.load import LoadedSpec
-    from orchestrator.workflow import Loaded
 
 node_option = click.option(
     "--node-rank", type=int, metavar="N", help="Take part as node N in the training that node 0 begins [NODE_RANK]."
@@ -56,37 +56,37 @@ def check(spec: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
     loaded = load_spec(spec, overrides)  # before anything else is imported: a typo is answered at once
 
-    from orchestrator import requirements
     from orchestrator.data import assemble
     from orchestrator.data.checks import require_clean
-    from orchestrator.memory import outlook
+    from orchestrator.machine import requirements
+    from orchestrator.pipeline import estimate
 
     wanted = assemble.Wanted.of_spec(loaded.spec, loaded.project)
     findings = assemble.check(wanted)
     require_clean(findings, wanted.data.accept)
     told = _examined(loaded)
-    memory = outlook.of_spec(loaded.spec, loaded.project)
+    memory = estimate.of_spec(loaded.spec, loaded.project)
     if as_json:
         answer = {"spec": loaded.spec.model_dump(mode="json"), "project": loaded.project.name}
         found = [finding.to_json() for finding in findings]
-        print_json({**answer, "findings": found, "model": told, "memory": outlook.to_json(memory)})
+        print_json({**answer, "findings": found, "model": told, "memory": estimate.to_json(memory)})
     else:
         noted = [f"data: {finding.message}" for finding in findings]
-        click.echo("\n".join([f"{spec}: good", *told, *noted, *outlook.lines(memory)]))
+        click.echo("\n".join([f"{spec}: good", *told, *noted, *estimate.lines(memory)]))
     requirements.require(loaded.spec.train, loaded.spec.launched)
 
 
 def _examined(loaded: LoadedSpec) -> list[str]:
     """What there is to know about the base model; nothing while it is not on this machine."""
-    from orchestrator import llamacpp, models
+    from orchestrator.models import llamacpp, sources
     from orchestrator.models.examine import require_fit
-    from orchestrator.plan import resolve_template
+    from orchestrator.pipeline.plan import resolve_template
 
     name, runs_dir = loaded.spec.model.base, loaded.project / "runs"
-    folder = models.here(name, loaded.project)
+    folder = sources.here(name, loaded.project)
     if folder is None:
         return []
-    models.require_mergeable(folder, name)
+    sources.require_mergeable(folder, name)
     return require_fit(folder, resolve_template(loaded.spec, runs_dir), llamacpp.checkout(loaded.spec.llama_cpp), name)
 
 
@@ -98,7 +98,7 @@ def plan(render: Path | None, **options: Any) -> None:
 
     Example: orchestrator plan --set train.learning_rate=1e-4
     """
-    from orchestrator.workflow import plan as make
+    from orchestrator.pipeline.workflow import plan as make
 
     made = make(requested(options))
     if render:
@@ -166,10 +166,10 @@ def run(**options: Any) -> None:
 
 
 def _chain(phase: str, options: dict[str, Any]) -> None:
-    from orchestrator import nodes, workflow
-    from orchestrator.errors import GateError
-    from orchestrator.progress import Display
+    from orchestrator.lib.errors import GateError
+    from orchestrator.pipeline import nodes, workflow
     from orchestrator.report.live import LiveRun
+    from orchestrator.runs.progress import Display
 
     request = requested(options)
     if options.get("on") not in (None, "local") and options["force"]:
@@ -198,7 +198,7 @@ def _chain(phase: str, options: dict[str, Any]) -> None:
         watcher.write(done.folder if done else None)
     _show_run(done, options["as_json"])
     if phase == "verify" and loaded.spec.spec.export.ollama.create:
-        from orchestrator.cli.ship import create_in_ollama
+        from orchestrator.cli.serving import create_in_ollama
 
         create_in_ollama(done, loaded.spec.spec.export.ollama.name or done.record["name"])
 
@@ -207,12 +207,12 @@ def _carry_out(loaded: Loaded, phase: str, watcher: Watcher, on: Any) -> Run:
     """Here, or on a cluster that is followed from here."""
     progress = download_progress(stderr_console())
     if on not in ("ray", "slurm"):
-        from orchestrator.workflow import run_until
+        from orchestrator.pipeline.workflow import run_until
 
         return run_until(loaded, phase, watcher, progress, say=lambda line: click.echo(line, err=True))
-    from orchestrator.executors.clusters import executor
-    from orchestrator.follow import hand_over
-    from orchestrator.layout import JOBS
+    from orchestrator.executors import executor
+    from orchestrator.lib.layout import JOBS
+    from orchestrator.pipeline.remote import hand_over
 
     place = executor(on, loaded.spec.spec.sweep, loaded.question.runs_dir / f".{JOBS}")
     following = hand_over(loaded, phase, place, progress)
@@ -221,7 +221,7 @@ def _carry_out(loaded: Loaded, phase: str, watcher: Watcher, on: Any) -> Run:
 
 
 def _show_plan(made: Plan, as_json: bool) -> None:
-    from orchestrator.outcome import plan_json, plan_lines
+    from orchestrator.report.console import plan_json, plan_lines
 
     if as_json:
         print_json(plan_json(made))
@@ -231,7 +231,7 @@ def _show_plan(made: Plan, as_json: bool) -> None:
 
 
 def _write_configs(made: Plan, folder: Path) -> None:
-    from orchestrator.files import write_text
+    from orchestrator.lib.files import write_text
 
     for planned in made.steps:
         for path, text in planned.step.files.items():
@@ -240,7 +240,7 @@ def _write_configs(made: Plan, folder: Path) -> None:
 
 
 def _show_run(done: Any, as_json: bool) -> None:
-    from orchestrator.outcome import show_run
+    from orchestrator.report.console import show_run
 
     if as_json:
         print_json(done.record)
@@ -250,7 +250,7 @@ def _show_run(done: Any, as_json: bool) -> None:
 
 def _score_file(predictions: Path, task: str | None, as_json: bool) -> None:
     from orchestrator.evaluation import evaluate_file
-    from orchestrator.outcome import show_measurement
+    from orchestrator.report.console import show_measurement
 
     measured = evaluate_file(predictions, task)
     if as_json:

@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestrator.workflow import Request
+    from orchestrator.pipeline.workflow import Request
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -42,7 +42,7 @@ verbosity_options = together(
 
 
 def _project_runs(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path:
-    from orchestrator.layout import SPEC, project_of
+    from orchestrator.lib.layout import SPEC, project_of
 
     return value or project_of(Path(SPEC)) / "runs"
 
@@ -60,7 +60,7 @@ def spec_options(*own: Decorator) -> Decorator:
 
 def requested(options: dict[str, Any]) -> Request:
     """What these options ask for."""
-    from orchestrator.workflow import Request
+    from orchestrator.pipeline.workflow import Request
 
     more = {name: options[name] for name in ("force", "paranoid") if name in options}
     return Request(options["spec"], options["overrides"], options["runs_dir"], **more)

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.data.checks import Finding
     from orchestrator.data.checks.tokens import TokenCounter
     from orchestrator.data.import_ import Imported
-    from orchestrator.data.stats import Stats
-
+    from orchestrator.data.split import Stats
 
 COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 _SHOWN = 10  # changes of `clean` that are printed
@@ -129,8 +128,8 @@ def _wanted(path: Path, held_out: Path | None) -> tuple[Wanted, TokenCounter | N
 
     if path.suffix not in (".yaml", ".yml"):
         return Wanted.of_files(path, held_out), None
-    from orchestrator.spec.defaults import DEFAULTS
     from orchestrator.spec.load import load_spec
+    from orchestrator.spec.sections import DEFAULTS
 
     loaded = load_spec(path)
     cutoff_len = {**DEFAULTS, **loaded.spec.train}["cutoff_len"]
@@ -138,14 +137,13 @@ def _wanted(path: Path, held_out: Path | None) -> tuple[Wanted, TokenCounter | N
 
 
 def _token_counter(loaded: Any, cutoff_len: int) -> TokenCounter | None:
-    from orchestrator import models
-    from orchestrator.cache import cache_folder
     from orchestrator.data.checks.tokens import TokenCounter, token_counter
-    from orchestrator.files import HashCache
-    from orchestrator.plan import resolve_template
+    from orchestrator.lib.files import HashCache, cache_folder
+    from orchestrator.models import sources
+    from orchestrator.pipeline.plan import resolve_template
 
     model = loaded.spec.model
-    base = models.locate(model.base, loaded.project, HashCache(cache_folder() / "hashes.json"))
+    base = sources.locate(model.base, loaded.project, HashCache(cache_folder() / "hashes.json"))
     if base.path is None or not (base.path / "tokenizer.json").is_file():
         click.echo(f"tokens are not counted: {model.base} is not on this machine yet (model fetch)", err=True)
         return None
@@ -214,8 +212,8 @@ def stats(file: Path, kind: Any, picture: Path | None, as_json: bool) -> None:
 
     Example: orchestrator data stats train.json --picture train.svg
     """
-    from orchestrator.data.stats import stats_of_file
-    from orchestrator.files import write_text
+    from orchestrator.data.split import stats_of_file
+    from orchestrator.lib.files import write_text
 
     found = stats_of_file(file, kind)
     if picture:

@@ -1,4 +1,7 @@
-"""`orchestrator doctor`."""
+"""`orchestrator doctor`.
+
+model: base models on this machine.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.common import json_option, print_json, set_option, spec_argument, stdout_console
+from orchestrator.cli.common import (
+    download_progress,
+    json_option,
+    print_json,
+    set_option,
+    spec_argument,
+    stderr_console,
+    stdout_console,
+)
 
 if TYPE_CHECKING:
-    from orchestrator.doctor.check import Check, Patient
+    from orchestrator.report.doctor_packages import Check, Patient
 
 MARKS = {"ok": "[green]✓[/]", "note": "[yellow]·[/]", "missing": "[red]✗[/]"}
 
@@ -31,27 +42,27 @@ def doctor(spec: Path, overrides: tuple[str, ...], online: bool, trying: bool, a
     """
     from dataclasses import asdict
 
-    from orchestrator.doctor import examine
-    from orchestrator.errors import MissingError
-    from orchestrator.memory import outlook
+    from orchestrator.lib.errors import MissingError
+    from orchestrator.pipeline import estimate
+    from orchestrator.report.doctor import examine
 
     patient = _patient(spec, overrides, online, trying)
-    checks, memory = examine(patient), outlook.of_spec(patient.spec, patient.project)
+    checks, memory = examine(patient), estimate.of_spec(patient.spec, patient.project)
     missing = [check for check in checks if check.state == "missing"]
     if as_json:
         answer = {"ok": not missing, "checks": [asdict(check) for check in checks]}
-        print_json({**answer, "memory": outlook.to_json(memory)})
+        print_json({**answer, "memory": estimate.to_json(memory)})
     else:
         _show(checks)
-        click.echo("\n".join(outlook.lines(memory)))
+        click.echo("\n".join(estimate.lines(memory)))
     if missing:
         raise MissingError(f"missing: {', '.join(check.name for check in missing)}", missing[0].mend)
 
 
 def _patient(spec: Path, overrides: tuple[str, ...], online: bool, trying: bool) -> Patient:
     """The spec's project; this folder and the built-in model where there is no spec, or nothing to read it with."""
-    from orchestrator.doctor.check import Patient
-    from orchestrator.errors import MissingError
+    from orchestrator.lib.errors import MissingError
+    from orchestrator.report.doctor_packages import Patient
     from orchestrator.spec.load import load_spec
     from orchestrator.spec.sections import Data, Spec
 
@@ -71,3 +82,33 @@ def _show(checks: list[Check]) -> None:
         mend = f"\n[bold]{escape(check.mend)}[/]" if check.mend else ""
         table.add_row(MARKS[check.state], escape(check.name), escape(check.detail) + mend)
     stdout_console().print(table)
+
+
+@click.group()
+def model() -> None:
+    """Download or build base models."""
+
+
+@model.command()
+@click.argument("base", default="builtin:smollm2-135m-instruct")
+@json_option
+def fetch(base: str, as_json: bool) -> None:
+    """Get a base model, and llama.cpp's converter, onto this machine.
+
+    Example: orchestrator model fetch hf:Qwen/Qwen2.5-0.5B-Instruct
+    """
+    from orchestrator.lib.files import HashCache, cache_folder
+    from orchestrator.models import llamacpp, sources
+
+    progress = download_progress(stderr_console())
+    hashes = HashCache(cache_folder() / "hashes.json")
+    found = sources.fetch(base, Path.cwd(), hashes, progress)
+    llamacpp.fetch(None, progress)
+    answer = {
+        "base": base,
+        "path": str(found.path),
+        "template": sources.template_of(base),
+        "sha256": sources.content_hash(found, hashes),
+    }
+    hashes.save()
+    print_json(answer) if as_json else click.echo(found.path)

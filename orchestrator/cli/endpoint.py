@@ -13,7 +13,7 @@ import click
 from orchestrator.cli.common import download_progress, secret, stderr_console
 
 if TYPE_CHECKING:
-    from orchestrator.ship.prompts import Comparison
+    from orchestrator.serving.prompts import Comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +57,17 @@ def endpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
     """Ask the rows and write the predictions; returns their file."""
-    from orchestrator import records
-    from orchestrator.ship import asked as answers
-    from orchestrator.ship import rows
-    from orchestrator.ship.artifacts import thinking
-    from orchestrator.ship.endpoint import connect
+    from orchestrator.runs import store
+    from orchestrator.serving import asked as answers
+    from orchestrator.serving import rows
+    from orchestrator.serving.artifacts import thinking
+    from orchestrator.serving.endpoint import connect
 
     assert asked.url is not None
-    run = None if asked.rows else records.find(runs_dir or Path("runs"), asked.run)
+    run = None if asked.rows else store.find(runs_dir or Path("runs"), asked.run)
     questions = rows.of_run(run) if run else rows.of_file(asked.rows or Path())
     endpoint = connect(asked.url, asked.model, secret(asked.key_variable), asked.timeout)
-    moment = records.now()
+    moment = store.now()
     manner = rows.Manner(asked.max_new_tokens, asked.concurrency)
     if run:
         endpoint, manner = rows.as_trained(run, endpoint), replace(manner, words=thinking(run)[1])

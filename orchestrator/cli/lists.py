@@ -41,8 +41,8 @@ def print_comparison(compared: dict[str, Any]) -> None:
     """Runs beside each other: the settings and figures that differ, the losses, and what the tests say."""
     from rich.table import Table
 
-    from orchestrator.evaluation.table import figure_text
-    from orchestrator.progress import loss_line
+    from orchestrator.report.table import figure_text
+    from orchestrator.runs.progress import loss_line
 
     console = stdout_console()
     columns = [run["id"] for run in compared["runs"]]

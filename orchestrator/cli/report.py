@@ -1,12 +1,28 @@
-"""report: one HTML page of a run or a sweep."""
+"""report: one HTML page of a run or a sweep.
+
+verify, reproduce: is a run what its record says, and does it come out the same again?
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.common import found_runs_dir_option, json_option, print_json
+from orchestrator.cli.common import (
+    download_progress,
+    found_runs_dir_option,
+    json_option,
+    print_json,
+    stderr_console,
+    verbosity,
+    verbosity_options,
+)
+
+if TYPE_CHECKING:
+    from orchestrator.lib.errors import GateError
+    from orchestrator.runs.store import Run
 
 
 @click.command()
@@ -28,3 +44,91 @@ def report(which: str | None, runs_dir: Path, show: bool, as_json: bool) -> None
         click.echo(page)
     if show:
         click.launch(str(page))
+
+
+@click.command()
+@click.argument("wanted", required=False, metavar="[RUN]")
+@found_runs_dir_option
+@click.option(
+    "--sign", type=click.Path(path_type=Path), metavar="KEY", help="Sign a run that is whole, with ssh-keygen."
+)
+@click.option("--key", type=click.Path(path_type=Path), metavar="KEY.pub", help="Also ask for a signature by this key.")
+@json_option
+def verify(wanted: str | None, runs_dir: Path, sign: Path | None, key: Path | None, as_json: bool) -> None:
+    """Hash every file of a run again and compare with what was recorded; the newest run without a name.
+
+    Example: orchestrator verify 20261124T081124Z
+    """
+    from orchestrator.runs import proof, signature, store
+
+    run = store.find(runs_dir, wanted)
+    found, others, files = proof.damaged(run), proof.unproven(run), len(proof.recorded(run))
+    said = proof.standing(run)
+    if as_json:
+        print_json({"run": run.id, "files": files, "damaged": found, "unproven": others, "record": said})
+    if found:
+        raise _damaged(run, found, files)
+    if sign:
+        click.echo(f"signed: {signature.sign(run, sign)}", err=True)
+    if key:
+        signature.require_signed(run, key)
+        said = f"signed by {key.name}"
+    if not as_json:
+        click.echo(f"{run.id}: all {files} files are as recorded")
+        click.echo(f"its record: {said}")
+        click.echo(f"nothing is recorded of {len(others)} more: {_grouped(others)}" if others else "", nl=bool(others))
+
+
+def _grouped(paths: list[str]) -> str:
+    """Folders with how many files of each; files of the run's own folder by name."""
+    from collections import Counter
+    from pathlib import PurePath
+
+    folders = Counter(str(PurePath(path).parent) for path in paths)
+    alone = [path for path in paths if "/" not in path]
+    return ", ".join([*alone, *(f"{folder}/ ({count})" for folder, count in folders.items() if folder != ".")])
+
+
+def _damaged(run: Run, found: list[str], files: int) -> GateError:
+    from orchestrator.lib.errors import GateError, some
+    from orchestrator.pipeline.reproduce import cure
+
+    what = f"{len(found)} of {files} files of {run.id} are not as recorded:\n{some(found)}"
+    if command := cure(run):
+        return GateError(
+            what, f"`{command}` makes again what is not as it was; until then copy nothing out of this run."
+        )
+    return GateError(what, "Copy nothing out of this run: its spec, data and versions are not those of today any more.")
+
+
+@click.command()
+@click.argument("wanted", required=False, metavar="[RUN]")
+@found_runs_dir_option
+@click.option("--into", type=click.Path(path_type=Path), metavar="DIR", help="Runs folder [reproduced/ beside runs/].")
+@json_option
+@verbosity_options
+def reproduce(wanted: str | None, runs_dir: Path, into: Path | None, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Make a run anew from its record, in another folder, and say what differs; the newest run without a name.
+
+    Example: orchestrator reproduce 20261124T081124Z
+    """
+    from orchestrator.lib.errors import GateError, some
+    from orchestrator.lib.layout import SPEC, project_of
+    from orchestrator.pipeline import reproduce as again
+    from orchestrator.runs import store
+    from orchestrator.runs.progress import Display
+
+    run, console = store.find(runs_dir, wanted), stderr_console()
+    target = into or runs_dir.with_name("reproduced")
+    display = Display(console, verbosity(quiet, verbose))
+    compared = again.reproduce(run, project_of(Path(SPEC)), target, display, download_progress(console))
+    if as_json:
+        print_json(compared.to_json())
+    else:
+        for what, lines in (("made with", compared.made_with), ("other contents", compared.files)):
+            click.echo("".join(f"{what}: {line}\n" for line in lines), nl=False)
+    if compared.results:
+        what = some(list(compared.results))
+        raise GateError(f"{compared.again.id} came out otherwise than {run.id}:\n{what}", "See `made with` for causes.")
+    if not as_json:
+        click.echo(f"{compared.again.id}: data, weights and figures are those of {run.id}")

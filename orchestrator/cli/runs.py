@@ -20,10 +20,10 @@ from orchestrator.cli.common import (
     stdout_console,
 )
 from orchestrator.cli.lists import print_comparison, print_csv, print_lines
-from orchestrator.errors import InputError
+from orchestrator.lib.errors import InputError
 
 if TYPE_CHECKING:
-    from orchestrator.records import Run
+    from orchestrator.runs.store import Run
 
 name_option = click.option("--name", metavar="PATTERN", help="Only runs of this name; * stands for anything.")
 metric_option = click.option("--metric", metavar="KEY", help="Accuracy, or ROUGE-L, unless said otherwise.")
@@ -54,8 +54,8 @@ def list_(runs_dir: Path, limit: int, as_csv: bool, as_json: bool, **wanted: Any
 
     Example: orchestrator runs list --where 'accuracy>70' --show learning_rate
     """
-    from orchestrator.records_index import DAMAGED
-    from orchestrator.runs import Wanted, documents, listing
+    from orchestrator.runs.catalogue import DAMAGED
+    from orchestrator.runs.query import Wanted, documents, listing
 
     if as_json:
         click.echo(documents(runs_dir, Wanted(**wanted)))
@@ -81,17 +81,17 @@ def show(which: str | None, runs_dir: Path, as_json: bool) -> None:
 
     Example: orchestrator runs show
     """
-    from orchestrator import records
+    from orchestrator.runs import store
 
-    run = records.find(runs_dir, which)
+    run = store.find(runs_dir, which)
     if run.problem:
         click.echo(f"{run.problem}; this is its copy", err=True)
     if as_json:
         print_json(run.record)
         return
-    from orchestrator.outcome import show_run
-    from orchestrator.report.words import about_files, outcome
-    from orchestrator.workflow import summaries
+    from orchestrator.pipeline.workflow import summaries
+    from orchestrator.report.console import show_run
+    from orchestrator.report.summary import about_files, outcome
 
     measured = summaries(run.folder)
     click.echo(f"{run.id}  {run.record['status']}\n{outcome(run.record, measured)[0]}")
@@ -117,7 +117,7 @@ def compare(wanted: tuple[str, ...], runs_dir: Path, artifact: str, page: Path |
     Example: orchestrator runs compare 1a2b3c 4d5e6f --page compare.html
     """
     from orchestrator.report import write_comparison
-    from orchestrator.side_by_side import side_by_side
+    from orchestrator.runs.compare import side_by_side
 
     compared = side_by_side(_found(runs_dir, wanted), artifact)
     if page:
@@ -140,16 +140,16 @@ def best(sweep: str | None, runs_dir: Path, name: str | None, metric: str | None
 
     Example: orchestrator runs best --metric gguf-q4_k_m.accuracy
     """
-    from orchestrator import records
+    from orchestrator.runs import store
 
     if sweep:
-        from orchestrator.sweep import book
+        from orchestrator.sweep import records
 
-        run = book.best_run(book.find(runs_dir, sweep))
+        run = records.best_run(records.find(runs_dir, sweep))
     else:
-        from orchestrator.runs import best as find_best
+        from orchestrator.runs.query import best as find_best
 
-        run = records.find(runs_dir, find_best(runs_dir, name, metric)["id"])
+        run = store.find(runs_dir, find_best(runs_dir, name, metric)["id"])
     if as_json:
         print_json(run.record)
     else:
@@ -166,10 +166,10 @@ def rm(wanted: tuple[str, ...], runs_dir: Path, yes: bool, as_json: bool) -> Non
 
     Example: orchestrator runs rm 1a2b3c
     """
-    from orchestrator import records
-    from orchestrator.prune import in_use
+    from orchestrator.runs import store
+    from orchestrator.runs.prune import in_use
 
-    folders = [records.find_folder(runs_dir, word) for word in wanted]
+    folders = [store.find_folder(runs_dir, word) for word in wanted]
     if busy := in_use(folders):
         raise InputError(f"in use: {', '.join(folder.name for folder in busy)}", "Stop what works on it first.")
     _remove(folders, yes, as_json)
@@ -187,7 +187,7 @@ def prune(keep_best: int, runs_dir: Path, name: str | None, metric: str | None, 
 
     Example: orchestrator runs prune --keep-best 3
     """
-    from orchestrator.prune import in_use, superfluous
+    from orchestrator.runs.prune import in_use, superfluous
 
     folders = superfluous(runs_dir, keep_best, name, metric)
     busy = in_use(folders)
@@ -210,9 +210,9 @@ def adopt(
 
     Example: orchestrator runs adopt webui/saves/news/lora/train_2026-08-01-10-15-00
     """
-    from orchestrator.adopt import adopt as take
-    from orchestrator.progress import Display
-    from orchestrator.workflow import Request
+    from orchestrator.pipeline.adopt import adopt as take
+    from orchestrator.pipeline.workflow import Request
+    from orchestrator.runs.progress import Display
 
     console = stderr_console()
     made = take(folder, config, Request(spec, overrides, runs_dir), Display(console), download_progress(console))
@@ -231,18 +231,18 @@ def export(wanted: tuple[str, ...], runs_dir: Path, uri: str) -> None:
 
     Example: orchestrator runs export --mlflow http://127.0.0.1:5000
     """
-    from orchestrator import records
-    from orchestrator.mlflow_export import export as to_mlflow
+    from orchestrator.runs import store
+    from orchestrator.runs.export import export as to_mlflow
 
-    chosen = _found(runs_dir, wanted) if wanted else list(records.every(runs_dir))
+    chosen = _found(runs_dir, wanted) if wanted else list(store.every(runs_dir))
     new = to_mlflow(chosen, uri)
     click.echo(f"{len(new)} of {len(chosen)} runs exported; the others were there already")
 
 
 def _found(runs_dir: Path, wanted: Sequence[str]) -> list[Run]:
-    from orchestrator import records
+    from orchestrator.runs import store
 
-    return [records.find(runs_dir, word) for word in wanted]
+    return [store.find(runs_dir, word) for word in wanted]
 
 
 def _scheduled(about: dict[str, str]) -> str:
@@ -257,7 +257,7 @@ def _scheduled(about: dict[str, str]) -> str:
 def _remove(folders: Sequence[Path], yes: bool, as_json: bool) -> None:
     from rich.filesize import decimal
 
-    from orchestrator.prune import freed, remove
+    from orchestrator.runs.prune import freed, remove
 
     size = freed(folders)
     for folder in folders:

@@ -63,10 +63,10 @@ def run(dry_run: bool, strict: bool, as_json: bool, on: str | None, **options: A
 
     Example: orchestrator sweep --set sweep.parallel=2
     """
+    from orchestrator.pipeline.workflow import load
     from orchestrator.sweep.display import show_ranking
     from orchestrator.sweep.run import section, trials_ahead
     from orchestrator.sweep.trial import Blueprint
-    from orchestrator.workflow import load
 
     if on:
         options["overrides"] = (*options["overrides"], f"sweep.executor={on}")
@@ -92,16 +92,16 @@ def promote(wanted: str | None, runs_dir: Path | None, spec: Path, output: Path 
 
     Example: orchestrator sweep promote -o specs/news-best.yaml
     """
-    from orchestrator.errors import InputError
-    from orchestrator.files import write_text
-    from orchestrator.layout import project_of
-    from orchestrator.sweep import book
+    from orchestrator.lib.errors import InputError
+    from orchestrator.lib.files import write_text
+    from orchestrator.lib.layout import project_of
+    from orchestrator.sweep import records
     from orchestrator.sweep.winner import promoted
 
     target = output or spec.with_suffix(".best.yaml")
     if target.exists() and not overwrite:
         raise InputError(f"{target} is there already", "Name another file with --output, or say --overwrite.")
-    folder = book.find(runs_dir or project_of(spec) / "runs", wanted)
+    folder = records.find(runs_dir or project_of(spec) / "runs", wanted)
     write_text(target, promoted(folder, spec))
     click.echo(target)
 
@@ -116,8 +116,8 @@ def learning_curve(fractions: str, seeds: int, metric: str | None, strict: bool,
 
     Example: orchestrator learning-curve --fractions 0.25,0.5,1 --seeds 2
     """
-    from orchestrator import learning_curve as curve
-    from orchestrator.workflow import load
+    from orchestrator.pipeline.workflow import load
+    from orchestrator.sweep import learning_curve as curve
 
     loaded = load(requested(options))
     blueprint = curve.blueprint(loaded, curve.shares(fractions), seeds, metric, download_progress(stderr_console()))
@@ -127,7 +127,7 @@ def learning_curve(fractions: str, seeds: int, metric: str | None, strict: bool,
 
 
 def _carry_out(blueprint: Blueprint, options: dict[str, Any]) -> dict[str, Any]:
-    from orchestrator.progress import Display
+    from orchestrator.runs.progress import Display
     from orchestrator.sweep.display import SweepDisplay
     from orchestrator.sweep.run import run_sweep
 
@@ -138,7 +138,7 @@ def _carry_out(blueprint: Blueprint, options: dict[str, Any]) -> dict[str, Any]:
 
 def require_success(page: dict[str, Any], strict: bool) -> None:
     """Raise StageError or GateError when no trial can be ranked, or, when `strict`, if any cannot."""
-    from orchestrator.errors import GateError, StageError
+    from orchestrator.lib.errors import GateError, StageError
     from orchestrator.sweep.display import ENDED
 
     if page["ranking"] and not strict:

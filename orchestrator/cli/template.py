@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.common import json_option, print_json, stdout_console, verbosity_options
-from orchestrator.errors import GateError, InputError
+from orchestrator.lib.errors import GateError, InputError
 
 if TYPE_CHECKING:
     from orchestrator.chat_template.check import Engines, Result
@@ -51,17 +51,17 @@ def show(
 
     Example: orchestrator template show qwen3 --ollama --thinking off
     """
-    from orchestrator.chat_template import encode, jinja, ollama, registry, spaces, tokens, turns
+    from orchestrator.chat_template import encode, jinja, ollama, registry, spaces, turns
 
     definition = registry.definition(name)
     thinks = thinking == "on" if thinking else _spec_model().thinking
     conversation = _read_conversation(messages) if messages else []
     _require_servable(name, thinks, conversation)
     folder = _folder(base)
-    special = tokens.special_tokens(folder)
+    special = turns.special_tokens(folder)
     definition = spaces.spaced(definition, spaces.spacing_of(folder))
     if form == "ollama" and not messages:
-        adds_bos = tokens.converter_adds_bos(folder) and turns.starts_with_bos(definition, special)
+        adds_bos = turns.converter_adds_bos(folder) and turns.starts_with_bos(definition, special)
         click.echo(ollama.ollama_template(definition, special, thinks, adds_bos), nl=False)
         return
     text = jinja.jinja_template(definition, special, thinks)
@@ -116,19 +116,19 @@ def _spec_model() -> Model:
 
 
 def _spec_template() -> str:
-    from orchestrator import models
+    from orchestrator.models import sources
 
     model = _spec_model()
-    found = models.template_of(model.base) if model.template == "auto" else model.template
+    found = sources.template_of(model.base) if model.template == "auto" else model.template
     if found is None:
         raise InputError(f"no template is known for {model.base!r}", "Name one, or set model.template in spec.yaml.")
     return found
 
 
 def _folder(base: str | None) -> Path:
-    from orchestrator import models
+    from orchestrator.models import sources
 
-    return models.resolve(base or _spec_model().base)
+    return sources.resolve(base or _spec_model().base)
 
 
 def _read_conversation(file: Path) -> list[dict[str, str]]:
@@ -147,7 +147,7 @@ _CONVERSATION = 'Write [{"role": "user", "content": "Hello"}].'
 
 
 def _require_servable(name: str, thinking: bool, conversation: Sequence[Any]) -> None:
-    from orchestrator.chat_template.refusals import refusal
+    from orchestrator.chat_template.turns import refusal
 
     multi_turn = any(message["role"] == "assistant" for message in conversation)
     if reason := refusal(name, thinking, multi_turn):

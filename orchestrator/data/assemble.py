@@ -15,8 +15,7 @@ from orchestrator.data.conversation import Conversation, Kind
 from orchestrator.data.hub import local_files
 from orchestrator.data.reading import RowProblem, collect, read, require
 from orchestrator.data.split import split
-from orchestrator.spec.defaults import DEFAULTS
-from orchestrator.spec.sections import Data, Spec
+from orchestrator.spec.sections import DEFAULTS, Data, Spec
 
 Rows = Sequence[Conversation]
 

@@ -12,10 +12,9 @@ from orchestrator.data.checks.copies import exact_between, exact_groups, near_be
 from orchestrator.data.checks.corpus import Corpus, build
 from orchestrator.data.checks.labels import are_labels, label_variants
 from orchestrator.data.checks.text import without_control_characters
-from orchestrator.data.conversation import Conversation, Kind, Message
+from orchestrator.data.conversation import Conversation, Kind, Message, write_rows
 from orchestrator.data.reading import RowProblem, load
-from orchestrator.data.writing import write_rows
-from orchestrator.errors import InputError
+from orchestrator.lib.errors import InputError
 
 
 @dataclass(frozen=True)

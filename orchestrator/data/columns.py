@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.data.conversation import PAIRED, Kind
 from orchestrator.data.rows import RowError
-from orchestrator.errors import InputError
+from orchestrator.lib.errors import InputError
 
 Row = Mapping[str, Any]
 

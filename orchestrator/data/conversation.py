@@ -1,9 +1,17 @@
-"""What one row of any data file becomes: a conversation."""
+"""What one row of any data file becomes: a conversation.
+
+Conversations → the files LLaMA-Factory reads, with nothing left for it to guess.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+from orchestrator.lib.files import write_text
 
 Role = Literal["user", "assistant", "system", "observation", "function_call"]
 Kind = Literal["sft", "pt", "dpo", "rm", "kto"]
@@ -72,3 +80,10 @@ class Conversation:
         if self.desirable is not None:
             row["kto_tag"] = self.desirable
         return row
+
+
+def write_rows(path: Path, conversations: Iterable[Conversation], kind: Kind = "sft") -> None:
+    """Writes a JSON list, whole or not at all: plain texts for pre-training (`{"text": …}`), else sharegpt."""
+    rows = ({"text": row.prompt} if kind == "pt" else row.to_sharegpt() for row in conversations)
+    lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    write_text(path, f"[\n{lines}\n]\n" if lines else "[]\n")

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from orchestrator.cache import building, cache_folder
 from orchestrator.data.rows import SUFFIXES
-from orchestrator.errors import InputError, MissingError
-from orchestrator.files import link
+from orchestrator.lib.errors import InputError, MissingError
+from orchestrator.lib.files import building, cache_folder, link
 from orchestrator.models.hub import unreachable
 
 PREFIX = "hf:"

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.data.clean import tidy
-from orchestrator.data.conversation import Conversation, Kind
+from orchestrator.data.conversation import Conversation, Kind, write_rows
 from orchestrator.data.reading import Loaded, RowProblem, load
 from orchestrator.data.rows import RowError, detect_encoding, read_rows
 from orchestrator.data.split import label_counts, split
-from orchestrator.data.writing import write_rows
-from orchestrator.errors import InputError
+from orchestrator.lib.errors import InputError
 
 _LABEL_TOKENS, _ANSWER_TOKENS = 16, 256  # max_new_tokens to suggest
 _BINARY = (".parquet", ".xlsx")

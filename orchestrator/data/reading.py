@@ -12,7 +12,7 @@ from orchestrator.data.columns import Format, detect_format
 from orchestrator.data.conversation import Conversation, Kind
 from orchestrator.data.formats import to_conversation
 from orchestrator.data.rows import RowError, read_rows
-from orchestrator.errors import InputError
+from orchestrator.lib.errors import InputError
 
 MIN_TRAINING_ROWS = 10
 _LOOK_AT = 50  # rows that decide the format

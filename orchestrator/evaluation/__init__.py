@@ -1,5 +1,7 @@
 """Predictions + labels → figures. Pure: what is read and written is a file of rows, and no model is ever loaded."""
 
-from orchestrator.evaluation.measure import evaluate_file
+from __future__ import annotations
+
+from orchestrator.evaluation.metrics import evaluate_file
 
 __all__ = ["evaluate_file"]

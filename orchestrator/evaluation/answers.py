@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.evaluation.measure import Task
-from orchestrator.evaluation.rows import Row
-from orchestrator.evaluation.scripts import extract_label
-from orchestrator.evaluation.thinking import has_thinking
+from orchestrator.evaluation.metrics import Task
+from orchestrator.evaluation.overlap import extract_label
+from orchestrator.evaluation.rows import Row, has_thinking
 
 _QUOTED = 60  # characters of an answer
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from orchestrator.evaluation.intervals import Array, Interval, bootstrap
+from orchestrator.evaluation.overlap import extract_label
 from orchestrator.evaluation.rows import Row
-from orchestrator.evaluation.scripts import extract_label
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from orchestrator.errors import InputError
 from orchestrator.evaluation.classification import confusion
 from orchestrator.evaluation.intervals import Array, Interval, bootstrap, percentile, resampled_sums
-from orchestrator.evaluation.measure import Task, check_task
+from orchestrator.evaluation.metrics import Task, check_task
 from orchestrator.evaluation.overlap import rouge
 from orchestrator.evaluation.rows import Row
+from orchestrator.lib.errors import InputError
 
 Verdict = Literal["better", "worse", "cannot tell"]
 Pairs = list[tuple[Row, Row]]

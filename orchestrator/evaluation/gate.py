@@ -11,7 +11,7 @@ from rich.filesize import decimal
 
 from orchestrator.evaluation.compare import Comparison
 from orchestrator.evaluation.intervals import Interval
-from orchestrator.evaluation.measure import Measurement
+from orchestrator.evaluation.metrics import Measurement
 from orchestrator.evaluation.parity import (
     all_equal,
     difference_sentence,

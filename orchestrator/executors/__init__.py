@@ -1,39 +1,27 @@
-"""Where the trials of a sweep run: anything with these four calls."""
+"""Which executor for a cluster a spec means."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Literal
 
-Job = Callable[[Mapping[str, str], Callable[[], None]], None]
-"""What is to be done, in the environment it is given; it calls its second argument often, which raises once the job
-is cancelled. A job writes its result to disk, and can be pickled for an executor on other machines, where nothing calls
-it off but a signal."""
+from orchestrator.executors.base import Executor
+from orchestrator.spec.sections import Ray, Slurm, Sweep
 
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A job is over; `error` is what it raised, or None."""
-
-    error: BaseException | None
+QUEUED = 100
+"""Jobs of one sweep in Slurm's queue at the same time, unless the spec says how many."""
 
 
-class Executor(Protocol):
-    """A place for jobs."""
+def executor(name: Literal["ray", "slurm"], sweep: Sweep | None, folder: Path) -> Executor:
+    """The executor of a cluster as a `sweep:` section describes it; `folder`, on the shared disk, is for its files.
 
-    @property
-    def capacity(self) -> int:
-        """How many jobs it works on at the same time."""
+    Raises MissingError where its package is not installed or the cluster cannot be reached.
+    """
+    parallel = sweep.parallel if sweep and "parallel" in sweep.model_fields_set else "auto"
+    if name == "ray":
+        from orchestrator.executors.ray import RayExecutor
 
-    def submit(self, job: Job) -> int:
-        """Start a job; at most `capacity` of them are submitted and not yet ended. Returns a handle for it."""
+        return RayExecutor(sweep.ray if sweep else Ray(), parallel)
+    from orchestrator.executors.slurm import SlurmExecutor
 
-    def poll(self, handle: int) -> Ended | None:
-        """How a job ended, or None while it runs. Each end is told once."""
-
-    def cancel(self, handle: int, reason: BaseException) -> None:
-        """Make a job raise this within moments. Its end is told by `poll`, as any other."""
-
-    def ticket(self, handle: int) -> Mapping[str, str] | None:
-        """`{name, job}`: a scheduler and what it calls a job that has not ended; None where there is no scheduler."""
+    return SlurmExecutor(folder, sweep.slurm if sweep else Slurm(), QUEUED if parallel == "auto" else parallel)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Literal
 
-from orchestrator.executors import Ended, Job
+from orchestrator.executors.base import Ended, Job
 
 CORES_PER_TRIAL = 4
 """On a CPU, `auto` gives each trial so many cores; more of them would speed a small model up but little."""

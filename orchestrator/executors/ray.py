@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal
 
-from orchestrator import environment
-from orchestrator.errors import MissingError, OrchestratorError, StageError
-from orchestrator.executors import Ended, Job
-from orchestrator.executors.remote import outcome, required
+from orchestrator.executors.base import Ended, Job, outcome, required
+from orchestrator.lib.errors import MissingError, OrchestratorError, StageError
+from orchestrator.machine import environment
 from orchestrator.spec.sections import Ray
 
 RETRIES = 5

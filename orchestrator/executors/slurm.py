@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator import process
-from orchestrator.errors import InputError, Interrupted, MissingError, OrchestratorError, StageError
-from orchestrator.executors import Ended, Job
-from orchestrator.executors.remote import outcome, required
+from orchestrator.executors.base import Ended, Job, outcome, required
+from orchestrator.lib import process
+from orchestrator.lib.errors import InputError, Interrupted, MissingError, OrchestratorError, StageError
 from orchestrator.spec.sections import Slurm
 
 ASK_SECONDS = 2.0

@@ -20,8 +20,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Literal
 
-from orchestrator import process
-from orchestrator.step import Step
+from orchestrator.lib import process
+from orchestrator.lib.step import Step
 
 SEVERAL = 2
 """From so many stages on, the imports that are saved outweigh those done ahead."""

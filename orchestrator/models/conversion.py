@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import InputError
+from orchestrator.lib.errors import InputError
 
 NEWER = "Name a checkout of a newer llama.cpp with `llama_cpp:` in the spec, or choose another model."
 

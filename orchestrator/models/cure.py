@@ -13,8 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cache import building, cache_folder
-from orchestrator.files import link, read_json, sha256, write_json
+from orchestrator.lib.files import building, cache_folder, link, read_json, sha256, write_json
 from orchestrator.models import tokenizer_class
 from orchestrator.models.tokenizer_files import ids_of, json_object, load
 

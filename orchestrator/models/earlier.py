@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator import layout, records
-from orchestrator.errors import InputError, MissingError
-from orchestrator.files import read_json
-from orchestrator.records import Run
+from orchestrator.lib import layout
+from orchestrator.lib.errors import InputError, MissingError
+from orchestrator.lib.files import read_json
+from orchestrator.runs import store
+from orchestrator.runs.store import Run
 
 SOURCE = "run"
 ADAPTER = "@adapter"
@@ -21,7 +22,7 @@ def run_of(name: str, runs_dir: Path | None) -> Run:
     """The run that an id, a part of one, or a folder names. Raises InputError when that is not exactly one."""
     if not (name := name.removesuffix(ADAPTER)):
         raise InputError("model.base: run: names no run", "Write run:ID; `orchestrator runs list` has the ids.")
-    return records.find(runs_dir or Path("runs"), name)
+    return store.find(runs_dir or Path("runs"), name)
 
 
 def folder(name: str, runs_dir: Path | None) -> Path:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.chat_template.registry import definition
-from orchestrator.chat_template.tokens import special_tokens
-from orchestrator.chat_template.turns import stop_words
-from orchestrator.errors import InputError
-from orchestrator.llamafactory import package_folder
+from orchestrator.chat_template.turns import special_tokens, stop_words
+from orchestrator.lib.errors import InputError
+from orchestrator.lib.llamafactory import package_folder
 from orchestrator.models import conversion, cure
-from orchestrator.models.tokenizer_check import known_stop_words, require_round_trip
+from orchestrator.models.tokenizer import known_stop_words, require_round_trip
 from orchestrator.models.tokenizer_files import AGAIN, PROBES, SENTENCEPIECE, json_object, load
 
 SOURCES = ("tokenizer.json", SENTENCEPIECE[0], "vocab.json", "vocab.txt", "tekken.json")

@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from orchestrator.cache import cache_folder
-from orchestrator.errors import InputError, MissingError
-from orchestrator.files import read_json, write_text
+from orchestrator.lib.errors import InputError, MissingError
+from orchestrator.lib.files import cache_folder, read_json, write_text
 
 NAME = r"\w[\w.-]{0,95}"
 REPOSITORY = re.compile(

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from orchestrator.llamafactory import package_folder
+from orchestrator.lib.llamafactory import package_folder
 
 FAITHFUL = "TokenizersBackend"
 """The class that loads a tokenizer.json as it is; `PreTrainedTokenizerFast` is its name of old."""

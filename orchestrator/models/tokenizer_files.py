@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import InputError
-from orchestrator.files import read_json
+from orchestrator.lib.errors import InputError
+from orchestrator.lib.files import read_json
 
 PROBES = (
     "The capital of France is Paris, isn't it?",

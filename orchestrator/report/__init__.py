@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from orchestrator import layout, records
-from orchestrator.errors import InputError
-from orchestrator.files import read_json, remove_leftovers, write_text
-from orchestrator.render import Renderer
-from orchestrator.secrecy import without_folders
+from orchestrator.lib import layout
+from orchestrator.lib.errors import InputError
+from orchestrator.lib.files import read_json, remove_leftovers, write_text
+from orchestrator.lib.render import Renderer
+from orchestrator.lib.secrecy import without_folders
+from orchestrator.runs import store
 
 
 def write(folder: Path) -> Path:
@@ -24,7 +25,7 @@ def write(folder: Path) -> Path:
     else:
         from orchestrator.report.run_page import facts
 
-        text = page(renderer, "report.html.j2", **facts(folder, records.load(folder).record))
+        text = page(renderer, "report.html.j2", **facts(folder, store.load(folder).record))
     write_text(folder / layout.REPORT, text)
     remove_leftovers(folder, f".{layout.REPORT}.*.tmp")
     return folder / layout.REPORT
@@ -59,4 +60,4 @@ def find(runs_dir: Path, wanted: str | None) -> Path:
         return Path(wanted)
     if len(sweeps) > 1:
         raise InputError(f"{wanted!r} matches {len(sweeps)} sweeps", "Give more of the id.")
-    return sweeps[0] if sweeps else records.find(runs_dir, wanted).folder
+    return sweeps[0] if sweeps else store.find(runs_dir, wanted).folder

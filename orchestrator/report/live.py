@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import Interrupted, OrchestratorError
-from orchestrator.execute import Watcher
+from orchestrator.lib.errors import Interrupted, OrchestratorError
+from orchestrator.lib.step import Step
+from orchestrator.pipeline.scheduler import Watcher
 from orchestrator.report import is_current, write
-from orchestrator.step import Step
 
 SECONDS = 4.0
 SHARE = 0.05

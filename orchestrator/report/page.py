@@ -6,7 +6,7 @@ import base64
 import hashlib
 from typing import Any
 
-from orchestrator.render import Renderer
+from orchestrator.lib.render import Renderer
 
 REFRESH_SECONDS = 5
 """How often an open tab reads the page of a run again while it runs."""

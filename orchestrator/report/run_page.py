@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator import layout
-from orchestrator.failure import tail
-from orchestrator.files import read_json, read_json_lines
-from orchestrator.progress import curve, read_log
+from orchestrator.lib import layout
+from orchestrator.lib.files import read_json, read_json_lines
+from orchestrator.lib.secrecy import redacted, without_folders
+from orchestrator.pipeline.failure import tail
+from orchestrator.pipeline.workflow import summaries
 from orchestrator.report.charts import Chart, Series, plot
-from orchestrator.report.words import advice, comparison, headline, outcome
-from orchestrator.secrecy import redacted, without_folders
-from orchestrator.workflow import summaries
+from orchestrator.report.summary import advice, comparison, headline, outcome
+from orchestrator.runs.progress import curve, read_log
 
 Json = dict[str, Any]
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator import layout
-from orchestrator.progress import curve, read_log
+from orchestrator.lib import layout
+from orchestrator.lib.secrecy import without_folders
 from orchestrator.report.charts import Axis, Chart, Series, numbered, parallel, plot, short
-from orchestrator.secrecy import without_folders
+from orchestrator.runs.progress import curve, read_log
 
 Json = dict[str, Any]
 

@@ -2,19 +2,22 @@
 
 PyYAML reads the syntax; the values are built here, because its own constructor forgets lines, keeps the last of two
 equal keys, follows YAML 1.1 and expands aliases without a limit.
+
+How something wrong is put into words.
 """
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import yaml
 
-from orchestrator.secrecy import holds_token
+from orchestrator.lib.secrecy import holds_token
 
 Key = tuple[str | int, ...]
 """Where a value stands: `("train", "learning_rate")`, `("data", "train", 0)`."""
@@ -181,3 +184,38 @@ def _number(text: str) -> int | float | None:
         return int(text)
     value = float(re.sub(r"(?i)\.(?=inf|nan)", "", text))
     return value if math.isfinite(value) else None
+
+
+def quote(value: Any) -> str:
+    """A value as its author wrote it, with its kind where that could be the mistake."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case str():
+            return f"the text '{value[:40]}{'…' if len(value) > 40 else ''}'"
+        case list() | tuple():
+            return "a list" if value else "an empty list"
+        case dict():
+            return "a mapping" if value else "an empty mapping"
+    return str(value)
+
+
+def one_of(choices: Iterable[str]) -> str:
+    """The choices in a row, cut where nobody reads on."""
+    names = list(choices)
+    return ", ".join(names[:14]) + (f", … ({len(names)} in all)" if len(names) > 14 else "")
+
+
+def closest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice that a misspelt word most likely means, or None where nothing comes close."""
+    names = {name.lower(): name for name in choices}
+    found = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.7)
+    return names[found[0]] if found else None
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """`; did you mean X?`, or nothing."""
+    found = closest(word, choices)
+    return f"; did you mean {found}?" if found else ""

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orchestrator.errors import InputError
-from orchestrator.files import read_json
-from orchestrator.spec.defaults import DEFAULTS
+from orchestrator.lib.errors import InputError
+from orchestrator.lib.files import read_json
 from orchestrator.spec.document import Finding
-from orchestrator.spec.sections import Launch
+from orchestrator.spec.sections import DEFAULTS, Launch
 
 ZERO = {"z0": (0, False), "z2": (2, False), "z3": (3, False), "z2-offload": (2, True), "z3-offload": (3, True)}
 """Name → DeepSpeed's ZeRO stage, and whether main memory holds what the GPUs do not need at the moment."""
@@ -67,7 +66,7 @@ def zero_stage(launch: Launch, project: Path) -> int | None:
 
 def check_launch(launch: Launch, train: Mapping[str, Any], project: Path) -> Iterator[Finding]:
     """Everything wrong with a launch section beside sound training arguments."""
-    from orchestrator.llamafactory import arguments
+    from orchestrator.lib.llamafactory import arguments
 
     try:
         zero = zero_stage(launch, project)

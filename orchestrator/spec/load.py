@@ -8,11 +8,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import InputError, some
-from orchestrator.layout import project_of
+from orchestrator.lib.errors import InputError, some
+from orchestrator.lib.layout import project_of
 from orchestrator.spec.document import MAX_BYTES, Document, Finding, Key
 from orchestrator.spec.document import parse as parse_yaml
-from orchestrator.spec.keys import with_value
+from orchestrator.spec.editing import with_value
 from orchestrator.spec.sections import Spec
 from orchestrator.spec.validation import examine, parse
 

@@ -6,9 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.llamafactory import Argument, arguments
-from orchestrator.spec.defaults import DEFAULTS
-from orchestrator.spec.sections import Spec
+from orchestrator.lib.llamafactory import Argument, arguments
+from orchestrator.spec.sections import DEFAULTS, Spec
 from orchestrator.spec.training import check_training
 
 _JSON_TYPES = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from orchestrator.requirements import QUANTISERS
+from orchestrator.machine.requirements import QUANTISERS
 
 Arguments: TypeAlias = Mapping[str, Any]
 """Every argument that LLaMA-Factory knows, with the spec's value or its default."""

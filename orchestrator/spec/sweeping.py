@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from orchestrator.spec.document import Finding, Key
-from orchestrator.spec.keys import spec_key, with_value
+from orchestrator.spec.document import Finding, Key, did_you_mean, quote
+from orchestrator.spec.editing import spec_key, with_value
 from orchestrator.spec.sections import Sweep
-from orchestrator.spec.wording import did_you_mean, quote
 
 RANGE = ("low", "high", "log", "step")
 

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from orchestrator.llamafactory import Argument, arguments
-from orchestrator.requirements import TRACKERS, trackers
-from orchestrator.spec.defaults import DEFAULTS
+from orchestrator.lib.llamafactory import Argument, arguments
+from orchestrator.machine.requirements import TRACKERS, trackers
+from orchestrator.spec.document import did_you_mean, one_of, quote
 from orchestrator.spec.rules import RULES
-from orchestrator.spec.wording import did_you_mean, one_of, quote
+from orchestrator.spec.sections import DEFAULTS
 
 _TOKEN = "set it in the environment, so that no file holds it"
 _PLACES: Mapping[str, tuple[str, ...]] = {

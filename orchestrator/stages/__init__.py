@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from orchestrator.lib.step import PHASES, Step
 from orchestrator.stages import adapter, ask, export, predict, preference, prepare, score, train
-from orchestrator.stages.context import Context
-from orchestrator.step import PHASES, Step
+from orchestrator.stages.base import Context
 
 STAGES = (
     prepare.build,

@@ -6,11 +6,11 @@ import json
 import sys
 from typing import Any
 
-from orchestrator import layout
-from orchestrator.models.licence import licence
+from orchestrator.lib import layout
+from orchestrator.lib.step import Step
+from orchestrator.models.builtin import licence
 from orchestrator.models.tokenizer_files import SENTENCEPIECE
-from orchestrator.stages.context import TRAINING_PACKAGES, Context, worker
-from orchestrator.step import Step
+from orchestrator.stages.base import TRAINING_PACKAGES, Context, worker
 
 CONVERTED = ("f32", "f16", "bf16", "q8_0")
 """Types that llama.cpp's converter writes itself; all others are quantised from one of these."""

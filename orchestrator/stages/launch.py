@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import layout
+from orchestrator.lib import layout
+from orchestrator.lib.step import Step
 from orchestrator.spec.launching import ZERO, accumulation, processes
 from orchestrator.spec.sections import Launch
-from orchestrator.stages.context import Context
-from orchestrator.step import Step
+from orchestrator.stages.base import Context
 
 ALONE = {"FORCE_TORCHRUN": "0", "USE_RAY": "0", "NNODES": "1", "NODE_RANK": "0", "NPROC_PER_NODE": "1"}
 """One process, also where LLaMA-Factory would start one for each GPU."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator import layout
-from orchestrator.stages.context import TRAINING_PACKAGES, Context
+from orchestrator.lib import layout
+from orchestrator.lib.step import Step
+from orchestrator.stages.base import TRAINING_PACKAGES, Context
 from orchestrator.stages.launch import alone, launches
-from orchestrator.step import Step
 
 KEPT = (
     "cutoff_len", "per_device_eval_batch_size", "bf16", "fp16", "flash_attn", "quantization_bit", "quantization_method",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from orchestrator import layout
+from orchestrator.lib import layout
+from orchestrator.lib.step import Step
 from orchestrator.stages.ask import kinds_asked
-from orchestrator.stages.context import TRAINING_PACKAGES, Context, worker
+from orchestrator.stages.base import TRAINING_PACKAGES, Context, worker
 from orchestrator.stages.predict import KEPT
-from orchestrator.step import Step
 
 STAGES = {"dpo": "preference", "kto": "preference", "rm": "preference", "pt": "perplexity"}
 """What is trained → the stage that measures it."""

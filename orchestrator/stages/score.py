@@ -1,14 +1,33 @@
-"""score, judge: predictions become figures with intervals, and the gate's verdict."""
+"""score, judge: predictions become figures with intervals, and the gate's verdict.
+
+Score the answers of some artifacts: `score CONFIG.json`.
+
+What a gate has to say is written down, not raised: the figures must be readable either way, and it is for whoever
+reads the summary to stop.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-from orchestrator import layout
+from orchestrator.evaluation.answers import untold, useless
+from orchestrator.evaluation.compare import Comparison, agreement, compare, disagreements
+from orchestrator.evaluation.gate import Failure, judge, judge_answers, judge_parity, recommend, with_causes
+from orchestrator.evaluation.intervals import Interval
+from orchestrator.evaluation.metrics import Measurement, Task, measure, mistakes
+from orchestrator.evaluation.parity import uncompared, uncompared_sentence
+from orchestrator.evaluation.rows import Row, read_records, read_rows, write_records, write_rows
+from orchestrator.lib import layout
+from orchestrator.lib.errors import StageError
+from orchestrator.lib.files import read_json, write_json
+from orchestrator.lib.step import Step
+from orchestrator.stages import entry
 from orchestrator.stages.ask import kinds_asked
-from orchestrator.stages.context import Context, worker
-from orchestrator.step import Step
+from orchestrator.stages.base import Context, worker
 
 
 def build(context: Context) -> list[Step]:
@@ -82,3 +101,137 @@ def _step(
         needs=needs,
         inputs=context.picked("rouge-score", "sacrebleu"),
     )
+
+
+Source = str | Mapping[str, str]
+"""A predictions file, or {generated, rows, rouge}: LLaMA-Factory's output, the rows it was given, its own figures."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """configs/score.json, configs/judge.json; each map is artifact → value, each path relative to the run's folder."""
+
+    task: Task
+    artifacts: Mapping[str, Source]
+    summary: str
+    out_dir: str = "evaluation"
+    labels: list[str] | None = None
+    seed: int = 0
+    reference: str = "tuned"
+    baseline: str = "base"
+    gate: Mapping[str, float] | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    parity: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What was measured; comparisons are artifact → against the reference, and the reference's against the baseline."""
+
+    measurements: Mapping[str, Measurement]
+    agreements: Mapping[str, Interval | None]
+    """None where neither the artifact nor the reference answers anything."""
+    comparisons: Mapping[str, Comparison]
+    failures: list[Failure]
+    notes: list[str] = field(default_factory=list)
+    """What the figures cannot tell."""
+
+
+def main(path: Path) -> None:
+    """Write predictions, mistakes and disagreements of each artifact, and the summary of all."""
+    config = Config(**read_json(path))
+    rows = {artifact: artifact_rows(artifact, source) for artifact, source in config.artifacts.items()}
+    scores = score(rows, config)
+    for artifact in rows:
+        write_artifact(artifact, rows, config)
+    write_json(Path(config.summary), summarise(scores, config))
+
+
+def artifact_rows(artifact: str, source: Source) -> list[Row]:
+    """The rows of a source; LLaMA-Factory's answers are joined, in order, with the rows it was given.
+
+    Raises StageError when it answered another number of rows: it drops rows that it cannot use, with a warning.
+    """
+    if isinstance(source, str):
+        return read_rows(Path(source))
+    asked = [record for _, record in read_records(Path(source["rows"]))]
+    answers = [record for _, record in read_records(Path(source["generated"]))]
+    if len(asked) != len(answers):
+        raise StageError(
+            f"{artifact} was asked {len(asked)} rows and answered {len(answers)} ({source['generated']})",
+            f"Look for dropped rows in logs/predict-{artifact}.log.",
+        )
+    pairs = zip(asked, answers, strict=True)
+    return [Row(str(row["id"]), row["prompt"], row["label"], answer["predict"]) for row, answer in pairs]
+
+
+def score(rows: Mapping[str, list[Row]], config: Config) -> Scores:
+    """Every figure, comparison and failure; what is neither reference nor baseline is held against the reference."""
+    reference, labels, seed = config.reference, config.labels, config.seed
+    measurements = {name: measure(of, config.task, labels, seed) for name, of in rows.items()}
+    against = {reference: config.baseline} if config.baseline in rows else {}
+    against |= {name: reference for name in rows if name not in (reference, config.baseline)}
+    comparisons = {
+        a: compare(rows[a], rows[b], config.task, names=(a, b), labels=labels, seed=seed) for a, b in against.items()
+    }
+    agreements = {name: agreement(rows[name], rows[b], seed) for name, b in against.items() if b == reference}
+    reports = {name: read_json(Path(file)) for name, file in config.parity.items()}
+    failures = judge_answers(
+        {name: useless(of, config.task, labels) for name, of in rows.items() if name != config.baseline}
+    )
+    for name, report in reports.items():
+        agrees = agreements[name]
+        failures += judge_parity(name, report, agrees.value if agrees else 0.0, config.gate or {})
+    failures += judge(measurements, agreements, config.gate or {}, reference)
+    notes = [uncompared_sentence(name, report) for name, report in reports.items() if uncompared(report)]
+    if unclear := untold(rows[reference]):
+        notes.append(unclear)
+    return Scores(measurements, agreements, comparisons, with_causes(failures, reports), notes)
+
+
+def write_artifact(artifact: str, rows: Mapping[str, list[Row]], config: Config) -> None:
+    """An artifact's files in the output folder; a predictions file that was read from there stays as it is."""
+    of, folder = rows[artifact], Path(config.out_dir)
+    if config.artifacts[artifact] != str(folder / f"{artifact}.jsonl"):
+        write_rows(folder / f"{artifact}.jsonl", of)
+    write_records(folder / f"{artifact}.errors.jsonl", mistakes(of, config.task, config.labels))
+    if artifact not in (config.reference, config.baseline):
+        differing = disagreements(of, rows[config.reference], (artifact, config.reference))
+        write_records(folder / f"{artifact}.disagreements.jsonl", differing)
+
+
+def summarise(scores: Scores, config: Config) -> dict[str, Any]:
+    """The summary as plain JSON; `predict_rouge` is there only where LLaMA-Factory's own figures were named."""
+    sizes = {name: Path(file).stat().st_size for name, file in config.files.items()}
+    candidates = {name: scores.comparisons[name] for name in scores.agreements}
+    recommendation = recommend(candidates, sizes, {failure.artifact for failure in scores.failures})
+    summary = {
+        "metrics": {name: _figures(name, scores, config.reference) for name in scores.measurements},
+        "detail": {name: measurement.detail for name, measurement in scores.measurements.items()},
+        "comparisons": [comparison.to_json() for comparison in scores.comparisons.values()],
+        "failures": [asdict(failure) for failure in scores.failures],
+        "recommendation": asdict(recommendation) if recommendation else None,
+        "sizes": sizes,
+        "notes": scores.notes,
+    }
+    named = {name: source["rouge"] for name, source in config.artifacts.items() if not isinstance(source, str)}
+    own = {name: _own_rouge(file) for name, file in named.items()}
+    return summary | ({"predict_rouge": own} if own else {})
+
+
+def _figures(name: str, scores: Scores, reference: str) -> dict[str, Any]:
+    measurement = scores.measurements[name]
+    figures = {metric: interval.to_json() for metric, interval in measurement.metrics.items()}
+    if agrees := scores.agreements.get(name):
+        figures[f"agreement_with_{reference}"] = agrees.to_json()
+    return {"n": measurement.n, **figures}
+
+
+def _own_rouge(file: str) -> dict[str, float]:
+    """predict_rouge-* and predict_bleu-4 of LLaMA-Factory's predict_results.json."""
+    results = read_json(Path(file))
+    return {key: value for key, value in results.items() if key.startswith(("predict_rouge", "predict_bleu"))}
+
+
+if __name__ == "__main__":
+    entry.run(main)

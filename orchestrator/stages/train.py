@@ -6,10 +6,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator import layout
-from orchestrator.stages.context import TRAINING_PACKAGES, Context
+from orchestrator.lib import layout
+from orchestrator.lib.step import Step
+from orchestrator.stages.base import TRAINING_PACKAGES, Context
 from orchestrator.stages.launch import launched, launches
-from orchestrator.step import Step
 
 STAGE = "train"
 WEIGHTS = {True: ("train/adapter_model.safetensors", "train/adapter_config.json"), False: ("train/config.json",)}
@@ -40,7 +40,7 @@ def build(context: Context) -> list[Step]:
 def _program(context: Context) -> tuple[str, ...]:
     """LLaMA-Factory's own command, except where trl brings the trainer."""
     if context.training["stage"] in ("dpo", "kto"):
-        return (sys.executable, "-m", "orchestrator.workers.trl_train")
+        return (sys.executable, "-m", "orchestrator.stages.trl")
     return ("llamafactory-cli",)
 
 

@@ -10,10 +10,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator import layout, records
-from orchestrator.errors import InputError
-from orchestrator.evaluation.table import figure_text
-from orchestrator.progress import MARKS, PLAIN_SECONDS, read_log, training_line
+from orchestrator.lib import layout
+from orchestrator.lib.errors import InputError
+from orchestrator.report.table import figure_text
+from orchestrator.runs import store
+from orchestrator.runs.progress import MARKS, PLAIN_SECONDS, read_log, training_line
 from orchestrator.sweep.space import label
 from orchestrator.sweep.sweeper import Running
 
@@ -82,7 +83,7 @@ def _state(running: Running) -> str:
 
 def _stage(running: Running) -> str:
     try:
-        stages = records.load(running.task.run.folder).record["stages"]
+        stages = store.load(running.task.run.folder).record["stages"]
     except InputError:  # removed by somebody meanwhile; the trial itself will say so
         return ""
     return next((name for name, stage in stages.items() if stage["status"] == "running"), "waiting")

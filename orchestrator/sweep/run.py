@@ -6,25 +6,26 @@ import os
 from pathlib import Path
 from typing import Any
 
-from orchestrator import layout
-from orchestrator.environment import gpus
-from orchestrator.errors import InputError
-from orchestrator.execute import Watcher, locked
-from orchestrator.executors import Executor, clusters
+from orchestrator import executors
+from orchestrator.executors.base import Executor
 from orchestrator.executors.local import LocalExecutor, slots, visible
-from orchestrator.machine import cores
-from orchestrator.plan import make_plan
+from orchestrator.lib import layout
+from orchestrator.lib.cpu import cores
+from orchestrator.lib.errors import InputError
+from orchestrator.machine.environment import gpus
+from orchestrator.pipeline.plan import make_plan
+from orchestrator.pipeline.scheduler import Watcher, locked
+from orchestrator.pipeline.workflow import Loaded, fetch
 from orchestrator.report.live import LivePage, LiveSweep
 from orchestrator.spec.launching import processes
 from orchestrator.spec.sections import Spec, Sweep
-from orchestrator.sweep import book
-from orchestrator.sweep.objective import minimises, require_metric
+from orchestrator.sweep import records
+from orchestrator.sweep.ranking import minimises, require_metric
 from orchestrator.sweep.space import grid, label
 from orchestrator.sweep.study import DEFAULT_TRIALS, Study
 from orchestrator.sweep.sweeper import Audience, Sweeper
 from orchestrator.sweep.trial import Blueprint
 from orchestrator.sweep.winner import measure_on_test
-from orchestrator.workflow import Loaded, fetch
 
 Json = dict[str, Any]
 
@@ -56,7 +57,7 @@ def run_sweep(blueprint: Blueprint, audience: Audience, watcher: Watcher, execut
         finally:
             page.write()
             blueprint.loaded.request.hashes.save()
-        return book.read(folder)
+        return records.read(folder)
 
 
 def open_sweep(blueprint: Blueprint) -> Path:
@@ -65,8 +66,8 @@ def open_sweep(blueprint: Blueprint) -> Path:
     require_metric(loaded.spec.spec, sweep.metric)
     require_specs(blueprint)
     fetch(loaded, blueprint.progress)
-    key = book.key_of(make_plan(loaded.question, loaded.request.hashes), sweep, blueprint.kind)
-    return book.open_folder(loaded.question.runs_dir, loaded.spec.spec.name, blueprint.kind, key)
+    key = records.key_of(make_plan(loaded.question, loaded.request.hashes), sweep, blueprint.kind)
+    return records.open_folder(loaded.question.runs_dir, loaded.spec.spec.name, blueprint.kind, key)
 
 
 def open_study(folder: Path, blueprint: Blueprint, place: Executor) -> Study:
@@ -109,7 +110,7 @@ def executor_of(blueprint: Blueprint, folder: Path) -> Executor:
     sweep = blueprint.sweep
     if sweep.executor == "local":
         return local_executor(sweep, blueprint.loaded.spec.spec)
-    return clusters.executor(sweep.executor, sweep, folder / layout.JOBS)
+    return executors.executor(sweep.executor, sweep, folder / layout.JOBS)
 
 
 def local_executor(sweep: Sweep, spec: Spec) -> LocalExecutor:

@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator import layout, records
-from orchestrator.errors import Diverged, Interrupted, OrchestratorError, Pruned
-from orchestrator.executors import Executor
-from orchestrator.files import write_json
-from orchestrator.follow import note
-from orchestrator.progress import read_log
-from orchestrator.sweep import book
-from orchestrator.sweep.objective import figure, minimises, unusable
-from orchestrator.sweep.ranking import rank, ranking
+from orchestrator.executors.base import Executor
+from orchestrator.lib import layout
+from orchestrator.lib.errors import Diverged, Interrupted, OrchestratorError, Pruned
+from orchestrator.lib.files import write_json
+from orchestrator.pipeline.remote import note
+from orchestrator.pipeline.stage_process import status_of
+from orchestrator.pipeline.workflow import Task
+from orchestrator.runs import store
+from orchestrator.runs.progress import read_log
+from orchestrator.sweep import records
+from orchestrator.sweep.ranking import figure, minimises, rank, ranking, unusable
 from orchestrator.sweep.study import Study, Trial
 from orchestrator.sweep.trial import Blueprint
-from orchestrator.underway import status_of
-from orchestrator.workflow import Task
 
 Json = dict[str, Any]
 POLL_SECONDS = (0.001, 0.1)
@@ -148,7 +148,7 @@ class Sweeper:
         if error is None:
             return self._measured(running.task)
         if running.reason is not None:  # another machine may have been stopped too hard to say why
-            records.load(running.task.run.folder).set(status=status_of(error))
+            store.load(running.task.run.folder).set(status=status_of(error))
         if isinstance(error, Pruned):
             return {"status": "pruned", "reason": error.message, "curve": running.curve}
         if isinstance(error, OrchestratorError) and not isinstance(error, Interrupted):
@@ -157,7 +157,7 @@ class Sweeper:
 
     def _measured(self, task: Task) -> Json:
         try:
-            run = records.load(task.run.folder)  # another process, or machine, may have written it
+            run = store.load(task.run.folder)  # another process, or machine, may have written it
             value = figure(run, self.blueprint.sweep.metric)
             reason = unusable(run, task.loaded.spec.spec.evaluate)
             return {"status": "unusable" if reason else "completed", "value": value, "reason": reason}
@@ -231,10 +231,10 @@ class Sweeper:
     def _write(self, status: str, ranked: bool) -> Json:
         began, sweep, base = time.monotonic(), self.blueprint.sweep, self.blueprint.loaded
         entries = [self.entries[number] for number in sorted(self.entries)]
-        page = book.read(self.folder)
+        page = records.read(self.folder)
         page |= {
             "status": status,
-            "finished_at": records.now() if status == "completed" else None,
+            "finished_at": store.now() if status == "completed" else None,
             "spec": _relative(base.spec.path, base.spec.project),
             "metric": sweep.metric,
             "direction": "minimise" if minimises(sweep.metric) else "maximise",

@@ -7,21 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.executors import Job
+from orchestrator.executors.base import Job
 from orchestrator.executors.warm import SEVERAL, launcher
-from orchestrator.fetch import Progress
-from orchestrator.jobs import TaskJob
-from orchestrator.spec.defaults import DEFAULTS
+from orchestrator.lib.fetch import Progress
+from orchestrator.pipeline.remote import TaskJob
+from orchestrator.pipeline.stage_process import Launch, start
+from orchestrator.pipeline.workflow import Loaded, Task, assign, fetch
 from orchestrator.spec.document import parse
-from orchestrator.spec.editing import edited
-from orchestrator.spec.keys import spec_key, with_value
+from orchestrator.spec.editing import edited, spec_key, with_value
 from orchestrator.spec.load import build_spec
-from orchestrator.spec.sections import Spec, Sweep
-from orchestrator.sweep.book import SWEEP
-from orchestrator.sweep.objective import EVAL_LOSS
+from orchestrator.spec.sections import DEFAULTS, Spec, Sweep
+from orchestrator.sweep.ranking import EVAL_LOSS
+from orchestrator.sweep.records import SWEEP
 from orchestrator.sweep.space import Point
-from orchestrator.underway import Launch, start
-from orchestrator.workflow import Loaded, Task, assign, fetch
 
 PHASE = "evaluate"
 SEEDED = ("train.seed",)

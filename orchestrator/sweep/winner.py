@@ -7,18 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator import layout
-from orchestrator.errors import InputError
-from orchestrator.execute import Executor, Watcher, adopt
-from orchestrator.files import write_json, write_text
-from orchestrator.layout import project_of
-from orchestrator.plan import Plan, make_plan
-from orchestrator.records import Run
+from orchestrator.lib import layout
+from orchestrator.lib.errors import InputError
+from orchestrator.lib.files import write_json, write_text
+from orchestrator.lib.layout import project_of
+from orchestrator.lib.step import fingerprint
+from orchestrator.pipeline.plan import Plan, make_plan
+from orchestrator.pipeline.scheduler import Executor, Watcher, adopt
+from orchestrator.pipeline.workflow import Request, create_run, metrics, plan
+from orchestrator.runs.store import Run
 from orchestrator.spec.editing import edited
-from orchestrator.step import fingerprint
-from orchestrator.sweep import book
+from orchestrator.sweep import records
 from orchestrator.sweep.trial import Blueprint
-from orchestrator.workflow import Request, create_run, metrics, plan
 
 MEASURED = ("prepare", "predict-tuned", "score")
 Json = dict[str, Any]
@@ -29,14 +29,14 @@ def measure_on_test(folder: Path, blueprint: Blueprint, watcher: Watcher) -> Jso
 
     The best of many looks better than it is on the rows that it was chosen by.
     """
-    page = book.read(folder)
+    page = records.read(folder)
     test = blueprint.loaded.spec.spec.data.test
     if test is None or not page["ranking"]:
         return None
-    winner = book.best_trial(folder)
+    winner = records.best_trial(folder)
     known: Json | None = page.get("test")
     if known is None or known["trial"] != winner["number"]:
-        run = _measure(blueprint, winner, test, book.best_run(folder), watcher)
+        run = _measure(blueprint, winner, test, records.best_run(folder), watcher)
         known = {"run": run.id, "trial": winner["number"], "metrics": metrics(run.folder)["tuned"]}
         write_json(folder / layout.SWEEP, page | {"test": known})
     return known
@@ -75,16 +75,16 @@ def overrides(request: Request, wanted: str) -> list[str]:
     Raises InputError when the spec has changed since, so that it would train something else.
     """
     runs_dir = request.runs_dir or project_of(request.spec) / "runs"
-    folder = book.find(runs_dir, wanted)
-    winner = book.best_run(folder)
+    folder = records.find(runs_dir, wanted)
+    winner = records.best_run(folder)
     found = [
-        f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in book.best_trial(folder)["changes"].items()
+        f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in records.best_trial(folder)["changes"].items()
     ]
     planned = plan(replace(request, overrides=(*found, *request.overrides))).run
     if planned is None or planned.record["fingerprint"] != winner.record["fingerprint"]:
         raise InputError(
             f"{request.spec} does not train what the winner of {folder.name} was trained with",
-            f"Name the spec of the sweep ({book.read(folder)['spec']}) as it was, or run the sweep again.",
+            f"Name the spec of the sweep ({records.read(folder)['spec']}) as it was, or run the sweep again.",
         )
     return found
 
@@ -93,4 +93,4 @@ def promoted(folder: Path, spec: Path) -> str:
     """The text of a spec with the winner's values in it, comments kept. Raises InputError where there is no file."""
     if not spec.is_file():
         raise InputError(f"no file {str(spec)!r}", "Name the spec of the sweep with --spec.")
-    return edited(spec.read_text(encoding="utf-8-sig"), book.best_trial(folder)["changes"])
+    return edited(spec.read_text(encoding="utf-8-sig"), records.best_trial(folder)["changes"])

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import layout, process, records, workflow
-from orchestrator.files import HashCache
-from orchestrator.step import Step
+from orchestrator.lib import layout, process
+from orchestrator.lib.files import HashCache
+from orchestrator.lib.step import Step
+from orchestrator.pipeline import workflow
+from orchestrator.runs import store
 from tests.conftest import make_project, write_tree
 
 LEDGER = "ledger.txt"
@@ -80,7 +82,7 @@ def project_in(folder: Path) -> Iterator[Path]:
         yield made
 
 
-def carry_out(project: Path, *overrides: str, phase: str = "verify", paranoid: bool = False) -> records.Run:
+def carry_out(project: Path, *overrides: str, phase: str = "verify", paranoid: bool = False) -> store.Run:
     """As `orchestrator run`, or up to another phase, in this process."""
     request = workflow.Request(project / "spec.yaml", overrides, paranoid=paranoid)
     return workflow.run_until(workflow.load(request), phase, Nobody(), lambda done, total: None)
@@ -103,7 +105,7 @@ def launcher(project: Path, scripts: Scripts) -> Callable[[Step, process.Command
 
 def inputs(step: Step, folder: Path) -> list[str]:
     """The outputs of the stages that a step needs, as the record names them."""
-    run = records.load(folder)
+    run = store.load(folder)
     return sorted(output["path"] for stage in step.needs for output in run.stage(stage)["outputs"])
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator import records
-from orchestrator.files import HashCache
+from orchestrator.lib.files import HashCache
+from orchestrator.runs import store
 from tests.faults import kinds, stand_in, tool
 from tests.faults.kinds import Fault
 from tests.faults.tool import Answer, Call
@@ -65,7 +65,7 @@ def example(folder: Path) -> Example:
 
 def results(project: Path) -> Results:
     """What the newest finished run holds: the hash of every output of each stage, and the figures."""
-    run = next(run for run in records.every(project / "runs") if run.record["status"] == "completed")
+    run = next(run for run in store.every(project / "runs") if run.record["status"] == "completed")
     outputs = {
         stage: {output["path"]: output["sha256"] for output in entry["outputs"]}
         for stage, entry in run.record["stages"].items()
@@ -93,7 +93,7 @@ def inject(fault: Fault, chain: Example, folder: Path) -> Verdict:
 
 def completed(project: Path) -> set[str]:
     """The stages that some run has finished."""
-    runs = records.every(project / "runs")
+    runs = store.every(project / "runs")
     return {stage for run in runs for stage, entry in run.record["stages"].items() if entry["status"] == "completed"}
 
 
@@ -106,8 +106,8 @@ def damaged(project: Path) -> int:
     """How many files are recorded as finished and are not there as recorded."""
     hashes = HashCache(project / "no-such-file", paranoid=True)
     return sum(
-        not records.is_whole(run.folder / output["path"], output, hashes)
-        for run in records.every(project / "runs")
+        not store.is_whole(run.folder / output["path"], output, hashes)
+        for run in store.every(project / "runs")
         for entry in run.record["stages"].values()
         if entry["status"] == "completed"
         for output in entry["outputs"]

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.errors import MissingError
-from orchestrator.fetch import Pin, download
-from orchestrator.files import sha256
+from orchestrator.lib.errors import MissingError
+from orchestrator.lib.fetch import Pin, download
+from orchestrator.lib.files import sha256
 from tests.serving import serving
 
 NAME = "thing-1-py3-none-any.whl"

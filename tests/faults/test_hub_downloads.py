@@ -24,8 +24,8 @@ PERCENTS = [pytest.param(cut, marks=() if cut in (10, 50, 90) else pytest.mark.s
 FETCH = """
 import time
 time.sleep = lambda seconds: None  # the client waits a second before each of its attempts
-from orchestrator.errors import MissingError
-from orchestrator.models import hub
+from orchestrator.lib.errors import MissingError
+from orchestrator.models.sources import hub
 try:
     print(hub.fetch("hf:org/model"))
 except MissingError as error:

@@ -10,15 +10,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator import process, records
-from orchestrator.execute import Executor
 from orchestrator.executors import warm
 from orchestrator.executors.warm import WarmLauncher
-from orchestrator.files import HashCache
-from orchestrator.plan import Plan, Planned
+from orchestrator.lib import process
+from orchestrator.lib.files import HashCache
+from orchestrator.lib.step import Step
+from orchestrator.pipeline.plan import Plan, Planned
+from orchestrator.pipeline.scheduler import Executor
+from orchestrator.pipeline.stage_process import Launch, start
+from orchestrator.runs import store
 from orchestrator.spec.sections import Spec
-from orchestrator.step import Step
-from orchestrator.underway import Launch, start
 
 STAGES = 50
 """In each run."""
@@ -75,7 +76,7 @@ def test_nothing_grows_and_nothing_is_left(tmp_path: Path, launch: Launch, stage
     executor = Executor(tmp_path / "runs", HashCache(tmp_path / "hashes.json"), Nobody(), launch)
     rounds = stages // STAGES
     for number in range(rounds):
-        run = records.create(tmp_path / "runs", "long")
+        run = store.create(tmp_path / "runs", "long")
         executor.carry_out(plan(tmp_path, number, launch), run)
         if number == rounds // 3:
             before = footprint()
@@ -83,7 +84,7 @@ def test_nothing_grows_and_nothing_is_left(tmp_path: Path, launch: Launch, stage
     print(f"{stages} stages: memory {before[0]:,} → {after[0]:,} bytes, files {before[1]} → {after[1]}")
     assert after[0] - before[0] < GROWTH
     assert after[1:] == before[1:]
-    finished = [run.record for run in records.every(tmp_path / "runs") if run.record["status"] == "completed"]
+    finished = [run.record for run in store.every(tmp_path / "runs") if run.record["status"] == "completed"]
     assert sum(len(record["stages"]) for record in finished) == stages
     assert [path for path in tmp_path.rglob("*") if path.name.endswith((".tmp", ".partial"))] == []
     assert {path.name for path in tmp_path.iterdir()} <= {"runs", "nothing.py", *_forkservers(tmp_path)}

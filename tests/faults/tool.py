@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import cli, process, workflow
+from orchestrator import cli
+from orchestrator.lib import process
+from orchestrator.pipeline import workflow
 from tests.faults.stand_in import LEDGER, Scripts, environment, launcher
 
 EFFECTS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "shutil.copyfile", "sqlite3.connect"}
@@ -25,8 +27,8 @@ SECONDS = 120.0
 PAUSE = 0.003
 for _name in (
     "orchestrator.cli.chain",
-    "orchestrator.evaluation.measure",
-    "orchestrator.outcome",
+    "orchestrator.evaluation.metrics",
+    "orchestrator.report.console",
     "orchestrator.report.run_page",
     "psutil",
     "regex",

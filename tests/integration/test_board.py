@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator import process, records
+from orchestrator.lib import process
+from orchestrator.runs import store
 from tests.conftest import make_project, run_tool
 
 TRAINED = "webui/saves/tiny/lora/train_2026"
@@ -53,7 +54,7 @@ def test_what_was_trained_in_the_board_becomes_a_run(opened: tuple[Path, str, di
     assert [name for name, _ in told["sets"]] == ["tiny-train", "tiny-eval"]
     done = run_tool(("runs", "adopt", TRAINED, "--set", "evaluate.baseline=false", "--json"), project)
     assert done.code == 0, done.stderr
-    spec, run = done.json["spec"], records.find(project / "runs", done.json["run"])
+    spec, run = done.json["spec"], store.find(project / "runs", done.json["run"])
     entry = run.stage("train")
     assert (entry["status"], entry["exit_code"], entry["adopted_from"]) == ("completed", None, TRAINED)
     assert (run.folder / "train/adapter_model.safetensors").is_file()

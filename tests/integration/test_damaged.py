@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import process
-from orchestrator.divergence import require_finite
-from orchestrator.errors import Diverged, InputError, StageError
-from orchestrator.files import read_json_lines
-from orchestrator.models import require_whole_weights
-from orchestrator.models.gguf_model import GgufModel
-from orchestrator.records import Run
+from orchestrator.lib import process
+from orchestrator.lib.errors import Diverged, InputError, StageError
+from orchestrator.lib.files import read_json_lines
+from orchestrator.models.gguf import GgufModel
+from orchestrator.models.sources import require_whole_weights
+from orchestrator.pipeline.stage_process import require_finite
+from orchestrator.runs.store import Run
 from tests.conftest import make_project, run_tool
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
@@ -43,7 +43,7 @@ def test_one_process_may_load_gguf_after_gguf(shipped_run: Run) -> None:
     file = next(shipped_run.folder.glob("export/*-f16.gguf"))
     code = (
         "import gc, pathlib, sys\n"
-        "from orchestrator.models.gguf_model import GgufModel\n"
+        "from orchestrator.models.gguf import GgufModel\n"
         "file = pathlib.Path(sys.argv[1])\n"
         "for quiet in (True, False, True):\n"
         "    with GgufModel(file, quiet=quiet) as model:\n"

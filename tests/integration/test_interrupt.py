@@ -81,7 +81,7 @@ def test_a_stopped_training_goes_on_from_its_checkpoint(
 
 
 def test_a_checkpoint_cut_in_half_is_not_believed(tmp_path: Path) -> None:
-    from orchestrator.underway import newest_checkpoint
+    from orchestrator.pipeline.stage_process import newest_checkpoint
 
     for step, state in ((5, '{"global_step": 5}'), (10, '{"global_st'), (15, None)):
         folder = tmp_path / f"checkpoint-{step}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.records import Run
+from orchestrator.runs.store import Run
 from tests.conftest import LABELS, WORDS, rows, run_tool, write_tree
 
 SPEC = """\

@@ -9,9 +9,9 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator import records
-from orchestrator.errors import MissingError, Pruned, StageError
 from orchestrator.executors.ray import RayExecutor
+from orchestrator.lib.errors import MissingError, Pruned, StageError
+from orchestrator.runs import store
 from orchestrator.spec.sections import Ray
 from tests import cluster_jobs
 from tests.cluster_jobs import HANG_ONCE, Silence, ended, hanging, is_gone, newest, starts, submit, until
@@ -102,6 +102,6 @@ def test_a_sweep_survives_the_loss_of_a_node(project: Path, cluster: Any) -> Non
     assert [trial["status"] for trial in page["trials"]] == ["completed"] * 5
     assert saboteur.lost and is_gone(saboteur.lost)
     assert len(starts(project, "train")) == 6
-    trained = [records.load(project / "runs" / trial["run"]).stage("train") for trial in page["trials"]]
+    trained = [store.load(project / "runs" / trial["run"]).stage("train") for trial in page["trials"]]
     resumed = [entry for entry in trained if "resume_from_checkpoint=train/checkpoint-5" in entry["argv"]]
     assert len(resumed) == 1

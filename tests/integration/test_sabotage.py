@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import llamacpp
+from orchestrator.models import llamacpp
 from tests.conftest import make_project, run_tool
 
 CONVERTER = """\

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator import records
-from orchestrator.errors import InputError, Pruned
 from orchestrator.executors.slurm import SlurmExecutor, state
+from orchestrator.lib.errors import InputError, Pruned
+from orchestrator.runs import store
 from orchestrator.spec.sections import Slurm
 from tests import cluster_jobs, one_box_slurm
 from tests.cluster_jobs import HANG_ONCE, Silence, ended, hanging, is_gone, newest, starts, submit, until
@@ -42,7 +42,7 @@ def test_a_sweep_in_batch_jobs(project: Path) -> None:
     page = cluster_jobs.sweep(project, place(project), 3)
     assert [trial["status"] for trial in page["trials"]] == ["completed"] * 3
     assert len(starts(project, "prepare")) == 1
-    jobs = [records.load(project / "runs" / trial["run"]).record["scheduler"] for trial in page["trials"]]
+    jobs = [store.load(project / "runs" / trial["run"]).record["scheduler"] for trial in page["trials"]]
     assert [job["name"] for job in jobs] == ["slurm"] * 3
     assert len({job["job"] for job in jobs}) == 3
 
@@ -90,7 +90,7 @@ def test_a_real_training_from_the_command_line(slurm: Path, tiny_model: Path, tm
     environment = {"SLURM_CONF": str(slurm)}
     done = run_tool(("train", "--on", "slurm", "--json"), project, environment)
     assert done.code == 0, done.stderr
-    run = records.load(project / "runs" / done.json["id"])
+    run = store.load(project / "runs" / done.json["id"])
     assert run.stage("train")["status"] == "completed"
     job = run.record["scheduler"]["job"]
     assert f"slurm job {job}: " in done.stderr and "✓ train" in done.stderr

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator import process
+from orchestrator.lib import process
 from tests.conftest import Result
 
 SWEEP = """\

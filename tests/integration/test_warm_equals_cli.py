@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator import files
+from orchestrator.lib import files
 from tests.conftest import Result, make_project, run_tool, write_tree
 from tests.planted import SECRETS, leaks, shown
 

@@ -11,8 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.cache import cache_folder
-from orchestrator.files import write_text
+from orchestrator.lib.files import cache_folder, write_text
 from tests.conftest import TINY, make_project, run_tool
 from tests.sabotage.damages import KINDS, Damage, files_of, put_back, single_bytes, the_rest
 from tests.sabotage.repair import rounds, unrepaired

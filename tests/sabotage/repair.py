@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from orchestrator import layout, proof, records
-from orchestrator.files import sha256
-from orchestrator.records import Run
+from orchestrator.lib import layout
+from orchestrator.lib.files import sha256
+from orchestrator.runs import proof, store
+from orchestrator.runs.store import Run
 from tests.sabotage.damages import Damage
 from tests.sabotage.verdict import SHIPS, refuses
 
@@ -31,11 +32,11 @@ def results(run: Run) -> dict[str, object]:
 
 def unrepaired(group: Sequence[Damage], folder: Path, pristine: Path, repair: Callable[[], None]) -> list[str]:
     """Inflict all of a group and repair; what is not as it was afterwards."""
-    before = results(records.load(folder))
+    before = results(store.load(folder))
     for damage in group:
         damage.inflict(folder, pristine)
     repair()
-    run = records.load(folder)
+    run = store.load(folder)
     after = results(run)
     return [
         *proof.damaged(run),

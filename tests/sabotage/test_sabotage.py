@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import proof, records
+from orchestrator.runs import proof, store
 from tests.faults import stand_in
 from tests.sabotage.damages import KINDS, Damage, files_of, single_bytes, the_rest
 from tests.sabotage.repair import results, unrepaired
@@ -68,17 +68,17 @@ def test_each_damage_is_named_refused_and_repaired(victim: Victim) -> None:
 def test_all_files_at_once_are_repaired(victim: Victim) -> None:
     """But for the copy of the record: with both gone, nobody knows what the run was."""
     files = [path for path in files_of(victim.folder) if path != "run.copy.json"]
-    before = results(records.load(victim.folder))
+    before = results(store.load(victim.folder))
     damages = [Damage("cut in half", path) for path in files]
     assert unrepaired(damages, victim.folder, victim.pristine, victim.repair) == []
-    assert results(records.load(victim.folder)) == before
+    assert results(store.load(victim.folder)) == before
 
 
 def test_with_record_and_copy_gone_it_is_no_run_and_a_new_one_is_made(victim: Victim) -> None:
     for name in ("run.json", "run.copy.json"):
         (victim.folder / name).write_text('{"schema": 1}', encoding="utf-8")
     victim.repair()
-    (again,) = records.every(victim.project / "runs")
+    (again,) = store.every(victim.project / "runs")
     assert again.folder != victim.folder
     assert proof.damaged(again) == []
     shutil.rmtree(victim.folder)

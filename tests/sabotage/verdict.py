@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator import proof, records
-from orchestrator.errors import GateError, MissingError
-from orchestrator.records import Run
-from orchestrator.ship.artifacts import choose, choose_gguf
-from orchestrator.ship.proven import require_proven
+from orchestrator.lib.errors import GateError, MissingError
+from orchestrator.runs import proof, store
+from orchestrator.runs.store import Run
+from orchestrator.serving.artifacts import choose, choose_gguf
+from orchestrator.serving.proven import require_proven
 from tests.sabotage.damages import Damage
 
 UNPROVEN = ("logs/*", "report.html", ".lock")
@@ -75,7 +75,7 @@ def part_of(path: str) -> str:
 
 def judge(damage: Damage, folder: Path) -> Verdict:
     """Look at a run that a damage was inflicted on."""
-    run = records.load(folder)
+    run = store.load(folder)
     ships = [name for name, patterns in SHIPPED.items() if fits(damage.path, (*EVIDENCE, *patterns))]
     return Verdict(damage, named(damage.path, run), len(ships), sum(refuses(name, run) for name in ships))
 

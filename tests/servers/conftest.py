@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator import process
 from orchestrator.chat_template.registry import template_for_model
-from orchestrator.errors import MissingError
-from orchestrator.files import read_json, write_json
-from orchestrator.records import Run
-from orchestrator.ship import ollama
-from orchestrator.ship.ollama import Ollama
+from orchestrator.lib import process
+from orchestrator.lib.errors import MissingError
+from orchestrator.lib.files import read_json, write_json
+from orchestrator.runs.store import Run
+from orchestrator.serving import ollama
+from orchestrator.serving.ollama import Ollama
 from tests.conftest import WORDS, make_project, write_tree
 from tests.shipped_run import run_of
 

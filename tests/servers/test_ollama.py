@@ -16,13 +16,14 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from orchestrator import layout, records
-from orchestrator.errors import GateError, InputError, StageError
-from orchestrator.files import read_json, sha256
-from orchestrator.records import Run
-from orchestrator.ship import bundle, ollama
-from orchestrator.ship.ollama import Ollama
-from orchestrator.ship.served import require_gate
+from orchestrator.lib import layout
+from orchestrator.lib.errors import GateError, InputError, StageError
+from orchestrator.lib.files import read_json, sha256
+from orchestrator.runs import store
+from orchestrator.runs.store import Run
+from orchestrator.serving import bundle, ollama
+from orchestrator.serving.ollama import Ollama
+from orchestrator.serving.served import require_gate
 from tests.servers.conftest import NAMES, names, started
 from tests.test_ship_ollama import change_gguf, jinja
 from tests.test_ship_ollama_recorded import RECORDED, differences
@@ -35,7 +36,7 @@ def quietly(done: int, total: int) -> None:
 
 
 def copy(run: Run, folder: Path) -> Run:
-    return records.load(Path(shutil.copytree(run.folder, folder / "runs" / run.id)))
+    return store.load(Path(shutil.copytree(run.folder, folder / "runs" / run.id)))
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from orchestrator.data.checks.content import FEW_HELD_OUT, content_findings
+from orchestrator.data.checks.copies import duplicates, leakage
 from orchestrator.data.checks.corpus import Corpus, build
 from orchestrator.data.checks.finding import Finding, finding
 from orchestrator.data.checks.labels import are_labels, label_findings
-from orchestrator.data.checks.leakage import duplicates, leakage
 from orchestrator.data.checks.tokens import TokenCounter
 from orchestrator.data.conversation import Conversation
 from orchestrator.data.reading import MIN_TRAINING_ROWS, RowProblem
-from orchestrator.errors import InputError
+from orchestrator.lib.errors import InputError
 
 __all__ = ["Finding", "check_data", "require_clean"]
 Rows = Iterable[Conversation | RowProblem]

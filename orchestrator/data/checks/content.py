@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from orchestrator.data.checks.corpus import Corpus
 from orchestrator.data.checks.finding import Finding, Severity, finding
-from orchestrator.data.checks.scripts import NAMES
-from orchestrator.data.checks.text import SIGNS
+from orchestrator.data.checks.text import NAMES, SIGNS
 from orchestrator.data.reading import RowProblem
 
 FEW_HELD_OUT = 50  # below, a 95 % interval of an accuracy is wider than ±14 points

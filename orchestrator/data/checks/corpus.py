@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from orchestrator.data.checks.finding import Place
 from orchestrator.data.checks.minhash import PERMUTATIONS, Signatures, signatures
-from orchestrator.data.checks.scripts import scripts
-from orchestrator.data.checks.text import LONG_ANSWER, names_its_label, same_text, signs, unfinished, words_of
+from orchestrator.data.checks.text import LONG_ANSWER, names_its_label, same_text, scripts, signs, unfinished, words_of
 from orchestrator.data.conversation import Conversation
 from orchestrator.data.reading import RowProblem
 

@@ -86,7 +86,7 @@ def token_counter(model: Path, template: str, thinking: bool) -> Callable[[Conve
 
     from orchestrator.chat_template.jinja import jinja_template, render_messages
     from orchestrator.chat_template.registry import definition
-    from orchestrator.chat_template.tokens import special_tokens
+    from orchestrator.chat_template.turns import special_tokens
 
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     special = special_tokens(model)

@@ -1,0 +1,110 @@
+"""`orchestrator init`.
+
+A new project: the files that make a folder one, copied from those that are shipped with the tool.
+
+`orchestrator schema`.
+
+`orchestrator completion`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from orchestrator.lib.errors import InputError
+from orchestrator.lib.files import write_text
+from orchestrator.lib.render import PACKAGED
+
+
+@click.command()
+@click.argument("folder", default=".", metavar="[DIR]", type=click.Path(path_type=Path))
+def init(folder: Path) -> None:
+    """Write a project that runs: spec.yaml and its schema, a Makefile, a small dataset, .gitignore.
+
+    Nothing is asked and nothing replaced.
+
+    Example: orchestrator init my-model
+    """
+
+    for path in create(folder):
+        click.echo(path)
+    where = "" if folder == Path() else f"cd {folder} && "
+    click.echo(f"next: {where}orchestrator check && orchestrator run", err=True)
+
+
+SCHEMA = "spec.schema.json"
+COPIED = {
+    "spec.yaml": "templates/project/spec.yaml",
+    "Makefile": "templates/project/Makefile",
+    ".gitignore": "templates/project/gitignore",
+    "datasets/news/train.json": "datasets/news/train.json",
+    "datasets/news/eval.json": "datasets/news/eval.json",
+    "datasets/news/README.md": "datasets/news/README.md",
+}
+"""File of the project → the file it is copied from, inside the installed package or beside it in a checkout."""
+
+
+def create(folder: Path) -> list[Path]:
+    """Write a project that runs and return its files. Raises InputError rather than replace one that is there."""
+    texts = _texts()
+    if there := [name for name in texts if (folder / name).exists()]:
+        raise InputError(f"{folder} already has {', '.join(there)}", "Name a new folder.")
+    try:
+        for name, text in texts.items():
+            write_text(folder / name, text)
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {str(folder)!r}: {error.strerror}", "Name a folder you may write to."
+        ) from None
+    return [folder / name for name in texts]
+
+
+def _texts() -> Mapping[str, str]:
+    from orchestrator.spec.reference import json_schema
+
+    copies = {name: _shipped(source).read_text(encoding="utf-8") for name, source in COPIED.items()}
+    return {**copies, SCHEMA: json.dumps(json_schema(), ensure_ascii=False, indent=1) + "\n"}
+
+
+def _shipped(name: str) -> Path:
+    """A shipped file; the folders that hold templates/ hold datasets/ as well."""
+    return next(path for path in (folder.parent / name for folder in PACKAGED) if path.is_file())
+
+
+@click.command()
+@click.option("--markdown", is_flag=True, help="Print the tables of the spec reference instead.")
+def schema(markdown: bool) -> None:
+    """Print the JSON schema of spec.yaml, so that an editor completes and checks its keys.
+
+    \b
+    orchestrator schema > spec.schema.json
+    and as the first line of spec.yaml:
+    # yaml-language-server: $schema=spec.schema.json
+    """
+    from orchestrator.spec.reference import json_schema, reference
+
+    click.echo(reference() if markdown else json.dumps(json_schema(), ensure_ascii=False, indent=2))
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the script that makes a shell complete commands, options and file names.
+
+    \b
+    Example: orchestrator completion bash > ~/.orchestrator-complete.sh
+    then add to ~/.bashrc (zsh: ~/.zshrc): source ~/.orchestrator-complete.sh
+    fish: orchestrator completion fish > ~/.config/fish/completions/orchestrator.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None  # one of the three that click brings
+    tool = context.find_root()
+    script = kind(tool.command, {}, "orchestrator", "_ORCHESTRATOR_COMPLETE")
+    click.echo(script.source())

@@ -1,0 +1,238 @@
+"""chat, serve, push: talk to what was trained, serve it, bring it to Ollama or a hub."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.common import download_progress, json_option, print_json, secret, stderr_console, stdout_console
+
+if TYPE_CHECKING:
+    from orchestrator.lib.process import Child
+    from orchestrator.runs.store import Run
+    from orchestrator.serving.chat import Conversation
+    from orchestrator.serving.endpoint import Endpoint
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """RUN, --runs-dir and --artifact."""
+    for option in (
+        click.option("--artifact", help="base, tuned, f16, q4_k_m, … [the gate's recommendation]."),
+        click.option("--runs-dir", type=click.Path(path_type=Path), default="runs", help="Where runs are kept [runs]."),
+        click.argument("which", metavar="[RUN]", required=False),
+    ):
+        command = option(command)
+    return command
+
+
+force_option = click.option("--force", is_flag=True, help="Take files that are not those that were proven.")
+
+
+@click.command()
+@run_options
+@click.option("--against", metavar="ARTIFACT", help="Ask this artifact too, side by side.")
+@click.option("--system", help="System text [the one of training].")
+@click.option("--once", metavar="TEXT", help="Ask this and end.")
+@click.option("--max-new-tokens", default=512, show_default=True, help="The longest answer.")
+@force_option
+def chat(
+    which: str | None,
+    runs_dir: Path,
+    artifact: str | None,
+    against: str | None,
+    system: str | None,
+    once: str | None,
+    max_new_tokens: int,
+    force: bool,
+) -> None:
+    """Talk to what was trained, with exactly the template of training.
+
+    Example: orchestrator chat --artifact q4_k_m --once "News category: Polka fever sweeps the charts"
+    """
+    from orchestrator.serving.artifacts import choose, thinking
+    from orchestrator.serving.chat import Conversation, talk
+
+    run = _find(runs_dir, which)
+    names = [choose(run, artifact, force), *([choose(run, against, force)] if against else [])]
+    with contextlib.ExitStack() as stack:
+        endpoints = {name: stack.enter_context(_served(run, name)) for name in names}
+        words = thinking(run)[1]
+        conversations = {name: Conversation(at, max_new_tokens, system, words) for name, at in endpoints.items()}
+        if once is not None:
+            _show_answers(conversations, once)
+            return
+        click.echo(f"{' and '.join(names)} of {run.id}. /new forgets what was said, /quit ends.", err=True)
+        talk(conversations, _read_line, _show_answers)
+
+
+@click.command()
+@run_options
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port [the first free one from 8080 on].")
+@click.option("--api-key-env", metavar="VAR", help="Take the key from this variable [a random key].")
+@click.option("--context", default=4096, show_default=True, help="Tokens that a conversation may have.")
+@force_option
+def serve(
+    which: str | None,
+    runs_dir: Path,
+    artifact: str | None,
+    host: str,
+    port: int | None,
+    api_key_env: str | None,
+    context: int,
+    force: bool,
+) -> None:
+    """Serve what was trained to any OpenAI client, until Ctrl-C.
+
+    Example: orchestrator serve --artifact q4_k_m --port 8080
+    """
+    from orchestrator.serving.artifacts import choose
+    from orchestrator.serving.serve import running, where
+
+    run = _find(runs_dir, which)
+    name = choose(run, artifact, force)
+    at = where(host, port, secret(api_key_env), context)
+    with running(run, name, at) as (endpoint, child), until_stopped(child, run.folder / f"logs/serve-{name}.log"):
+        shown = "" if api_key_env else f"OPENAI_API_KEY={endpoint.key}\n"
+        click.echo(f"OPENAI_BASE_URL={endpoint.url}\n{shown}model={endpoint.model}")
+        click.echo(f"serving {name} of {run.id}; Ctrl-C ends it, its log is logs/serve-{name}.log", err=True)
+
+
+@contextlib.contextmanager
+def until_stopped(child: Child, log: Path) -> Iterator[None]:
+    """Wait for Ctrl-C once the block has told how to reach a server. Raises StageError when that ends by itself."""
+    from orchestrator.lib import process
+    from orchestrator.lib.errors import Interrupted, StageError
+
+    try:
+        yield
+        code = process.wait(child)
+    except (KeyboardInterrupt, Interrupted):
+        click.echo("stopped", err=True)
+        return
+    raise StageError(f"the server ended with exit code {code}", f"Read {log}.")
+
+
+@click.command()
+@click.argument("arguments", nargs=-1, required=True, metavar="[RUN] TARGET")
+@click.option("--runs-dir", type=click.Path(path_type=Path), default="runs", help="Where runs are kept [runs].")
+@click.option("--artifact", help="q4_k_m, f16, …, adapter; for a hub also lora or tuned [the gate's recommendation].")
+@click.option("--host", help="Ollama's address [OLLAMA_HOST].")
+@click.option("--bundle", type=click.Path(path_type=Path), metavar="DIR", help="Write a folder for Ollama instead.")
+@click.option("--public", is_flag=True, help="Make the repository public.")
+@click.option("--force", is_flag=True, help="Ship what the gate refused, or what changed since.")
+@click.option("--dry-run", is_flag=True, help="List every file and its size, and send nothing.")
+@json_option
+def push(arguments: tuple[str, ...], runs_dir: Path, artifact: str | None, as_json: bool, **options: Any) -> None:
+    """Bring a run to Ollama (ollama:NAME), the Hugging Face hub (hf:ORG/NAME) or ModelScope (modelscope:ORG/NAME).
+
+    Example: orchestrator push ollama:news
+    """
+    *named, target = arguments
+    if len(named) > 1:
+        raise click.UsageError(f"too many arguments: {' '.join(arguments)}")
+    source, _, name = target.partition(":")
+    if source not in ("ollama", "hf", "modelscope") or not name:
+        raise click.UsageError(f"cannot push to {target!r}; write ollama:NAME, hf:ORG/NAME or modelscope:ORG/NAME")
+    run = _find(runs_dir, *named)
+    send = _push_ollama if source == "ollama" else _push_hub
+    answer = send(run, target, artifact, options)
+    print_json(answer) if as_json else click.echo(answer["done"])
+
+
+def _push_ollama(run: Run, target: str, artifact: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    from orchestrator.lib.errors import MissingError
+    from orchestrator.serving import bundle, ollama
+    from orchestrator.serving.artifacts import choose_gguf
+
+    name = target.removeprefix("ollama:")
+    kind = choose_gguf(run, artifact, options["force"])
+    if options["dry_run"]:
+        return _listing([(path.name, path.stat().st_size) for path in bundle.files(run, kind)])
+    folder = options["bundle"] or run.folder / "export" / f"bundle-{kind}"
+    if options["bundle"]:
+        bundle.write(run, kind, name, folder)
+        return {"bundle": str(folder), "done": f"cd {folder} && {bundle.command(name)}"}
+    try:
+        server = ollama.connect(options["host"])
+    except MissingError as error:
+        bundle.write(run, kind, name, folder)
+        raise MissingError(error.message, f"A bundle is ready: cd {folder} && {bundle.command(name)}") from None
+    progress = download_progress(stderr_console(), "sending")
+    return ollama.ship(run, kind, name, server, progress)
+
+
+def create_in_ollama(run: Run, name: str) -> None:
+    """What `export.ollama.create` asks for at the end of the chain, unless it was done for this very file."""
+    from orchestrator.serving.artifacts import choose_gguf
+    from orchestrator.serving.ollama import is_current
+
+    kind = choose_gguf(run, None, force=False)
+    if not is_current(run, kind, name):
+        options = {"force": False, "dry_run": False, "bundle": None, "host": None}
+        click.echo(_push_ollama(run, f"ollama:{name}", kind, options)["done"], err=True)
+
+
+def _push_hub(run: Run, target: str, artifact: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    from orchestrator.models.hub import parse
+    from orchestrator.serving import hub
+    from orchestrator.serving.artifacts import choose
+
+    source, repository, _ = parse(target)
+    wanted = artifact if artifact in ("lora", "tuned") else choose(run, artifact, options["force"])
+    uploads = hub.collect(run, wanted, Path.cwd(), options["force"])
+    if options["dry_run"]:
+        return _listing([(one.name, one.bytes) for one in uploads])
+    message = f"{wanted} of run {run.id}"
+    url = hub.push(hub.Target(source, repository, options["public"]), uploads, message)
+    return {"url": url, "files": [one.name for one in uploads], "done": url}
+
+
+def _listing(files: list[tuple[str, int]]) -> dict[str, Any]:
+    from rich.filesize import decimal
+
+    lines = [f"{decimal(size):>10}  {name}" for name, size in files]
+    return {"files": [{"path": name, "bytes": size} for name, size in files], "done": "\n".join(lines)}
+
+
+def _find(runs_dir: Path, which: str | None = None) -> Run:
+    from orchestrator.runs import store
+
+    return store.find(runs_dir, which)
+
+
+@contextlib.contextmanager
+def _served(run: Run, name: str) -> Iterator[Endpoint]:
+    from orchestrator.serving.serve import running, where
+
+    with stderr_console().status(f"loading {name}"), contextlib.ExitStack() as stack:
+        endpoint, _ = stack.enter_context(running(run, name, where(port=0)))
+        loaded = stack.pop_all()
+    with loaded:
+        yield endpoint
+
+
+def _read_line() -> str | None:
+    try:
+        return input("> ")
+    except EOFError:
+        return None
+
+
+def _show_answers(conversations: Mapping[str, Conversation], text: str) -> None:
+    """One answer as it comes, or the answers of several in columns."""
+    if len(conversations) == 1:
+        for piece in next(iter(conversations.values())).say(text):
+            click.echo(piece, nl=False)
+        click.echo()
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*conversations)
+    table.add_row(*(Text(conversation.answer(text)) for conversation in conversations.values()))
+    stdout_console().print(table)

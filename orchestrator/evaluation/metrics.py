@@ -1,0 +1,119 @@
+"""Rows → every figure of a task, each with its interval.
+
+The wrong answers, worst first: what to read before changing anything.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+
+from orchestrator.evaluation.classification import classification_detail, classification_metrics, confusion
+from orchestrator.evaluation.intervals import Interval, bootstrap
+from orchestrator.evaluation.overlap import overlap_metrics, rouge
+from orchestrator.evaluation.rows import Row, has_thinking, read_rows
+from orchestrator.lib.errors import InputError
+
+Task = Literal["classification", "generation"]
+
+_MOST_LABELS = 50
+_LONGEST_LABEL = 40  # characters
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What n rows say about one artifact; `metrics` are on a scale of 0 to 100, `detail` is plain JSON."""
+
+    n: int
+    metrics: dict[str, Interval]
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """`{n, metrics: {name: {value, low, high}}, detail}`."""
+        return asdict(self)
+
+
+def measure(rows: Sequence[Row], task: Task, labels: Sequence[str] | None = None, seed: int = 0) -> Measurement:
+    """The figures of the task; classification also has those of generation, for its answers are texts too.
+
+    Raises InputError without rows or for an unknown task.
+    """
+    check_task(task)
+    if not rows:
+        raise InputError("there are no rows to score", "Give at least one row with a label and a prediction.")
+    detail: dict[str, Any] = {
+        "task": task,
+        "thinking_stripped": sum(has_thinking(row.prediction) for row in rows),
+        "empty_answers": sum(not row.answer for row in rows),
+    }
+    metrics = {"empty_rate": empty_rate(rows, seed)}
+    if task == "classification":
+        table = confusion(rows, labels)
+        metrics |= classification_metrics(table, seed)
+        detail |= classification_detail(table)
+    return Measurement(len(rows), metrics | overlap_metrics(rows, seed), detail)
+
+
+def empty_rate(rows: Sequence[Row], seed: int = 0) -> Interval:
+    """The share of rows without an answer, in percent."""
+    empty = np.array([[not row.answer] for row in rows], dtype=np.float64)
+    return bootstrap(empty, lambda sums: {"empty_rate": 100 * sums[:, 0] / len(empty)}, seed)["empty_rate"]
+
+
+def evaluate_file(path: Path, task: str | None = None, labels: Sequence[str] | None = None) -> Measurement:
+    """The figures of a predictions file; `detail.task_reason` says how a task that was not given was chosen.
+
+    Raises InputError for a bad file, naming file and line, and for an unknown task.
+    """
+    rows = read_rows(path)
+    chosen, reason = (check_task(task), "given") if task else guess_task(rows)
+    measurement = measure(rows, chosen, labels)
+    measurement.detail["task_reason"] = reason
+    return measurement
+
+
+def guess_task(rows: Sequence[Row]) -> tuple[Task, str]:
+    """Classification where the labels are few, short and repeat, else generation; and the reason in words."""
+    labels = {row.truth for row in rows}
+    seen = f"{len(labels)} distinct labels in {len(rows)} rows, the longest of {max(map(len, labels))} characters"
+    short = all(len(label) <= _LONGEST_LABEL and "\n" not in label for label in labels)
+    if short and len(labels) <= _MOST_LABELS and len(labels) < len(rows):
+        return "classification", seen
+    return "generation", seen
+
+
+def check_task(task: str) -> Task:
+    """The task of that name; raises InputError for one that does not exist."""
+    if task not in get_args(Task):
+        raise InputError(f"unknown task {task!r}", f"Choose one of: {', '.join(get_args(Task))}.")
+    return cast(Task, task)
+
+
+def mistakes(rows: Sequence[Row], task: Task, labels: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Every wrong row as plain JSON with the reason.
+
+    Classification: answers that name no label, then the most frequent confusions. Generation: lowest ROUGE-L first.
+    """
+    return _wrong_labels(rows, labels) if task == "classification" else _low_overlap(rows)
+
+
+def _wrong_labels(rows: Sequence[Row], labels: Sequence[str] | None) -> list[dict[str, Any]]:
+    table = confusion(rows, labels)
+    wrong = [(row, named) for row, named in zip(rows, table.named, strict=True) if named != row.truth]
+    counts = Counter((row.truth, named) for row, named in wrong)
+    wrong.sort(key=lambda pair: (pair[1] is not None, -counts[pair[0].truth, pair[1]], pair[0].truth, pair[1] or ""))
+    return [_entry(row, named=named, same_mistake=counts[row.truth, named]) for row, named in wrong]
+
+
+def _low_overlap(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    scored = [(rouge(row.truth, row.answer)[2], row) for row in rows if row.answer != row.truth]
+    return [_entry(row, rougeL=score) for score, row in sorted(scored, key=lambda pair: pair[0])]
+
+
+def _entry(row: Row, **reason: Any) -> dict[str, Any]:
+    return {"id": row.id, "prompt": row.prompt, "label": row.truth, "prediction": row.prediction, **reason}

@@ -1,0 +1,1 @@
+"""This machine: its hardware, what is installed, and what a training needs of both."""

@@ -1,0 +1,140 @@
+"""The forecasts for a spec on this machine, beside what is free, in words and as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.lib import layout
+from orchestrator.lib.files import read_json
+from orchestrator.machine import environment
+from orchestrator.models import sources, speed
+from orchestrator.models.memory import Forecast, Setting, merge, predict, train
+from orchestrator.models.shape import read_model
+from orchestrator.pipeline.plan import Plan
+from orchestrator.spec.launching import ZERO, processes
+from orchestrator.spec.sections import DEFAULTS, Launch, Spec
+
+ABOUT = "docs/memory.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is forecast, for rows of how many tokens, and what is free."""
+
+    forecasts: tuple[Forecast, ...]
+    tokens: int
+    measured: bool
+    """Whether `prepare` has counted the tokens; else they are as many as cutoff_len allows."""
+    free: Mapping[str, int]
+    """Bytes free now: `host` and, where there is one, `gpu`, of the fullest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What to forecast for."""
+
+    spec: Spec
+    model: Path | None
+    """The base model's folder; None while it is not on this machine."""
+    run: Path | None = None
+    """The run's folder, if there is one."""
+
+
+def of_plan(plan: Plan) -> Outlook | None:
+    """For a plan, whose run may already know how long its rows are."""
+    import yaml
+
+    text = next(planned.step.files[layout.config("train")] for planned in plan.steps if planned.step.stage == "train")
+    folder = Path(yaml.safe_load(text)["model_name_or_path"])
+    return outlook(Subject(plan.spec, folder, plan.run.folder if plan.run else None))
+
+
+def of_spec(spec: Spec, project: Path, runs_dir: Path | None = None) -> Outlook | None:
+    """For a spec of which nothing has been planned."""
+    return outlook(Subject(spec, sources.here(spec.model.base, project, runs_dir)))
+
+
+def outlook(subject: Subject) -> Outlook | None:
+    """None where the model is not on this machine, or of an architecture whose configuration says it otherwise."""
+    model = read_model(subject.model) if subject.model else None
+    if model is None:
+        return None
+    spec, chosen = subject.spec, {**DEFAULTS, **subject.spec.train}
+    longest = _longest(subject.run, chosen)
+    tokens = longest or chosen["cutoff_len"]
+    asking = chosen | {"max_new_tokens": spec.evaluate.max_new_tokens}
+    now = speed.Situation(asking, model, tokens, environment.free_memory())
+    if spec.speed == "auto" and speed.for_predicting(now):
+        chosen.setdefault(speed.BATCH, speed.ANSWERED_TOGETHER)
+    if spec.speed == "auto" and speed.for_training(now):
+        chosen[speed.CHECKPOINTING] = True
+    devices = speed.devices(chosen)
+    everywhere = processes(spec.launch, chosen, devices) * spec.launch.nodes if spec.launch and devices else devices
+    setting = Setting(chosen, tokens, spec.evaluate.max_new_tokens, everywhere, _zero(spec.launch, chosen))
+    alone = replace(setting, devices=min(devices, 1), zero=0) if spec.launch else setting
+    free = {"host": environment.free_main_memory()} | ({"gpu": environment.free_memory()} if devices else {})
+    return Outlook((train(model, setting), predict(model, alone), merge(model)), tokens, longest is not None, free)
+
+
+def lines(found: Outlook | None) -> list[str]:
+    """A line of totals, one of how they were computed, and one for each that is too large for this machine."""
+    if found is None:
+        return ["memory: no forecast before the base model is here, or for its architecture"]
+    rows = f"rows of {found.tokens} tokens" + (
+        "" if found.measured else " (cutoff_len; fewer once `prepare` has counted)"
+    )
+    told = [f"memory: {_totals(found)}", f"        computed for {rows}; see {ABOUT}"]
+    for forecast in found.forecasts:
+        for place, needed in _places(forecast).items():
+            if needed > found.free[place]:
+                told.append(
+                    f"warning: {forecast.stage} may not fit: {_gib(needed)} of {_gib(found.free[place])} GiB free; "
+                    f"lower {forecast.lower}"
+                )
+    return told
+
+
+def to_json(found: Outlook | None) -> dict[str, Any] | None:
+    """All parts, in bytes."""
+    return asdict(found) if found else None
+
+
+def _totals(found: Outlook) -> str:
+    place = "gpu" if "gpu" in found.free else "host"
+    totals = []
+    for forecast in found.forecasts:
+        parts = forecast.gpu or forecast.host
+        largest = max((name for name in parts if name not in ("process", "CUDA")), key=lambda name: parts[name])
+        where = " in main memory" if place == "gpu" and not forecast.gpu else ""
+        totals.append(f"{forecast.stage} {_gib(sum(parts.values()))} GiB{where} ({largest} {_gib(parts[largest])})")
+    return f"{', '.join(totals)}; {_gib(found.free[place])} free"
+
+
+def _places(forecast: Forecast) -> dict[str, int]:
+    return {place: sum(parts.values()) for place, parts in (("gpu", forecast.gpu), ("host", forecast.host)) if parts}
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f}" if size < 100 * 2**30 else f"{size / 2**30:.0f}"
+
+
+def _longest(run: Path | None, chosen: Mapping[str, Any]) -> int | None:
+    """Tokens of the longest row that `prepare` counted; packed rows are as long as they may be."""
+    file = run / layout.SERVING if run else None
+    if file is None or not file.is_file():
+        return None
+    packed = chosen.get("packing") or chosen["stage"] == "pt"
+    return int(chosen["cutoff_len"] if packed else min(read_json(file)["tokens"]["longest"], chosen["cutoff_len"]))
+
+
+def _zero(launch: Launch | None, chosen: Mapping[str, Any]) -> int:
+    """The ZeRO stage, or the one that divides as much as FSDP does; 0 where nothing is divided, or nothing known."""
+    if launch:
+        return 3 if launch.fsdp else ZERO.get(launch.deepspeed or "", (0, False))[0]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return int(read_json(Path(chosen["deepspeed"]))["zero_optimization"]["stage"])
+    return 0

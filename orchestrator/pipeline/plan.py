@@ -1,0 +1,255 @@
+"""Spec → ordered steps, each up to date or not, and why. Reads and hashes; changes nothing."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+from orchestrator.chat_template.turns import refusal
+from orchestrator.data.hub import local_files
+from orchestrator.lib.cpu import cores
+from orchestrator.lib.errors import InputError, MissingError
+from orchestrator.lib.files import HashCache
+from orchestrator.lib.render import Renderer
+from orchestrator.lib.step import PHASES, Step, fingerprint
+from orchestrator.models import earlier, llamacpp, sources, speed
+from orchestrator.runs import store
+from orchestrator.runs.store import Run
+from orchestrator.spec.sections import Spec
+from orchestrator.stages import chain
+from orchestrator.stages.base import Context
+
+PACKAGES = (
+    "llamafactory",
+    "transformers",
+    "torch",
+    "peft",
+    "accelerate",
+    "llama-cpp-python",
+    "rouge-score",
+    "sacrebleu",
+)
+
+
+CHANGED = "an output is missing or changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A step and whether its result is already there."""
+
+    step: Step
+    fingerprint: str
+    up_to_date: bool
+    why: str
+    unless_same: bool = False
+    """Whether its own result is whole, and counts if what it follows from is made again and comes out the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps of a spec, and the run they belong to; None where a new one is needed."""
+
+    spec: Spec
+    run: Run | None
+    steps: tuple[Planned, ...]
+    cure: str | None = None
+    """What was done that the base model's tokenizer is loaded rightly, in a few words."""
+
+    def until(self, phase: str) -> Plan:
+        """The part of the plan up to and including a phase."""
+        last = PHASES.index(phase)
+        return replace(self, steps=tuple(p for p in self.steps if PHASES.index(p.step.phase) <= last))
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to plan for."""
+
+    spec: Spec
+    project: Path
+    runs_dir: Path
+    force: Collection[str] = ()
+    """Stages or phases to repeat even if they are up to date."""
+
+
+def make_plan(question: Question, hashes: HashCache) -> Plan:
+    """The whole chain for a spec. The base model must have been fetched; raises MissingError otherwise."""
+    context = make_context(question, hashes)
+    if context.adapter:
+        earlier.require_continuable(context.adapter, context.training, question.spec.train)
+    steps = chain(context)
+    _require_known(question.force, steps)
+    prints = fingerprints(steps, aliases(context))
+    run = None if _repeats_training(question.force, steps) else find_run(question, steps, prints)
+    stale = {step.stage: _why_stale(step, prints[step.stage], run, question.force, hashes) for step in steps}
+    believed = _by_size_alone(steps, run, hashes)
+    return Plan(question.spec, run, tuple(_judge(steps, prints, stale, believed)), context.base_cure)
+
+
+def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Callable[[], int]) -> list[Planned]:
+    """What may start now, in the order of the plan: what it needs is there, and what runs leaves room for it.
+
+    Nothing overtakes a step that waits for room, so one that takes the whole machine gets it. `at_once`, how many there
+    is room for, is asked only once there could be two.
+    """
+    unfinished = {planned.step.stage for planned in waiting} | {step.stage for step in running}
+    chosen: list[Planned] = []
+    for planned in waiting:
+        beside = [*running, *(other.step for other in chosen)]
+        if unfinished.intersection(planned.step.needs):
+            continue
+        if beside and (planned.step.alone or any(step.alone for step in beside) or len(beside) >= at_once()):
+            break
+        chosen.append(planned)
+    return chosen
+
+
+def find_run(question: Question, steps: list[Step], prints: Mapping[str, str]) -> Run | None:
+    """The newest run of this spec's name that trains, or trained, exactly what the spec asks for."""
+    stage = "train" if "train" in prints else steps[0].stage
+    return store.trained(question.runs_dir, question.spec.name, prints[stage])
+
+
+def fingerprints(steps: list[Step], known_paths: Mapping[str, str]) -> dict[str, str]:
+    """Stage → fingerprint, each including those of the stages it needs."""
+    prints: dict[str, str] = {}
+    for step in steps:
+        prints[step.stage] = fingerprint(step, prints, known_paths)
+    return prints
+
+
+def aliases(context: Context) -> dict[str, str]:
+    """Paths of this machine → names that do not change when a project or a cache moves."""
+    return {
+        str(context.base_path): "BASE",
+        **({str(context.adapter): "ADAPTER"} if context.adapter else {}),
+        str(context.converter): "LLAMA_CPP",
+        str(context.project): "PROJECT",
+        sys.executable: "PYTHON",
+    }
+
+
+def make_context(question: Question, hashes: HashCache) -> Context:
+    """The facts about this machine that the stages need."""
+    spec, project = question.spec, question.project
+    base = sources.locate(spec.model.base, project, hashes, question.runs_dir)
+    converter = llamacpp.checkout(spec.llama_cpp)
+    if base.path is None:
+        raise MissingError(f"{base.name} is not on this machine yet", f"Run `orchestrator model fetch {base.name}`.")
+    if converter is None:
+        raise MissingError(
+            "llama.cpp's converter is not on this machine yet", "Run `make setup`, or `orchestrator model fetch`."
+        )
+    sources.require_mergeable(base.path, base.name)
+    return Context(
+        spec=spec,
+        project=project,
+        base_path=base.path,
+        base_identity=base.identity,
+        base_cure=base.cure,
+        template=resolve_template(spec, question.runs_dir),
+        data_hashes={name: _data_hash(name, project, hashes) for name in data_files(spec)},
+        versions={**versions(), "llama.cpp": llamacpp.version(converter)},
+        converter=converter,
+        render=Renderer(project),
+        adapter=base.adapter,
+        gpus=speed.devices(spec.train),
+        cores=cores(),
+    )
+
+
+def resolve_template(spec: Spec, runs_dir: Path | None = None) -> str:
+    """The name of the LLaMA-Factory template. Raises InputError for none, and for one that cannot be served."""
+    chosen = spec.model.template
+    found = sources.template_of(spec.model.base, runs_dir) if chosen == "auto" else chosen
+    if found and (reason := refusal(found, spec.model.thinking)):
+        raise InputError(f"model.template: {found!r} cannot be served: {reason}", "Choose another template.")
+    if found is None:
+        raise InputError(
+            f"model.template: no template is known for {spec.model.base!r}",
+            "Name one, such as `template: qwen`; `orchestrator template check --all` lists them.",
+        )
+    return found
+
+
+def data_files(spec: Spec) -> list[str]:
+    """Every data file that a spec names, once, in order."""
+    data = spec.data
+    groups = [data.train, data.eval or (), data.test or ()]
+    names = [name for group in groups for name in ([group] if isinstance(group, str) else group)]
+    return list(dict.fromkeys(names))
+
+
+def _data_hash(name: str, project: Path, hashes: HashCache) -> str:
+    return "+".join(hashes.sha256(path) for path in local_files(name, project))
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of the packages that results depend on."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+@functools.cache
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _judge(
+    steps: list[Step], prints: Mapping[str, str], reasons: Mapping[str, str], believed: Collection[str]
+) -> list[Planned]:
+    judged: dict[str, Planned] = {}
+    for step in steps:
+        why, print_ = reasons[step.stage], prints[step.stage]
+        after = [judged[stage] for stage in step.needs if not judged[stage].up_to_date]
+        if why or not after:
+            good = "up to date, by its size alone: --paranoid reads it" if step.stage in believed else "up to date"
+            judged[step.stage] = Planned(step, print_, not why, why or good)
+            continue
+        same = all(one.why == CHANGED or one.unless_same for one in after)
+        why = f"after {after[0].step.stage}{', unless that comes out the same' if same else ''}"
+        judged[step.stage] = Planned(step, print_, False, why, same)
+    return list(judged.values())
+
+
+def _by_size_alone(steps: list[Step], run: Run | None, hashes: HashCache) -> set[str]:
+    """The stages of which some output was never read on this machine, and is believed to be what it was."""
+    outputs = {step.stage: run.stage(step.stage).get("outputs", ()) if run else () for step in steps}
+    folder = run.folder if run else Path()
+    return {
+        stage for stage, files in outputs.items() if any(str(folder / one["path"]) in hashes.believed for one in files)
+    }
+
+
+def _why_stale(step: Step, print_: str, run: Run | None, force: Collection[str], hashes: HashCache) -> str:
+    if step.stage in force or step.phase in force:
+        return "forced"
+    if run is None:
+        return "new run"
+    recorded = run.stage(step.stage)
+    if not recorded:
+        return "not done yet"
+    if recorded["status"] != "completed":
+        return f"{recorded['status']} last time"
+    if recorded.get("fingerprint") != print_:
+        return "its configuration or inputs changed"
+    return "" if run.has(step.stage, print_, hashes) else CHANGED
+
+
+def _repeats_training(force: Collection[str], steps: list[Step]) -> bool:
+    # A finished training is a result that others may have looked at: repeating it makes a new run.
+    return any(step.stage in force or step.phase in force for step in steps if step.phase in ("prepare", "train"))
+
+
+def _require_known(force: Collection[str], steps: list[Step]) -> None:
+    names = [*PHASES, *(step.stage for step in steps)]
+    for name in force:
+        if name not in names:
+            raise InputError(f"--force {name!r}: no such stage", f"Choose from: {', '.join(dict.fromkeys(names))}.")

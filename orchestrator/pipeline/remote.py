@@ -1,0 +1,198 @@
+"""A task as a job of an executor: as it was planned here, or planned anew on another machine.
+
+One run on a cluster, followed from here: its folder is shared, so its record and its logs tell how it goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from orchestrator.executors.base import Executor
+from orchestrator.executors.warm import launcher
+from orchestrator.lib import process
+from orchestrator.lib.cpu import cores
+from orchestrator.lib.errors import BusyError, Interrupted, MissingError, OrchestratorError
+from orchestrator.lib.fetch import Progress
+from orchestrator.lib.step import Step
+from orchestrator.pipeline.plan import make_plan
+from orchestrator.pipeline.scheduler import Watcher, locked
+from orchestrator.pipeline.stage_process import Launch, start
+from orchestrator.pipeline.workflow import Loaded, Task, assign, carry_out, fetch, made_with, require_gate
+from orchestrator.runs import store
+from orchestrator.runs.store import Run
+
+BUSY_SECONDS = 1.0
+"""How often a run is tried again that somebody else is at: a network disk keeps the lock of a lost node for a while."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskJob:
+    """Carries a task out on this machine; what is pickled for another one is the question, not the plan."""
+
+    task: Task
+    phase: str
+    launch: Launch
+    launch_there: Launch | None = None
+    """How processes start on another machine; by default as the spec's `execution` says."""
+
+    def __call__(self, env: Mapping[str, str], check: Callable[[], None]) -> None:
+        work(self.task, self.launch, env, check)
+
+    def __reduce__(self) -> tuple[type[JobElsewhere], tuple[Any, ...]]:
+        loaded = self.task.loaded
+        request = replace(loaded.request, runs_dir=loaded.question.runs_dir.resolve())
+        return JobElsewhere, (replace(loaded, request=request), self.phase, self.task.run.id, self.launch_there)
+
+
+@dataclass(frozen=True, slots=True)
+class JobElsewhere:
+    """Goes on with a run on the shared disk, from whatever was finished there by now, before a lost node included."""
+
+    loaded: Loaded
+    phase: str
+    run: str
+    launch: Launch | None = None
+
+    def __call__(self, env: Mapping[str, str], check: Callable[[], None]) -> None:
+        fetch(self.loaded, lambda done, total: None)
+        while not (task := self._task()).done:
+            try:
+                work(task, self.launch or self._launcher(task), env, check)
+                return task.run.set(environment=made_with(self.loaded))  # the one that created it said what it had
+            except BusyError:
+                check()
+                time.sleep(BUSY_SECONDS)
+
+    def _task(self) -> Task:
+        """Raises MissingError where this machine would train something else than the one that sent the job."""
+        whole = make_plan(self.loaded.question, self.loaded.request.hashes)
+        if whole.run is None or whole.run.id != self.run:
+            raise MissingError(
+                f"{platform.node()} does not plan the run {self.run}: its packages or its base model are others",
+                "Give all machines the same environment, best one folder on the shared disk.",
+            )
+        return Task(self.loaded, whole, whole.until(self.phase), whole.run)
+
+    def _launcher(self, task: Task) -> Launch:
+        return launcher(self.loaded.spec.spec.execution, task.left) or start
+
+
+def work(task: Task, launch: Launch, env: Mapping[str, str], check: Callable[[], None]) -> None:
+    """Carry a task out with something added to the environment of its processes, until `check` raises."""
+
+    def start_with(step: Step, command: process.Command) -> process.Child:
+        return launch(step, replace(command, env={**command.env, **env}))
+
+    carry_out(task, _Checking(check), start_with, share=_share(env))
+
+
+def _share(env: Mapping[str, str]) -> float:
+    """The part of a CPU machine's memory for one job: as large as its part of the cores."""
+    return min(1.0, int(env.get("OMP_NUM_THREADS", cores())) / cores())
+
+
+@dataclass(frozen=True, slots=True)
+class _Checking:
+    """A watcher that shows nothing; who waits for the job reads what there is to show from the run's folder."""
+
+    check: Callable[[], None]
+
+    def starts(self, step: Step, folder: Any) -> None:
+        self.check()
+
+    def tick(self) -> None:
+        self.check()
+
+    def ends(self, step: Step, status: str, seconds: float) -> None:
+        pass
+
+
+LOOK_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class Following:
+    """A task that an executor has; done from the start where nothing is left to do."""
+
+    task: Task
+    place: Executor
+    handle: int | None
+    shown: dict[str, str] = field(default_factory=dict)
+    """Stage → the status that the watcher knows of."""
+
+    @property
+    def job(self) -> str:
+        """What the scheduler calls it, such as `slurm job 123`."""
+        about = self.place.ticket(self.handle) if self.handle is not None else None
+        return f"{about['name']} job {about['job']}" if about else "nothing left to do"
+
+    def until_end(self, watcher: Watcher) -> Run:
+        """Show how it goes and wait. Whatever interrupts that ends the job, and raises; so does a job that fails."""
+        if self.handle is not None:
+            try:
+                self._wait(self.handle, watcher)
+            except BaseException as error:
+                self._cancel(self.handle, error)
+                raise
+        run = store.load(self.task.run.folder)
+        require_gate(run, self.task.wanted)
+        return run
+
+    def _wait(self, handle: int, watcher: Watcher) -> None:
+        while (ended := self.place.poll(handle)) is None:
+            self._look(watcher)
+            time.sleep(LOOK_SECONDS)
+        self.handle = None
+        self._look(watcher)
+        if ended.error:
+            raise ended.error
+
+    def _cancel(self, handle: int, error: BaseException) -> None:
+        if self.handle is None:
+            return
+        reason = error if isinstance(error, OrchestratorError) else Interrupted("interrupted")
+        self.place.cancel(handle, reason)
+        while self.place.poll(handle) is None:
+            time.sleep(LOOK_SECONDS)
+
+    def _look(self, watcher: Watcher) -> None:
+        """Tell the watcher of what has changed in the run's record."""
+        run = store.load(self.task.run.folder)
+        for step in (planned.step for planned in self.task.wanted.steps if not planned.up_to_date):
+            entry = run.stage(step.stage)
+            status = str(entry.get("status", ""))
+            if status and step.stage not in self.shown:
+                watcher.starts(step, run.folder)
+            elif status == "running":
+                watcher.tick()
+            if status not in ("", "running", self.shown.get(step.stage)):
+                watcher.ends(step, status, float(entry.get("seconds") or 0))
+            if status:
+                self.shown[step.stage] = status
+
+
+def hand_over(
+    loaded: Loaded, phase: str, place: Executor, progress: Progress, launch: Launch | None = None
+) -> Following:
+    """Plan a run up to a phase and give it to an executor. Raises what planning raises, and the executor."""
+    fetch(loaded, progress)
+    task = assign(loaded, phase)
+    loaded.request.hashes.save()
+    if task.done:
+        return Following(task, place, None)
+    handle = place.submit(TaskJob(task, phase, start, launch))
+    note(task.run, place, handle)
+    return Following(task, place, handle)
+
+
+def note(run: Run, place: Executor, handle: int) -> None:
+    """Record what the scheduler calls a job, unless it works on the run already and has recorded that itself."""
+    about = place.ticket(handle)
+    if about is not None:
+        with contextlib.suppress(BusyError), locked(run.folder):
+            store.load(run.folder).set(scheduler=about)

@@ -1,0 +1,219 @@
+"""Carry out a plan: what to start when, and what to take over from other runs. What a stage means is not known here."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from orchestrator.lib import layout, process
+from orchestrator.lib.cpu import threads
+from orchestrator.lib.errors import BusyError
+from orchestrator.lib.files import HashCache, link, remove_leftovers, write_text
+from orchestrator.lib.step import Step
+from orchestrator.machine import environment
+from orchestrator.pipeline.plan import Plan, Planned, startable
+from orchestrator.pipeline.stage_process import Launch, Underway, require_success, start, status_of
+from orchestrator.runs import store
+from orchestrator.runs.store import Run
+
+Extra = Callable[[Step, Path], tuple[str, ...]]
+"""Step, run folder → arguments to add that change no result, chosen when the step starts."""
+AtOnce = Callable[[Path], int]
+"""Run folder → how many steps may be under way at once, asked whenever there could be two."""
+CLAIM_SECONDS = 0.2
+"""How long to wait at a time for what another tool is making."""
+
+
+class Watcher(Protocol):
+    """Someone who wants to see what is happening."""
+
+    def starts(self, step: Step, folder: Path) -> None:
+        """A step's process was started in a run's folder."""
+
+    def tick(self) -> None:
+        """What was started is still running."""
+
+    def ends(self, step: Step, status: str, seconds: float) -> None:
+        """It is over: completed, failed, interrupted, reused or up to date."""
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """How plans are carried out on this machine."""
+
+    runs_dir: Path
+    hashes: HashCache
+    watcher: Watcher
+    launch: Launch = start
+    extra: Extra = lambda step, folder: ()
+    at_once: AtOnce = lambda folder: 1
+
+    def carry_out(self, plan: Plan, run: Run, findings: Callable[[], Mapping[str, Any]] = dict) -> None:
+        """Do every step that is not up to date, those that need each other in order, and record each; at the end,
+        with the run's completion, what `findings` then says.
+
+        Raises StageError when one fails, GateError when an artifact is at fault, Interrupted on a signal.
+        """
+        store.refuse_links(run.folder)
+        with locked(run.folder):
+            remove_leftovers(run.folder, "**/.*.tmp")
+            run.resume(scheduler=environment.scheduler())
+            try:
+                self._work(plan, run)
+                found = findings()
+            except BaseException as error:
+                run.set(status=status_of(error), finished_at=store.now())
+                raise
+            finally:
+                self.hashes.save()
+            run.set(status="completed", finished_at=store.now(), **found)
+
+    def _work(self, plan: Plan, run: Run) -> None:
+        for planned in plan.steps:
+            if planned.up_to_date:
+                self.watcher.ends(planned.step, "up to date", 0.0)
+        waiting = [planned for planned in plan.steps if not planned.up_to_date]
+        running: list[Underway] = []
+        made: set[str] = set()
+        before = {one.step.stage: run.stage(one.step.stage).get("outputs") for one in waiting}
+        try:
+            while waiting or running:
+                self._spare(waiting, running, run, before)
+                claimed = self._claim_some(waiting, running, run)
+                self._start([one for one in claimed if not self._taken_over(one, made)], running)
+                if running:
+                    self._await_one(running)
+        except BaseException as error:
+            self._abandon(running, status_of(error))
+            raise
+
+    def _spare(
+        self, waiting: list[Planned], running: Sequence[Underway], run: Run, before: Mapping[str, list[Any] | None]
+    ) -> None:
+        """Leave out what only follows from stages that were made again, and came out the same."""
+
+        def came_out_the_same(stage: str) -> bool:
+            return stage not in before or before[stage] == run.stage(stage).get("outputs")
+
+        for planned in [one for one in waiting if one.unless_same]:
+            unfinished = {one.step.stage for one in waiting} | {one.step.stage for one in running}
+            if not unfinished.intersection(planned.step.needs) and all(map(came_out_the_same, planned.step.needs)):
+                waiting.remove(planned)
+                self.watcher.ends(planned.step, "up to date", 0.0)
+
+    def _claim_some(self, waiting: list[Planned], running: Sequence[Underway], run: Run) -> list[Underway]:
+        """Take what may start now off the waiting ones; a result that another tool is making can wait for it."""
+        ready = startable(waiting, [one.step for one in running], lambda: self.at_once(run.folder))
+        claims = [(planned, self._claim(planned)) for planned in ready]
+        claimed = [Underway(planned, run, release) for planned, release in claims if release]
+        if ready and not claimed and not running:
+            claimed = [Underway(ready[0], run, self._claim_patiently(ready[0]))]
+        for one in claimed:
+            waiting.remove(one.planned)
+        return claimed
+
+    def _claim(self, planned: Planned, seconds: float = 0.0) -> Callable[[], None] | None:
+        """See to it that nobody else makes the same result meanwhile; returns what gives the claim back.
+
+        None when somebody else has had it all the time.
+        """
+        if not planned.step.shared:
+            return lambda: None
+        folder = self.runs_dir / layout.LOCKS
+        folder.mkdir(exist_ok=True)
+        lock = FileLock(folder / planned.fingerprint[:16], timeout=seconds)
+        try:
+            lock.acquire()
+        except Timeout:
+            return None
+        return lock.release
+
+    def _claim_patiently(self, planned: Planned) -> Callable[[], None]:
+        """Who comes second waits, and then takes the result over."""
+        while (release := self._claim(planned, CLAIM_SECONDS)) is None:
+            self.watcher.tick()
+        return release
+
+    def _taken_over(self, one: Underway, made: set[str]) -> bool:
+        """Whether another run had the result. What follows from one that nobody had, nobody has: no need to look."""
+        donor = None if made.intersection(one.step.needs) else self._donor(one.planned, one.run)
+        if donor is None:
+            made.add(one.step.stage)
+            return False
+        adopt(one.step, one.run, donor)
+        one.release()
+        self.watcher.ends(one.step, "reused", 0.0)
+        return True
+
+    def _donor(self, planned: Planned, run: Run) -> Run | None:
+        if planned.why == "forced":
+            return None
+        found = store.holder(self.runs_dir, planned.step.stage, planned.fingerprint, self.hashes)
+        return found if found and found.folder != run.folder else None
+
+    def _start(self, claimed: Sequence[Underway], running: list[Underway]) -> None:
+        """Start steps; where several are under way, each gets its part of the cores."""
+        running += claimed
+        env = {"OMP_NUM_THREADS": str(max(1, threads() // len(running)))} if len(running) > 1 else {}
+        for one in claimed:
+            one.begin(self.launch, self.extra(one.step, one.run.folder), env)
+            self.watcher.starts(one.step, one.run.folder)
+
+    def _await_one(self, running: list[Underway]) -> None:
+        """Wait until a step ends. Raises what a failed one deserves."""
+
+        def watch() -> None:
+            self.watcher.tick()
+            for one in running:
+                one.look()
+
+        index, code = process.wait_any([one.child for one in running if one.child], watch)
+        one, status = running.pop(index), "failed"
+        try:
+            require_success(one.step, one.run, code)
+            status = "completed"
+        finally:
+            self._close(one, status, code)
+
+    def _abandon(self, running: Sequence[Underway], status: str) -> None:
+        """End what still runs. Where one stage failed, the others did not: they were interrupted by that."""
+        for one in running:
+            one.stop()
+        others = "interrupted" if status == "failed" else status
+        for one in running:
+            self._close(one, "failed" if one.failed else others)
+
+    def _close(self, one: Underway, status: str, code: int | None = None) -> None:
+        self.watcher.ends(one.step, status, one.close(status, code, self.hashes))
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Only one tool works on a run; the lock of a tool that died is free again. Raises BusyError when it is taken."""
+    lock = FileLock(folder / layout.LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BusyError(
+            f"another orchestrator is working on run {folder.name}", "Wait for it, or stop it and try again."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def adopt(step: Step, run: Run, donor: Run) -> None:
+    """Take a finished stage's outputs from another run: linked where the disk can, copied elsewhere."""
+    entry = donor.stage(step.stage)
+    run.forget(step.stage)
+    for path, text in step.files.items():
+        write_text(run.folder / path, text, durable=False)  # written again by whoever needs it
+    for output in entry.get("outputs", ()):
+        link(donor.folder / output["path"], run.folder / output["path"])
+    run.adopt(step.stage, entry, donor.id)

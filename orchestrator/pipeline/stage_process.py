@@ -1,0 +1,244 @@
+"""A stage under way: its files written, its process started and looked at, what it left checked and recorded.
+
+Has a training lost its numbers? A loss that is none does not come back, and LLaMA-Factory goes on all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from orchestrator.lib import layout, process, secrecy
+from orchestrator.lib.errors import Diverged, Interrupted, Pruned, StageError
+from orchestrator.lib.files import HashCache, read_json, read_json_lines, write_text
+from orchestrator.lib.step import Step
+from orchestrator.models.finite import first_lost
+from orchestrator.pipeline.failure import explain
+from orchestrator.pipeline.plan import Planned
+from orchestrator.runs import store
+from orchestrator.runs.store import Run
+
+KEEPER = "orchestrator.lib.subreaper"
+
+Launch = Callable[[Step, process.Command], process.Child]
+
+
+def start(step: Step, command: process.Command) -> process.Child:
+    """The plain way: a process of its own."""
+    return process.start(command)
+
+
+@dataclass(slots=True)
+class Underway:
+    """A step of a run, its process started; whoever starts it must `close` it."""
+
+    planned: Planned
+    run: Run
+    release: Callable[[], None]
+    """Gives the claim on its result back."""
+    child: process.Child | None = field(init=False, default=None)
+    began: float = field(init=False, default_factory=time.monotonic)
+    losses: Losses | None = field(init=False, default=None)
+    failed: bool = field(init=False, default=False)
+    """Whether it is the reason why everything ends."""
+
+    @property
+    def step(self) -> Step:
+        """What is done."""
+        return self.planned.step
+
+    def begin(self, launch: Launch, extra: tuple[str, ...], env: Mapping[str, str]) -> None:
+        """Start the process, with arguments and an environment that change no result."""
+        step, run = self.step, self.run
+        before = run.stage(step.stage)
+        unfinished = before.get("status") != "completed"  # one that was finished is repeated because a file is damaged
+        resumable = unfinished and before.get("fingerprint") == self.planned.fingerprint
+        argv = set_up(step, run, resumable)
+        argv = (*argv, *extra)
+        command = process.Command(kept(step, argv), run.folder, self._log, {**env, **step.env})
+        run.begin(step, self.planned.fingerprint, argv)
+        self.child = launch(step, command)
+        if step.checkpoints:
+            self.losses = Losses(run.folder / step.folder)
+
+    def look(self) -> None:
+        """Raise StageError when it is a training that goes nowhere."""
+        try:
+            if self.losses:
+                self.losses.look()
+        except StageError:
+            self.failed = True
+            raise
+
+    def stop(self) -> None:
+        """End the process, if it was started and still runs."""
+        if self.child and self.child.poll() is None:
+            self.child.stop()
+
+    def close(self, status: str, code: int | None, hashes: HashCache) -> float:
+        """Record how it ended, and what it left if that was well; returns the seconds it took."""
+        seconds, run, step = time.monotonic() - self.began, self.run, self.step
+        try:
+            secrecy.clean(self._log)
+            done = store.outputs(run.folder, produced(step, run.folder), hashes) if status == "completed" else []
+            if run.stage(step.stage).get("status") == "running":
+                run.end(step.stage, status, seconds, code, done)
+        finally:
+            self.release()
+        return seconds
+
+    @property
+    def _log(self) -> Path:
+        return self.run.folder / layout.log(self.step.stage)
+
+
+def set_up(step: Step, run: Run, resumable: bool) -> tuple[str, ...]:
+    """Write a step's files and clear its folder; returns its command, which goes on from a checkpoint it finds."""
+    checkpoint = newest_checkpoint(run.folder / step.folder) if step.checkpoints and resumable else None
+    if step.folder and checkpoint is None:
+        shutil.rmtree(run.folder / step.folder, ignore_errors=True)
+    for path in (*step.partials, *step.expects, *step.leaves):
+        (run.folder / path).unlink(missing_ok=True)  # it proves nothing, and may be another run's too
+    for path, text in step.files.items():
+        write_text(run.folder / path, text, durable=False)  # written again by whoever needs it
+    for parent in {(run.folder / path).parent for path in (*step.expects, *step.partials)}:
+        parent.mkdir(parents=True, exist_ok=True)
+    (run.folder / layout.log(step.stage)).unlink(missing_ok=True)
+    if checkpoint is None:
+        return step.argv
+    return (*step.argv, f"resume_from_checkpoint={checkpoint.relative_to(run.folder)}")
+
+
+def kept(step: Step, argv: tuple[str, ...]) -> tuple[str, ...]:
+    """The command as it is started: under a keeper where it starts processes that no signal to its group reaches."""
+    return (sys.executable, "-m", KEEPER, *argv) if step.launches else argv
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The latest checkpoint that is whole; later ones that are not are removed.
+
+    trainer_state.json is the last file that transformers writes, so one that can be read means a whole checkpoint.
+    """
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for checkpoint in found:
+        try:
+            read_json(checkpoint / "trainer_state.json")
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint)
+            continue
+        return checkpoint
+    return None
+
+
+def require_success(step: Step, run: Run, code: int) -> None:
+    """Raise the fitting error unless a step ended with 0 and left all that it promised; finish its growing files."""
+    folder, log = run.folder, run.folder / layout.log(step.stage)
+    if code != 0:
+        if code != -signal.SIGKILL:  # out of memory, most likely; reading gigabytes again would not tell more
+            require_whole_inputs(step, run)
+        raise explain(step, log, code)
+    for growing, final in step.partials.items():
+        if not (folder / growing).is_file():
+            raise StageError(f"{step.stage} ended well but did not write {final}", f"Read {log}.")
+        (folder / growing).replace(folder / final)
+    for path in step.expects:
+        if not (folder / path).is_file() or (folder / path).stat().st_size == 0:
+            raise StageError(f"{step.stage} ended well but {path} is missing or empty", f"Read {log}.")
+    if step.checkpoints:
+        require_finished(folder / step.folder)
+
+
+def require_whole_inputs(step: Step, run: Run) -> None:
+    """Raise StageError when a step that failed had read a file that is no longer as it was made."""
+    hashes = HashCache(run.folder / layout.RECORD, paranoid=True)  # a disk that loses bits changes no file's time
+    for stage in step.needs:
+        for output in run.stage(stage).get("outputs", ()):
+            if not store.is_whole(run.folder / output["path"], output, hashes):
+                raise StageError(
+                    f"{step.stage} failed, and {output['path']} that it reads is damaged",
+                    f"Run the same command again with --force {stage}, which makes it anew.",
+                )
+
+
+def produced(step: Step, folder: Path) -> list[str]:
+    """The files that a step left: what it promised, what else is a result, and what lies in its own folder
+    (checkpoints left out)."""
+    own = [path for path in (folder / step.folder).iterdir() if path.is_file()] if step.folder else []
+    besides = [path for path in step.leaves if (folder / path).is_file()]
+    return sorted({*step.expects, *besides, *(str(path.relative_to(folder)) for path in own)})
+
+
+def status_of(error: BaseException) -> str:
+    """What is recorded of a run or a stage that this ended; submitit exits where a scheduler takes its machine back."""
+    if isinstance(error, Pruned):
+        return "pruned"
+    return "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit, Interrupted)) else "failed"
+
+
+FIGURES = ("loss", "eval_loss", "grad_norm")
+LATEST = 3
+"""So many entries in a row decide: with fp16 a gradient may overflow now and then, and that step is left out."""
+HINT = "Lower train.learning_rate."
+
+Entry = Mapping[str, Any]
+
+
+class Losses:
+    """The log of a training that is still going on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file, self._size = folder / "trainer_log.jsonl", 0
+
+    def look(self) -> None:
+        """Raise Diverged as soon as the figures in it are no numbers any more; reads it only when it has grown."""
+        with contextlib.suppress(OSError):  # not there yet
+            if (size := self._file.stat().st_size) != self._size:
+                self._size = size
+                require_numbers(read_json_lines(self._file, growing=True))
+
+
+def require_finished(folder: Path) -> None:
+    """Raise Diverged where a finished training had lost its numbers: in its log, over all its steps, or in its weights.
+
+    transformers shows zeros instead of such losses where `logging_nan_inf_filter` is on; the gradients are all there.
+    What is logged now and then may miss the steps that mattered; `train_loss` is the mean over all of them.
+    """
+    require_numbers(read_json(folder / "trainer_state.json").get("log_history", []))
+    mean = read_json(folder / "all_results.json").get("train_loss", 0.0)
+    if not math.isfinite(mean):
+        raise Diverged(f"training diverged: the mean loss over all steps is {mean}", HINT)
+    require_finite(folder)
+
+
+def require_finite(folder: Path) -> None:
+    """Raise Diverged where a weight in a folder is no number, StageError where the weights cannot be read."""
+    try:
+        lost = first_lost(folder)
+    except ValueError as error:
+        stage = "train"
+        hint = f"Run the same command again with --force {stage}, which makes it anew."
+        raise StageError(f"training left weights that cannot be read: {error}", hint) from None
+    if lost:
+        raise Diverged(
+            f"training diverged: weights that are not finite in {lost.file} ({lost.weights} of {lost.tensor})", HINT
+        )
+
+
+def require_numbers(entries: Iterable[Entry]) -> None:
+    """Raise Diverged when the latest entries of a log have a figure that is no number in each of them."""
+    history = list(entries)
+    for name in FIGURES:
+        figures = [entry for entry in history if isinstance(entry.get(name), float)]
+        lost = list(takewhile(lambda entry: not math.isfinite(entry[name]), reversed(figures)))  # noqa: B023
+        if lost and len(lost) >= min(LATEST, len(figures)):
+            step = lost[-1].get("step", lost[-1].get("current_steps"))
+            raise Diverged(f"training diverged: {name} became {lost[-1][name]} at step {step}", HINT)

@@ -1,0 +1,297 @@
+"""From a spec file to a finished run: load, fetch, plan, carry out, record the figures, and let the gate speak."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.data import hub
+from orchestrator.executors.warm import launcher
+from orchestrator.lib import layout
+from orchestrator.lib.errors import BusyError, GateError, InputError, StageError
+from orchestrator.lib.fetch import Progress
+from orchestrator.lib.files import HashCache, cache_folder, read_json, sha256, write_text
+from orchestrator.lib.step import Step
+from orchestrator.machine import environment, requirements
+from orchestrator.models import llamacpp, sources
+from orchestrator.models.earlier import run_of
+from orchestrator.models.speed import CHOOSE, at_once, extra_arguments
+from orchestrator.pipeline.plan import Plan, Question, data_files, make_plan, versions
+from orchestrator.pipeline.scheduler import Executor, Watcher, locked
+from orchestrator.pipeline.stage_process import Launch, start
+from orchestrator.runs import proof, store
+from orchestrator.runs.store import Run
+from orchestrator.spec.load import LoadedSpec, load_spec
+from orchestrator.stages.launch import placed
+from orchestrator.stages.preference import STAGES
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for on the command line."""
+
+    spec: Path
+    overrides: Sequence[str] = ()
+    runs_dir: Path | None = None
+    force: Sequence[str] = ()
+    paranoid: bool = False
+    hashes: HashCache = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hashes", HashCache(cache_folder() / "hashes.json", self.paranoid))
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A request with its spec read."""
+
+    request: Request
+    spec: LoadedSpec
+
+    @property
+    def question(self) -> Question:
+        """What to plan for."""
+        runs_dir = self.request.runs_dir or self.spec.project / "runs"
+        return Question(self.spec.spec, self.spec.project, runs_dir, self.request.force)
+
+
+def load(request: Request) -> Loaded:
+    """Read and check the spec. Raises InputError with every problem in it."""
+    return Loaded(request, load_spec(request.spec, request.overrides))
+
+
+def plan(request: Request) -> Plan:
+    """The plan for a spec whose base model is on this machine; starts nothing."""
+    made = make_plan(load(request).question, request.hashes)
+    request.hashes.save()
+    return made
+
+
+def fetch(loaded: Loaded, progress: Progress) -> None:
+    """Get what the plan needs and this machine lacks: the base model and llama.cpp's converter."""
+    spec = loaded.spec.spec
+    runs_dir = loaded.question.runs_dir
+    if sources.find_folder(spec.model.base, loaded.spec.project, runs_dir) is None:  # so nothing was trained here yet
+        requirements.require(spec.train, spec.launched)
+    sources.fetch(spec.model.base, loaded.spec.project, loaded.request.hashes, progress, runs_dir)
+    hub.fetch_missing(data_files(spec))
+    llamacpp.fetch(spec.llama_cpp, progress)
+
+
+def run_until(
+    loaded: Loaded, phase: str, watcher: Watcher, progress: Progress, say: Callable[[str], None] = lambda line: None
+) -> Run:
+    """Carry the chain out up to a phase, repeating nothing that is up to date; `say` gets a line for each file that was
+    put right without that.
+
+    Raises StageError when a stage fails and GateError when a GGUF misses what the spec demands.
+    """
+    fetch(loaded, progress)
+    task = assign(loaded, phase, say)
+    if not task.done:
+        carry_out(task, watcher)
+    loaded.request.hashes.save()
+    require_gate(task.run, task.wanted)
+    return task.run
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A plan up to a phase, and the run that it is carried out in."""
+
+    loaded: Loaded
+    whole: Plan
+    wanted: Plan
+    run: Run
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do; a tool that was killed at the very end left an unfinished record."""
+        if self.wanted.run is None or self.left:
+            return False
+        record = self.wanted.run.record
+        return bool(record["status"] != "running" and record["metrics"] == metrics(self.wanted.run.folder))
+
+    @property
+    def left(self) -> int:
+        """How many stages there are still to do."""
+        return sum(not planned.up_to_date for planned in self.wanted.steps)
+
+
+def assign(loaded: Loaded, phase: str, say: Callable[[str], None] = lambda line: None) -> Task:
+    """Plan, and find the run or create it; one that is not as it was recorded is put right first, as far as that takes
+    no stage. The base model must have been fetched."""
+    whole = make_plan(loaded.question, loaded.request.hashes)
+    if whole.run and _mended(loaded, whole, whole.run, say):
+        whole = make_plan(loaded.question, loaded.request.hashes)
+    wanted = whole.until(phase)
+    if any(planned.step.stage == "train" and not planned.up_to_date for planned in wanted.steps):
+        requirements.require(loaded.spec.spec.train, loaded.spec.spec.launched)
+    return Task(loaded, whole, wanted, wanted.run or create_run(loaded, whole))
+
+
+def _mended(loaded: Loaded, whole: Plan, run: Run, say: Callable[[str], None]) -> bool:
+    """Whether there was something to put right. A run that another tool works on is left to it."""
+    hashes = loaded.request.hashes
+    if run.record["status"] == "running" or not (store.doubt(run) or proof.broken(run, hashes)):
+        return False
+    texts = {path: text for planned in whole.steps for path, text in planned.step.files.items()}
+    with contextlib.suppress(BusyError), locked(run.folder):
+        texts[layout.SPEC] = loaded.spec.text
+        for line in proof.mend(run, texts, {one.step.stage for one in whole.steps}, hashes):
+            say(line)
+    return True
+
+
+def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share: float = 1.0) -> None:
+    """Do what is left of a task and record what came of it. Raises what `Executor.carry_out` raises.
+
+    Without a `launch`, the spec's `execution` decides how stages start. `share` is the part of the machine it may use.
+    """
+    loaded, run, spec = task.loaded, task.run, task.loaded.spec.spec
+    launch = launch or launcher(spec.execution, task.left) or start
+    share = share if spec.speed == "auto" else 0.0
+    steps = [planned.step for planned in task.wanted.steps]
+
+    def beside(folder: Path) -> int:
+        return at_once(steps, folder, share)
+
+    def extra(step: Step, folder: Path) -> tuple[str, ...]:
+        part = share if step.alone or step.stage not in CHOOSE else share / beside(folder)
+        return (*extra_arguments(step, folder, part), *placed(step, folder))
+
+    def findings() -> dict[str, Any]:
+        found = {"metrics": metrics(run.folder), "files": proof.kept(run, loaded.request.hashes)}
+        return {**found, "lineage": {**run.record["lineage"], **lineage(task.whole, run)}}
+
+    write_text(run.folder / layout.SPEC, loaded.spec.text, durable=False)
+    executor = Executor(loaded.question.runs_dir, loaded.request.hashes, watcher, launch, extra, beside)
+    executor.carry_out(task.wanted, run, findings)
+
+
+def create_run(loaded: Loaded, whole: Plan) -> Run:
+    """A new run for a plan; its fingerprint is that of the training it is about."""
+    prints = {planned.step.stage: planned.fingerprint for planned in whole.steps}
+    facts = {"fingerprint": prints["train"], "environment": made_with(loaded)}
+    return store.create(loaded.question.runs_dir, whole.spec.name, **facts)
+
+
+def made_with(loaded: Loaded) -> dict[str, Any]:
+    """The environment of a run that this machine works on."""
+    spec = loaded.spec.spec
+    special = requirements.versions(spec.train, spec.launched)
+    described = environment.describe(loaded.spec.project, versions() | special)
+    return {**described, "trackers": requirements.trackers(spec.train)}
+
+
+def summaries(folder: Path) -> dict[str, Any]:
+    """What the scoring stages of a run measured: the gate's verdict laid over the scores, and figures of preference
+    or perplexity beside those of the answers.
+
+    A file that is not as its stage left it says nothing: it is named under `not_as_recorded`, and the figures are then
+    those of the record, without the rest.
+    """
+    run = _loaded(folder)
+    changed = _changed_summaries(run) if run else []
+    merged = _merged(folder, skipped=changed)
+    return {**merged, "metrics": run.record["metrics"], "not_as_recorded": changed} if run and changed else merged
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    """Artifact → figures with intervals, of all artifacts that were scored."""
+    found: dict[str, Any] = summaries(folder).get("metrics", {})
+    return found
+
+
+SCORING = ("score", "judge", *sorted(set(STAGES.values())))
+"""The stages that measure; what the later ones say of answers is laid over what the earlier ones did."""
+
+
+def _loaded(folder: Path) -> Run | None:
+    try:
+        return store.load(folder)
+    except InputError:  # a page can be made of a folder that is only part of a run
+        return None
+
+
+def _changed_summaries(run: Run) -> list[str]:
+    hashes, known = HashCache(run.folder / layout.RECORD, paranoid=True), proof.recorded(run)
+    entries = [known[path] for path in map(layout.summary, SCORING) if path in known]
+    return [entry["path"] for entry in entries if proof.damage(run.folder, entry, hashes)]
+
+
+def _merged(folder: Path, skipped: Sequence[str]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for stage in SCORING:
+        summary = {} if layout.summary(stage) in skipped else _summary(folder, stage)
+        if stage in ("score", "judge"):
+            merged |= summary
+            continue
+        for artifact, figures in summary.get("metrics", {}).items():
+            known = merged.setdefault("metrics", {})
+            known[artifact] = {**known.get(artifact, {}), **figures}
+    return merged
+
+
+def _summary(folder: Path, stage: str) -> dict[str, Any]:
+    file = folder / layout.summary(stage)
+    try:
+        found: dict[str, Any] = read_json(file)
+    except (FileNotFoundError, ValueError):  # not there yet, or cut when its stage was killed
+        return {}
+    return found
+
+
+def lineage(whole: Plan, run: Run) -> dict[str, Any]:
+    """sha256 of everything between the spec and the files that are shipped."""
+    outputs = {
+        output["path"]: output["sha256"]
+        for planned in whole.steps
+        for output in run.stage(planned.step.stage).get("outputs", ())
+    }
+    train = next(planned.step for planned in whole.steps if planned.step.stage == "train")
+    base = {"name": whole.spec.model.base, "identity": train.inputs["base"]}
+    return {
+        "spec": sha256(run.folder / layout.SPEC),
+        "base_model": base | ({"cure": whole.cure} if whole.cure else {}) | _ancestor(whole, run),
+        "train_data": outputs.get(layout.TRAIN_ROWS),
+        "eval_data": outputs.get(layout.EVAL_ROWS),
+        "adapter": outputs.get("train/adapter_model.safetensors"),
+        "merged_model": {path: sha for path, sha in outputs.items() if path.startswith(layout.MERGED)},
+        "gguf": {path: sha for path, sha in outputs.items() if path.endswith(".gguf")},
+    }
+
+
+def _ancestor(whole: Plan, run: Run) -> dict[str, Any]:
+    """The run that this one continues, and what that one was made from."""
+    source, _, name = whole.spec.model.base.partition(":")
+    if source != "run":
+        return {}
+    parent = run_of(name, run.folder.parent)
+    return {"run": parent.id, "base_model": parent.record["lineage"].get("base_model")}
+
+
+def require_gate(run: Run, wanted: Plan) -> None:
+    """Raise GateError when the plan went as far as a verdict, and the tuned model or an artifact did not pass it."""
+    planned = {planned.step.stage for planned in wanted.steps}
+    stage = next((stage for stage in ("judge", "score") if stage in planned), None)
+    if stage is None:
+        return
+    file = run.folder / layout.summary(stage)
+    if not file.is_file():
+        raise StageError("the gate left no verdict", f"Read {run.folder / layout.log(stage)}.")
+    if failures := read_json(file).get("failures", []):
+        raise GateError("\n".join(failure["sentence"] for failure in failures), _gate_hint(failures, run))
+
+
+def _gate_hint(failures: Sequence[Mapping[str, Any]], run: Run) -> str:
+    """Where to look, or what to do, first."""
+    found = {failure["what"] for failure in failures}
+    if "answers" in found:
+        return f"Read {run.id}/evaluation/tuned.jsonl; a lower learning rate or more epochs may help."
+    if found == {"uncompared"}:
+        return "Hold out rows without tools, or allow it with export.gate.max_uncompared."
+    return f"Rows where they differ: {run.id}/evaluation/*.disagreements.jsonl"

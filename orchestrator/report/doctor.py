@@ -1,0 +1,58 @@
+"""What is on this machine and what is missing, each with the command that mends it.
+
+Nothing that is looked at is imported here: an installation may be broken, and torch takes seconds to load. Whether the
+packages can be imported together is found out in a process of its own, once for each set of versions.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.lib.errors import OrchestratorError
+from orchestrator.lib.files import cache_folder
+from orchestrator.models import sources
+from orchestrator.report import doctor_devices, doctor_packages, together
+from orchestrator.report.doctor_packages import Check, Patient
+
+ROOM = 5 * 2**30
+"""Bytes of disk below which a run on a small model may not end well: merged weights, f16 GGUF and checkpoints."""
+
+
+def examine(patient: Patient) -> list[Check]:
+    """Everything there is to say, in the order in which it should be mended."""
+    return [
+        doctor_packages.python(),
+        *doctor_packages.packages(),
+        *doctor_packages.asked_for(patient),
+        doctor_packages.command(),
+        *doctor_devices.gpus(),
+        doctor_devices.torch(),
+        doctor_packages.converter(patient.spec.llama_cpp),
+        _base_model(patient),
+        *(together.trial() if patient.trying else [together.imports()]),
+        *_disks(patient.project),
+        doctor_devices.ollama(),
+        *doctor_devices.hubs(patient),
+    ]
+
+
+def _base_model(patient: Patient) -> Check:
+    base = patient.spec.model.base
+    try:
+        folder = sources.find_folder(base, patient.project)
+    except OrchestratorError as error:
+        return Check("base model", "missing", error.message, error.hint)
+    if folder is None:
+        return Check("base model", "missing", f"{base} is not here", f"orchestrator model fetch {base}")
+    return Check("base model", "ok", f"{base} at {folder}")
+
+
+def _disks(project: Path) -> Iterator[Check]:
+    for name, folder in (("disk of the project", project), ("disk of the cache", cache_folder())):
+        there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+        free = shutil.disk_usage(there).free
+        detail = f"{free / 2**30:,.0f} GiB free at {there}"
+        enough = free >= ROOM
+        yield Check(name, "ok" if enough else "missing", detail, "" if enough else "orchestrator runs prune")

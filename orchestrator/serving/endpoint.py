@@ -1,0 +1,189 @@
+"""Asking a model over HTTP: any OpenAI-compatible server (vLLM, llama-server, …), or Ollama's own /api/chat."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from orchestrator.lib.errors import InputError, StageError
+from orchestrator.serving.http import Endpoint as Endpoint
+from orchestrator.serving.http import error_text, get, http_client, post, refused, unreachable
+
+Message = Mapping[str, str]
+THOUGHT_WORDS = ("<think>\n", "\n</think>\n\n")
+"""What most templates of LLaMA-Factory put around a thought."""
+THOUGHT_KEYS = ("thinking", "reasoning_content", "reasoning")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, and how many tokens the server made of the question; None where it does not say."""
+
+    text: str
+    prompt_tokens: int | None
+    thought: str = ""
+    """What the server tells apart from the answer: Ollama as `thinking` or `reasoning`, others as `reasoning_content`
+    or `reasoning`."""
+
+    def whole(self, words: tuple[str, str] = THOUGHT_WORDS) -> str:
+        """Thought and answer put together again, as the model wrote them."""
+        return enclosed(self.thought, words) + self.text if self.thought else self.text
+
+
+def connect(url: str, model: str | None = None, key: str | None = None, timeout: float = 120.0) -> Endpoint:
+    """The endpoint at a URL: Ollama's own API where the server is one and the URL does not end with /v1.
+
+    Without `model` the only one, or the first one, that the server lists. Raises InputError for a URL or model that
+    cannot be, and MissingError when nobody answers.
+    """
+    root = url.rstrip("/").removesuffix("/api/chat").removesuffix("/chat/completions")
+    if urlsplit(root).scheme not in ("http", "https") or not urlsplit(root).netloc:
+        raise InputError(f"--endpoint {url!r} is no URL", "Write it like http://127.0.0.1:8000/v1.")
+    if not root.endswith("/v1") and _is_ollama(root, timeout):
+        found = Endpoint(root, "ollama", model or "", key, timeout)
+    else:
+        found = Endpoint(root if root.endswith("/v1") else f"{root}/v1", "openai", model or "", key, timeout)
+    return found if model else Endpoint(found.url, found.protocol, _first_model(found), key, timeout)
+
+
+def models(endpoint: Endpoint) -> list[str]:
+    """The names of the models that the server lists."""
+    path, entries, name = (
+        ("/models", "data", "id") if endpoint.protocol == "openai" else ("/api/tags", "models", "name")
+    )
+    listed = get(endpoint, endpoint.url + path)
+    return [str(entry[name]) for entry in listed.get(entries) or ()]
+
+
+def ask(endpoint: Endpoint, messages: Sequence[Message], max_new_tokens: int) -> Reply:
+    """One greedy answer. Raises MissingError when nobody answers, InputError or StageError when the server refuses."""
+    path, body = _request(endpoint, messages, max_new_tokens, stream=False)
+    answer = post(endpoint, endpoint.url + path, body)
+    try:
+        if endpoint.protocol == "ollama":
+            return _reply(answer["message"], answer.get("prompt_eval_count"))
+        return _reply(answer["choices"][0]["message"], (answer.get("usage") or {}).get("prompt_tokens"))
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise StageError(f"{endpoint.url} answered something else: {str(answer)[:120]}") from None
+
+
+def enclosed(thought: str, words: tuple[str, str] = THOUGHT_WORDS) -> str:
+    """A thought between the words around it. Servers keep some of the line ends beside them, and drop others."""
+    return words[0] + thought.strip("\n") + words[1]
+
+
+def _reply(message: Mapping[str, Any], prompt_tokens: int | None) -> Reply:
+    thought = next((str(message[key]) for key in THOUGHT_KEYS if message.get(key)), "")
+    text = message.get("content") if thought else message["content"]
+    return Reply(text or "", prompt_tokens, thought)
+
+
+def ask_all(
+    endpoint: Endpoint,
+    conversations: Sequence[Sequence[Message]],
+    max_new_tokens: int,
+    concurrency: int = 4,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Reply]:
+    """The greedy answers to many conversations, in their order; the first failure ends it."""
+    from concurrent.futures import ThreadPoolExecutor, as_completed
+
+    pool = ThreadPoolExecutor(max(1, concurrency))
+    try:
+        futures = [pool.submit(ask, endpoint, messages, max_new_tokens) for messages in conversations]
+        for done, future in enumerate(as_completed(futures), 1):
+            future.result()
+            progress(done, len(futures))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return [future.result() for future in futures]
+
+
+def stream(
+    endpoint: Endpoint,
+    messages: Sequence[Message],
+    max_new_tokens: int,
+    words: tuple[str, str] = THOUGHT_WORDS,
+) -> Iterator[str]:
+    """The pieces of one greedy answer of an OpenAI-compatible server, as they come; a thought between its words.
+
+    Raises what `ask` raises; an error in mid-stream as StageError.
+    """
+    thinking, line_ends = False, ""
+    for delta in _deltas(endpoint, messages, max_new_tokens):
+        thought = next((str(delta[key]) for key in THOUGHT_KEYS if delta.get(key)), "")
+        text = delta.get("content") or ""
+        if thought:
+            told = line_ends + thought if thinking else words[0] + thought.lstrip("\n")
+            line_ends = told[len(told.rstrip("\n")) :]  # the last ones belong to the words behind the thought
+            thinking = True
+            yield told.rstrip("\n")
+        if text:
+            yield words[1] + text if thinking else text
+            thinking = False
+
+
+def _deltas(endpoint: Endpoint, messages: Sequence[Message], max_new_tokens: int) -> Iterator[dict[str, Any]]:
+    import httpx
+
+    path, body = _request(endpoint, messages, max_new_tokens, stream=True)
+    try:
+        with http_client(endpoint) as client, client.stream("POST", endpoint.url + path, json=body) as response:
+            if response.status_code >= 400:
+                response.read()
+                raise refused(endpoint, response)
+            for line in _lines(response.iter_text()):
+                data = line.removeprefix("data:").strip()
+                if line.startswith("data:") and data != "[DONE]":
+                    yield from _pieces(endpoint, json.loads(data))
+    except httpx.TransportError as error:
+        raise unreachable(endpoint.url, error) from error
+
+
+def _lines(pieces: Iterable[str]) -> Iterator[str]:
+    """Lines that "\\n" ends, and nothing else: httpx cuts its own at U+2028 too, which an answer may hold."""
+    rest = ""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split("\n")
+        yield from whole
+    yield rest
+
+
+def _pieces(endpoint: Endpoint, chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if chunk.get("error"):
+        raise StageError(f"{endpoint.url} broke off: {error_text(chunk)}", "Read the server's own log.")
+    for choice in chunk.get("choices") or ():
+        yield choice.get("delta") or {}
+
+
+def _request(
+    endpoint: Endpoint, messages: Sequence[Message], max_new_tokens: int, stream: bool
+) -> tuple[str, dict[str, Any]]:
+    body: dict[str, Any] = {"model": endpoint.model, "messages": list(messages), "stream": stream}
+    if endpoint.protocol == "ollama":
+        if endpoint.think is not None:
+            body["think"] = endpoint.think
+        return "/api/chat", body | {"options": {"temperature": 0, "seed": 0, "num_predict": max_new_tokens}}
+    return "/chat/completions", body | {"temperature": 0, "max_tokens": max_new_tokens}
+
+
+def _is_ollama(root: str, timeout: float) -> bool:
+    import httpx
+
+    probe = Endpoint(root, "ollama", "", timeout=min(timeout, 10.0))
+    try:
+        with http_client(probe) as client:
+            response = client.get(f"{root}/api/version")
+            return response.status_code == 200 and "version" in response.json()
+    except (httpx.HTTPError, ValueError):
+        return False
+
+
+def _first_model(endpoint: Endpoint) -> str:
+    listed = models(endpoint)
+    if not listed:
+        raise InputError(f"{endpoint.url} lists no model", "Name one with --model.")
+    return listed[0]

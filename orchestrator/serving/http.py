@@ -1,0 +1,165 @@
+"""Requests to a server that may be busy, gone, behind a proxy, or another one than was meant."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from orchestrator.lib.errors import InputError, MissingError, OrchestratorError, StageError
+
+if TYPE_CHECKING:
+    import httpx
+
+ATTEMPTS = 4
+BACKOFF_SECONDS = 0.5
+"""Wait before the second attempt; doubled before each further one."""
+BUSY = frozenset({408, 429, 500, 502, 503, 504})
+"""Statuses that another attempt may change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server and the model on it to ask. `url` ends with /v1 for the OpenAI protocol, else it is Ollama's root."""
+
+    url: str
+    protocol: Literal["openai", "ollama"]
+    model: str
+    key: str | None = field(default=None, repr=False)
+    timeout: float = 120.0
+    """Seconds that one answer may take."""
+    think: bool | None = None
+    """Whether Ollama is to have the model think; None leaves it to the server."""
+
+
+def post(endpoint: Endpoint, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON object that comes back.
+
+    Raises MissingError when nobody answers, InputError or StageError when the server refuses or answers otherwise.
+    """
+    with http_client(endpoint) as client:
+        return json_object(endpoint, sent(endpoint, lambda: client.post(url, json=body)))
+
+
+def get(endpoint: Endpoint, url: str) -> dict[str, Any]:
+    """The same for a GET."""
+    with http_client(endpoint) as client:
+        return json_object(endpoint, sent(endpoint, lambda: client.get(url)))
+
+
+def try_post(endpoint: Endpoint, url: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The same from a server that may not know the address; None unless it answers with a JSON object."""
+    import httpx
+
+    try:
+        with http_client(endpoint) as client:
+            response = client.post(url, json=body)
+            found = response.json() if response.status_code == 200 else None
+    except (httpx.TransportError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def http_client(endpoint: Endpoint, **options: Any) -> httpx.Client:
+    """A client with the server's key; a proxy of the environment cannot reach this machine's own loopback."""
+    import httpx
+
+    headers = {"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {}
+    return httpx.Client(
+        headers=headers, trust_env=not is_here(endpoint.url), **{"timeout": endpoint.timeout, **options}
+    )
+
+
+def is_here(url: str) -> bool:
+    """Whether a URL is one of this machine's loopback."""
+    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
+
+
+def no_engine(said: str) -> MissingError | None:
+    """What to tell of an Ollama without llama.cpp's programs, of which it starts one for each model; else None."""
+    found = re.search(r"[\w-]+ binary not found", said)
+    if found is None:
+        return None
+    return MissingError(
+        f"this Ollama has no engine: {found[0]}",
+        "Install it whole, from https://ollama.com/download: the program alone runs no model.",
+    )
+
+
+def is_page(response: httpx.Response) -> bool:
+    """Whether an answer is a web page, as proxies and login servers send it."""
+    return "html" in response.headers.get("Content-Type", "") or response.text.lstrip().startswith("<")
+
+
+def error_text(found: Mapping[str, Any]) -> str:
+    """What a server says in an error, in any of the usual forms."""
+    error = found["error"]
+    return str(error.get("message", error) if isinstance(error, dict) else error)
+
+
+def sent(endpoint: Endpoint, send: Callable[[], httpx.Response]) -> httpx.Response:
+    """The answer to a request, which is sent again while the server is busy or breaks the connection off."""
+    import httpx
+
+    for attempt in range(ATTEMPTS):
+        last = attempt == ATTEMPTS - 1
+        try:
+            response = send()
+        except httpx.TransportError as error:
+            if last:
+                raise unreachable(endpoint.url, error) from error
+            time.sleep(BACKOFF_SECONDS * 2**attempt)
+            continue
+        if response.status_code < 400:
+            return response
+        if last or response.status_code not in BUSY or no_engine(response.text):
+            raise refused(endpoint, response)
+        time.sleep(_pause(response, attempt))
+    raise AssertionError("unreachable")
+
+
+def json_object(endpoint: Endpoint, response: httpx.Response) -> dict[str, Any]:
+    """The JSON object in an answer. Raises as `post` does for anything else."""
+    try:
+        found = response.json()
+    except ValueError:
+        found = None
+    if isinstance(found, dict) and not found.get("error"):
+        return found
+    if isinstance(found, dict):
+        raise no_engine(error_text(found)) or StageError(
+            f"{endpoint.url} answered: {error_text(found)}", "Read the server's own log."
+        )
+    if is_page(response):
+        raise InputError(
+            f"{endpoint.url} answers with a web page",
+            "Is that the server's own address? A proxy or a login page may stand in front of it.",
+        )
+    raise StageError(f"{endpoint.url} answered something else: {response.text.strip()[:120]!r}")
+
+
+def _pause(response: httpx.Response, attempt: int) -> float:
+    asked = response.headers.get("Retry-After", "")
+    return min(float(asked), 60.0) if asked.isdecimal() else BACKOFF_SECONDS * 2**attempt
+
+
+def refused(endpoint: Endpoint, response: httpx.Response) -> OrchestratorError:
+    """The error of a status from 400 on."""
+    if missing := no_engine(response.text):
+        return missing
+    text = "a web page" if is_page(response) else response.text.strip()[:200]
+    said = f"{endpoint.url} answered {response.status_code}: {text}"
+    if response.status_code in (401, 403):
+        return InputError(said, "Put the server's key into an environment variable and name it with --api-key-env.")
+    if response.status_code < 500:
+        return InputError(said, f"Check --endpoint and --model (now {endpoint.model!r}).")
+    return StageError(said, "Read the server's own log.")
+
+
+def unreachable(url: str, error: Exception) -> MissingError:
+    """The error of a server that does not answer."""
+    reason = str(error) or type(error).__name__
+    return MissingError(f"{url} does not answer: {reason}", "Is the server running, and is that its address?")

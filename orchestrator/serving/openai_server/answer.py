@@ -1,0 +1,69 @@
+"""Pieces of text as they come → thoughts and answer, up to what ends them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from orchestrator.chat_template.thoughts import Parts, Splitter
+from orchestrator.serving.openai_server.engine import Piece
+
+Words = tuple[str, str]
+"""What stands before and after a thought."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """One answer as it grows. `stopped` once a text that ends it has come; no more is to be asked for then."""
+
+    limit: int
+    stops: Sequence[str] = ()
+    thoughts: Words | None = None
+    tokens: int = 0
+    stopped: bool = False
+    parts: Parts = field(default_factory=Parts)
+    _text: str = field(default="", repr=False)
+    _told: int = 0
+    _splitter: Splitter = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._splitter = Splitter(self.thoughts)
+
+    def feed(self, piece: Piece) -> Parts:
+        """What is certain to belong to the answer once this piece has come."""
+        self.tokens += piece.tokens
+        self._text += piece.text
+        return self._grow(complete=False)
+
+    def end(self) -> Parts:
+        """What was held back for what might have come after it."""
+        return self._grow(complete=True) + self._add(self._splitter.finish())
+
+    @property
+    def finish_reason(self) -> Literal["stop", "length"]:
+        """Why it ended, in OpenAI's words."""
+        return "length" if self.tokens >= self.limit and not self.stopped else "stop"
+
+    def _grow(self, complete: bool) -> Parts:
+        text, self.stopped = up_to(self._text, self.stops, complete)
+        new, self._told = text[self._told :], len(text)
+        return self._add(self._splitter.feed(new))
+
+    def _add(self, grown: Parts) -> Parts:
+        self.parts += grown
+        return grown
+
+
+def up_to(text: str, stops: Sequence[str], complete: bool) -> tuple[str, bool]:
+    """The text before the first stop text, and whether there was one; without an end that may become one."""
+    found = [at for stop in stops if (at := text.find(stop)) >= 0]
+    if found:
+        return text[: min(found)], True
+    return text if complete else text[: len(text) - _start_of(text, stops)], False
+
+
+def _start_of(text: str, stops: Sequence[str]) -> int:
+    """How long an end of the text is that one of the stop texts begins with."""
+    sizes = (size for stop in stops for size in range(min(len(stop), len(text)), 0, -1) if text.endswith(stop[:size]))
+    return max(sizes, default=0)

@@ -1,0 +1,240 @@
+"""The body of a request, checked before an engine sees it. Sources: OpenAI's API reference, chat and completions.
+
+What is known and not done here is refused unless it asks for nothing (`logprobs: false`, `tools: []`); so is a
+parameter that nobody knows, as OpenAI does. Nothing that was asked for is left out in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from orchestrator.serving.openai_server.engine import Engine, Message, Sampling
+
+COOLEST = 0.01
+"""The lowest temperature above 0: scores divided by less leave the range of float16."""
+MOST_CHOICES = 16
+NEUTRAL: tuple[Any, ...] = (None, False, 0, 0.0, "none", "auto", {"type": "text"}, ["text"], [], {})
+
+ALTERNATIVES = ("str", "list[str]", "list[TextPart]")
+"""What pydantic calls the kinds of value that one field may have, in the place where something is wrong."""
+
+
+@dataclass(eq=False)
+class Refused(Exception):
+    """A request that is not answered: the status, and the fields of OpenAI's error object."""
+
+    status: int
+    message: str
+    param: str | None = None
+    code: str | None = None
+
+
+def _asks_for_nothing(value: Any) -> Any:
+    if value not in NEUTRAL:
+        raise PydanticCustomError("not_done", "this server does not do that")
+    return None
+
+
+NotDone = Annotated[Any, AfterValidator(_asks_for_nothing)]
+"""What OpenAI's protocol knows and this server does not do."""
+Ignored = Annotated[Any, Field(default=None)]
+"""What changes no answer."""
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class TextPart(_Body):
+    """A piece of a text. Pictures and sounds are no text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Turn(_Body):
+    """One message. An answer of ours may come back as it was given; training takes its thoughts out, and so do we."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    name: Ignored
+    reasoning_content: str | None = None
+    annotations: Ignored
+    refusal: NotDone = None
+    audio: NotDone = None
+    function_call: NotDone = None
+    tool_calls: NotDone = None
+
+    @property
+    def text(self) -> str:
+        """The parts joined as LLaMA-Factory joins them: with nothing in between."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class StreamOptions(_Body):
+    """Whether the last chunk of a stream counts tokens."""
+
+    include_usage: bool | None = None
+    include_obfuscation: Ignored
+
+
+class _Request(_Body):
+    """What both kinds of request may say."""
+
+    model: str | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    stop: str | list[str] | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=0, lt=1 << 31)
+    min_p: float | None = Field(None, ge=0, le=1)
+    seed: int | None = None
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    repeat_penalty: float | None = Field(None, gt=0, le=10)
+    user: Ignored
+    logprobs: NotDone = None
+    logit_bias: NotDone = None
+
+    @property
+    def limit(self) -> int | None:
+        """The most tokens of one answer; None for as many as there is room for."""
+        return self.max_tokens
+
+    @property
+    def stops(self) -> list[str]:
+        """Texts that end an answer."""
+        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return [text for text in given if text]
+
+    @property
+    def with_usage(self) -> bool:
+        """Whether a stream ends with a count of its tokens."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    def sampling(self) -> Sampling:
+        """How the next token is chosen. Greedily unless told otherwise, as answers are measured; nothing is cut off
+        and nothing is punished unasked."""
+        temperature = self.temperature or 0.0
+        return Sampling(
+            temperature=temperature if temperature >= COOLEST else 0.0,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            top_k=self.top_k or 0,
+            min_p=self.min_p or 0.0,
+            seed=None if self.seed is None else self.seed % (1 << 32),
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            repeat_penalty=1.0 if self.repeat_penalty is None else self.repeat_penalty,
+        )
+
+
+class ChatRequest(_Request):
+    """POST /v1/chat/completions."""
+
+    messages: list[Turn] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    metadata: Ignored
+    parallel_tool_calls: Ignored
+    prompt_cache_key: Ignored
+    prompt_cache_retention: Ignored
+    safety_identifier: Ignored
+    service_tier: Ignored
+    store: Ignored
+    audio: NotDone = None
+    function_call: NotDone = None
+    functions: NotDone = None
+    modalities: NotDone = None
+    prediction: NotDone = None
+    reasoning_effort: NotDone = None
+    response_format: NotDone = None
+    tool_choice: NotDone = None
+    tools: NotDone = None
+    top_logprobs: NotDone = None
+    verbosity: NotDone = None
+    web_search_options: NotDone = None
+
+    @property
+    def limit(self) -> int | None:
+        """By the newer name, else by the older one."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def characters(self) -> int:
+        """Characters of all its texts."""
+        return sum(len(turn.text) for turn in self.messages)
+
+    def tokens(self, engine: Engine) -> list[int]:
+        """What the model is given: the conversation in its template."""
+        return engine.prompt(self.conversation())
+
+    def conversation(self) -> list[Message]:
+        """The messages as a template takes them: at most one system text, at the start, and a question at the end.
+
+        Raises Refused for others: a template would leave a later system text out.
+        """
+        roles = ["system" if turn.role == "developer" else turn.role for turn in self.messages]
+        if "system" in roles[1:]:
+            at = roles.index("system", 1)
+            raise Refused(400, "a system text stands at the start, and there is one of them", f"messages[{at}].role")
+        if roles[-1] != "user":
+            raise Refused(400, f"a conversation ends with a user's message, not with one of {roles[-1]!r}", "messages")
+        return [{"role": role, "content": turn.text} for role, turn in zip(roles, self.messages, strict=True)]
+
+
+class CompletionRequest(_Request):
+    """POST /v1/completions: a text to go on with, without any template."""
+
+    prompt: str = Field(min_length=1)
+    best_of: Literal[1] | None = None
+    echo: NotDone = None
+    suffix: NotDone = None
+
+    @property
+    def characters(self) -> int:
+        """Characters of its text."""
+        return len(self.prompt)
+
+    def tokens(self, engine: Engine) -> list[int]:
+        """What the model is given: the text as it is."""
+        return engine.encode(self.prompt)
+
+
+Request = TypeVar("Request", bound=_Request)
+
+
+def read(body: bytes, kind: type[Request]) -> Request:
+    """The request. Raises Refused, which names the first thing that is wrong, for anything else.
+
+    pydantic's reader of JSON knows no half surrogates, and no nesting that a stack could not hold.
+    """
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise _refusal(error) from None
+
+
+def _refusal(error: ValidationError) -> Refused:
+    # Of the alternatives of a union, the one that went deepest is the one that was meant.
+    first = max(error.errors(include_url=False, include_input=False), key=lambda found: len(found["loc"]))
+    unknown = first["type"] == "extra_forbidden"
+    param = _path(first["loc"] if unknown else [step for step in first["loc"] if step not in ALTERNATIVES])
+    if first["type"] == "json_invalid":
+        return Refused(400, f"the body is no JSON: {first['msg'].removeprefix('Invalid JSON: ')}")
+    if unknown:
+        return Refused(400, f"unknown parameter {param or ''!r}", param, "unknown_parameter")
+    said = first["msg"][:1].lower() + first["msg"][1:]
+    return Refused(400, f"{param}: {said}" if param else f"the body: {said}", param, "invalid_value")
+
+
+def _path(steps: Iterable[int | str]) -> str | None:
+    """`messages[0].content`"""
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+    return text.lstrip(".")[:80] or None

@@ -1,0 +1,232 @@
+"""An artifact behind an OpenAI-compatible server on this machine: started, waited for, stopped."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.chat_template.thoughts import thought_words
+from orchestrator.lib import layout, process
+from orchestrator.lib.errors import InputError, MissingError, StageError
+from orchestrator.lib.files import write_text
+from orchestrator.runs.store import Run
+from orchestrator.serving import artifacts, thoughts
+from orchestrator.serving.endpoint import Endpoint
+from orchestrator.spec.sections import LORA
+from orchestrator.stages.predict import KEPT as PREDICTS
+
+if TYPE_CHECKING:
+    import httpx
+
+START_SECONDS = 600.0
+"""How long a model may take to load."""
+FIRST_PORT = 8080
+LOADED = ("model_name_or_path", "trust_remote_code", "template", "enable_thinking")
+"""Training arguments that say which model and template answer."""
+NO_INFERENCE = ("bf16", "fp16", "per_device_eval_batch_size", "seed", "use_cpu")
+"""Arguments of `predict` that LLaMA-Factory's inference does not know: the first two and the last are said otherwise,
+and one greedy answer needs neither batch nor seed."""
+DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
+KEY_VARIABLE = "ORCHESTRATOR_API_KEY"
+"""Carries the key to our servers, so that neither a file nor the process list shows it."""
+MIDDLEWARE = ("orchestrator.serving.thoughts.Thoughts", "orchestrator.serving.guard.Guard")
+"""What vLLM is told to put around its answers, the outermost last; our own servers do so by themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Address and key of a server, and how many tokens a conversation may have."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    key: str | None = field(default=None, repr=False)
+    context: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """How a server is started: the command, its environment, and the configuration it reads from the run's folder."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def where(host: str = "127.0.0.1", port: int | None = None, key: str | None = None, context: int = 4096) -> Where:
+    """The address to serve at: the port asked for, 0 for any, else the first free one from 8080 on; a random key.
+
+    Raises InputError when the port asked for is taken.
+    """
+    if port == 0:
+        port = _any_port(host)
+    if port is not None and not _is_free(host, port):
+        raise InputError(f"port {port} of {host} is taken", "Leave --port out for one that is free, or stop the other.")
+    chosen = (
+        port or next((p for p in range(FIRST_PORT, FIRST_PORT + 100) if _is_free(host, p)), None) or _any_port(host)
+    )
+    return Where(host, chosen, secrets.token_urlsafe(24) if key is None else key or None, context)
+
+
+def server(run: Run, artifact: str, at: Where) -> Server:
+    """The command: llama.cpp for GGUFs, vLLM for the merged model where installed, else LLaMA-Factory."""
+    if artifact not in artifacts.LLAMA_FACTORY:
+        return llama_cpp_server(run, artifact, at)
+    if artifact == "tuned" and importlib.util.find_spec("vllm") and (run.folder / layout.MERGED).is_dir():
+        return vllm_server(run, artifact, at)
+    return llama_factory_server(run, artifact, at)
+
+
+def llama_cpp_server(run: Run, kind: str, at: Where) -> Server:
+    """llama.cpp with the template inside the GGUF."""
+    trained, name = artifacts.serving(run), run.record["name"]
+    adapter = artifacts.ggufs(run)[kind].relative_to(run.folder) if kind == artifacts.ADAPTER else None
+    values = {
+        "gguf": layout.gguf(name, "base" if adapter else kind),
+        "adapter": str(adapter) if adapter else None,
+        "stop": trained["stop"],
+        "system": trained["system"],
+    }
+    return _own_server("serve_gguf", values, run, kind, at)
+
+
+def llama_factory_server(run: Run, artifact: str, at: Where) -> Server:
+    """The model as LLaMA-Factory loads it, computing as it did when it predicted."""
+    import yaml
+
+    trained = yaml.safe_load((run.folder / layout.config("train")).read_text(encoding="utf-8"))
+    values = inference_arguments(trained)
+    if artifact == "tuned" and trained["finetuning_type"] not in (LORA, "oft"):
+        values["model_name_or_path"] = layout.TRAINED
+    elif adapters := _adapters(trained, artifact):
+        values |= {"adapter_name_or_path": ",".join(adapters), "finetuning_type": LORA}
+    if system := artifacts.serving(run)["system"]:
+        values["default_system"] = system
+    if not (run.folder / values["model_name_or_path"]).is_dir():
+        raise MissingError(
+            f"no model at {values['model_name_or_path']}", "Fetch the base model again, or serve a GGUF."
+        )
+    # As `use_cpu` does in training; for inference LLaMA-Factory takes any GPU that it sees.
+    env = {"CUDA_VISIBLE_DEVICES": ""} if trained.get("use_cpu") else {}
+    return _own_server("serve_llamafactory", {"arguments": values}, run, artifact, at, env)
+
+
+def inference_arguments(trained: Mapping[str, Any]) -> dict[str, Any]:
+    """The training arguments that decide an answer, as LLaMA-Factory's inference takes them.
+
+    What bf16 and fp16 are to training, `infer_dtype` is to inference; use_cpu is up to the environment there.
+    """
+    kept = (*LOADED, *(key for key in PREDICTS if key not in NO_INFERENCE))
+    dtype = next((name for key, name in DTYPES.items() if trained.get(key)), None)
+    return {key: trained[key] for key in kept if key in trained} | ({"infer_dtype": dtype} if dtype else {})
+
+
+def _own_server(
+    worker: str, values: Mapping[str, Any], run: Run, artifact: str, at: Where, env: Mapping[str, str] | None = None
+) -> Server:
+    config, trained = f"configs/serve-{artifact}.json", artifacts.serving(run)
+    asked = {"name": f"{run.record['name']}-{artifact}", "host": at.host, "port": at.port, "context": at.context}
+    asked["thoughts"] = thought_words(trained["template"], trained["thinking"])
+    return Server(
+        argv=(sys.executable, "-m", f"orchestrator.stages.entry.{worker}", config),
+        env={KEY_VARIABLE: at.key or "", **(env or {})},
+        files={config: json.dumps({**values, **asked}, ensure_ascii=False, indent=2) + "\n"},
+    )
+
+
+def _adapters(trained: Mapping[str, Any], artifact: str) -> list[str]:
+    """The adapters to load: an earlier run's where training started from it, and the run's own."""
+    earlier = trained.get("adapter_name_or_path")
+    if artifact == "base":
+        return [earlier] if earlier else []
+    return [earlier, layout.TRAINED] if earlier and trained.get("create_new_adapter") else [layout.TRAINED]
+
+
+def vllm_server(run: Run, artifact: str, at: Where) -> Server:
+    """`vllm serve` of the merged model, which holds the template of training; vLLM's own sampling defaults."""
+    options = {"--host": at.host, "--port": str(at.port), "--generation-config": "vllm"}
+    options["--served-model-name"] = f"{run.record['name']}-{artifact}"
+    flags = [word for pair in options.items() for word in pair]
+    flags += [word for name in MIDDLEWARE for word in ("--middleware", name)]
+    return Server(("vllm", "serve", layout.MERGED, *flags), {"VLLM_API_KEY": at.key} if at.key else {})
+
+
+def _thought_words(run: Run) -> dict[str, str]:
+    """For a model that was trained to think: what stands around its thoughts, which its server is to take out."""
+    if not (run.folder / layout.SERVING).is_file():
+        return {}
+    thinks, words = artifacts.thinking(run)
+    return {thoughts.VARIABLE: json.dumps(words, ensure_ascii=False)} if thinks else {}
+
+
+@contextmanager
+def running(run: Run, artifact: str, at: Where) -> Iterator[tuple[Endpoint, process.Child]]:
+    """A server that answers, ended when the block ends. Raises StageError, quoting its log, when it does not start."""
+    made = server(run, artifact, at)
+    for path, text in made.files.items():
+        write_text(run.folder / path, text)
+    log = run.folder / layout.log(f"serve-{artifact}")
+    log.unlink(missing_ok=True)
+    child = process.start(process.Command(made.argv, run.folder, log, {**made.env, **_thought_words(run)}))
+    try:
+        yield _ready(child, at, log), child
+    finally:
+        if child.poll() is None:
+            child.stop()
+
+
+def _ready(child: process.Child, at: Where, log: Path) -> Endpoint:
+    url = f"http://{'127.0.0.1' if at.host == '0.0.0.0' else at.host}:{at.port}/v1"
+    answer = until_answers(child, f"{url}/models", log, at.key)
+    return Endpoint(url, "openai", answer.json()["data"][0]["id"], at.key)
+
+
+def until_answers(child: process.Child, url: str, log: Path, key: str | None = None) -> httpx.Response:
+    """The first good answer of a server that was just started. Raises StageError when it ends or takes too long."""
+    import httpx
+
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    deadline = time.monotonic() + START_SECONDS
+    with httpx.Client(headers=headers, trust_env=False, timeout=5.0) as client:
+        while child.poll() is None and time.monotonic() < deadline:
+            try:
+                response = client.get(url)
+                if response.status_code == 200:
+                    return response
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+    raise StageError(f"the server did not start: {_last_line(log)}", f"The whole log: {log}")
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "it printed nothing"
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        if os.name == "posix":  # a port that a stopped server has just left is free
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except PermissionError:
+            raise InputError(f"port {port} needs more rights than you have", "Choose one above 1023.") from None
+        except OSError:
+            return False
+    return True
+
+
+def _any_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,149 @@
+"""What Ollama makes of a model that was pushed to it: its prompts and answers against those of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.evaluation.rows import split_thinking
+from orchestrator.lib import layout
+from orchestrator.lib.errors import GateError, MissingError
+from orchestrator.lib.files import read_json, read_json_lines
+from orchestrator.models.gguf import GgufModel
+from orchestrator.runs.store import Run
+from orchestrator.serving import artifacts, bundle
+from orchestrator.serving.endpoint import Endpoint, Reply, ask_all
+from orchestrator.serving.prompts import Comparison, Told, compare, render_all, rendered, text_difference
+
+if TYPE_CHECKING:
+    from ollama import ShowResponse
+
+MAKERS = {"GGUF": "the template inside the GGUF", "TEMPLATE": "TEMPLATE", "unknown": "an unknown template"}
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What asking the held-out rows through Ollama showed."""
+
+    rows: int
+    agreement: float
+    """Share of rows answered, and thought about, as the same GGUF did when it was measured."""
+    prompts: Comparison
+    template: str
+    """`TEMPLATE`, `GGUF` (its own template), or `unknown`: which one made the prompt."""
+    capabilities: list[str] = field(default_factory=list)
+    """What Ollama offers the user of the model: `completion`, `thinking`, `tools`, …"""
+    unasked: str = ""
+    """The first difference in the prompt of a client that says nothing of thinking."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Flat, as scripts read it."""
+        told = self.prompts
+        return {
+            "rows": self.rows,
+            "agreement": self.agreement,
+            "texts": told.texts,
+            "equal_texts": told.equal_texts,
+            "counted": told.counted,
+            "equal_counts": told.equal_counts,
+            "template": self.template,
+            "capabilities": self.capabilities,
+            "example": told.difference or self.unasked,
+        }
+
+
+UNASKED = Served(rows=0, agreement=1.0, prompts=Comparison(0, 0, 0, 0), template="unknown")
+"""What a model that learnt no answers shows."""
+
+
+def check(run: Run, kind: str, endpoint: Endpoint, shown: ShowResponse) -> Served:
+    """Ask the held-out rows of a model that Ollama has, with `think` as trained, and compare with the run.
+
+    `shown` is what Ollama's /api/show says of the model.
+    """
+    rows = read_json_lines(run.folder / layout.PROMPTS)
+    conversations = [row["messages"] for row in rows]
+    asked = replace(endpoint, think=think(run, shown.capabilities or ()))
+    texts = render_all(asked, conversations)
+    replies = ask_all(asked, conversations, _limit(run, kind), concurrency=1)
+    told = [Told(text, reply.prompt_tokens) for text, reply in zip(texts, replies, strict=True)]
+    with vocabulary(run, kind) as gguf:
+        return Served(
+            rows=len(rows),
+            agreement=_agreement(run, kind, rows, replies),
+            prompts=compare(rows, told, gguf.bos, gguf.tokenize),
+            template=_template_used(run, kind, shown, gguf),
+            capabilities=[str(capability) for capability in shown.capabilities or ()],
+            unasked=_unasked(endpoint, rows[0], texts[0], gguf.bos),
+        )
+
+
+def require_gate(served: Served, name: str, min_agreement: float) -> None:
+    """Raise GateError unless Ollama's prompts are those of training and its answers those that were measured."""
+    told, complaints = served.prompts, []
+    maker = f"Ollama used {MAKERS[served.template]}"
+    if told.equal_texts < told.texts:
+        different = f"{told.texts - told.equal_texts} of {told.texts} prompts are not those of training"
+        complaints.append(f"{name}: {different} ({told.difference}); {maker}")
+    elif told.equal_counts < told.counted:
+        different = f"{told.counted - told.equal_counts} of {told.counted} prompts have another number of tokens"
+        complaints.append(f"{name}: {different} than in training ({told.difference}); {maker}")
+    if served.unasked:
+        complaints.append(f"{name}: who says nothing of thinking gets another prompt ({served.unasked}); {maker}")
+    if served.agreement < min_agreement:
+        complaints.append(
+            f"{name}: Ollama answers {100 * served.agreement:.0f} % of {served.rows} rows as the GGUF was measured to, "
+            f"below {100 * min_agreement:.0f} %"
+        )
+    if complaints:
+        raise GateError(
+            "\n".join(complaints), f"Do not use {name}; `ollama rm {name}` removes it. Is Ollama up to date?"
+        )
+
+
+def summary(served: Served) -> str:
+    """A line on what was proven."""
+    share = f"{100 * served.agreement:.0f} % of {served.rows} answers are those measured"
+    return f"{share}; {served.prompts}, made by {MAKERS[served.template]}"
+
+
+def vocabulary(run: Run, kind: str) -> AbstractContextManager[GgufModel]:
+    """The tokenizer and the metadata of what answers: the GGUF, or the base's beneath an adapter."""
+    return GgufModel(bundle.files(run, kind)[1], vocabulary_only=True)
+
+
+def think(run: Run, capabilities: Sequence[str]) -> bool | None:
+    """Ollama's `think` as trained: it refuses True for a model that it does not take for one that can."""
+    trained, _ = artifacts.thinking(run)
+    return None if trained and "thinking" not in capabilities else trained
+
+
+def _limit(run: Run, kind: str) -> int:
+    return int(read_json(run.folder / f"configs/ask-{kind}.json")["max_new_tokens"])
+
+
+def _agreement(run: Run, kind: str, rows: Sequence[dict[str, Any]], replies: Sequence[Reply]) -> float:
+    """The share of equal answers: thoughts and answers apart, since every server puts them together differently."""
+    file = artifacts.answers(run, kind)
+    if not file.is_file():
+        raise MissingError(f"no {file.name}: this GGUF was not asked yet", "Run `orchestrator export` first.")
+    measured = {row["id"]: split_thinking(row["prediction"]) for row in read_json_lines(file)}
+    _, words = artifacts.thinking(run)
+    given = zip(rows, replies, strict=True)
+    return sum(split_thinking(reply.whole(words)) == measured[row["id"]] for row, reply in given) / len(rows)
+
+
+def _template_used(run: Run, kind: str, shown: ShowResponse, gguf: GgufModel) -> str:
+    """Which template makes the prompt: /api/show answers the one in use."""
+    known = {
+        bundle.read(run.folder / f"{layout.MODELFILE}.{kind}").template: "TEMPLATE",
+        gguf.metadata("tokenizer.chat_template"): "GGUF",
+    }
+    return known.get(shown.template, "unknown") if shown.template else "unknown"
+
+
+def _unasked(endpoint: Endpoint, row: dict[str, Any], asked: str | None, bos: str | None) -> str:
+    plain = rendered(endpoint, row["messages"]) if asked is not None and row["ids"] is not None else None
+    return "" if plain in (None, asked) else text_difference(row, str(plain), bos)

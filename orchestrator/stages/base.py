@@ -1,0 +1,97 @@
+"""What every stage may look at when it is made concrete."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.lib.render import Renderer
+from orchestrator.spec.sections import DEFAULTS, LORA, Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A spec together with the facts about this machine that decide commands and fingerprints."""
+
+    spec: Spec
+    project: Path
+    base_path: Path
+    """The base model's folder."""
+    base_identity: str
+    template: str
+    """The LLaMA-Factory template, `auto` already resolved."""
+    data_hashes: Mapping[str, str]
+    """Data file as the spec names it → sha256."""
+    versions: Mapping[str, str]
+    """Package → version, for the packages that results depend on."""
+    converter: Path
+    """The llama.cpp folder."""
+    render: Renderer
+    adapter: Path | None = None
+    """The folder of an earlier run's adapter over the base model, to go on with."""
+    base_cure: str | None = None
+    """What was done that the base model's tokenizer is loaded rightly, in a few words."""
+    gpus: int = 0
+    """GPUs of this machine that a training may use."""
+    cores: int = 1
+    """CPU cores of this machine that it may use."""
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The training arguments: our defaults, overruled by the user's."""
+        # A preference is learnt against the model it starts from. With one adapter, LLaMA-Factory's reference would be
+        # the model without any: `create_ref_model` in llamafactory/train/trainer_utils.py.
+        prefers = self.adapter and self.spec.train.get("stage") in ("dpo", "kto")
+        return {**DEFAULTS, **({"create_new_adapter": True} if prefers else {}), **self.spec.train}
+
+    @property
+    def adapts(self) -> bool:
+        """Whether training leaves an adapter beside the base model instead of a whole model."""
+        return self.training["finetuning_type"] in (LORA, "oft")
+
+    @property
+    def answers(self) -> bool:
+        """Whether the tuned model is asked the held-out rows, and its GGUFs after it."""
+        return self.training["stage"] in ("sft", "dpo", "kto")
+
+    @property
+    def reads(self) -> bool:
+        """Whether the held-out rows are texts that are only read: their perplexity is measured."""
+        return bool(self.training["stage"] == "pt")
+
+    @property
+    def over_adapter(self) -> bool:
+        """Whether training makes a second adapter, over an earlier run's."""
+        return self.adapter is not None and bool(self.training.get("create_new_adapter"))
+
+    def base(self) -> dict[str, Any]:
+        """The arguments that make LLaMA-Factory load the model that training starts from."""
+        return self._loads(str(self.adapter) if self.adapter else "")
+
+    def tuned(self) -> dict[str, Any]:
+        """The arguments that make LLaMA-Factory load the tuned model from a run's folder."""
+        from orchestrator.lib import layout
+
+        if not self.adapts:
+            return {"model_name_or_path": layout.TRAINED}
+        return self._loads(f"{self.adapter},{layout.TRAINED}" if self.over_adapter else layout.TRAINED)
+
+    def _loads(self, adapters: str) -> dict[str, Any]:
+        base = {"model_name_or_path": str(self.base_path)}
+        # LoRA of oft too: LLaMA-Factory loads adapters only so, and PEFT sees what they are
+        return {**base, "adapter_name_or_path": adapters, "finetuning_type": LORA} if adapters else base
+
+    def picked(self, *packages: str) -> dict[str, str]:
+        """The versions of some packages, as inputs of a step."""
+        return {name: self.versions[name] for name in packages}
+
+
+TRAINING_PACKAGES = ("llamafactory", "transformers", "torch", "peft", "accelerate")
+
+
+def worker(name: str, config: str) -> tuple[str, ...]:
+    """The command that starts one of our own programs."""
+    return (sys.executable, "-m", f"orchestrator.stages.entry.{name}", config)
