@@ -76,7 +76,7 @@ def write_rows(folder: Path, artifact: str, answers: Sequence[str]) -> None:
 def score_rows(folder: Path) -> None:
     """What the judge stage leaves."""
     artifacts = ("base", "tuned", "gguf-f16")
-    config = {
+    config: dict[str, Any] = {
         "task": "classification",
         "labels": list(LABELS),
         "artifacts": {artifact: f"evaluation/{artifact}.jsonl" for artifact in artifacts},
@@ -85,7 +85,7 @@ def score_rows(folder: Path) -> None:
     }
     write_json(folder / "configs/judge.json", config)
     with contextlib.chdir(folder):
-        score.main(Path("configs/judge.json"))
+        score.Score(**config).run()
 
 
 def make_sweep(runs_dir: Path, trials: int, word: str = "cosine") -> Path:

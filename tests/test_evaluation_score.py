@@ -196,8 +196,8 @@ def generated(artifact: str) -> dict[str, str]:
     }
 
 
-def configure(**changes: Any) -> Path:
-    config = {
+def configure(**changes: Any) -> score.Score:
+    config: dict[str, Any] = {
         "task": "classification",
         "labels": None,
         "seed": 0,
@@ -207,12 +207,10 @@ def configure(**changes: Any) -> Path:
         "out_dir": "evaluation",
         "summary": "evaluation/summary-score.json",
     }
-    path = Path("configs/score.json")
-    write_json(path, config | changes)
-    return path
+    return score.Score(**(config | changes))
 
 
-def judged(**changes: Any) -> Path:
+def judged(**changes: Any) -> score.Score:
     names = ("base", "tuned", "gguf-f16", "gguf-q4_k_m")
     files = {"gguf-f16": "export/news-f16.gguf", "gguf-q4_k_m": "export/news-q4_k_m.gguf"}
     for size, file in zip((27_000_000, 10_500_000), files.values(), strict=True):
@@ -234,7 +232,7 @@ def summary(stage: str) -> dict[str, Any]:
 
 
 def test_predictions_of_llama_factory_are_scored(run: Path) -> None:
-    score.main(configure())
+    configure().run()
     assert read_rows(Path("evaluation/tuned.jsonl")) == rows_with(80)
     found = summary("score")
     assert found["metrics"]["tuned"]["n"] == 100
@@ -249,13 +247,13 @@ def test_predictions_of_llama_factory_are_scored(run: Path) -> None:
 
 
 def test_a_run_without_a_baseline_is_scored(run: Path) -> None:
-    score.main(configure(artifacts={"tuned": generated("tuned")}))
+    configure(artifacts={"tuned": generated("tuned")}).run()
     assert summary("score")["comparisons"] == []
 
 
 def test_ggufs_are_judged_against_the_tuned_model(run: Path) -> None:
-    score.main(configure())
-    score.main(judged())
+    configure().run()
+    judged().run()
     found = summary("judge")
     assert found["metrics"]["gguf-q4_k_m"]["agreement_with_tuned"]["value"] == 99
     assert "agreement_with_tuned" not in found["metrics"]["tuned"]
@@ -270,13 +268,13 @@ def test_ggufs_are_judged_against_the_tuned_model(run: Path) -> None:
 
 
 def test_the_gate_and_parity_are_written_down(run: Path) -> None:
-    score.main(configure())
+    configure().run()
     write_rows(Path("evaluation/gguf-q4_k_m.jsonl"), rows_with(40))
     sound = {"rows": 100, "compared": 100, "equal_prompts": 100, "repeating": 0, "first_difference": None}
     write_json(Path("sound.json"), sound)
     difference = {"id": "3", "at": 5, "same_text": True, "doubled_first": False}
     write_json(Path("broken.json"), sound | {"equal_prompts": 90, "first_difference": difference})
-    score.main(judged(parity={"gguf-q4_k_m": "sound.json", "gguf-f16": "broken.json"}))
+    judged(parity={"gguf-q4_k_m": "sound.json", "gguf-f16": "broken.json"}).run()
     found = summary("judge")
     assert [(f["artifact"], f["what"]) for f in found["failures"]] == [
         ("gguf-f16", "parity"), ("gguf-q4_k_m", "agreement"), ("gguf-q4_k_m", "accuracy_drop"),
@@ -289,7 +287,7 @@ def test_dropped_rows_are_noticed(run: Path) -> None:
     file = Path("evaluation/generated-base/generated_predictions.jsonl")
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(StageError, match="base was asked 100 rows and answered 99"):
-        score.main(configure())
+        configure().run()
 
 
 def test_silence_on_both_sides_passes_nothing(run: Path) -> None:
@@ -348,9 +346,9 @@ def words(line: str) -> str:
 
 
 def test_the_table_fits_80_columns(run: Path) -> None:
-    score.main(configure())
+    configure().run()
     write_rows(Path("evaluation/gguf-f16.jsonl"), rows_with(70))
-    score.main(judged())
+    judged().run()
     lines = printed(summary("judge"))
     assert words(lines[0]) == "artifact n accuracy (95 %) macro F1 ROUGE-1 agrees size verdict"
     assert [line.split()[:3] for line in lines[1:5]] == [

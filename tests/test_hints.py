@@ -14,7 +14,7 @@ from orchestrator.lib import errors, hints
 from orchestrator.lib.files import read_json
 from tests.conftest import run_tool
 
-ROOT = Path(hints.__file__).parent
+ROOT = Path(hints.__file__).parent.parent
 ERRORS = {name for name in vars(errors) if name.endswith(("Error", "Interrupted", "Diverged"))}
 CHINESE = {"LANG": "zh_CN.UTF-8"}
 CATALOGUE: dict[str, str] = read_json(hints.CATALOGUES["zh"])

@@ -139,7 +139,7 @@ def test_auto_on_a_machine_that_cannot_hold_the_batch_says_so() -> None:
 
 
 def step_of(launch: Mapping[str, Any] | None, gpus: int = 0, **training: Any) -> Step:
-    return train.build(context(launch, gpus, **training))[0]
+    return train.Train.plan(context(launch, gpus, **training))[0]
 
 
 def context(launch: Mapping[str, Any] | None, gpus: int = 0, **training: Any) -> Context:
@@ -206,10 +206,10 @@ def test_the_environment_is_what_llamafactorys_launcher_reads(
 
 
 def test_answers_are_given_by_one_process_alone() -> None:
-    for step in predict.build(context(TWO_NODES, gpus=4)):
+    for step in predict.Predict.plan(context(TWO_NODES, gpus=4)):
         assert step.env == ALONE and step.launches  # where there are more GPUs, torchrun starts even one
-    assert [step.env for step in predict.build(context(None, gpus=4))] == [{}, {}]
-    assert not any(step.launches for step in predict.build(context({"devices": 2})))
+    assert [step.env for step in predict.Predict.plan(context(None, gpus=4))] == [{}, {}]
+    assert not any(step.launches for step in predict.Predict.plan(context({"devices": 2})))
 
 
 def test_without_the_section_nothing_changes() -> None:
@@ -250,7 +250,7 @@ def test_deepspeeds_configuration_leaves_to_the_trainer_what_the_trainer_knows(n
 
 def test_a_configuration_of_the_users_own_is_copied_whole(files: Path) -> None:
     made = replace(context({"devices": 2, "deepspeed": "own.json"}), project=files)
-    assert train.build(made)[0].files[DEEPSPEED] == (files / "own.json").read_text(encoding="utf-8")
+    assert train.Train.plan(made)[0].files[DEEPSPEED] == (files / "own.json").read_text(encoding="utf-8")
 
 
 def test_ray_is_told_where_the_run_lies(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def launchless(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_plan_tells_the_effective_batch_and_the_nodes() -> None:
     made = context({**TWO_NODES, "global_batch_size": 64})
-    step = replace(train.build(made)[0], stage="train")
+    step = replace(train.Train.plan(made)[0], stage="train")
     plan = Plan(made.spec, None, (Planned(step, "0", False, "new run"),))
     lines = [line.strip() for line in plan_lines(plan)]
     assert "effective batch 64 = 4 rows × 2 accumulated × 4 devices × 2 nodes" in lines

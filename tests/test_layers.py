@@ -11,15 +11,14 @@ import orchestrator
 ROOT = Path(orchestrator.__file__).parent
 
 FLOORS = (
-    "errors layout step machine torchrun",
-    "files process secrecy cache fetch llamacpp llamafactory render records records_index records_schema proof"
-    " signature environment requirements hints failure",
-    "chat_template data evaluation models spec",
-    "stages workers executors",
-    "plan speed memory",
-    "execute underway progress divergence",
-    "workflow jobs follow",
-    "outcome nodes runs side_by_side prune adopt reproduce mlflow_export sweep learning_curve report doctor ship init",
+    "lib",
+    "machine evaluation chat_template",
+    "executors runs models",
+    "spec data",
+    "stages",
+    "pipeline",
+    "report serving",
+    "sweep",
     "cli __main__",
 )
 """From the ground up; a room may use its own floor and those below."""

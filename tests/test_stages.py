@@ -17,7 +17,7 @@ from orchestrator.pipeline.plan import PACKAGES, resolve_template
 from orchestrator.spec.load import load_spec
 from orchestrator.stages import chain
 from orchestrator.stages.base import Context
-from orchestrator.stages.export import source_type
+from orchestrator.stages.convert import source_type
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"

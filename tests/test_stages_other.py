@@ -20,9 +20,10 @@ from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.pipeline.workflow import summaries
 from orchestrator.spec.load import load_spec
+from orchestrator.spec.sections import Data
 from orchestrator.stages import perplexity, prepare, trl
-from orchestrator.stages.likelihoods import Config, Scores, measured, records
-from orchestrator.stages.preference import LIMITS
+from orchestrator.stages.likelihoods import Scores
+from orchestrator.stages.preference import LIMITS, Preference, measured, records
 from tests.conftest import write_tree
 from tests.test_stages import ROOT, compare, steps_of
 
@@ -88,7 +89,7 @@ def test_a_reward_model_is_measured_and_not_exported() -> None:
 def test_the_files_of_a_pretraining_read_the_texts_and_are_asked_nothing() -> None:
     steps = steps_of("spec.yaml", *overrides("pt"), "export.gguf=[f16, q4_k_m]", "export.adapter=true")
     assert not [stage for stage in steps if stage.startswith(("predict", "score"))]
-    assert steps["ask-q4_k_m"].argv[-2:] == ("orchestrator.stages.perplexity", "configs/ask-q4_k_m.json")
+    assert steps["ask-q4_k_m"].argv[-2:] == ("read-texts", "configs/ask-q4_k_m.json")
     assert steps["ask-q4_k_m"].needs == ("prepare", "perplexity", "quantise-q4_k_m")
     judge = json.loads(steps["judge"].files["configs/judge.json"])
     assert list(judge["artifacts"]) == ["gguf-f16", "gguf-q4_k_m", "gguf-adapter"]
@@ -132,11 +133,19 @@ def test_only_good_answers_are_labels(tmp_path: Path, monkeypatch: pytest.Monkey
         prepare._asked("kto", [bad, bad])
 
 
+def pretraining(packing: bool) -> prepare.Prepare:
+    data = Data(train="texts.json").model_dump(mode="json")
+    return prepare.Prepare(
+        base="", template="default", thinking=False, trust_remote_code=False, project="", kind="pt", packing=packing,
+        cutoff_len=64, task="generation", **data,
+    )  # fmt: skip
+
+
 def test_texts_that_fill_no_block_are_refused() -> None:
-    prepare._require_a_block([40, 30], {"packing": True, "cutoff_len": 64})
-    prepare._require_a_block([40], {"packing": False, "cutoff_len": 64})
+    prepare._require_a_block([40, 30], pretraining(packing=True))
+    prepare._require_a_block([40], pretraining(packing=False))
     with pytest.raises(InputError, match="40 tokens, less than one block of cutoff_len 64"):
-        prepare._require_a_block([40], {"packing": True, "cutoff_len": 64})
+        prepare._require_a_block([40], pretraining(packing=True))
 
 
 # ---- figures
@@ -178,9 +187,9 @@ def test_perplexity_weighs_texts_by_their_tokens() -> None:
     assert (found.low, found.high) == (pytest.approx(math.e), pytest.approx(math.exp(4)))
 
 
-def config(**values: Any) -> Config:
+def config(**values: Any) -> Preference:
     known = {"models": {}, "arguments": {}, "reported": ["tuned"], "summary": "", "rows": ""}
-    return Config(**{**known, "kind": "dpo", "reference": "base", "loss": "sigmoid", "beta": 0.5, **values})
+    return Preference(**{**known, "kind": "dpo", "reference": "base", "loss": "sigmoid", "beta": 0.5, **values})
 
 
 def scores(*values: list[float], tokens: int = 2) -> Scores:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from orchestrator.data.checks import Finding, check_data, require_clean
 from orchestrator.data.checks.tokens import TokenCounter
@@ -29,12 +28,6 @@ class Wanted:
     kind: Kind = "sft"
     labels: bool | None = None
     """Whether the answers are labels; None lets the answers say it."""
-
-    @classmethod
-    def from_config(cls, values: Mapping[str, Any]) -> Wanted:
-        """From the prepare stage's configuration."""
-        data = Data.model_validate({key: values[key] for key in Data.model_fields}, strict=False)
-        return cls(Path(values["project"]), data, values["kind"], values["task"] == "classification")
 
     @classmethod
     def of_spec(cls, spec: Spec, project: Path) -> Wanted:

@@ -55,7 +55,7 @@ def fingerprint(step: Step, upstream: Mapping[str, str], aliases: Mapping[str, s
     """
     facts = {
         "stage": step.stage,
-        "argv": step.argv,
+        "argv": as_recorded(step.argv),
         "files": {**step.files, **step.equivalent},
         "inputs": dict(step.inputs),
         "needs": {stage: upstream[stage] for stage in step.needs},
@@ -64,3 +64,19 @@ def fingerprint(step: Step, upstream: Mapping[str, str], aliases: Mapping[str, s
     for path, name in sorted(aliases.items(), key=lambda item: -len(item[0])):
         text = text.replace(json.dumps(path, ensure_ascii=False)[1:-1], name)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+FORMER_MODULES = {
+    "ask": "ask_gguf", "gate": "score", "gate-perplexity": "judge_perplexity", "read-texts": "perplexity_gguf",
+}  # fmt: skip
+"""Program of `orchestrator.stages` → the module of orchestrator.workers that it once was, where the name differs."""
+
+
+def as_recorded(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """A command as the fingerprints of finished runs have it, for which each program was a module of its own."""
+    match argv:
+        case (python, "-m", "orchestrator.stages", program, *rest):
+            return (python, "-m", f"orchestrator.workers.{FORMER_MODULES.get(program, program)}", *rest)
+        case (python, "-m", "orchestrator.stages.trl", *rest):
+            return (python, "-m", "orchestrator.workers.trl_train", *rest)
+    return argv

@@ -137,7 +137,7 @@ def _own_server(
     asked = {"name": f"{run.record['name']}-{artifact}", "host": at.host, "port": at.port, "context": at.context}
     asked["thoughts"] = thought_words(trained["template"], trained["thinking"])
     return Server(
-        argv=(sys.executable, "-m", f"orchestrator.stages.entry.{worker}", config),
+        argv=(sys.executable, "-m", f"orchestrator.serving.{worker}", config),
         env={KEY_VARIABLE: at.key or "", **(env or {})},
         files={config: json.dumps({**values, **asked}, ensure_ascii=False, indent=2) + "\n"},
     )

@@ -9,17 +9,18 @@ from __future__ import annotations
 import codecs
 import ctypes
 import random
+import sys
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.chat_template.jinja import render_messages
 from orchestrator.chat_template.turns import SpecialTokens
+from orchestrator.lib import program
 from orchestrator.lib.cpu import threads
 from orchestrator.lib.errors import MissingError, StageError
 from orchestrator.lib.files import read_json
 from orchestrator.serving.openai_server.engine import Message, Piece, Sampling
-from orchestrator.stages import entry
 
 LONGEST_TOKEN = 512
 """Bytes; llama-cpp-python's own 32 lose the longer ones, such as runs of spaces."""
@@ -128,4 +129,4 @@ class LlamaCpp:
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    program.run(lambda: main(Path(sys.argv[1])))

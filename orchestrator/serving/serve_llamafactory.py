@@ -8,14 +8,15 @@ not say in a stream why it ended, and lets the pages of every site ask it.
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.lib import program
 from orchestrator.lib.files import read_json
 from orchestrator.serving.openai_server.engine import Message, Piece, Sampling
-from orchestrator.stages import entry
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 """What transformers' tokenizers write for the bytes of a character that is not whole yet."""
@@ -149,4 +150,4 @@ class _Generation:
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    program.run(lambda: main(Path(sys.argv[1])))

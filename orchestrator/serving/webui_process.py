@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+from orchestrator.lib import program
 from orchestrator.lib.files import read_json
 from orchestrator.serving.guard import Guard
-from orchestrator.stages import entry
 
 
 def main(config: Path) -> None:
@@ -25,4 +26,4 @@ def main(config: Path) -> None:
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    program.run(lambda: main(Path(sys.argv[1])))

@@ -1,32 +1,47 @@
-"""The chain, in order. A new stage is a file of its own and one line here."""
+"""The chain, in order. A new stage is a file of its own and one name here."""
 
 from __future__ import annotations
 
 from orchestrator.lib.step import PHASES, Step
-from orchestrator.stages import adapter, ask, export, predict, preference, prepare, score, train
-from orchestrator.stages.base import Context
+from orchestrator.stages.adapter import Adapter
+from orchestrator.stages.ask import Ask
+from orchestrator.stages.base import Context, Stage
+from orchestrator.stages.convert import Convert
+from orchestrator.stages.merge import Merge
+from orchestrator.stages.modelfile import Modelfile
+from orchestrator.stages.perplexity import GatePerplexity, ReadTexts
+from orchestrator.stages.predict import Predict
+from orchestrator.stages.preference import Preference
+from orchestrator.stages.prepare import Prepare
+from orchestrator.stages.quantise import Quantise
+from orchestrator.stages.score import Gate, Score
+from orchestrator.stages.template import Template
+from orchestrator.stages.train import Train
 
-STAGES = (
-    prepare.build,
-    train.build,
-    predict.build,
-    score.build,
-    preference.build,
-    export.build_merge,
-    export.build_template,
-    export.build_convert,
-    export.build_modelfile,
-    export.build_quantise,
-    adapter.build,
-    ask.build,
-    score.build_judge,
-    preference.build_judge,
+STAGES: tuple[type[Stage], ...] = (
+    Prepare,
+    Train,
+    Predict,
+    Score,
+    Preference,
+    Merge,
+    Template,
+    Convert,
+    Modelfile,
+    Quantise,
+    Adapter,
+    Ask,
+    ReadTexts,
+    Gate,
+    GatePerplexity,
 )
+PROGRAMS = {stage.program: stage for stage in STAGES if stage.program}
+"""Name on the command line of `python -m orchestrator.stages` → what it carries out."""
 
 
 def chain(context: Context) -> list[Step]:
     """Every step of the whole chain, each after those it needs."""
     kind = context.training["stage"]
     last = PHASES.index("evaluate" if kind == "rm" else PHASES[-1])
-    steps = [step for build in STAGES for step in build(context)]
+    steps = [step for stage in STAGES for step in stage.plan(context)]
     return [step for step in steps if PHASES.index(step.phase) <= last]

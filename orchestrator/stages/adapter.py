@@ -1,16 +1,13 @@
-"""adapter: the LoRA adapter as a GGUF of a few megabytes, for the base model's own GGUF, with an ADAPTER Modelfile.
-
-Convert a LoRA adapter, and once for each base model that model itself: `adapter CONFIG.json`.
-"""
+"""adapter: the LoRA adapter as a GGUF of a few megabytes, for the base model's own GGUF, with an ADAPTER Modelfile."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,44 +16,99 @@ from orchestrator.lib.errors import InputError, StageError
 from orchestrator.lib.files import building, cache_folder, link, read_json, sha256, write_json, write_text
 from orchestrator.lib.step import Step
 from orchestrator.spec.sections import LORA
-from orchestrator.stages import entry
-from orchestrator.stages.base import Context, worker
+from orchestrator.stages.base import Context, Stage
 
-STAGE = "adapter"
-KIND = "adapter"
-BASE_KIND = "base"
-MODELFILE = f"{layout.MODELFILE}.{KIND}"
+NAME = "adapter"
+"""Of the stage, and of its GGUF where others are named by their type."""
+BASE = "base"
+MODELFILE = f"{layout.MODELFILE}.{NAME}"
+MERGED = Path(layout.MERGED)
+TRAINED = Path(layout.TRAINED)
+LOG = Path(layout.log(NAME))
+WEIGHTS = (".safetensors", ".safetensors.index.json")
+OF_THE_MODEL = ("config.json", "generation_config.json")
+OF_NOBODY = ("Modelfile", "README.md")
 
 
-def build(context: Context) -> list[Step]:
-    """One step when the spec asks for it. Raises InputError for an adapter that a GGUF cannot hold."""
-    if not context.spec.export.adapter:
-        return []
-    over = "its adapter lies over another run's" if context.over_adapter else None
-    if reason := over or unfit_training(context.training):
-        raise InputError(f"export.adapter: {reason}", "Set export.adapter to false; the merged GGUFs hold all of it.")
-    config = f"configs/{STAGE}.json"
-    name = context.spec.name
-    values = {
-        "base": str(context.base_path),
-        "identity": context.base_identity,
-        "converter": str(context.converter),
-        "version": context.versions["llama.cpp"],
-        "modelfile": f"{layout.MODELFILE}.{context.spec.export.gguf[0]}",
-        "gguf": layout.gguf(name, KIND),
-        "base_gguf": layout.gguf(name, BASE_KIND),
-    }
-    return [
-        Step(
-            stage=STAGE,
-            phase="export",
-            argv=worker("adapter", config),
-            files={config: json.dumps(values, indent=2) + "\n"},
-            expects=(values["gguf"], values["base_gguf"], MODELFILE),
-            needs=("train", "template", "modelfile"),
-            inputs={"base": context.base_identity, "llama.cpp": context.versions["llama.cpp"]},
+@dataclass(frozen=True)
+class Adapter(Stage):
+    """The adapter's GGUF, the base model's beside it, and the Modelfile that names both."""
+
+    program = NAME
+    phase = "export"
+    base: str
+    """The base model's folder."""
+    identity: str
+    """What that model is: decides, with the converter's version, whether its GGUF is in the cache."""
+    converter: str
+    """The llama.cpp folder."""
+    version: str
+    modelfile: str
+    """The Modelfile of a whole GGUF, which this one follows."""
+    gguf: str
+    base_gguf: str
+
+    @classmethod
+    def plan(cls, context: Context) -> list[Step]:
+        """One step when the spec asks for it. Raises InputError for an adapter that a GGUF cannot hold."""
+        if not context.spec.export.adapter:
+            return []
+        over = "its adapter lies over another run's" if context.over_adapter else None
+        if reason := over or unfit_training(context.training):
+            hint = "Set export.adapter to false; the merged GGUFs hold all of it."
+            raise InputError(f"export.adapter: {reason}", hint)
+        name, version = context.spec.name, context.versions["llama.cpp"]
+        stage = cls(
+            base=str(context.base_path),
+            identity=context.base_identity,
+            converter=str(context.converter),
+            version=version,
+            modelfile=f"{layout.MODELFILE}.{context.spec.export.gguf[0]}",
+            gguf=layout.gguf(name, NAME),
+            base_gguf=layout.gguf(name, BASE),
         )
-    ]
+        return [
+            stage.step(
+                NAME,
+                expects=(stage.gguf, stage.base_gguf, MODELFILE),
+                needs=("train", "template", "modelfile"),
+                inputs={"base": context.base_identity, "llama.cpp": version},
+            )
+        ]
+
+    def run(self) -> None:
+        """Write them. Raises InputError for an adapter that no GGUF holds, StageError when the converter fails."""
+        peft = read_json(TRAINED / "adapter_config.json")
+        if reason := unfit_adapter(peft):
+            raise InputError(f"the adapter cannot become a GGUF: {reason}", "Set export.adapter to false.")
+        link(self._whole_base(), Path(self.base_gguf))
+        self._convert_adapter(peft)
+        text = Path(self.modelfile).read_text(encoding="utf-8")
+        write_text(Path(MODELFILE), over_base(text, Path(self.base_gguf).name, Path(self.gguf).name))
+
+    def _whole_base(self) -> Path:
+        """The base model as f16 GGUF with the tokenizer and template of training, from the cache or converted now."""
+        files = (path for path in MERGED.iterdir() if path.is_file() and path.name not in OF_NOBODY)
+        tokenizer = sorted(path for path in files if not _of_the_model(path))
+        facts = [self.identity, self.version, *(f"{path.name} {sha256(path)}" for path in tokenizer)]
+        target = cache_folder() / "gguf" / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:24]
+        if not target.is_dir():
+            with tempfile.TemporaryDirectory() as folder, building(target) as made:
+                _dress(Path(folder), Path(self.base), tokenizer)
+                converter = Path(self.converter) / "convert_hf_to_gguf.py"
+                _run(converter, folder, "--outfile", str(made / "base.gguf"), "--outtype", "f16")
+        return target / "base.gguf"
+
+    def _convert_adapter(self, peft: Mapping[str, object]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            plain = Path(folder)
+            (plain / "adapter_model.safetensors").symlink_to((TRAINED / "adapter_model.safetensors").resolve())
+            write_json(plain / "adapter_config.json", {**peft, "lora_alpha": plain_alpha(peft)})
+            target = Path(self.gguf)
+            growing = target.with_name(f"{target.name}.partial")
+            converter = Path(self.converter) / "convert_lora_to_gguf.py"
+            _run(converter, folder, "--base", self.base, "--outfile", str(growing), "--outtype", "f16")
+            growing.replace(target)
 
 
 def unfit_training(training: Mapping[str, Any]) -> str | None:
@@ -95,46 +147,11 @@ def plain_alpha(config: Mapping[str, Any]) -> float:
     return alpha * float(config["r"]) ** 0.5 if config.get("use_rslora") else alpha
 
 
-MERGED = Path(layout.MERGED)
-TRAINED = Path(layout.TRAINED)
-LOG = Path(layout.log(STAGE))
-WEIGHTS = (".safetensors", ".safetensors.index.json")
-OF_THE_MODEL = ("config.json", "generation_config.json")
-OF_NOBODY = ("Modelfile", "README.md")
-
-
-def main(config: Path) -> None:
-    """Write the adapter's GGUF, the base model's beside it, and the Modelfile that names both."""
-    wanted = read_json(config)
-    peft = read_json(TRAINED / "adapter_config.json")
-    if reason := unfit_adapter(peft):
-        raise InputError(f"the adapter cannot become a GGUF: {reason}", "Set export.adapter to false.")
-    whole = base_gguf(wanted)
-    link(whole, Path(wanted["base_gguf"]))
-    _convert_adapter(wanted, peft)
-    text = Path(wanted["modelfile"]).read_text(encoding="utf-8")
-    write_text(Path(MODELFILE), over_base(text, Path(wanted["base_gguf"]).name, Path(wanted["gguf"]).name))
-
-
 def over_base(modelfile: str, base: str, adapter: str) -> str:
     """A Modelfile with its FROM line replaced by the base model and the adapter."""
     lines = modelfile.splitlines(keepends=True)
     at = next(number for number, line in enumerate(lines) if line.startswith("FROM "))
     return "".join([*lines[:at], f"FROM ./{base}\nADAPTER ./{adapter}\n", *lines[at + 1 :]])
-
-
-def base_gguf(wanted: Mapping[str, str]) -> Path:
-    """The base model as f16 GGUF with the tokenizer and template of training, from the cache or converted now."""
-    files = (path for path in MERGED.iterdir() if path.is_file() and path.name not in OF_NOBODY)
-    tokenizer = sorted(path for path in files if not _of_the_model(path))
-    facts = [wanted["identity"], wanted["version"], *(f"{path.name} {sha256(path)}" for path in tokenizer)]
-    target = cache_folder() / "gguf" / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:24]
-    if not target.is_dir():
-        with tempfile.TemporaryDirectory() as folder, building(target) as made:
-            _dress(Path(folder), Path(wanted["base"]), tokenizer)
-            converter = Path(wanted["converter"]) / "convert_hf_to_gguf.py"
-            _run(converter, folder, "--outfile", str(made / "base.gguf"), "--outtype", "f16")
-    return target / "base.gguf"
 
 
 def _dress(folder: Path, base: Path, tokenizer: list[Path]) -> None:
@@ -150,18 +167,6 @@ def _of_the_model(path: Path) -> bool:
     return path.name.endswith(WEIGHTS) or path.name in OF_THE_MODEL
 
 
-def _convert_adapter(wanted: Mapping[str, str], peft: Mapping[str, object]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder)
-        (plain / "adapter_model.safetensors").symlink_to((TRAINED / "adapter_model.safetensors").resolve())
-        write_json(plain / "adapter_config.json", {**peft, "lora_alpha": plain_alpha(peft)})
-        target = Path(wanted["gguf"])
-        growing = target.with_name(f"{target.name}.partial")
-        converter = Path(wanted["converter"]) / "convert_lora_to_gguf.py"
-        _run(converter, folder, "--base", wanted["base"], "--outfile", str(growing), "--outtype", "f16")
-        growing.replace(target)
-
-
 def _run(program: Path, *arguments: str) -> None:
     argv = [sys.executable, str(program), *arguments]
     if (code := process.wait(process.start(process.Command(argv, Path.cwd(), LOG)))) != 0:
@@ -169,7 +174,3 @@ def _run(program: Path, *arguments: str) -> None:
         raise StageError(
             f"{program.name} ended with exit code {code}: {(lines or ['no reason given'])[-1]}", f"See {LOG}."
         )
-
-
-if __name__ == "__main__":
-    entry.run(main)

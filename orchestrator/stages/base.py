@@ -1,14 +1,22 @@
-"""What every stage may look at when it is made concrete."""
+"""What all stages share: the facts they may look at, and the class that declares one and carries it out.
+
+A stage is one class in one file. Its fields are its configuration: `plan` fills them in, they are written to
+configs/NAME.json, and `python -m orchestrator.stages PROGRAM configs/NAME.json` reads them back and calls `run`.
+A stage that another tool carries out only has `plan`, whose steps hold that tool's command.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from orchestrator.lib.render import Renderer
+from orchestrator.lib.step import Step
 from orchestrator.spec.sections import DEFAULTS, LORA, Spec
 
 
@@ -90,8 +98,41 @@ class Context:
 
 
 TRAINING_PACKAGES = ("llamafactory", "transformers", "torch", "peft", "accelerate")
+ENTRY = "orchestrator.stages"
+"""The module that every stage of ours is started through."""
 
 
-def worker(name: str, config: str) -> tuple[str, ...]:
-    """The command that starts one of our own programs."""
-    return (sys.executable, "-m", f"orchestrator.stages.entry.{name}", config)
+class Stage:
+    """One kind of work of the chain."""
+
+    program: ClassVar[str] = ""
+    """Its name for `python -m orchestrator.stages`; empty where another tool does the work."""
+    phase: ClassVar[str]
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Fields that the configuration leaves out where they are None."""
+
+    @classmethod
+    def plan(cls, context: Context) -> list[Step]:
+        """The steps that a spec makes of it, none where the spec does not ask for it. Starts and changes nothing."""
+        raise NotImplementedError
+
+    def run(self) -> None:
+        """Do the work, in the run's folder. What it raises decides the exit code and what the user is told."""
+        raise NotImplementedError
+
+    def configuration(self) -> str:
+        """The fields as JSON, in their order."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        kept = {name: value for name, value in values.items() if not (name in self.optional and value is None)}
+        return json.dumps(kept, ensure_ascii=False, indent=2) + "\n"
+
+    def step(self, name: str, *, files: Mapping[str, str] | None = None, **about: Any) -> Step:
+        """The step called `name` that runs this stage with these fields; `about` are further fields of Step."""
+        config = f"configs/{name}.json"
+        return Step(
+            stage=name,
+            phase=self.phase,
+            argv=(sys.executable, "-m", ENTRY, self.program, config),
+            files={config: self.configuration(), **(files or {})},
+            **about,
+        )

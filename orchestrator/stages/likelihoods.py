@@ -1,45 +1,19 @@
-"""Held-out rows under base and tuned model, without asking for answers: `preference CONFIG.json`.
+"""What a model gives the held-out rows: log-likelihoods, or a reward model's scores.
 
 Rows are tokenised and models loaded by LLaMA-Factory itself, as in training.
 """
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from orchestrator.evaluation import preference
-from orchestrator.evaluation.intervals import Array, Interval
-from orchestrator.evaluation.rows import write_records
-from orchestrator.lib.files import read_json, write_json
-from orchestrator.stages import entry
+from orchestrator.evaluation.intervals import Array
 
-AVERAGED = ("ipo", "orpo", "simpo")
-"""DPO losses by the mean log-likelihood of a token; the others take the sum."""
 PAIRED = ("dpo", "rm")
-
-
-@dataclass(frozen=True)
-class Config:
-    """configs/preference.json."""
-
-    kind: str
-    models: Mapping[str, Mapping[str, Any]]
-    """Model → the arguments that load it."""
-    arguments: Mapping[str, Any]
-    """Arguments of LLaMA-Factory that they share."""
-    reported: Sequence[str]
-    reference: str | None
-    """The model that rewards are measured against."""
-    loss: str
-    beta: float
-    summary: str
-    rows: str
 
 
 @dataclass(frozen=True)
@@ -52,68 +26,6 @@ class Scores:
     """Tokens that were scored."""
     read: tuple[Mapping[str, Any], ...] = ()
     """Of each text of a pretraining: token ids, and the places of those that are not scored."""
-
-
-def main(path: Path) -> None:
-    """Write what every model gives every row, and the figures."""
-    config = Config(**read_json(path))
-    scores, desirable = {}, np.zeros(0, dtype=bool)
-    for name, loads in config.models.items():
-        scores[name], desirable = measure({**config.arguments, **loads}, config.kind)
-        gc.collect()
-    figures = {name: measured(name, scores, desirable, config) for name in config.reported}
-    write_records(Path(config.rows), records(scores, desirable, config.kind))
-    n = len(scores["tuned"].values)
-    metrics = {
-        name: {"n": n, **{key: interval.to_json() for key, interval in found.items()}}
-        for name, found in figures.items()
-    }
-    write_json(Path(config.summary), {"metrics": metrics})
-
-
-def measured(name: str, scores: Mapping[str, Scores], desirable: Array, config: Config) -> dict[str, Interval]:
-    """A model's figures. Rewards are relative to the reference, which has none of its own."""
-    own = scores[name]
-    if config.kind == "pt":
-        return preference.perplexity(own.values[:, 0], own.tokens[:, 0])
-    values = own.values
-    if config.kind == "kto" or config.loss in AVERAGED:  # kto's answers belong to different prompts
-        values = own.values / own.tokens
-    figures = _accuracy(values, desirable, config.kind, preference.ACCURACY)
-    if config.kind == "rm":
-        return figures | preference.margin(own.values)
-    if config.reference is None:
-        return figures | preference.margin(config.beta * values)
-    if name != "tuned":
-        return figures
-    rewards = config.beta * _implicit(own, scores[config.reference], config.loss)
-    figures |= _accuracy(rewards, desirable, config.kind, preference.REWARD_ACCURACY)
-    if config.kind == "kto":
-        return figures | preference.ranked_margin(rewards[:, 0], desirable)
-    return figures | preference.margin(rewards)
-
-
-def _accuracy(values: Array, desirable: Array, kind: str, name: str) -> dict[str, Interval]:
-    if kind == "kto":
-        return preference.ranked(values[:, 0], desirable, name)
-    return preference.preferred(values, name)
-
-
-def _implicit(own: Scores, reference: Scores, loss: str) -> Array:
-    gained = own.values - reference.values
-    return gained / own.tokens if loss in AVERAGED else gained
-
-
-def records(scores: Mapping[str, Scores], desirable: Array, kind: str) -> list[dict[str, Any]]:
-    """A row each, with what every model gave it; log-likelihoods in nats."""
-    names = ("chosen", "rejected") if kind in PAIRED else ("text",) if kind == "pt" else ("answer",)
-    rows = []
-    for at in range(len(scores["tuned"].values)):
-        given = {model: dict(zip(names, of.values[at].tolist(), strict=True)) for model, of in scores.items()}
-        thumb = {"desirable": bool(desirable[at])} if kind == "kto" else {}
-        read = scores["tuned"].read[at] if kind == "pt" else {}
-        rows.append({"id": str(at + 1), **thumb, **given, **read})
-    return rows
 
 
 def measure(arguments: Mapping[str, Any], kind: str) -> tuple[Scores, Array]:
@@ -192,7 +104,3 @@ def _rewards(model: Any, batch: Sequence[tuple[list[int], list[int]]]) -> list[t
     lengths = mask.sum(dim=-1, keepdim=True)
     rewards = values.gather(dim=-1, index=lengths - 1).squeeze(-1).float()
     return list(zip(rewards.tolist(), lengths.squeeze(-1).tolist(), strict=True))
-
-
-if __name__ == "__main__":
-    entry.run(main)

@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.step import Step
-from orchestrator.stages.base import TRAINING_PACKAGES, Context
+from orchestrator.stages.base import TRAINING_PACKAGES, Context, Stage
 from orchestrator.stages.launch import alone, launches
 
 KEPT = (
@@ -16,14 +16,20 @@ KEPT = (
 """Training arguments that also decide how the model answers."""
 
 
-def build(context: Context) -> list[Step]:
-    """One step for each artifact that LLaMA-Factory answers with; none where training teaches no answers."""
-    if not context.answers:
-        return []
-    tuned = _step(context, "tuned", context.tuned(), ("prepare", "train"))
-    if not context.spec.evaluate.asks("base"):
-        return [tuned]
-    return [_step(context, "base", context.base(), ("prepare",)), tuned]
+class Predict(Stage):
+    """`llamafactory-cli train` with do_predict."""
+
+    phase = "evaluate"
+
+    @classmethod
+    def plan(cls, context: Context) -> list[Step]:
+        """One step for each artifact that LLaMA-Factory answers with; none where training teaches no answers."""
+        if not context.answers:
+            return []
+        tuned = _step(context, "tuned", context.tuned(), ("prepare", "train"))
+        if not context.spec.evaluate.asks("base"):
+            return [tuned]
+        return [_step(context, "base", context.base(), ("prepare",)), tuned]
 
 
 def _step(context: Context, artifact: str, model: dict[str, Any], needs: tuple[str, ...]) -> Step:
@@ -43,7 +49,7 @@ def _step(context: Context, artifact: str, model: dict[str, Any], needs: tuple[s
     )
     return Step(
         stage=stage,
-        phase="evaluate",
+        phase=Predict.phase,
         argv=("llamafactory-cli", "train", config),
         files={config: text},
         expects=(f"{folder}/generated_predictions.jsonl", f"{folder}/predict_results.json"),

@@ -1,83 +1,158 @@
-"""preference, perplexity: the evaluation that fits stages whose result is not only an answer."""
+"""preference, perplexity: the evaluation that fits trainings whose result is not only an answer.
+
+Held-out rows are scored under base and tuned model, without asking for answers.
+"""
 
 from __future__ import annotations
 
-import json
-from typing import Any
+import gc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.lib import layout
+from orchestrator.lib.files import write_json
 from orchestrator.lib.step import Step
-from orchestrator.stages.ask import kinds_asked
-from orchestrator.stages.base import TRAINING_PACKAGES, Context, worker
+from orchestrator.stages.base import TRAINING_PACKAGES, Context, Stage
 from orchestrator.stages.predict import KEPT
 
+if TYPE_CHECKING:
+    from orchestrator.evaluation.intervals import Array, Interval
+    from orchestrator.stages.likelihoods import Scores
+
 STAGES = {"dpo": "preference", "kto": "preference", "rm": "preference", "pt": "perplexity"}
-"""What is trained → the stage that measures it."""
+"""What is trained → the step that measures it."""
 LIMITS = {
     "rm": "a GGUF cannot hold the value head of a reward model: nothing is exported",
 }
 """What the chain leaves out for a kind of training, and why."""
 NO_REFERENCE = ("orpo", "simpo")
+AVERAGED = ("ipo", "orpo", "simpo")
+"""DPO losses by the mean log-likelihood of a token; the others take the sum."""
 BETA = 0.1  # LLaMA-Factory's default
 
 
-def build(context: Context) -> list[Step]:
-    """One step for every kind of training but sft, whose answers say it all."""
-    kind = context.training["stage"]
-    if kind not in STAGES:
-        return []
-    stage = STAGES[kind]
-    config, rows = f"configs/{stage}.json", f"evaluation/{stage}.jsonl"
-    loads = _models(context)
-    values = {
-        "kind": kind,
-        "models": loads,
-        "arguments": _arguments(context),
-        "reported": ["base", "tuned"] if context.spec.evaluate.asks("base") and "base" in loads else ["tuned"],
-        "reference": _reference(context),
-        "loss": context.training.get("pref_loss", "sigmoid"),
-        "beta": context.training.get("pref_beta", BETA),
-        "summary": layout.summary(stage),
-        "rows": rows,
-    }
-    return [
-        Step(
-            stage=stage,
-            phase="evaluate",
-            argv=worker("preference", config),
-            files={config: json.dumps(values, ensure_ascii=False, indent=2) + "\n"},
-            expects=(layout.summary(stage), rows),
-            needs=("prepare", "train"),
-            inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES)},
-            alone=context.gpus > 0,
+@dataclass(frozen=True)
+class Preference(Stage):
+    """What every model gives every row, and the metrics."""
+
+    program = "preference"
+    phase = "evaluate"
+    kind: str
+    models: Mapping[str, Mapping[str, Any]]
+    """Model → the arguments that load it."""
+    arguments: Mapping[str, Any]
+    """Arguments of LLaMA-Factory that they share."""
+    reported: Sequence[str]
+    reference: str | None
+    """The model that rewards are measured against."""
+    loss: str
+    beta: float
+    summary: str
+    rows: str
+
+    @classmethod
+    def plan(cls, context: Context) -> list[Step]:
+        """One step for every kind of training but sft, whose answers say it all."""
+        kind = context.training["stage"]
+        if kind not in STAGES:
+            return []
+        name, loads = STAGES[kind], _models(context)
+        stage = cls(
+            kind=kind,
+            models=loads,
+            arguments=_arguments(context),
+            reported=["base", "tuned"] if context.spec.evaluate.asks("base") and "base" in loads else ["tuned"],
+            reference=_reference(context),
+            loss=context.training.get("pref_loss", "sigmoid"),
+            beta=context.training.get("pref_beta", BETA),
+            summary=layout.summary(name),
+            rows=f"evaluation/{name}.jsonl",
         )
-    ]
+        return [
+            stage.step(
+                name,
+                expects=(stage.summary, stage.rows),
+                needs=("prepare", "train"),
+                inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES)},
+                alone=context.gpus > 0,
+            )
+        ]
+
+    def run(self) -> None:
+        """Write both."""
+
+        import numpy as np
+
+        from orchestrator.evaluation.rows import write_records
+        from orchestrator.stages.likelihoods import measure
+
+        scores, desirable = {}, np.zeros(0, dtype=bool)
+        for name, loads in self.models.items():
+            scores[name], desirable = measure({**self.arguments, **loads}, self.kind)
+            gc.collect()
+        found = {name: measured(name, scores, desirable, self) for name in self.reported}
+        write_records(Path(self.rows), records(scores, desirable, self.kind))
+        n = len(scores["tuned"].values)
+        metrics = {
+            name: {"n": n, **{key: interval.to_json() for key, interval in values.items()}}
+            for name, values in found.items()
+        }
+        write_json(Path(self.summary), {"metrics": metrics})
 
 
-def build_judge(context: Context) -> list[Step]:
-    """The perplexity of every GGUF of a pretraining, and what the gate says of it."""
-    wanted = kinds_asked(context)
-    if not context.reads or not wanted:
-        return []
-    config, export = "configs/judge.json", context.spec.export
-    values = {
-        "measured": layout.summary("perplexity"),
-        "artifacts": {f"gguf-{kind}": layout.predictions(f"gguf-{kind}") for kind in wanted},
-        "parity": {f"gguf-{kind}": layout.parity(f"gguf-{kind}") for kind in wanted},
-        "files": {f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in export.gguf},
-        "gate": export.gate.model_dump(),
-        "summary": layout.summary("judge"),
-    }
-    return [
-        Step(
-            stage="judge",
-            phase="verify",
-            argv=worker("judge_perplexity", config),
-            files={config: json.dumps(values, ensure_ascii=False, indent=2) + "\n"},
-            expects=(layout.summary("judge"),),
-            needs=("perplexity", *(f"ask-{kind}" for kind in wanted)),
-        )
-    ]
+def measured(name: str, scores: Mapping[str, Scores], desirable: Array, config: Preference) -> dict[str, Interval]:
+    """A model's figures. Rewards are relative to the reference, which has none of its own."""
+
+    from orchestrator.evaluation import preference
+
+    own = scores[name]
+    if config.kind == "pt":
+        return preference.perplexity(own.values[:, 0], own.tokens[:, 0])
+    values = own.values
+    if config.kind == "kto" or config.loss in AVERAGED:  # kto's answers belong to different prompts
+        values = own.values / own.tokens
+    figures = _accuracy(values, desirable, config.kind, preference.ACCURACY)
+    if config.kind == "rm":
+        return figures | preference.margin(own.values)
+    if config.reference is None:
+        return figures | preference.margin(config.beta * values)
+    if name != "tuned":
+        return figures
+    rewards = config.beta * _implicit(own, scores[config.reference], config.loss)
+    figures |= _accuracy(rewards, desirable, config.kind, preference.REWARD_ACCURACY)
+    if config.kind == "kto":
+        return figures | preference.ranked_margin(rewards[:, 0], desirable)
+    return figures | preference.margin(rewards)
+
+
+def _accuracy(values: Array, desirable: Array, kind: str, name: str) -> dict[str, Interval]:
+    from orchestrator.evaluation import preference
+
+    if kind == "kto":
+        return preference.ranked(values[:, 0], desirable, name)
+    return preference.preferred(values, name)
+
+
+def _implicit(own: Scores, reference: Scores, loss: str) -> Array:
+    gained = own.values - reference.values
+    return gained / own.tokens if loss in AVERAGED else gained
+
+
+def records(scores: Mapping[str, Scores], desirable: Array, kind: str) -> list[dict[str, Any]]:
+    """A row each, with what every model gave it; log-likelihoods in nats."""
+
+    from orchestrator.stages.likelihoods import PAIRED
+
+    names = ("chosen", "rejected") if kind in PAIRED else ("text",) if kind == "pt" else ("answer",)
+    rows = []
+    for at in range(len(scores["tuned"].values)):
+        given = {model: dict(zip(names, of.values[at].tolist(), strict=True)) for model, of in scores.items()}
+        thumb = {"desirable": bool(desirable[at])} if kind == "kto" else {}
+        read = scores["tuned"].read[at] if kind == "pt" else {}
+        rows.append({"id": str(at + 1), **thumb, **given, **read})
+    return rows
 
 
 def _models(context: Context) -> dict[str, dict[str, Any]]:
@@ -98,8 +173,8 @@ def _other_reference(context: Context) -> str | None:
 
 def _reference(context: Context) -> str | None:
     training = context.training
-    preference = training["stage"] == "kto" or training.get("pref_loss") not in NO_REFERENCE
-    if training["stage"] not in ("dpo", "kto") or not preference:
+    prefers = training["stage"] == "kto" or training.get("pref_loss") not in NO_REFERENCE
+    if training["stage"] not in ("dpo", "kto") or not prefers:
         return None
     return "reference" if _other_reference(context) else "base"
 

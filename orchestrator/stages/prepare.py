@@ -1,119 +1,143 @@
-"""prepare: the spec's rows become the run's own, counted and checked, with the prompts as the model will see them.
-
-Make the run's own data from the spec's: `prepare CONFIG.json`.
-"""
+"""prepare: the spec's rows become the run's own, counted and checked, with the prompts as the model will see them."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.chat_template.encode import Encoder, load_tokenizer
-from orchestrator.chat_template.jinja import jinja_template, render_messages
-from orchestrator.chat_template.registry import definition
-from orchestrator.chat_template.spaces import spaced, spacing_of
-from orchestrator.chat_template.turns import refusal, special_tokens, stop_words
-from orchestrator.data import assemble
-from orchestrator.data.conversation import Conversation, Message, write_rows
-from orchestrator.evaluation.rows import write_records
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
-from orchestrator.lib.files import read_json, write_json
+from orchestrator.lib.files import write_json
 from orchestrator.lib.step import Step
-from orchestrator.models.tokenizer import require_sound
-from orchestrator.stages import entry
-from orchestrator.stages.base import Context, worker
+from orchestrator.spec.sections import Data
+from orchestrator.stages.base import Context, Stage
 
-STAGE = "prepare"
-
-
-def build(context: Context) -> list[Step]:
-    """One step, or none when the data was made elsewhere."""
-    config = f"configs/{STAGE}.json"
-    data, model = context.spec.data, context.spec.model
-    values = {
-        "base": str(context.base_path),
-        "template": context.template,
-        "thinking": model.thinking,
-        "trust_remote_code": model.trust_remote_code,
-        "project": str(context.project),
-        "kind": context.training["stage"],
-        **_packing(context),
-        "cutoff_len": context.training["cutoff_len"],
-        "task": context.spec.evaluate.task,
-        **data.model_dump(mode="json"),
-    }
-    info = context.render("dataset_info.json.j2", kind=context.training["stage"])
-    return [
-        Step(
-            stage=STAGE,
-            phase="prepare",
-            argv=worker("prepare", config),
-            files={config: json.dumps(values, ensure_ascii=False, indent=2) + "\n", layout.DATASET_INFO: info},
-            expects=(*_written(context), layout.SERVING, layout.DATASET_INFO),
-            leaves=(layout.FINDINGS,),
-            shared=True,
-            inputs={
-                **context.data_hashes,
-                "base": context.base_identity,
-                **context.picked("llamafactory", "transformers"),
-            },
-        )
-    ]
-
-
-def _written(context: Context) -> tuple[str, ...]:
-    """The files of rows: a pretraining asks nothing, and a preference set is also asked for plain answers."""
-    asked = (layout.ASKED_ROWS,) if context.training["stage"] in ("dpo", "kto") else ()
-    prompts = () if context.training["stage"] == "pt" else (layout.PROMPTS,)
-    return (layout.TRAIN_ROWS, layout.EVAL_ROWS, *asked, *prompts)
-
-
-def _packing(context: Context) -> dict[str, bool]:
-    """Whether a pretraining's texts are packed, as LLaMA-Factory does unless told otherwise."""
-    if context.training["stage"] != "pt":
-        return {}
-    return {"packing": context.training.get("packing") is not False}
-
+if TYPE_CHECKING:
+    from orchestrator.chat_template.encode import Encoder
+    from orchestrator.data import assemble
+    from orchestrator.data.conversation import Conversation, Kind
 
 PLAIN = {"user", "assistant"}
 
 
-def main(config: Path) -> None:
-    """Write the files under data/. Raises InputError for rows, or a tokenizer, not fit to train with."""
-    wanted = read_json(config)
-    sets = assemble.assemble(assemble.Wanted.from_config(wanted))
-    rows = [*sets.train, *sets.eval]
-    base = Path(wanted["base"])
-    tokenizer = load_tokenizer(base)
-    words = stop_words(definition(wanted["template"]), special_tokens(base))
-    words, left_out = require_sound(base, tokenizer, words)
-    _require_servable(wanted, rows)
-    encoder = Encoder(wanted["template"], tokenizer, wanted["thinking"])
-    lengths = [length(encoder, tokenizer, row) for row in rows]
-    if wanted["kind"] == "pt":
-        _require_a_block(lengths[: len(sets.train)], wanted)
-    elif "tokens_over_cutoff" not in wanted["accept"]:
-        _require_short(lengths, rows, wanted["cutoff_len"])
-    write_rows(Path(layout.TRAIN_ROWS), sets.train, wanted["kind"])
-    write_rows(Path(layout.EVAL_ROWS), sets.eval, wanted["kind"])
-    write_json(Path(layout.FINDINGS), {"findings": [found.to_json() for found in sets.findings]})
-    if wanted["kind"] != "pt":
-        asked = _asked(wanted["kind"], sets.eval)
-        served = _served(wanted, base, _system(sets))
-        prompts = [_prompt(encoder, tokenizer, served, number, row) for number, row in enumerate(asked, 1)]
-        write_records(Path(layout.PROMPTS), prompts)
-    missing = {"left_out": left_out} if left_out else {}
-    write_json(Path(layout.SERVING), _serving(wanted, words, sets, lengths) | missing)
+@dataclass(frozen=True, kw_only=True)
+class Prepare(Stage):
+    """The files under data/."""
+
+    program = "prepare"
+    phase = "prepare"
+    optional = ("packing",)
+    base: str
+    """The base model's folder."""
+    template: str
+    thinking: bool
+    trust_remote_code: bool
+    project: str
+    kind: Kind
+    """The kind of training that the rows are for."""
+    packing: bool | None = None
+    """Of a pretraining: whether its texts are packed into blocks, as LLaMA-Factory does unless told otherwise."""
+    cutoff_len: int
+    task: str
+    # what follows is the spec's data: section, whole
+    train: str | Sequence[str]
+    eval: str | Sequence[str] | None
+    eval_fraction: float | None
+    test: str | None
+    system: str | None
+    columns: Mapping[str, str] | None
+    weights: Sequence[float] | None
+    max_samples: int | None
+    accept: Sequence[str]
+    seed: int
+
+    @classmethod
+    def plan(cls, context: Context) -> list[Step]:
+        """One step."""
+        spec, training = context.spec, context.training
+        stage = cls(
+            base=str(context.base_path),
+            template=context.template,
+            thinking=spec.model.thinking,
+            trust_remote_code=spec.model.trust_remote_code,
+            project=str(context.project),
+            kind=training["stage"],
+            packing=training.get("packing") is not False if training["stage"] == "pt" else None,
+            cutoff_len=training["cutoff_len"],
+            task=spec.evaluate.task,
+            **spec.data.model_dump(mode="json"),
+        )
+        packages = context.picked("llamafactory", "transformers")
+        return [
+            stage.step(
+                "prepare",
+                files={layout.DATASET_INFO: context.render("dataset_info.json.j2", kind=stage.kind)},
+                expects=(*_written(stage.kind), layout.SERVING, layout.DATASET_INFO),
+                leaves=(layout.FINDINGS,),
+                shared=True,
+                inputs={**context.data_hashes, "base": context.base_identity, **packages},
+            )
+        ]
+
+    def run(self) -> None:
+        """Write them. Raises InputError for rows, or a tokenizer, not fit to train with."""
+
+        from orchestrator.chat_template.encode import Encoder, load_tokenizer
+        from orchestrator.chat_template.registry import definition
+        from orchestrator.chat_template.turns import special_tokens, stop_words
+        from orchestrator.data import assemble
+        from orchestrator.data.conversation import write_rows
+        from orchestrator.evaluation.rows import write_records
+        from orchestrator.models.tokenizer import require_sound
+
+        sets = assemble.assemble(self.rows())
+        rows = [*sets.train, *sets.eval]
+        base = Path(self.base)
+        tokenizer = load_tokenizer(base)
+        words = stop_words(definition(self.template), special_tokens(base))
+        words, left_out = require_sound(base, tokenizer, words)
+        _require_servable(self, rows)
+        encoder = Encoder(self.template, tokenizer, self.thinking)
+        lengths = [length(encoder, tokenizer, row) for row in rows]
+        if self.kind == "pt":
+            _require_a_block(lengths[: len(sets.train)], self)
+        elif "tokens_over_cutoff" not in self.accept:
+            _require_short(lengths, rows, self.cutoff_len)
+        write_rows(Path(layout.TRAIN_ROWS), sets.train, self.kind)
+        write_rows(Path(layout.EVAL_ROWS), sets.eval, self.kind)
+        write_json(Path(layout.FINDINGS), {"findings": [found.to_json() for found in sets.findings]})
+        if self.kind != "pt":
+            asked = _asked(self.kind, sets.eval)
+            served = _served(self, base, _system(sets))
+            prompts = [_prompt(encoder, tokenizer, served, number, row) for number, row in enumerate(asked, 1)]
+            write_records(Path(layout.PROMPTS), prompts)
+        missing = {"left_out": left_out} if left_out else {}
+        write_json(Path(layout.SERVING), _serving(self, words, sets, lengths) | missing)
+
+    def rows(self) -> assemble.Wanted:
+        """Which rows these are."""
+
+        from orchestrator.data import assemble
+
+        data = Data.model_validate({name: getattr(self, name) for name in Data.model_fields}, strict=False)
+        return assemble.Wanted(Path(self.project), data, self.kind, self.task == "classification")
 
 
-def _require_servable(wanted: dict[str, Any], rows: Sequence[Conversation]) -> None:
+def _written(kind: Kind) -> tuple[str, ...]:
+    """The files of rows: a pretraining asks nothing, and a preference set is also asked for plain answers."""
+    asked = (layout.ASKED_ROWS,) if kind in ("dpo", "kto") else ()
+    prompts = () if kind == "pt" else (layout.PROMPTS,)
+    return (layout.TRAIN_ROWS, layout.EVAL_ROWS, *asked, *prompts)
+
+
+def _require_servable(wanted: Prepare, rows: Sequence[Conversation]) -> None:
+    from orchestrator.chat_template.turns import refusal
+
     earlier_answers = any(message.role == "assistant" for row in rows for message in row.messages[:-1])
-    if reason := refusal(wanted["template"], wanted["thinking"], multi_turn=earlier_answers):
-        message = f"model.template: {wanted['template']!r} cannot be served: {reason}"
+    if reason := refusal(wanted.template, wanted.thinking, multi_turn=earlier_answers):
+        message = f"model.template: {wanted.template!r} cannot be served: {reason}"
         raise InputError(message, "Choose another template, or rows with a single question.")
 
 
@@ -122,6 +146,9 @@ def _asked(kind: str, rows: Sequence[Conversation]) -> Sequence[Conversation]:
 
     Raises InputError when a kto set holds out only one kind of row, for then no preference can be measured.
     """
+
+    from orchestrator.data.conversation import write_rows
+
     if kind == "kto" and len({row.desirable for row in rows}) < 2:
         raise InputError(
             f"the {len(rows)} held-out rows are all {'desirable' if rows[0].desirable else 'undesirable'}",
@@ -135,6 +162,9 @@ def _asked(kind: str, rows: Sequence[Conversation]) -> Sequence[Conversation]:
 
 def _answered(row: Conversation) -> Conversation:
     """The row with its good answer as the last turn, and no other."""
+
+    from orchestrator.data.conversation import Message
+
     answer = (Message("assistant", row.chosen),) if row.chosen else ()
     return replace(row, messages=(*row.messages, *answer), chosen="", rejected="", desirable=None)
 
@@ -166,11 +196,17 @@ def _text(tokenizer: Any, ids: list[int], served: Callable[[], str]) -> str:
     return decoded if leads_back(decoded) or not leads_back(text := served()) else text
 
 
-def _served(wanted: dict[str, Any], base: Path, system: str | None) -> Callable[[Any], str]:
+def _served(wanted: Prepare, base: Path, system: str | None) -> Callable[[Any], str]:
     """What the template that will be served makes of a conversation."""
+
+    from orchestrator.chat_template.jinja import jinja_template, render_messages
+    from orchestrator.chat_template.registry import definition
+    from orchestrator.chat_template.spaces import spaced, spacing_of
+    from orchestrator.chat_template.turns import special_tokens
+
     tokens = special_tokens(base)
-    shape = spaced(definition(wanted["template"]).with_default_system(system), spacing_of(base))
-    template = jinja_template(shape, tokens, wanted["thinking"])
+    shape = spaced(definition(wanted.template).with_default_system(system), spacing_of(base))
+    template = jinja_template(shape, tokens, wanted.thinking)
     return lambda messages: render_messages(template, messages, tokens)
 
 
@@ -188,6 +224,9 @@ def _has_tools(row: Conversation) -> bool:
 
 def length(encoder: Encoder, tokenizer: Any, row: Conversation) -> int:
     """Tokens of a row: its prompt as the template makes it, and its longest answer; or a text of a pretraining."""
+
+    from orchestrator.data.conversation import Message
+
     if _has_tools(row):
         given = [text for text in (row.chosen, row.rejected) if text]
         answers = [(Message("assistant", text),) for text in given] if given else [()]
@@ -210,11 +249,11 @@ def _require_short(lengths: list[int], rows: Sequence[Conversation], cutoff: int
         )
 
 
-def _require_a_block(lengths: list[int], wanted: dict[str, Any]) -> None:
+def _require_a_block(lengths: list[int], wanted: Prepare) -> None:
     """LLaMA-Factory packs a pretraining's texts into blocks of cutoff_len and drops what fills none."""
-    if wanted["packing"] and sum(lengths) < wanted["cutoff_len"]:
+    if wanted.packing and sum(lengths) < wanted.cutoff_len:
         raise InputError(
-            f"the training texts have {sum(lengths)} tokens, less than one block of cutoff_len {wanted['cutoff_len']}",
+            f"the training texts have {sum(lengths)} tokens, less than one block of cutoff_len {wanted.cutoff_len}",
             "Lower train.cutoff_len, or set train.packing to false.",
         )
 
@@ -225,16 +264,12 @@ def _system(sets: assemble.Sets) -> str | None:
     return systems.pop() or None if len(systems) == 1 else None
 
 
-def _serving(wanted: dict[str, Any], words: list[str], sets: assemble.Sets, lengths: list[int]) -> dict[str, Any]:
+def _serving(wanted: Prepare, words: list[str], sets: assemble.Sets, lengths: list[int]) -> dict[str, Any]:
     return {
-        "template": wanted["template"],
-        "thinking": wanted["thinking"],
+        "template": wanted.template,
+        "thinking": wanted.thinking,
         "system": _system(sets),
         "stop": words,
         "rows": {"read": sets.read, "train": len(sets.train), "eval": len(sets.eval)},
         "tokens": {"longest": max(lengths), "mean": round(sum(lengths) / len(lengths), 1)},
     }
-
-
-if __name__ == "__main__":
-    entry.run(main)

@@ -1,32 +1,57 @@
-"""Quantise a GGUF with llama.cpp: `quantise CONFIG.json` with source, target and type."""
+"""quantise-…: llama.cpp makes a smaller GGUF of the one that was converted."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from dataclasses import dataclass
 
+from orchestrator.lib import layout
 from orchestrator.lib.cpu import threads
 from orchestrator.lib.errors import StageError
-from orchestrator.lib.files import read_json
-from orchestrator.stages import entry
+from orchestrator.lib.step import Step
+from orchestrator.stages.base import Context, Stage
+from orchestrator.stages.convert import source_type
 
 
-def main(config: Path) -> None:
-    """Write the target. Raises StageError when llama.cpp reports a failure."""
-    import llama_cpp
+@dataclass(frozen=True)
+class Quantise(Stage):
+    """`llama_model_quantize`."""
 
-    wanted = read_json(config)
-    parameters = llama_cpp.llama_model_quantize_default_params()
-    parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_{_name(wanted['type'])}")
-    parameters.nthread = threads()
-    source, target = os.fsencode(wanted["source"]), os.fsencode(wanted["target"])
-    if (code := llama_cpp.llama_model_quantize(source, target, parameters)) != 0:
-        raise StageError(f"llama.cpp could not quantise {wanted['source']} to {wanted['type']} (code {code})")
+    program = "quantise"
+    phase = "quantise"
+    source: str
+    target: str
+    type: str
+
+    @classmethod
+    def plan(cls, context: Context) -> list[Step]:
+        """One step for each type that the converter did not write."""
+        kinds = context.spec.export.gguf
+        source = source_type(kinds)
+        return [_step(context, source, kind) for kind in kinds if kind != source]
+
+    def run(self) -> None:
+        """Write the target. Raises StageError when llama.cpp reports a failure."""
+        import llama_cpp
+
+        parameters = llama_cpp.llama_model_quantize_default_params()
+        parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_{_name(self.type)}")
+        parameters.nthread = threads()
+        source, target = os.fsencode(self.source), os.fsencode(self.target)
+        if (code := llama_cpp.llama_model_quantize(source, target, parameters)) != 0:
+            raise StageError(f"llama.cpp could not quantise {self.source} to {self.type} (code {code})")
+
+
+def _step(context: Context, source: str, kind: str) -> Step:
+    target = layout.gguf(context.spec.name, kind)
+    return Quantise(layout.gguf(context.spec.name, source), layout.partial(target), kind).step(
+        f"quantise-{kind}",
+        expects=(target,),
+        needs=("convert",),
+        inputs=context.picked("llama-cpp-python"),
+        partials={layout.partial(target): target},
+    )
 
 
 def _name(kind: str) -> str:
     return "ALL_F32" if kind == "f32" else f"MOSTLY_{kind.upper()}"
-
-
-if __name__ == "__main__":
-    entry.run(main)

@@ -1,127 +1,107 @@
-"""score, judge: predictions become figures with intervals, and the gate's verdict.
+"""score, judge: answers become metrics with intervals, and the gate's verdict.
 
-Score the answers of some artifacts: `score CONFIG.json`.
-
-What a gate has to say is written down, not raised: the figures must be readable either way, and it is for whoever
+What the gate has to say is written down, not raised: the figures must be readable either way, and it is for whoever
 reads the summary to stop.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.evaluation.answers import untold, useless
-from orchestrator.evaluation.compare import Comparison, agreement, compare, disagreements
-from orchestrator.evaluation.gate import Failure, judge, judge_answers, judge_parity, recommend, with_causes
-from orchestrator.evaluation.intervals import Interval
-from orchestrator.evaluation.metrics import Measurement, Task, measure, mistakes
-from orchestrator.evaluation.parity import uncompared, uncompared_sentence
-from orchestrator.evaluation.rows import Row, read_records, read_rows, write_records, write_rows
 from orchestrator.lib import layout
 from orchestrator.lib.errors import StageError
 from orchestrator.lib.files import read_json, write_json
 from orchestrator.lib.step import Step
-from orchestrator.stages import entry
 from orchestrator.stages.ask import kinds_asked
-from orchestrator.stages.base import Context, worker
+from orchestrator.stages.base import Context, Stage
 
+if TYPE_CHECKING:
+    from orchestrator.evaluation.compare import Comparison
+    from orchestrator.evaluation.gate import Failure
+    from orchestrator.evaluation.intervals import Interval
+    from orchestrator.evaluation.metrics import Measurement, Task
+    from orchestrator.evaluation.rows import Row
 
-def build(context: Context) -> list[Step]:
-    """Figures of what LLaMA-Factory answered."""
-    if not context.answers:
-        return []
-    artifacts = _scored(context)
-    sources = {artifact: _generated(artifact) for artifact in artifacts}
-    return [_step(context, "score", "evaluate", sources, tuple(f"predict-{artifact}" for artifact in artifacts))]
-
-
-def build_judge(context: Context) -> list[Step]:
-    """Figures of every GGUF beside the tuned model's, and what the gate says of them."""
-    wanted = kinds_asked(context)
-    if not context.answers or not wanted:
-        return []
-    sources: dict[str, Any] = {name: layout.predictions(name) for name in _scored(context)}
-    sources |= {f"gguf-{kind}": layout.predictions(f"gguf-{kind}") for kind in wanted}
-    needs = ("score", *(f"ask-{kind}" for kind in wanted))
-    extra = {
-        "gate": context.spec.export.gate.model_dump(exclude={"max_perplexity_rise"}),
-        "files": {f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in context.spec.export.gguf},
-        "parity": {f"gguf-{kind}": layout.parity(f"gguf-{kind}") for kind in wanted},
-    }
-    return [_step(context, "judge", "verify", sources, needs, extra)]
-
-
-def _scored(context: Context) -> tuple[str, ...]:
-    return tuple(artifact for artifact in ("base", "tuned") if context.spec.evaluate.asks(artifact))
-
-
-def _generated(artifact: str) -> dict[str, str]:
-    folder = layout.generated(artifact)
-    return {
-        "generated": f"{folder}/generated_predictions.jsonl",
-        "rows": layout.PROMPTS,
-        "rouge": f"{folder}/predict_results.json",
-    }
-
-
-def _step(
-    context: Context,
-    stage: str,
-    phase: str,
-    sources: dict[str, Any],
-    needs: tuple[str, ...],
-    extra: dict[str, Any] | None = None,
-) -> Step:
-    config = f"configs/{stage}.json"
-    labels = context.spec.evaluate.labels
-    values = {
-        "task": context.spec.evaluate.task,
-        "labels": list(labels) if labels else None,
-        "seed": 0,
-        "artifacts": sources,
-        "reference": "tuned",
-        "baseline": "base",
-        "out_dir": "evaluation",
-        "summary": layout.summary(stage),
-        **(extra or {}),
-    }
-    beside = [f"evaluation/{artifact}.{rows}.jsonl" for artifact in sources for rows in ("errors", "disagreements")]
-    written = [layout.predictions(artifact) for artifact, source in sources.items() if isinstance(source, dict)]
-    return Step(
-        stage=stage,
-        phase=phase,
-        argv=worker("score", config),
-        files={config: json.dumps(values, ensure_ascii=False, indent=2) + "\n"},
-        expects=(layout.summary(stage), *written),
-        leaves=tuple(beside),
-        needs=needs,
-        inputs=context.picked("rouge-score", "sacrebleu"),
-    )
-
-
+BESIDE = ("errors", "disagreements")
+"""Rows of an artifact that are written beside its answers."""
 Source = str | Mapping[str, str]
 """A predictions file, or {generated, rows, rouge}: LLaMA-Factory's output, the rows it was given, its own figures."""
 
 
-@dataclass(frozen=True)
-class Config:
-    """configs/score.json, configs/judge.json; each map is artifact → value, each path relative to the run's folder."""
+@dataclass(frozen=True, kw_only=True)
+class Score(Stage):
+    """Metrics of what LLaMA-Factory answered; each map is artifact → value, each path relative to the run's folder."""
 
+    program = "score"
+    phase = "evaluate"
+    optional = ("gate", "files", "parity")
     task: Task
-    artifacts: Mapping[str, Source]
-    summary: str
-    out_dir: str = "evaluation"
     labels: list[str] | None = None
     seed: int = 0
+    artifacts: Mapping[str, Source]
     reference: str = "tuned"
     baseline: str = "base"
+    out_dir: str = "evaluation"
+    summary: str
     gate: Mapping[str, float] | None = None
-    files: Mapping[str, str] = field(default_factory=dict)
-    parity: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] | None = None
+    parity: Mapping[str, str] | None = None
+
+    @classmethod
+    def plan(cls, context: Context) -> list[Step]:
+        """One step where the tuned model is asked."""
+        if not context.answers:
+            return []
+        artifacts = _scored(context)
+        sources: dict[str, Source] = {artifact: _generated(artifact) for artifact in artifacts}
+        stage = cls(artifacts=sources, summary=layout.summary("score"), **_asked_for(context))
+        return [stage.scoring("score", context, tuple(f"predict-{artifact}" for artifact in artifacts))]
+
+    def scoring(self, name: str, context: Context, needs: tuple[str, ...]) -> Step:
+        """The step: it writes the summary, and the predictions of artifacts that LLaMA-Factory answered for."""
+        generated = [artifact for artifact, source in self.artifacts.items() if not isinstance(source, str)]
+        written = map(layout.predictions, generated)
+        packages = context.picked("rouge-score", "sacrebleu")
+        beside = [f"{self.out_dir}/{artifact}.{rows}.jsonl" for artifact in self.artifacts for rows in BESIDE]
+        expects = (self.summary, *written)
+        return self.step(name, expects=expects, leaves=tuple(beside), needs=needs, inputs=packages)
+
+    def run(self) -> None:
+        """Write predictions, mistakes and disagreements of each artifact, and the summary of all."""
+        rows = {artifact: artifact_rows(artifact, source) for artifact, source in self.artifacts.items()}
+        scores = score(rows, self)
+        for artifact in rows:
+            write_artifact(artifact, rows, self)
+        write_json(Path(self.summary), summarise(scores, self))
+
+
+class Gate(Score):
+    """The same of every GGUF beside the tuned model's, and what the gate says of them."""
+
+    program = "gate"
+    phase = "verify"
+
+    @classmethod
+    def plan(cls, context: Context) -> list[Step]:
+        """One step where there are GGUFs to prove."""
+        wanted = kinds_asked(context)
+        if not context.answers or not wanted:
+            return []
+        export = context.spec.export
+        sources: dict[str, Source] = {name: layout.predictions(name) for name in _scored(context)}
+        sources |= {f"gguf-{kind}": layout.predictions(f"gguf-{kind}") for kind in wanted}
+        stage = cls(
+            artifacts=sources,
+            summary=layout.summary("judge"),
+            gate=export.gate.model_dump(exclude={"max_perplexity_rise"}),
+            files={f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in export.gguf},
+            parity={f"gguf-{kind}": layout.parity(f"gguf-{kind}") for kind in wanted},
+            **_asked_for(context),
+        )
+        return [stage.scoring("judge", context, ("score", *(f"ask-{kind}" for kind in wanted)))]
 
 
 @dataclass(frozen=True)
@@ -137,14 +117,22 @@ class Scores:
     """What the figures cannot tell."""
 
 
-def main(path: Path) -> None:
-    """Write predictions, mistakes and disagreements of each artifact, and the summary of all."""
-    config = Config(**read_json(path))
-    rows = {artifact: artifact_rows(artifact, source) for artifact, source in config.artifacts.items()}
-    scores = score(rows, config)
-    for artifact in rows:
-        write_artifact(artifact, rows, config)
-    write_json(Path(config.summary), summarise(scores, config))
+def _asked_for(context: Context) -> dict[str, Any]:
+    evaluate = context.spec.evaluate
+    return {"task": evaluate.task, "labels": list(evaluate.labels) if evaluate.labels else None}
+
+
+def _scored(context: Context) -> tuple[str, ...]:
+    return tuple(artifact for artifact in ("base", "tuned") if context.spec.evaluate.asks(artifact))
+
+
+def _generated(artifact: str) -> dict[str, str]:
+    folder = layout.generated(artifact)
+    return {
+        "generated": f"{folder}/generated_predictions.jsonl",
+        "rows": layout.PROMPTS,
+        "rouge": f"{folder}/predict_results.json",
+    }
 
 
 def artifact_rows(artifact: str, source: Source) -> list[Row]:
@@ -152,6 +140,9 @@ def artifact_rows(artifact: str, source: Source) -> list[Row]:
 
     Raises StageError when it answered another number of rows: it drops rows that it cannot use, with a warning.
     """
+
+    from orchestrator.evaluation.rows import Row, read_records, read_rows
+
     if isinstance(source, str):
         return read_rows(Path(source))
     asked = [record for _, record in read_records(Path(source["rows"]))]
@@ -165,8 +156,15 @@ def artifact_rows(artifact: str, source: Source) -> list[Row]:
     return [Row(str(row["id"]), row["prompt"], row["label"], answer["predict"]) for row, answer in pairs]
 
 
-def score(rows: Mapping[str, list[Row]], config: Config) -> Scores:
+def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
     """Every figure, comparison and failure; what is neither reference nor baseline is held against the reference."""
+
+    from orchestrator.evaluation.answers import untold, useless
+    from orchestrator.evaluation.compare import agreement, compare
+    from orchestrator.evaluation.gate import judge, judge_answers, judge_parity, with_causes
+    from orchestrator.evaluation.metrics import measure
+    from orchestrator.evaluation.parity import uncompared, uncompared_sentence
+
     reference, labels, seed = config.reference, config.labels, config.seed
     measurements = {name: measure(of, config.task, labels, seed) for name, of in rows.items()}
     against = {reference: config.baseline} if config.baseline in rows else {}
@@ -175,7 +173,7 @@ def score(rows: Mapping[str, list[Row]], config: Config) -> Scores:
         a: compare(rows[a], rows[b], config.task, names=(a, b), labels=labels, seed=seed) for a, b in against.items()
     }
     agreements = {name: agreement(rows[name], rows[b], seed) for name, b in against.items() if b == reference}
-    reports = {name: read_json(Path(file)) for name, file in config.parity.items()}
+    reports = {name: read_json(Path(file)) for name, file in (config.parity or {}).items()}
     failures = judge_answers(
         {name: useless(of, config.task, labels) for name, of in rows.items() if name != config.baseline}
     )
@@ -189,8 +187,13 @@ def score(rows: Mapping[str, list[Row]], config: Config) -> Scores:
     return Scores(measurements, agreements, comparisons, with_causes(failures, reports), notes)
 
 
-def write_artifact(artifact: str, rows: Mapping[str, list[Row]], config: Config) -> None:
+def write_artifact(artifact: str, rows: Mapping[str, list[Row]], config: Score) -> None:
     """An artifact's files in the output folder; a predictions file that was read from there stays as it is."""
+
+    from orchestrator.evaluation.compare import disagreements
+    from orchestrator.evaluation.metrics import mistakes
+    from orchestrator.evaluation.rows import write_records, write_rows
+
     of, folder = rows[artifact], Path(config.out_dir)
     if config.artifacts[artifact] != str(folder / f"{artifact}.jsonl"):
         write_rows(folder / f"{artifact}.jsonl", of)
@@ -200,9 +203,12 @@ def write_artifact(artifact: str, rows: Mapping[str, list[Row]], config: Config)
         write_records(folder / f"{artifact}.disagreements.jsonl", differing)
 
 
-def summarise(scores: Scores, config: Config) -> dict[str, Any]:
+def summarise(scores: Scores, config: Score) -> dict[str, Any]:
     """The summary as plain JSON; `predict_rouge` is there only where LLaMA-Factory's own figures were named."""
-    sizes = {name: Path(file).stat().st_size for name, file in config.files.items()}
+
+    from orchestrator.evaluation.gate import recommend
+
+    sizes = {name: Path(file).stat().st_size for name, file in (config.files or {}).items()}
     candidates = {name: scores.comparisons[name] for name in scores.agreements}
     recommendation = recommend(candidates, sizes, {failure.artifact for failure in scores.failures})
     summary = {
@@ -231,7 +237,3 @@ def _own_rouge(file: str) -> dict[str, float]:
     """predict_rouge-* and predict_bleu-4 of LLaMA-Factory's predict_results.json."""
     results = read_json(Path(file))
     return {key: value for key, value in results.items() if key.startswith(("predict_rouge", "predict_bleu"))}
-
-
-if __name__ == "__main__":
-    entry.run(main)

@@ -1,45 +1,92 @@
-"""Give the merged model the chat template it was trained with: `template CONFIG.json`."""
+"""template: the merged model with the chat template it was trained with, as it is converted, served and pushed."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.chat_template.jinja import jinja_template
-from orchestrator.chat_template.registry import Definition, definition
-from orchestrator.chat_template.spaces import spaced, spacing_of
-from orchestrator.chat_template.turns import converter_adds_bos, special_tokens, starts_with_bos
 from orchestrator.lib import layout
 from orchestrator.lib.files import link, read_json, write_json, write_text
+from orchestrator.lib.step import Step
+from orchestrator.models.builtin import licence
 from orchestrator.models.cure import FAITHFUL
 from orchestrator.models.tokenizer_files import SENTENCEPIECE, json_object
-from orchestrator.stages import entry
-from orchestrator.stages.export import METADATA
+from orchestrator.stages.base import Context, Stage
+from orchestrator.stages.convert import METADATA
+
+if TYPE_CHECKING:
+    from orchestrator.chat_template.registry import Definition
 
 MERGED = Path(layout.MERGED)
 
 
-def main(config: Path) -> None:
-    """Write export/merged/ (weights linked, not copied) and the metadata for the GGUF."""
-    wanted, trained = read_json(config), read_json(Path(layout.SERVING))
-    shape = definition(trained["template"]).with_default_system(trained["system"])
-    spacing = spacing_of(Path(layout.AS_MERGED))
-    for path in Path(layout.AS_MERGED).iterdir():
-        if path.name != "Modelfile":  # LLaMA-Factory's own, which leaves out thinking and may double BOS
-            link(path, MERGED / path.name)
-    if "left_out" in trained:
-        _drop_tokens(trained["left_out"])
-    if "tokenizer" in wanted:
-        _bring_what_the_export_left_out(Path(wanted["tokenizer"]))
-    _leave_bos_to_training(shape)
-    if spacing.adds == "pieces":
-        _leave_spaces_to_the_template()
-    tokens = special_tokens(MERGED)
-    shape = spaced(shape, spacing)
-    write_text(MERGED / "chat_template.jinja", jinja_template(shape, tokens, trained["thinking"]))
-    _drop_other_templates()
-    write_json(Path(METADATA), _metadata(wanted))
+@dataclass(frozen=True)
+class Template(Stage):
+    """export/merged/, and the metadata for the GGUF."""
+
+    program = "template"
+    phase = "export"
+    optional = ("tokenizer",)
+    name: str
+    base: str
+    licence: str | None
+    dataset: str | tuple[str, ...]
+    tokenizer: str | None = None
+    """The base model's folder, where LLaMA-Factory's export leaves out what the converter needs of it."""
+
+    @classmethod
+    def plan(cls, context: Context) -> list[Step]:
+        """One step."""
+        spec = context.spec
+        stage = cls(spec.name, spec.model.base, licence(context.base_path), spec.data.train, _tokenizer(context))
+        return [
+            stage.step(
+                "template",
+                expects=(f"{layout.MERGED}/config.json", f"{layout.MERGED}/chat_template.jinja", METADATA),
+                needs=("prepare", "merge"),
+                folder=layout.MERGED,
+            )
+        ]
+
+    def run(self) -> None:
+        """Write the folder (weights linked, not copied) and the metadata."""
+
+        from orchestrator.chat_template.jinja import jinja_template
+        from orchestrator.chat_template.registry import definition
+        from orchestrator.chat_template.spaces import spaced, spacing_of
+        from orchestrator.chat_template.turns import special_tokens
+
+        trained = read_json(Path(layout.SERVING))
+        shape = definition(trained["template"]).with_default_system(trained["system"])
+        spacing = spacing_of(Path(layout.AS_MERGED))
+        for path in Path(layout.AS_MERGED).iterdir():
+            if path.name != "Modelfile":  # LLaMA-Factory's own, which leaves out thinking and may double BOS
+                link(path, MERGED / path.name)
+        if "left_out" in trained:
+            _drop_tokens(trained["left_out"])
+        if self.tokenizer:
+            _bring_what_the_export_left_out(Path(self.tokenizer))
+        _leave_bos_to_training(shape)
+        if spacing.adds == "pieces":
+            _leave_spaces_to_the_template()
+        tokens = special_tokens(MERGED)
+        text = jinja_template(spaced(shape, spacing), tokens, trained["thinking"])
+        write_text(MERGED / "chat_template.jinja", text)
+        _drop_other_templates()
+        write_json(Path(METADATA), self.metadata())
+
+    def metadata(self) -> dict[str, Any]:
+        """Overrides for the converter, in the names that the GGUF specification gives them."""
+        datasets = [self.dataset] if isinstance(self.dataset, str) else self.dataset
+        licensed = {"general.license.name": self.licence} if self.licence else {}
+        return licensed | {
+            "general.name": self.name,
+            "general.base_models": [{"name": self.base}],
+            "general.datasets": [{"name": name} for name in datasets],
+            "general.tags": ["llama-factory", "fine-tuned"],
+        }
 
 
 def _drop_tokens(words: list[str]) -> None:
@@ -71,6 +118,9 @@ def _bring_what_the_export_left_out(base: Path) -> None:
 
 def _leave_bos_to_training(shape: Definition) -> None:
     """Where training had no BOS, tell llama.cpp not to add one: a token more, and the model sees another prompt."""
+
+    from orchestrator.chat_template.turns import converter_adds_bos, special_tokens, starts_with_bos
+
     if converter_adds_bos(MERGED) and not starts_with_bos(shape, special_tokens(MERGED)):
         file = MERGED / "tokenizer_config.json"
         write_json(file, {**read_json(file), "add_bos_token": False})
@@ -90,17 +140,5 @@ def _drop_other_templates() -> None:
         write_json(file, config)
 
 
-def _metadata(wanted: dict[str, Any]) -> dict[str, Any]:
-    """Overrides for the converter, in the names that the GGUF specification gives them."""
-    datasets = [wanted["dataset"]] if isinstance(wanted["dataset"], str) else wanted["dataset"]
-    licence = {"general.license.name": wanted["licence"]} if wanted["licence"] else {}
-    return licence | {
-        "general.name": wanted["name"],
-        "general.base_models": [{"name": wanted["base"]}],
-        "general.datasets": [{"name": name} for name in datasets],
-        "general.tags": ["llama-factory", "fine-tuned"],
-    }
-
-
-if __name__ == "__main__":
-    entry.run(main)
+def _tokenizer(context: Context) -> str | None:
+    return str(context.base_path) if (context.base_path / SENTENCEPIECE[0]).is_file() else None

@@ -8,33 +8,39 @@ from typing import Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.step import Step
-from orchestrator.stages.base import TRAINING_PACKAGES, Context
+from orchestrator.stages.base import TRAINING_PACKAGES, Context, Stage
 from orchestrator.stages.launch import launched, launches
 
 STAGE = "train"
 WEIGHTS = {True: ("train/adapter_model.safetensors", "train/adapter_config.json"), False: ("train/config.json",)}
 
 
-def build(context: Context) -> list[Step]:
-    """One step; its folder keeps checkpoints, from which an interrupted training continues."""
-    config, many = layout.config(STAGE), launched(context)
-    return [
-        Step(
-            stage=STAGE,
-            phase="train",
-            argv=(*_program(context), "train", config),
-            files={config: render(context, many.arguments), **many.files},
-            expects=(*WEIGHTS[context.adapts], "train/trainer_state.json", "train/all_results.json"),
-            needs=("prepare",),
-            inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES), **many.inputs},
-            env={"DISABLE_VERSION_CHECK": "0", **many.env},
-            equivalent={config: render(context, many.equivalent)},
-            folder=layout.TRAINED,
-            checkpoints=True,
-            launches=launches(context, many.env),
-            alone=True,
-        )
-    ]
+class Train(Stage):
+    """`llamafactory-cli train`; its folder keeps checkpoints, from which an interrupted training continues."""
+
+    phase = "train"
+
+    @classmethod
+    def plan(cls, context: Context) -> list[Step]:
+        """One step."""
+        config, many = layout.config(STAGE), launched(context)
+        return [
+            Step(
+                stage=STAGE,
+                phase=cls.phase,
+                argv=(*_program(context), "train", config),
+                files={config: render(context, many.arguments), **many.files},
+                expects=(*WEIGHTS[context.adapts], "train/trainer_state.json", "train/all_results.json"),
+                needs=("prepare",),
+                inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES), **many.inputs},
+                env={"DISABLE_VERSION_CHECK": "0", **many.env},
+                equivalent={config: render(context, many.equivalent)},
+                folder=layout.TRAINED,
+                checkpoints=True,
+                launches=launches(context, many.env),
+                alone=True,
+            )
+        ]
 
 
 def _program(context: Context) -> tuple[str, ...]:
