@@ -7,19 +7,18 @@ python -m benchmarks.scaling                             write the generated par
 from __future__ import annotations
 
 import heapq
-import itertools
 import json
 import random
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.sweep_cost import Silence
-from orchestrator.executors.base import Ended, Job
+from orchestrator.executors.base import Job
 from orchestrator.lib.files import write_json
 from orchestrator.models.memory import Setting, train, trainable
 from orchestrator.models.shape import Model
@@ -232,28 +231,32 @@ class Sleepers:
     capacity: int
     clock: Clock
     durations: Iterator[float]
-    ends: dict[int, float] = field(default_factory=dict)
-    numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def submit(self, job: Job) -> int:
+    def submit(self, job: Job) -> Asleep:
         assert isinstance(job, TaskJob)
         began = time.perf_counter()
         leave_result(job)
         self.clock.exclude(time.perf_counter() - began)
-        handle, end = next(self.numbers), self.clock.monotonic() + next(self.durations)
-        self.ends[handle] = end
+        end = self.clock.monotonic() + next(self.durations)
         heapq.heappush(self.clock.events, end)
-        return handle
+        return Asleep(self.clock, end)
 
-    def poll(self, handle: int) -> Ended | None:
-        if self.clock.monotonic() < self.ends[handle]:
-            return None
-        del self.ends[handle]
-        self.clock.busy = True
-        return Ended(None)
 
-    def cancel(self, handle: int, reason: BaseException) -> None: ...
-    def ticket(self, handle: int) -> None: ...
+@dataclass(frozen=True, slots=True)
+class Asleep:
+    """A trial that takes its time."""
+
+    clock: Clock
+    end: float
+    id: None = None
+
+    def done(self) -> bool:
+        over = self.clock.monotonic() >= self.end
+        self.clock.busy = self.clock.busy or over
+        return over
+
+    def exception(self) -> None: ...
+    def cancel(self, reason: BaseException) -> None: ...
 
 
 def leave_result(job: TaskJob) -> None:

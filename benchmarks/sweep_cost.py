@@ -11,9 +11,10 @@ import pstats
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.executors.base import Ended, Executor, Job
+from orchestrator.executors.base import Executor, Job
 from orchestrator.lib import process
 from orchestrator.lib.step import Step
 from orchestrator.pipeline.workflow import Request, load
@@ -44,19 +45,28 @@ class Inline:
 
     capacity = 1
 
-    def submit(self, job: Job) -> int:
-        self._error: BaseException | None = None
+    def submit(self, job: Job) -> Finished:
         try:
             job({}, lambda: None)
         except Exception as error:
-            self._error = error
-        return 0
+            return Finished(error)
+        return Finished()
 
-    def poll(self, handle: int) -> Ended:
-        return Ended(self._error)
 
-    def cancel(self, handle: int, reason: BaseException) -> None: ...
-    def ticket(self, handle: int) -> None: ...
+@dataclass(frozen=True)
+class Finished:
+    """A job that is over."""
+
+    error: BaseException | None = None
+    id: None = None
+
+    def done(self) -> bool:
+        return True
+
+    def exception(self) -> BaseException | None:
+        return self.error
+
+    def cancel(self, reason: BaseException) -> None: ...
 
 
 class Clocked(FakeLaunch):

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator.executors.base import Ended, Executor
+from orchestrator.executors.base import Executor, Handle
 from orchestrator.lib import process
 from orchestrator.lib.step import Step
 from orchestrator.pipeline.remote import Following, TaskJob, hand_over
@@ -70,7 +70,7 @@ def sweep(project: Path, place: Executor, count: int, train: str = "", audience:
     return run_sweep(blueprint, audience or Silence(), Silence(), place)
 
 
-def submit(project: Path, place: Executor, train: str) -> tuple[Task, int]:
+def submit(project: Path, place: Executor, train: str) -> tuple[Task, Handle]:
     """One run up to its training."""
     task = assign(load(Request(project / "spec.yaml")), "train")
     return task, place.submit(TaskJob(task, "train", start, Scripted(project, train)))
@@ -104,10 +104,10 @@ def until(happened: Callable[[], Any], seconds: float = 120) -> Any:
     return found
 
 
-def ended(place: Executor, handle: int) -> Ended:
-    """How a job ended, once it has."""
-    found: Ended = until(lambda: place.poll(handle))
-    return found
+def error_of(handle: Handle) -> BaseException | None:
+    """What a job raised, once it is over."""
+    until(handle.done)
+    return handle.exception()
 
 
 def is_gone(pid: int) -> bool:

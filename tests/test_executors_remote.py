@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from orchestrator import executors
-from orchestrator.executors.base import outcome, required
-from orchestrator.executors.slurm import SlurmExecutor, parameters
+from orchestrator.executors.base import Wanted, outcome, required
+from orchestrator.executors.slurm import QUEUED, SlurmExecutor, parameters
 from orchestrator.lib.errors import BusyError, GateError, Interrupted, MissingError, Pruned, StageError
 from orchestrator.pipeline import plan
 from orchestrator.pipeline.remote import JobElsewhere, TaskJob
@@ -21,7 +21,7 @@ from orchestrator.pipeline.scheduler import locked
 from orchestrator.pipeline.workflow import Request, Task, assign, load
 from orchestrator.spec.sections import Slurm, Sweep
 from tests import cluster_jobs
-from tests.cluster_jobs import HANG_ONCE, Scripted, Silence, ended, hanging, is_gone, newest, starts, submit, until
+from tests.cluster_jobs import HANG_ONCE, Scripted, Silence, error_of, hanging, is_gone, newest, starts, submit, until
 
 
 @pytest.fixture
@@ -83,12 +83,10 @@ def test_a_missing_package_is_named_with_its_command() -> None:
 def test_where_there_is_no_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingError, match="no Slurm here"):
-        executors.executor("slurm", None, tmp_path)
+        executors.create("slurm", Wanted(folder=tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("section", "capacity"), [({}, executors.QUEUED), ({"parallel": "auto"}, 100), ({"parallel": 7}, 7)]
-)
+@pytest.mark.parametrize(("section", "capacity"), [({}, QUEUED), ({"parallel": "auto"}, 100), ({"parallel": 7}, 7)])
 def test_how_many_jobs_are_queued(
     section: dict[str, Any], capacity: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,7 +94,7 @@ def test_how_many_jobs_are_queued(
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     search = Sweep.model_validate_json(json.dumps({"parameters": {"learning_rate": [1]}, **section}))
-    assert executors.executor("slurm", search, tmp_path).capacity == capacity
+    assert executors.create("slurm", search.wanted("slurm", tmp_path)).capacity == capacity
 
 
 def test_what_travels_is_the_question_and_not_the_plan(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +146,7 @@ def test_a_sweep_in_processes_of_submitit(project: Path) -> None:
 def test_a_failed_job_says_why(project: Path) -> None:
     here = place(project)
     _, handle = submit(project, here, "echo 'ValueError: 坏了' >&2; exit 3")
-    error = ended(here, handle).error
+    error = error_of(handle)
     assert isinstance(error, StageError)
     assert error.message == "train ended with exit code 3: ValueError: 坏了"
 
@@ -158,8 +156,8 @@ def test_a_cancelled_job_is_gone_with_its_processes(project: Path) -> None:
     _, handle = submit(project, here, "sleep 3600")
     (pid,) = until(lambda: starts(project, "train"))
     reason = Pruned("behind the others")
-    here.cancel(handle, reason)
-    assert ended(here, handle).error is reason
+    handle.cancel(reason)
+    assert error_of(handle) is reason
     until(lambda: is_gone(pid), 5)
 
 
@@ -167,9 +165,10 @@ def test_a_job_whose_time_is_up_goes_on_from_its_checkpoint(project: Path) -> No
     here = place(project)
     task, handle = submit(project, here, HANG_ONCE)
     first = until(lambda: hanging(project))
-    (python,) = psutil.Process(handle).children()
+    assert handle.id
+    (python,) = psutil.Process(int(handle.id["job"])).children()
     python.send_signal(signal.SIGUSR2)  # what Slurm sends ahead of the end
-    assert ended(here, handle).error is None
+    assert error_of(handle) is None
     assert len(starts(project, "prepare")) == 1
     assert len(starts(project, "train")) == 2
     assert is_gone(first)

@@ -206,15 +206,17 @@ def _chain(phase: str, options: dict[str, Any]) -> None:
 def _carry_out(loaded: Loaded, phase: str, watcher: Watcher, on: Any) -> Run:
     """Here, or on a cluster that is followed from here."""
     progress = download_progress(stderr_console())
-    if on not in ("ray", "slurm"):
+    if on in (None, "local"):
         from orchestrator.pipeline.workflow import run_until
 
         return run_until(loaded, phase, watcher, progress, say=lambda line: click.echo(line, err=True))
-    from orchestrator.executors import executor
+    from orchestrator.executors import create
+    from orchestrator.executors.base import Wanted
     from orchestrator.lib.layout import JOBS
     from orchestrator.pipeline.remote import hand_over
 
-    place = executor(on, loaded.spec.spec.sweep, loaded.question.runs_dir / f".{JOBS}")
+    folder, section = loaded.question.runs_dir / f".{JOBS}", loaded.spec.spec.sweep
+    place = create(on, section.wanted(on, folder) if section else Wanted(folder=folder))
     following = hand_over(loaded, phase, place, progress)
     click.echo(f"{following.job}: {following.task.run.folder}", err=True)
     return following.until_end(watcher)

@@ -29,9 +29,23 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON doc
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Overrule a key of the spec; repeatable."
 )
-on_option = click.option(
-    "--on", type=click.Choice(["local", "ray", "slurm"]), help="Where it runs [local]; a cluster needs a shared disk."
-)
+
+
+class ExecutorName(click.ParamType):  # type: ignore[type-arg]  # generic for type checkers only
+    """A name of EXECUTORS, which is read only where one is given."""
+
+    name = "local|ray|slurm"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name as it is. Fails as a wrong choice does."""
+        from orchestrator.executors import EXECUTORS
+
+        if value not in EXECUTORS:
+            self.fail(f"{value!r} is not one of {', '.join(EXECUTORS)}.", param, ctx)
+        return str(value)
+
+
+on_option = click.option("--on", type=ExecutorName(), help="Where it runs [local]; a cluster needs a shared disk.")
 runs_dir_option = click.option(
     "--runs-dir", type=click.Path(path_type=Path), help="Where runs are kept [project's runs/]."
 )

@@ -1,27 +1,19 @@
-"""Which executor for a cluster a spec means."""
+"""Where trials and runs can be carried out. A new executor is a file of its own and one name here.
+
+Its module has `create(wanted)`, which returns an Executor or raises MissingError.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
+from types import ModuleType
 
-from orchestrator.executors.base import Executor
-from orchestrator.spec.sections import Ray, Slurm, Sweep
+from orchestrator.executors import local, ray, slurm
+from orchestrator.executors.base import Executor, Wanted
 
-QUEUED = 100
-"""Jobs of one sweep in Slurm's queue at the same time, unless the spec says how many."""
+EXECUTORS: dict[str, ModuleType] = {"local": local, "ray": ray, "slurm": slurm}
 
 
-def executor(name: Literal["ray", "slurm"], sweep: Sweep | None, folder: Path) -> Executor:
-    """The executor of a cluster as a `sweep:` section describes it; `folder`, on the shared disk, is for its files.
-
-    Raises MissingError where its package is not installed or the cluster cannot be reached.
-    """
-    parallel = sweep.parallel if sweep and "parallel" in sweep.model_fields_set else "auto"
-    if name == "ray":
-        from orchestrator.executors.ray import RayExecutor
-
-        return RayExecutor(sweep.ray if sweep else Ray(), parallel)
-    from orchestrator.executors.slurm import SlurmExecutor
-
-    return SlurmExecutor(folder, sweep.slurm if sweep else Slurm(), QUEUED if parallel == "auto" else parallel)
+def create(name: str, wanted: Wanted) -> Executor:
+    """An executor by its name. Raises MissingError where its package is not installed, or nobody answers."""
+    found: Executor = EXECUTORS[name].create(wanted)
+    return found

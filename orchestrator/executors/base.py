@@ -1,14 +1,12 @@
-"""Where the trials of a sweep run: anything with these four calls.
-
-What jobs on other machines have in common.
-"""
+"""Where jobs run: what an executor is asked, and what it answers. Shaped as submitit and concurrent.futures are."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 from orchestrator.lib.errors import Interrupted, MissingError, OrchestratorError, Pruned
 
@@ -19,10 +17,34 @@ it off but a signal."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """A job is over; `error` is what it raised, or None."""
+class Wanted:
+    """What a spec asks of an executor."""
 
-    error: BaseException | None
+    parallel: int | Literal["auto"] = "auto"
+    """Jobs at the same time."""
+    options: Any = None
+    """The executor's own section of the spec; None where there is none."""
+    folder: Path = Path()
+    """For its files; on a disk that all machines share."""
+    processes: int = 1
+    """How many each job starts, each of which wants a device."""
+
+
+class Handle(Protocol):
+    """A job that was submitted."""
+
+    @property
+    def id(self) -> Mapping[str, str] | None:
+        """`{name, job}`: a scheduler and what it calls the job; None where there is no scheduler."""
+
+    def done(self) -> bool:
+        """Whether it is over."""
+
+    def exception(self) -> BaseException | None:
+        """What a job that is over raised, or None."""
+
+    def cancel(self, reason: BaseException) -> None:
+        """Make it raise this within moments; it is over only when `done` says so."""
 
 
 class Executor(Protocol):
@@ -32,17 +54,8 @@ class Executor(Protocol):
     def capacity(self) -> int:
         """How many jobs it works on at the same time."""
 
-    def submit(self, job: Job) -> int:
-        """Start a job; at most `capacity` of them are submitted and not yet ended. Returns a handle for it."""
-
-    def poll(self, handle: int) -> Ended | None:
-        """How a job ended, or None while it runs. Each end is told once."""
-
-    def cancel(self, handle: int, reason: BaseException) -> None:
-        """Make a job raise this within moments. Its end is told by `poll`, as any other."""
-
-    def ticket(self, handle: int) -> Mapping[str, str] | None:
-        """`{name, job}`: a scheduler and what it calls a job that has not ended; None where there is no scheduler."""
+    def submit(self, job: Job) -> Handle:
+        """Start a job; at most `capacity` of them are submitted and not yet over."""
 
 
 def required(package: str, extra: str) -> Any:

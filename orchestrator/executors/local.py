@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from itertools import count
+from dataclasses import dataclass, field
 from typing import Literal
 
-from orchestrator.executors.base import Ended, Job
+from orchestrator.executors.base import Handle, Job, Wanted
+from orchestrator.lib.cpu import cores
+from orchestrator.machine.environment import gpus
 
 CORES_PER_TRIAL = 4
 """On a CPU, `auto` gives each trial so many cores; more of them would speed a small model up but little."""
@@ -18,64 +20,70 @@ AT_LEAST = 2
 predictions 0.78, of the time of one after the other with two threads."""
 
 
+def create(wanted: Wanted) -> LocalExecutor:
+    """This machine, with its devices divided among the jobs, of which each may take several."""
+    devices = visible(len(gpus()), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return LocalExecutor(slots(wanted.parallel, devices, cores(), wanted.processes))
+
+
 class LocalExecutor:
     """As many jobs at a time as there are slots; a slot is the environment that its jobs get."""
 
     def __init__(self, slots: Sequence[Mapping[str, str]]) -> None:
         self.capacity = len(slots)
         self._free = list(slots)
-        self._numbers = count()
-        self._running: dict[int, _Running] = {}
 
-    def submit(self, job: Job) -> int:
+    def submit(self, job: Job) -> Handle:
         """Start a job in the next free slot."""
-        handle, switch, slot = next(self._numbers), _Switch(), self._free.pop(0)
-        future: Future[None] = Future()
-        self._running[handle] = _Running(future, switch, slot)
+        slot = self._free.pop(0)
+        handle = LocalHandle(lambda: self._free.append(slot))
         # Linux ends a child with the thread that started it, so each job keeps one thread from beginning to end.
-        threading.Thread(target=_run, args=(future, job, slot, switch), name=f"trial {handle}", daemon=True).start()
+        threading.Thread(target=_run, args=(handle, job, slot), name="trial", daemon=True).start()
         return handle
 
-    def poll(self, handle: int) -> Ended | None:
-        """How a job ended, or None while it runs."""
-        running = self._running[handle]
-        if not running.future.done():
-            return None
-        del self._running[handle]
-        self._free.append(running.slot)
-        return Ended(running.future.exception())
 
-    def cancel(self, handle: int, reason: BaseException) -> None:
-        """Make a job raise this at its next check."""
-        self._running[handle].switch.reason = reason
+@dataclass(slots=True)
+class LocalHandle:
+    """A job in a thread."""
 
-    def ticket(self, handle: int) -> None:
+    release: Callable[[], None]
+    """Gives its slot back."""
+    future: Future[None] = field(default_factory=Future)
+    reason: BaseException | None = None
+    """Why it was cancelled: set from one thread, felt in another."""
+    released: bool = False
+
+    @property
+    def id(self) -> None:
         """Nothing: there is no scheduler here."""
 
+    def done(self) -> bool:
+        """Whether it is over; its slot is free from the first time that this says so."""
+        if self.future.done() and not self.released:
+            self.release()
+            self.released = True
+        return self.released
 
-class _Switch:
-    """Set from one thread, felt in another."""
+    def exception(self) -> BaseException | None:
+        """What it raised."""
+        return self.future.exception()
 
-    reason: BaseException | None = None
+    def cancel(self, reason: BaseException) -> None:
+        """Make it raise this at its next check."""
+        self.reason = reason
 
     def check(self) -> None:
+        """Called by the job."""
         if self.reason is not None:
             raise self.reason
 
 
-def _run(future: Future[None], job: Job, slot: Mapping[str, str], switch: _Switch) -> None:
+def _run(handle: LocalHandle, job: Job, slot: Mapping[str, str]) -> None:
     try:
-        job(slot, switch.check)
-        future.set_result(None)
+        job(slot, handle.check)
+        handle.future.set_result(None)
     except BaseException as error:
-        future.set_exception(error)
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    future: Future[None]
-    switch: _Switch
-    slot: Mapping[str, str]
+        handle.future.set_exception(error)
 
 
 def slots(parallel: int | Literal["auto"], gpus: Sequence[str], cores: int, each: int = 1) -> list[dict[str, str]]:

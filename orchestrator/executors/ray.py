@@ -10,13 +10,14 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import count
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from orchestrator.executors.base import Ended, Job, outcome, required
+from pydantic import Field
+
+from orchestrator.executors.base import Handle, Job, Wanted, outcome, required
 from orchestrator.lib.errors import MissingError, OrchestratorError, StageError
+from orchestrator.lib.section import Section
 from orchestrator.machine import environment
-from orchestrator.spec.sections import Ray
 
 RETRIES = 5
 """How often a job starts anew after its node was lost; it goes on from its checkpoint."""
@@ -25,6 +26,23 @@ COUNT_SECONDS = 5.0
 """How often the nodes are counted anew: some join, some are lost."""
 PASSED_ON = ("ORCHESTRATOR_", "HF_", "MODELSCOPE_", "LLAMA_CPP_DIR")
 """Variables of ours that hold there too; what else a node needs, its Ray was started with."""
+
+
+class Ray(Section):
+    """What a trial, or a `run --on ray`, takes of a Ray cluster."""
+
+    address: str | None = Field(
+        None, description="The cluster's address; by default RAY_ADDRESS, else the one of this machine."
+    )
+    num_gpus: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="GPUs; by default 1 where the cluster has any, else 0."
+    )
+    num_cpus: Annotated[int, Field(ge=1)] = Field(4, description="CPU cores.")
+
+
+def create(wanted: Wanted) -> RayExecutor:
+    """The cluster that a section names. Raises MissingError where it cannot be reached, or has no room for a job."""
+    return RayExecutor(wanted.options or Ray(), wanted.parallel)
 
 
 class RayExecutor:
@@ -39,8 +57,6 @@ class RayExecutor:
         self._share = {"CPU": float(wanted.num_cpus), "GPU": float(gpus)}
         self._parallel = parallel
         self._room, self._count_next = 0, 0.0
-        self._numbers = count()
-        self._running: dict[int, _Running] = {}
         self._require_room()
 
     @property
@@ -48,34 +64,15 @@ class RayExecutor:
         """How many jobs it works on at the same time."""
         return self._parallel if self._parallel != "auto" else max(1, self._places())
 
-    def submit(self, job: Job) -> int:
+    def submit(self, job: Job) -> Handle:
         """Give a job to the cluster."""
-        handle, cores = next(self._numbers), int(self._share["CPU"])
+        cores = int(self._share["CPU"])
         variables = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
         task = self._ray.remote(_there).options(
             name="orchestrator", num_cpus=cores, num_gpus=self._share["GPU"], max_retries=RETRIES
         )
         reference = task.remote(job, {"OMP_NUM_THREADS": str(cores)}, variables)
-        self._running[handle] = _Running(reference, reference.future())
-        return handle
-
-    def poll(self, handle: int) -> Ended | None:
-        """How a job ended, or None while it runs or waits for room."""
-        running = self._running[handle]
-        if not running.future.done():
-            return None
-        del self._running[handle]
-        return Ended(running.reason or _error(running.future))
-
-    def cancel(self, handle: int, reason: BaseException) -> None:
-        """Interrupt a job, which ends its processes, or take it out of the queue."""
-        running = self._running[handle]
-        running.reason = reason
-        self._ray.cancel(running.reference)
-
-    def ticket(self, handle: int) -> Mapping[str, str]:
-        """What Ray calls a job."""
-        return {"name": "ray", "job": self._running[handle].reference.task_id().hex()}
+        return RayHandle(self._ray, reference, reference.future())
 
     def _places(self) -> int:
         """How many jobs fit on the nodes that are alive."""
@@ -96,11 +93,32 @@ class RayExecutor:
 
 
 @dataclass(slots=True)
-class _Running:
+class RayHandle:
+    """A task of Ray."""
+
+    ray: Any
     reference: Any
     future: Future[OrchestratorError | None]
     reason: BaseException | None = None
     """Why it was cancelled."""
+
+    @property
+    def id(self) -> Mapping[str, str]:
+        """What Ray calls it."""
+        return {"name": "ray", "job": self.reference.task_id().hex()}
+
+    def done(self) -> bool:
+        """Whether it is over; not while it runs or waits for room."""
+        return self.future.done()
+
+    def exception(self) -> BaseException | None:
+        """What it raised."""
+        return self.reason or _error(self.future)
+
+    def cancel(self, reason: BaseException) -> None:
+        """Interrupt it, which ends its processes, or take it out of the queue."""
+        self.reason = reason
+        self.ray.cancel(self.reference)
 
 
 def connect(ray: Any, address: str | None) -> None:

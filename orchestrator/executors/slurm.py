@@ -9,21 +9,48 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from orchestrator.executors.base import Ended, Job, outcome, required
+from pydantic import Field
+
+from orchestrator.executors.base import Handle, Job, Wanted, outcome, required
 from orchestrator.lib import process
 from orchestrator.lib.errors import InputError, Interrupted, MissingError, OrchestratorError, StageError
-from orchestrator.spec.sections import Slurm
+from orchestrator.lib.section import Section
 
 ASK_SECONDS = 2.0
 """How often the scheduler is asked for the states of all jobs, with one question."""
 RESULT_SECONDS = 60.0
 """How long a result may be missing after its job has ended: an NFS client sees a new file late (acdirmax)."""
+QUEUED = 100
+"""Jobs of one sweep in Slurm's queue at the same time, unless the spec says how many."""
 ENDED = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
     *("REVOKED", "TIMEOUT", "FINISHED", "INTERRUPTED"),  # the last two are of submitit's local executor
 }
+
+
+class Slurm(Section):
+    """What a trial, or a `run --on slurm`, asks of Slurm; what is not said is left to the cluster's defaults."""
+
+    partition: str | None = Field(None, description="The partition; SBATCH_PARTITION overrules it.")
+    account: str | None = Field(None, description="Who pays; SBATCH_ACCOUNT overrules it.")
+    gpus: Annotated[int, Field(ge=0)] = Field(1, description="GPUs.")
+    cpus: Annotated[int, Field(ge=1)] = Field(4, description="CPU cores.")
+    memory: Annotated[float, Field(gt=0)] | None = Field(None, description="Main memory in GB.")
+    time: Annotated[int, Field(ge=1)] = Field(
+        60, description="Minutes until the job has to make room; it is queued again and goes on from its checkpoint."
+    )
+    requeues: Annotated[int, Field(ge=0)] = Field(10, description="How often it is queued again for want of time.")
+    options: dict[str, str | int | bool] = Field(
+        default_factory=dict, description="More options of `sbatch`, such as `{qos: low, constraint: a100}`."
+    )
+
+
+def create(wanted: Wanted) -> SlurmExecutor:
+    """The cluster of this login node. Raises MissingError where there is none."""
+    parallel = QUEUED if wanted.parallel == "auto" else wanted.parallel
+    return SlurmExecutor(wanted.folder, wanted.options or Slurm(), parallel)
 
 
 class SlurmExecutor:
@@ -37,11 +64,12 @@ class SlurmExecutor:
             raise MissingError(f"no Slurm here: {error}", "Start it on a login node of the cluster.") from None
         self._executor.update_parameters(**parameters(wanted))
         self.capacity = capacity
+        self.cluster: str = self._executor.cluster
         self._cores = wanted.cpus
-        self._running: dict[int, _Running] = {}
+        self._open: list[SlurmHandle] = []
         self._ask_next = 0.0
 
-    def submit(self, job: Job) -> int:
+    def submit(self, job: Job) -> Handle:
         """Give a job to the queue. Raises InputError where Slurm refuses it."""
         order = Order(job, {"OMP_NUM_THREADS": str(self._cores)})
         try:
@@ -49,71 +77,80 @@ class SlurmExecutor:
         except (RuntimeError, OSError) as error:
             lines = str(error).strip().splitlines() or [repr(error)]
             raise InputError(f"sbatch refuses the job: {lines[-1]}", "Mend sweep.slurm; see `sinfo`.") from None
-        handle = int(submitted.job_id)
-        self._running[handle] = _Running(submitted)
+        handle = SlurmHandle(self, submitted)
+        self._open.append(handle)
         return handle
 
-    def poll(self, handle: int) -> Ended | None:
-        """How a job ended, or None while it runs or waits in the queue."""
-        self._ask()
-        running = self._running[handle]
-        if running.state not in ENDED:
-            return None
-        ended = Ended(running.reason) if running.reason else self._result(running)
-        if ended is not None:
-            del self._running[handle]
-        return ended
-
-    def cancel(self, handle: int, reason: BaseException) -> None:
-        """Take a job out of the queue, or have Slurm end its processes."""
-        self._running[handle].reason = reason
-        self._running[handle].job.cancel(check=False)
-
-    def ticket(self, handle: int) -> Mapping[str, str]:
-        """What Slurm calls a job."""
-        return {"name": "slurm", "job": str(handle)}
-
-    def _ask(self) -> None:
-        """Renew the states of all jobs, if they have grown old. One that Slurm has forgotten has ended."""
+    def ask(self) -> None:
+        """Renew the states of all jobs that are not over, if they have grown old. One that Slurm forgot is over."""
         if time.monotonic() < self._ask_next:
             return
         self._ask_next = time.monotonic() + ASK_SECONDS
-        if self._executor.cluster == "slurm":
+        self._open = [handle for handle in self._open if not handle.over]
+        if self.cluster == "slurm":
             states = queue()
         else:
-            states = {str(handle): running.job.state for handle, running in self._running.items()}
+            states = {str(handle.job.job_id): handle.job.state for handle in self._open}
         if states is not None:
-            for handle, running in self._running.items():
-                running.state = states.get(str(handle), "COMPLETED")
-
-    def _result(self, running: _Running) -> Ended | None:
-        """What a job that is over left; None while that may still be on its way."""
-        paths = running.job.paths
-        try:  # our own job wrote it, into a folder of ours
-            kind, value = pickle.loads(paths.result_pickle.read_bytes())  # nosec B301
-        except FileNotFoundError:
-            running.missing_since = running.missing_since or time.monotonic()
-            os.listdir(paths.folder)  # noqa: PTH208 - has NFS look again
-            if time.monotonic() < running.missing_since + RESULT_SECONDS:
-                return None
-            return Ended(self._failure(running, f"ended as {running.state} without a result"))
-        if kind == "success":
-            return Ended(value)
-        return Ended(self._failure(running, str(value).strip().splitlines()[-1]))
-
-    def _failure(self, running: _Running, what: str) -> StageError:
-        return StageError(
-            f"{self._executor.cluster} job {running.job.job_id}: {what}", f"Read {running.job.paths.stderr}."
-        )
+            for handle in self._open:
+                handle.state = states.get(str(handle.job.job_id), "COMPLETED")
 
 
-@dataclass(slots=True)
-class _Running:
+@dataclass(slots=True, eq=False)
+class SlurmHandle:
+    """A batch job."""
+
+    executor: SlurmExecutor
     job: Any
     state: str = "PENDING"
     reason: BaseException | None = None
     """Why it was cancelled."""
+    over: bool = False
+    error: BaseException | None = None
     missing_since: float = 0.0
+
+    @property
+    def id(self) -> Mapping[str, str]:
+        """What Slurm calls it."""
+        return {"name": "slurm", "job": str(self.job.job_id)}
+
+    def done(self) -> bool:
+        """Whether it is over; not while it runs, waits in the queue, or its result is on its way."""
+        if not self.over:
+            self.executor.ask()
+            if self.state in ENDED:
+                self._collect()
+        return self.over
+
+    def exception(self) -> BaseException | None:
+        """What it raised."""
+        return self.error
+
+    def cancel(self, reason: BaseException) -> None:
+        """Take it out of the queue, or have Slurm end its processes."""
+        self.reason = reason
+        self.job.cancel(check=False)
+
+    def _collect(self) -> None:
+        """Read what it left, unless that may still be on its way."""
+        if self.reason is not None:
+            return self._end(self.reason)
+        paths = self.job.paths
+        try:  # our own job wrote it, into a folder of ours
+            kind, value = pickle.loads(paths.result_pickle.read_bytes())  # nosec B301
+        except FileNotFoundError:
+            self.missing_since = self.missing_since or time.monotonic()
+            os.listdir(paths.folder)  # noqa: PTH208 - has NFS look again
+            if time.monotonic() >= self.missing_since + RESULT_SECONDS:
+                self._end(self._failure(f"ended as {self.state} without a result"))
+            return None
+        return self._end(value if kind == "success" else self._failure(str(value).strip().splitlines()[-1]))
+
+    def _end(self, error: BaseException | None) -> None:
+        self.over, self.error = True, error
+
+    def _failure(self, what: str) -> StageError:
+        return StageError(f"{self.executor.cluster} job {self.job.job_id}: {what}", f"Read {self.job.paths.stderr}.")
 
 
 @dataclass(frozen=True, slots=True)

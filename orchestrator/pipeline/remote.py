@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.executors.base import Executor
+from orchestrator.executors.base import Executor, Handle
 from orchestrator.executors.warm import launcher
 from orchestrator.lib import process
 from orchestrator.lib.cpu import cores
@@ -120,15 +120,14 @@ class Following:
     """A task that an executor has; done from the start where nothing is left to do."""
 
     task: Task
-    place: Executor
-    handle: int | None
+    handle: Handle | None
     shown: dict[str, str] = field(default_factory=dict)
     """Stage → the status that the watcher knows of."""
 
     @property
     def job(self) -> str:
         """What the scheduler calls it, such as `slurm job 123`."""
-        about = self.place.ticket(self.handle) if self.handle is not None else None
+        about = self.handle.id if self.handle else None
         return f"{about['name']} job {about['job']}" if about else "nothing left to do"
 
     def until_end(self, watcher: Watcher) -> Run:
@@ -143,21 +142,21 @@ class Following:
         require_gate(run, self.task.wanted)
         return run
 
-    def _wait(self, handle: int, watcher: Watcher) -> None:
-        while (ended := self.place.poll(handle)) is None:
+    def _wait(self, handle: Handle, watcher: Watcher) -> None:
+        while not handle.done():
             self._look(watcher)
             time.sleep(LOOK_SECONDS)
         self.handle = None
         self._look(watcher)
-        if ended.error:
-            raise ended.error
+        if error := handle.exception():
+            raise error
 
-    def _cancel(self, handle: int, error: BaseException) -> None:
+    def _cancel(self, handle: Handle, error: BaseException) -> None:
         if self.handle is None:
             return
         reason = error if isinstance(error, OrchestratorError) else Interrupted("interrupted")
-        self.place.cancel(handle, reason)
-        while self.place.poll(handle) is None:
+        handle.cancel(reason)
+        while not handle.done():
             time.sleep(LOOK_SECONDS)
 
     def _look(self, watcher: Watcher) -> None:
@@ -184,15 +183,14 @@ def hand_over(
     task = assign(loaded, phase)
     loaded.request.hashes.save()
     if task.done:
-        return Following(task, place, None)
+        return Following(task, None)
     handle = place.submit(TaskJob(task, phase, start, launch))
-    note(task.run, place, handle)
-    return Following(task, place, handle)
+    note(task.run, handle)
+    return Following(task, handle)
 
 
-def note(run: Run, place: Executor, handle: int) -> None:
+def note(run: Run, handle: Handle) -> None:
     """Record what the scheduler calls a job, unless it works on the run already and has recorded that itself."""
-    about = place.ticket(handle)
-    if about is not None:
+    if about := handle.id:
         with contextlib.suppress(BusyError), locked(run.folder):
             store.load(run.folder).set(scheduler=about)

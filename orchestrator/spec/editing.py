@@ -11,7 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, get_args
 
 from orchestrator.lib.errors import InputError
-from orchestrator.spec.sections import Section, Spec
+from orchestrator.lib.section import Section
+from orchestrator.spec.sections import Spec
 
 
 def edited(text: str, changes: Mapping[str, Any], without: Collection[str] = ()) -> str:

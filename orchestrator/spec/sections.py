@@ -6,9 +6,16 @@ Training arguments of a spec that does not name them.
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
+
+from orchestrator.executors import EXECUTORS
+from orchestrator.executors.base import Wanted
+from orchestrator.executors.ray import Ray
+from orchestrator.executors.slurm import Slurm
+from orchestrator.lib.section import Section
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -18,10 +25,14 @@ Quantisation = Literal[
 ]  # fmt: skip
 
 
-class Section(BaseModel):
-    """Strict, frozen, and closed: a key that nobody knows is an error."""
+def _known_executor(name: str) -> str:
+    if name not in EXECUTORS:
+        raise ValueError(f"must be one of {', '.join(EXECUTORS)}")
+    return name
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+Executor = Annotated[str, AfterValidator(_known_executor)]
+"""Where trials run: a name of orchestrator.executors.EXECUTORS."""
 
 
 class Model(Section):
@@ -120,35 +131,6 @@ class EarlyStopping(Section):
     grace_steps: Annotated[int, Field(ge=1)] = Field(20, description="No trial is ended before so many steps.")
 
 
-class Ray(Section):
-    """What a trial, or a `run --on ray`, takes of a Ray cluster."""
-
-    address: str | None = Field(
-        None, description="The cluster's address; by default RAY_ADDRESS, else the one of this machine."
-    )
-    num_gpus: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="GPUs; by default 1 where the cluster has any, else 0."
-    )
-    num_cpus: Annotated[int, Field(ge=1)] = Field(4, description="CPU cores.")
-
-
-class Slurm(Section):
-    """What a trial, or a `run --on slurm`, asks of Slurm; what is not said is left to the cluster's defaults."""
-
-    partition: str | None = Field(None, description="The partition; SBATCH_PARTITION overrules it.")
-    account: str | None = Field(None, description="Who pays; SBATCH_ACCOUNT overrules it.")
-    gpus: Annotated[int, Field(ge=0)] = Field(1, description="GPUs.")
-    cpus: Annotated[int, Field(ge=1)] = Field(4, description="CPU cores.")
-    memory: Annotated[float, Field(gt=0)] | None = Field(None, description="Main memory in GB.")
-    time: Annotated[int, Field(ge=1)] = Field(
-        60, description="Minutes until the job has to make room; it is queued again and goes on from its checkpoint."
-    )
-    requeues: Annotated[int, Field(ge=0)] = Field(10, description="How often it is queued again for want of time.")
-    options: dict[str, str | int | bool] = Field(
-        default_factory=dict, description="More options of `sbatch`, such as `{qos: low, constraint: a100}`."
-    )
-
-
 class Sweep(Section):
     """One spec, many runs."""
 
@@ -167,11 +149,14 @@ class Sweep(Section):
         description="Trials at the same time. `auto`, the default on a cluster: here one for each GPU, or for every"
         " four CPU cores (two at least), on Ray all that fit, on Slurm 100 jobs.",
     )
-    executor: Literal["local", "ray", "slurm"] = Field(
-        "local", description="Where trials run; docs/scaling.md has what a cluster needs."
-    )
+    executor: Executor = Field("local", description="Where trials run; docs/scaling.md has what a cluster needs.")
     ray: Ray = Field(default_factory=Ray)
     slurm: Slurm = Field(default_factory=Slurm)
+
+    def wanted(self, executor: str, folder: Path, processes: int = 1) -> Wanted:
+        """What this section asks of an executor, its own or another; a cluster takes all it can unless told less."""
+        given = executor == "local" or "parallel" in self.model_fields_set
+        return Wanted(self.parallel if given else "auto", getattr(self, executor, None), folder, processes)
 
 
 class RayWorkers(Section):

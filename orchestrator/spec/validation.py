@@ -17,10 +17,11 @@ from pydantic import ValidationError
 from orchestrator.data import hub
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.llamafactory import arguments
+from orchestrator.lib.section import Section
 from orchestrator.spec.document import Finding, Key, closest, did_you_mean, one_of, quote
 from orchestrator.spec.editing import section_at
 from orchestrator.spec.launching import check_launch
-from orchestrator.spec.sections import Data, Export, Launch, Model, Section, Spec, Sweep
+from orchestrator.spec.sections import Data, Export, Launch, Model, Spec, Sweep
 from orchestrator.spec.sweeping import check_sweep
 from orchestrator.spec.training import check_training
 

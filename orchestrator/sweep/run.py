@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from orchestrator import executors
 from orchestrator.executors.base import Executor
-from orchestrator.executors.local import LocalExecutor, slots, visible
 from orchestrator.lib import layout
-from orchestrator.lib.cpu import cores
 from orchestrator.lib.errors import InputError
-from orchestrator.machine.environment import gpus
+from orchestrator.models.speed import devices
 from orchestrator.pipeline.plan import make_plan
 from orchestrator.pipeline.scheduler import Watcher, locked
 from orchestrator.pipeline.workflow import Loaded, fetch
 from orchestrator.report.live import LivePage, LiveSweep
 from orchestrator.spec.launching import processes
-from orchestrator.spec.sections import Spec, Sweep
+from orchestrator.spec.sections import Sweep
 from orchestrator.sweep import records
 from orchestrator.sweep.ranking import minimises, require_metric
 from orchestrator.sweep.space import grid, label
@@ -107,14 +104,6 @@ def trials_ahead(blueprint: Blueprint) -> list[str]:
 
 def executor_of(blueprint: Blueprint, folder: Path) -> Executor:
     """Where the trials run. Raises MissingError where that is a cluster which cannot be reached."""
-    sweep = blueprint.sweep
-    if sweep.executor == "local":
-        return local_executor(sweep, blueprint.loaded.spec.spec)
-    return executors.executor(sweep.executor, sweep, folder / layout.JOBS)
-
-
-def local_executor(sweep: Sweep, spec: Spec) -> LocalExecutor:
-    """This machine, with its devices divided among the trials, of which each may take several."""
-    devices = visible(len(gpus()), os.environ.get("CUDA_VISIBLE_DEVICES"))
-    each = processes(spec.launch, spec.train, len(devices)) if spec.launch else 1
-    return LocalExecutor(slots(sweep.parallel, devices, cores(), each))
+    sweep, spec = blueprint.sweep, blueprint.loaded.spec.spec
+    each = processes(spec.launch, spec.train, devices(spec.train)) if spec.launch else 1
+    return executors.create(sweep.executor, sweep.wanted(sweep.executor, folder / layout.JOBS, each))

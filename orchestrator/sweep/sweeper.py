@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.executors.base import Executor
+from orchestrator.executors.base import Executor, Handle
 from orchestrator.lib import layout
 from orchestrator.lib.errors import Diverged, Interrupted, OrchestratorError, Pruned
 from orchestrator.lib.files import write_json
@@ -49,7 +49,7 @@ class Running:
     trial: Trial
     changes: Json
     task: Task
-    handle: int
+    handle: Handle
     started: float = field(default_factory=time.monotonic)
     curve: list[tuple[int, float]] = field(default_factory=list)
     """Step and watched loss, as far as the study was told."""
@@ -127,17 +127,17 @@ class Sweeper:
             task.run.set(sweep=about)
         handle = self.executor.submit(self.blueprint.job(task))
         self.running.append(Running(trial, changes, task, handle))
-        note(task.run, self.executor, handle)
+        note(task.run, handle)
 
     # ---- ending
 
     def _settle(self) -> None:
         """Tell the study of every trial that is over."""
         for running in list(self.running):
-            if (ended := self.executor.poll(running.handle)) is None:
+            if not running.handle.done():
                 continue
             self.running.remove(running)
-            outcome = self._outcome(running, ended.error)
+            outcome = self._outcome(running, running.handle.exception())
             seconds = round(time.monotonic() - running.started, 1)
             self._tell(running.trial, running.changes, running.task, outcome | {"seconds": seconds})
             for twin in [twin for twin in self.twins if twin[2].run.id == running.task.run.id]:
@@ -215,14 +215,14 @@ class Sweeper:
 
     def _cancel(self, running: Running, reason: BaseException) -> None:
         running.reason = reason
-        self.executor.cancel(running.handle, reason)
+        running.handle.cancel(reason)
 
     def _stop(self, reason: OrchestratorError) -> None:
         """End every running trial, and wait until its processes are gone."""
         for running in self.running:
             self._cancel(running, reason)
         while self.running:
-            self.running = [left for left in self.running if self.executor.poll(left.handle) is None]
+            self.running = [left for left in self.running if not left.handle.done()]
             time.sleep(POLL_SECONDS[1])
         self._write("interrupted", ranked=False)
 

@@ -14,7 +14,7 @@ from orchestrator.lib.errors import MissingError, Pruned, StageError
 from orchestrator.runs import store
 from orchestrator.spec.sections import Ray
 from tests import cluster_jobs
-from tests.cluster_jobs import HANG_ONCE, Silence, ended, hanging, is_gone, newest, starts, submit, until
+from tests.cluster_jobs import HANG_ONCE, Silence, error_of, hanging, is_gone, newest, starts, submit, until
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
 CORES = 2
@@ -59,20 +59,20 @@ def test_jobs_end_fail_and_are_cancelled(project: Path, cluster: Any) -> None:
     here = place(cluster)
     assert here.capacity == 4
     task, handle = submit(project, here, "sleep 3600")
-    assert here.ticket(handle)["name"] == "ray"
+    assert handle.id and handle.id["name"] == "ray"
     (pid,) = until(lambda: starts(project, "train"))
     reason = Pruned("behind the others")
-    here.cancel(handle, reason)
-    assert ended(here, handle).error is reason
+    handle.cancel(reason)
+    assert error_of(handle) is reason
     until(lambda: is_gone(pid), 5)
 
     task, handle = submit(project, here, "echo 'ValueError: 坏了' >&2; exit 3")
-    error = ended(here, handle).error
+    error = error_of(handle)
     assert isinstance(error, StageError)
     assert error.message == "train ended with exit code 3: ValueError: 坏了"
 
     task, handle = submit(project, here, "")
-    assert ended(here, handle).error is None
+    assert error_of(handle) is None
     assert newest(task).record["scheduler"]["name"] == "ray"
 
 

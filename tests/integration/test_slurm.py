@@ -14,7 +14,7 @@ from orchestrator.lib.errors import InputError, Pruned
 from orchestrator.runs import store
 from orchestrator.spec.sections import Slurm
 from tests import cluster_jobs, one_box_slurm
-from tests.cluster_jobs import HANG_ONCE, Silence, ended, hanging, is_gone, newest, starts, submit, until
+from tests.cluster_jobs import HANG_ONCE, Silence, error_of, hanging, is_gone, newest, starts, submit, until
 from tests.conftest import make_project, run_tool
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install '.[slurm]'")
@@ -59,9 +59,9 @@ def test_a_cancelled_job_is_gone_with_its_processes(project: Path) -> None:
     assert newest(task).record["scheduler"]["job"] == str(handle)
     assert state(str(handle)) == "RUNNING"
     reason = Pruned("behind the others")
-    here.cancel(handle, reason)
+    handle.cancel(reason)
     until(lambda: is_gone(pid), 10)
-    assert ended(here, handle).error is reason
+    assert error_of(handle) is reason
     assert state(str(handle)) == "CANCELLED"
 
 
