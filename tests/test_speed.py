@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from orchestrator.lib import layout
 from orchestrator.lib.step import Step
 from orchestrator.machine import environment
 from orchestrator.models import speed
 from orchestrator.models.shape import Model
-from orchestrator.models.speed import Situation, extra_arguments, for_predicting, for_training, forecast
+from orchestrator.models.speed import Situation, for_predicting, for_training, forecast, hastened
 
 BASE = Model(4 * 134_515_008, 134_515_008, (("q_proj", 576, 576),) * 30, 576, 1536, 30, 9, 384, 49152)
 TRAINING: dict[str, Any] = {
@@ -72,13 +73,17 @@ def test_rows_count_as_long_as_measured_and_before_that_as_long_as_allowed(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(environment, "free_memory", lambda: 16 * 2**30)
-    config = json.dumps({**TRAINING, "model_name_or_path": str(tiny_model)})
-    step = Step("train", "train", ("llamafactory-cli",), files={layout.config("train"): config})
+    arguments = {**TRAINING, "model_name_or_path": str(tiny_model)}
+    files = {layout.config("train"): "cutoff_len: 1024\n"}
+    step = Step("train", "train", ("llamafactory-cli",), files=files, arguments=arguments)
     assert list(forecast(step, tmp_path)) == ["speed: auto"]
-    assert extra_arguments(step, tmp_path) == ()
+    assert hastened(step, tmp_path) == step
     (tmp_path / "data").mkdir()
     (tmp_path / layout.SERVING).write_text('{"tokens": {"longest": 90}}')
     assert list(forecast(step, tmp_path)) == OFF
-    assert extra_arguments(step, tmp_path) == tuple(OFF)
-    assert extra_arguments(step, tmp_path, share=0.0) == ()
+    written = hastened(step, tmp_path).files[layout.config("train")]
+    assert yaml.safe_load(written) == {"cutoff_len": 1024, "disable_gradient_checkpointing": True}
+    assert hastened(step, tmp_path, share=0.0) == step
+    own = replace(step, files={layout.config("train"): "disable_gradient_checkpointing: false\n"})
+    assert hastened(own, tmp_path) == own  # a project's own template may say it
     assert speed.forecast(Step("merge", "export", ()), tmp_path) == {}

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from orchestrator.lib import layout
 
 PHASES = ("prepare", "train", "evaluate", "export", "quantise", "verify")
 """What a user asks for by name; each phase is one or more stages."""
@@ -20,6 +24,8 @@ class Step:
     argv: tuple[str, ...]
     files: Mapping[str, str] = field(default_factory=dict)
     """Text files written before it starts, such as its configuration."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """What its configuration tells LLaMA-Factory, as values; empty where another program does the work."""
     expects: tuple[str, ...] = ()
     """Files that must exist and not be empty afterwards; exit code 0 alone proves nothing."""
     leaves: tuple[str, ...] = ()
@@ -45,6 +51,17 @@ class Step:
     """Whether it takes the whole machine, so that nothing is started beside it."""
     judges: bool = False
     """Whether its failure is the artifact's, and so the gate's to report, rather than the machine's."""
+
+
+def with_arguments(step: Step, arguments: Mapping[str, str], why: str) -> Step:
+    """The step with more arguments in its configuration, as YAML scalars; one that is there already stays as it is."""
+    config = layout.config(step.stage)
+    text = step.files[config]
+    new = {name: value for name, value in arguments.items() if not re.search(rf"^{name}\s*:", text, re.MULTILINE)}
+    if not new:
+        return step
+    lines = [f"# {why}", *(f"{name}: {value}" for name, value in new.items())]
+    return replace(step, files={**step.files, config: "\n".join([text.rstrip(), "", *lines, ""])})
 
 
 def fingerprint(step: Step, upstream: Mapping[str, str], aliases: Mapping[str, str]) -> str:

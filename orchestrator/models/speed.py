@@ -1,25 +1,23 @@
 """`speed: auto`: arguments of LLaMA-Factory that change how fast it runs and nothing else, where memory allows.
 
-They are chosen when a stage starts, from the rendered configuration, the lengths that `prepare` measured and the
+They are chosen when a stage starts, from its arguments, the lengths that `prepare` measured and the
 memory that is free then. They are no part of the fingerprint: another machine may choose otherwise and still reuse
 the result. What the user wrote is never overruled.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from orchestrator.executors.local import visible
 from orchestrator.lib import layout
 from orchestrator.lib.cpu import threads
 from orchestrator.lib.files import read_json
-from orchestrator.lib.step import Step
+from orchestrator.lib.step import Step, with_arguments
 from orchestrator.machine import environment
 from orchestrator.models.memory import Forecast, Setting, computed_bytes, merge, predict, train
 from orchestrator.models.shape import Model, read_model
@@ -52,7 +50,7 @@ class Situation:
     """What a choice depends on."""
 
     arguments: Mapping[str, Any]
-    """Of the rendered configuration."""
+    """Of LLaMA-Factory, as the configuration has them."""
     model: Model | None
     """None for an architecture that no forecast is known for."""
     longest: int
@@ -132,21 +130,12 @@ def at_once(steps: Sequence[Step], run_folder: Path, share: float = 1.0) -> int:
 
 
 def _situation(step: Step, run_folder: Path | None, share: float) -> Situation:
-    arguments = _parsed(step.files[layout.config(step.stage)])
+    arguments = step.arguments
     longest = min(_measured(run_folder) or arguments["cutoff_len"], arguments["cutoff_len"])
     model = _model((run_folder or Path()) / arguments["model_name_or_path"])
     if not devices(arguments):  # the processes of one training share the main memory
         share /= int(step.env.get("NPROC_PER_NODE", 1))
     return Situation(arguments, model, longest, share * environment.free_memory())
-
-
-@functools.lru_cache(maxsize=8)
-def _parsed(configuration: str) -> Mapping[str, Any]:
-    """The arguments in a rendered configuration, which is asked about more than once before a stage starts."""
-    import yaml
-
-    quickly = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # safe both; libyaml's, where PyYAML was built with it
-    return MappingProxyType(yaml.load(configuration, Loader=quickly))  # nosec B506
 
 
 def forecast(step: Step, run_folder: Path | None) -> dict[str, str]:
@@ -157,9 +146,10 @@ def forecast(step: Step, run_folder: Path | None) -> dict[str, str]:
     return found
 
 
-def extra_arguments(step: Step, run_folder: Path, share: float = 1.0) -> tuple[str, ...]:
-    """What to add to the command of a step that is about to start."""
-    return tuple(choice.argument for choice in choices(step, run_folder, share))
+def hastened(step: Step, run_folder: Path, share: float = 1.0) -> Step:
+    """A step that is about to start, with what is chosen for it in its configuration."""
+    chosen = dict(choice.argument.split("=", 1) for choice in choices(step, run_folder, share))
+    return with_arguments(step, chosen, "speed: auto chose what follows; no result depends on it") if chosen else step
 
 
 def _model(folder: Path) -> Model | None:

@@ -46,10 +46,8 @@ class Subject:
 
 def of_plan(plan: Plan) -> Outlook | None:
     """For a plan, whose run may already know how long its rows are."""
-    import yaml
-
-    text = next(planned.step.files[layout.config("train")] for planned in plan.steps if planned.step.stage == "train")
-    folder = Path(yaml.safe_load(text)["model_name_or_path"])
+    train = next(planned.step for planned in plan.steps if planned.step.stage == "train")
+    folder = Path(train.arguments["model_name_or_path"])
     return outlook(Subject(plan.spec, folder, plan.run.folder if plan.run else None))
 
 

@@ -21,8 +21,8 @@ from orchestrator.pipeline.stage_process import Launch, Underway, require_succes
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
 
-Extra = Callable[[Step, Path], tuple[str, ...]]
-"""Step, run folder → arguments to add that change no result, chosen when the step starts."""
+Adapt = Callable[[Step, Path], Step]
+"""Step, run folder → the step as it starts on this machine, with what changes no result."""
 AtOnce = Callable[[Path], int]
 """Run folder → how many steps may be under way at once, asked whenever there could be two."""
 CLAIM_SECONDS = 0.2
@@ -50,7 +50,7 @@ class Executor:
     hashes: HashCache
     watcher: Watcher
     launch: Launch = start
-    extra: Extra = lambda step, folder: ()
+    adapt: Adapt = lambda step, folder: step
     at_once: AtOnce = lambda folder: 1
 
     def carry_out(self, plan: Plan, run: Run, findings: Callable[[], Mapping[str, Any]] = dict) -> None:
@@ -161,7 +161,7 @@ class Executor:
         running += claimed
         env = {"OMP_NUM_THREADS": str(max(1, threads() // len(running)))} if len(running) > 1 else {}
         for one in claimed:
-            one.begin(self.launch, self.extra(one.step, one.run.folder), env)
+            one.begin(self.launch, self.adapt(one.step, one.run.folder), env)
             self.watcher.starts(one.step, one.run.folder)
 
     def _await_one(self, running: list[Underway]) -> None:

@@ -56,14 +56,12 @@ class Underway:
         """What is done."""
         return self.planned.step
 
-    def begin(self, launch: Launch, extra: tuple[str, ...], env: Mapping[str, str]) -> None:
-        """Start the process, with arguments and an environment that change no result."""
-        step, run = self.step, self.run
-        before = run.stage(step.stage)
+    def begin(self, launch: Launch, step: Step, env: Mapping[str, str]) -> None:
+        """Start the process: the step as it is adapted to this machine, in an environment that changes no result."""
+        run, before = self.run, self.run.stage(step.stage)
         unfinished = before.get("status") != "completed"  # one that was finished is repeated because a file is damaged
         resumable = unfinished and before.get("fingerprint") == self.planned.fingerprint
         argv = set_up(step, run, resumable)
-        argv = (*argv, *extra)
         command = process.Command(kept(step, argv), run.folder, self._log, {**env, **step.env})
         run.begin(step, self.planned.fingerprint, argv)
         self.child = launch(step, command)

@@ -18,7 +18,7 @@ from orchestrator.lib.step import Step
 from orchestrator.machine import environment, requirements
 from orchestrator.models import llamacpp, sources
 from orchestrator.models.earlier import run_of
-from orchestrator.models.speed import CHOOSE, at_once, extra_arguments
+from orchestrator.models.speed import CHOOSE, at_once, hastened
 from orchestrator.pipeline.plan import Plan, Question, data_files, make_plan, versions
 from orchestrator.pipeline.scheduler import Executor, Watcher, locked
 from orchestrator.pipeline.stage_process import Launch, start
@@ -159,16 +159,16 @@ def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share:
     def beside(folder: Path) -> int:
         return at_once(steps, folder, share)
 
-    def extra(step: Step, folder: Path) -> tuple[str, ...]:
+    def adapt(step: Step, folder: Path) -> Step:
         part = share if step.alone or step.stage not in CHOOSE else share / beside(folder)
-        return (*extra_arguments(step, folder, part), *placed(step, folder))
+        return placed(hastened(step, folder, part), folder)
 
     def findings() -> dict[str, Any]:
         found = {"metrics": metrics(run.folder), "files": proof.kept(run, loaded.request.hashes)}
         return {**found, "lineage": {**run.record["lineage"], **lineage(task.whole, run)}}
 
     write_text(run.folder / layout.SPEC, loaded.spec.text, durable=False)
-    executor = Executor(loaded.question.runs_dir, loaded.request.hashes, watcher, launch, extra, beside)
+    executor = Executor(loaded.question.runs_dir, loaded.request.hashes, watcher, launch, adapt, beside)
     executor.carry_out(task.wanted, run, findings)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +89,10 @@ def _deepspeed(context: Context, wanted: str) -> str:
     return context.render("deepspeed.json.j2", stage=stage, offload=offload)
 
 
-def placed(step: Step, folder: Path) -> tuple[str, ...]:
-    """For Ray, whose workers may start anywhere: a step's paths as arguments that name them from the root."""
+def placed(step: Step, folder: Path) -> Step:
+    """For Ray, whose workers may start anywhere: the step with arguments that name its paths from the root."""
     if step.env.get("USE_RAY") != "1":
-        return ()
+        return step
     paths = {"dataset_dir": folder / layout.DATA, "output_dir": folder / layout.TRAINED}
     if DEEPSPEED in step.files:
         paths["deepspeed"] = folder / DEEPSPEED
@@ -100,7 +100,7 @@ def placed(step: Step, folder: Path) -> tuple[str, ...]:
     newest = max(checkpoints, key=lambda file: int(file.parent.name.rpartition("-")[2]), default=None)
     if newest:
         paths["resume_from_checkpoint"] = newest.parent
-    return tuple(f"{key}={path.resolve()}" for key, path in paths.items())
+    return replace(step, argv=(*step.argv, *(f"{key}={path.resolve()}" for key, path in paths.items())))
 
 
 # ---- what a plan says
@@ -110,9 +110,7 @@ def batch(step: Step) -> dict[str, int]:
     """How the rows of one step of training are divided; empty where LLaMA-Factory decides."""
     if step.stage != "train" or "FORCE_TORCHRUN" not in step.env:
         return {}
-    import yaml
-
-    arguments = yaml.safe_load(step.files[layout.config(step.stage)])
+    arguments = step.arguments
     parts = {
         "per_device": int(arguments["per_device_train_batch_size"]),
         "accumulation": int(arguments["gradient_accumulation_steps"]),

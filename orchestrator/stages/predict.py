@@ -52,6 +52,7 @@ def _step(context: Context, artifact: str, model: dict[str, Any], needs: tuple[s
         phase=Predict.phase,
         argv=("llamafactory-cli", "train", config),
         files={config: text},
+        arguments={**model, **kept, "max_new_tokens": context.spec.evaluate.max_new_tokens},
         expects=(f"{folder}/generated_predictions.jsonl", f"{folder}/predict_results.json"),
         needs=needs,
         inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES)},

@@ -30,6 +30,7 @@ class Train(Stage):
                 phase=cls.phase,
                 argv=(*_program(context), "train", config),
                 files={config: render(context, many.arguments), **many.files},
+                arguments={**context.base(), **context.training, **many.arguments},
                 expects=(*WEIGHTS[context.adapts], "train/trainer_state.json", "train/all_results.json"),
                 needs=("prepare",),
                 inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES), **many.inputs},
