@@ -23,7 +23,8 @@ from orchestrator.lib.files import write_json
 from orchestrator.models.memory import Setting, train, trainable
 from orchestrator.models.shape import Model
 from orchestrator.pipeline.remote import TaskJob
-from orchestrator.pipeline.workflow import Request, load, metrics
+from orchestrator.pipeline.workflow import Request, load
+from orchestrator.runs.results import metrics
 from orchestrator.spec.sections import DEFAULTS, Sweep
 from orchestrator.sweep import sweeper
 from orchestrator.sweep.run import run_sweep

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.lib.files import write_json, write_text
-from orchestrator.pipeline.workflow import metrics
 from orchestrator.runs import store
+from orchestrator.runs.results import metrics
 from orchestrator.runs.store import Run
 from orchestrator.stages import score
 

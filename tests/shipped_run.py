@@ -13,7 +13,7 @@ from orchestrator.lib.step import Step
 from orchestrator.pipeline import workflow
 from orchestrator.pipeline.plan import Plan, make_plan
 from orchestrator.pipeline.stage_process import require_success, set_up
-from orchestrator.runs import proof
+from orchestrator.runs import proof, results
 from orchestrator.runs.store import Run, outputs
 from tests.conftest import make_project
 
@@ -143,4 +143,4 @@ def hashes() -> HashCache:
 
 def finish(run: Run, plan: Plan) -> None:
     run.record["files"] = proof.kept(run, hashes())
-    run.set(status="completed", metrics=workflow.metrics(run.folder), lineage=workflow.lineage(plan, run))
+    run.set(status="completed", metrics=results.metrics(run.folder), lineage=workflow.lineage(plan, run))

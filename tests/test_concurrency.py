@@ -17,8 +17,8 @@ from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import HOST, HashCache, remove_leftovers, write_text
 from orchestrator.lib.step import Step
-from orchestrator.pipeline.scheduler import locked
 from orchestrator.runs import store
+from orchestrator.runs.locks import locked
 from tests.faults import stand_in, tool
 from tests.faults.tool import Call
 

@@ -17,8 +17,8 @@ from orchestrator.executors.slurm import QUEUED, SlurmExecutor, parameters
 from orchestrator.lib.errors import BusyError, GateError, Interrupted, MissingError, Pruned, StageError
 from orchestrator.pipeline import plan
 from orchestrator.pipeline.remote import JobElsewhere, TaskJob
-from orchestrator.pipeline.scheduler import locked
 from orchestrator.pipeline.workflow import Request, Task, assign, load
+from orchestrator.runs.locks import locked
 from orchestrator.spec.sections import Slurm, Sweep
 from tests import cluster_jobs
 from tests.cluster_jobs import HANG_ONCE, Scripted, Silence, error_of, hanging, is_gone, newest, starts, submit, until

@@ -15,10 +15,10 @@ from click.testing import CliRunner, Result
 
 from orchestrator.cli.runs import runs as command
 from orchestrator.lib.errors import InputError, MissingError
-from orchestrator.pipeline.scheduler import locked
 from orchestrator.runs import prune, query, store
 from orchestrator.runs.compare import differing, side_by_side
 from orchestrator.runs.export import export
+from orchestrator.runs.locks import locked
 from orchestrator.runs.query import Wanted
 from orchestrator.runs.store import Run
 from tests.example_runs import make_run

@@ -18,7 +18,7 @@ from orchestrator.data.conversation import Conversation, Message
 from orchestrator.evaluation import gate, preference
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
-from orchestrator.pipeline.workflow import summaries
+from orchestrator.runs.results import summaries
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.sections import Data
 from orchestrator.stages import perplexity, prepare, trl

@@ -89,9 +89,9 @@ def show(which: str | None, runs_dir: Path, as_json: bool) -> None:
     if as_json:
         print_json(run.record)
         return
-    from orchestrator.pipeline.workflow import summaries
     from orchestrator.report.console import show_run
     from orchestrator.report.summary import about_files, outcome
+    from orchestrator.runs.results import summaries
 
     measured = summaries(run.folder)
     click.echo(f"{run.id}  {run.record['status']}\n{outcome(run.record, measured)[0]}")

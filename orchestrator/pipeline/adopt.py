@@ -16,9 +16,10 @@ from orchestrator.lib.files import read_json, sha256, write_text
 from orchestrator.lib.llamafactory import arguments
 from orchestrator.models.sources import find_folder
 from orchestrator.pipeline.plan import Planned, make_plan
-from orchestrator.pipeline.scheduler import Watcher, locked
+from orchestrator.pipeline.scheduler import Watcher
 from orchestrator.pipeline.workflow import Loaded, Request, lineage, run_until
 from orchestrator.runs import store
+from orchestrator.runs.locks import locked
 from orchestrator.runs.store import Run
 from orchestrator.spec.editing import edited
 from orchestrator.spec.load import LoadedSpec, load_spec

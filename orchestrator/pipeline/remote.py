@@ -20,10 +20,11 @@ from orchestrator.lib.errors import BusyError, Interrupted, MissingError, Orches
 from orchestrator.lib.fetch import Progress
 from orchestrator.lib.step import Step
 from orchestrator.pipeline.plan import make_plan
-from orchestrator.pipeline.scheduler import Watcher, locked
+from orchestrator.pipeline.scheduler import Watcher
 from orchestrator.pipeline.stage_process import Launch, start
 from orchestrator.pipeline.workflow import Loaded, Task, assign, carry_out, fetch, made_with, require_gate
 from orchestrator.runs import store
+from orchestrator.runs.locks import locked
 from orchestrator.runs.store import Run
 
 BUSY_SECONDS = 1.0

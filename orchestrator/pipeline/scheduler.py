@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,13 +11,13 @@ from filelock import FileLock, Timeout
 
 from orchestrator.lib import layout, process
 from orchestrator.lib.cpu import threads
-from orchestrator.lib.errors import BusyError
 from orchestrator.lib.files import HashCache, link, remove_leftovers, write_text
 from orchestrator.lib.step import Step
 from orchestrator.machine import environment
 from orchestrator.pipeline.plan import Plan, Planned, startable
 from orchestrator.pipeline.stage_process import Launch, Underway, require_success, start, status_of
 from orchestrator.runs import store
+from orchestrator.runs.locks import locked
 from orchestrator.runs.store import Run
 
 Adapt = Callable[[Step, Path], Step]
@@ -190,22 +189,6 @@ class Executor:
 
     def _close(self, one: Underway, status: str, code: int | None = None) -> None:
         self.watcher.ends(one.step, status, one.close(status, code, self.hashes))
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Only one tool works on a run; the lock of a tool that died is free again. Raises BusyError when it is taken."""
-    lock = FileLock(folder / layout.LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise BusyError(
-            f"another orchestrator is working on run {folder.name}", "Wait for it, or stop it and try again."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def adopt(step: Step, run: Run, donor: Run) -> None:

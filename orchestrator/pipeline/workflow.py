@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.data import hub
 from orchestrator.executors.warm import launcher
 from orchestrator.lib import layout
-from orchestrator.lib.errors import BusyError, GateError, InputError, StageError
+from orchestrator.lib.errors import BusyError, GateError, StageError
 from orchestrator.lib.fetch import Progress
 from orchestrator.lib.files import HashCache, cache_folder, read_json, sha256, write_text
 from orchestrator.lib.step import Step
@@ -20,13 +20,14 @@ from orchestrator.models import llamacpp, sources
 from orchestrator.models.earlier import run_of
 from orchestrator.models.speed import CHOOSE, at_once, hastened
 from orchestrator.pipeline.plan import Plan, Question, data_files, make_plan, versions
-from orchestrator.pipeline.scheduler import Executor, Watcher, locked
+from orchestrator.pipeline.scheduler import Executor, Watcher
 from orchestrator.pipeline.stage_process import Launch, start
 from orchestrator.runs import proof, store
+from orchestrator.runs.locks import locked
+from orchestrator.runs.results import metrics
 from orchestrator.runs.store import Run
 from orchestrator.spec.load import LoadedSpec, load_spec
 from orchestrator.stages.launch import placed
-from orchestrator.stages.preference import STAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,64 +186,6 @@ def made_with(loaded: Loaded) -> dict[str, Any]:
     special = requirements.versions(spec.train, spec.launched)
     described = environment.describe(loaded.spec.project, versions() | special)
     return {**described, "trackers": requirements.trackers(spec.train)}
-
-
-def summaries(folder: Path) -> dict[str, Any]:
-    """What the scoring stages of a run measured: the gate's verdict laid over the scores, and figures of preference
-    or perplexity beside those of the answers.
-
-    A file that is not as its stage left it says nothing: it is named under `not_as_recorded`, and the figures are then
-    those of the record, without the rest.
-    """
-    run = _loaded(folder)
-    changed = _changed_summaries(run) if run else []
-    merged = _merged(folder, skipped=changed)
-    return {**merged, "metrics": run.record["metrics"], "not_as_recorded": changed} if run and changed else merged
-
-
-def metrics(folder: Path) -> dict[str, Any]:
-    """Artifact → figures with intervals, of all artifacts that were scored."""
-    found: dict[str, Any] = summaries(folder).get("metrics", {})
-    return found
-
-
-SCORING = ("score", "judge", *sorted(set(STAGES.values())))
-"""The stages that measure; what the later ones say of answers is laid over what the earlier ones did."""
-
-
-def _loaded(folder: Path) -> Run | None:
-    try:
-        return store.load(folder)
-    except InputError:  # a page can be made of a folder that is only part of a run
-        return None
-
-
-def _changed_summaries(run: Run) -> list[str]:
-    hashes, known = HashCache(run.folder / layout.RECORD, paranoid=True), proof.recorded(run)
-    entries = [known[path] for path in map(layout.summary, SCORING) if path in known]
-    return [entry["path"] for entry in entries if proof.damage(run.folder, entry, hashes)]
-
-
-def _merged(folder: Path, skipped: Sequence[str]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for stage in SCORING:
-        summary = {} if layout.summary(stage) in skipped else _summary(folder, stage)
-        if stage in ("score", "judge"):
-            merged |= summary
-            continue
-        for artifact, figures in summary.get("metrics", {}).items():
-            known = merged.setdefault("metrics", {})
-            known[artifact] = {**known.get(artifact, {}), **figures}
-    return merged
-
-
-def _summary(folder: Path, stage: str) -> dict[str, Any]:
-    file = folder / layout.summary(stage)
-    try:
-        found: dict[str, Any] = read_json(file)
-    except (FileNotFoundError, ValueError):  # not there yet, or cut when its stage was killed
-        return {}
-    return found
 
 
 def lineage(whole: Plan, run: Run) -> dict[str, Any]:

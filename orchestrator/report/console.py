@@ -12,7 +12,7 @@ from orchestrator.lib.files import read_json
 from orchestrator.machine import requirements
 from orchestrator.models.speed import forecast
 from orchestrator.pipeline import estimate
-from orchestrator.pipeline.workflow import summaries
+from orchestrator.runs.results import summaries
 from orchestrator.spec.sections import DEFAULTS
 from orchestrator.stages.launch import batch, node_commands
 from orchestrator.stages.preference import LIMITS

@@ -11,10 +11,10 @@ from orchestrator.lib import layout
 from orchestrator.lib.files import read_json, read_json_lines
 from orchestrator.lib.secrecy import redacted, without_folders
 from orchestrator.pipeline.failure import tail
-from orchestrator.pipeline.workflow import summaries
 from orchestrator.report.charts import Chart, Series, plot
 from orchestrator.report.summary import advice, comparison, headline, outcome
 from orchestrator.runs.progress import curve, read_log
+from orchestrator.runs.results import summaries
 
 Json = dict[str, Any]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
-from orchestrator.pipeline.workflow import metrics, summaries
 from orchestrator.runs.progress import curve, read_log
+from orchestrator.runs.results import metrics, summaries
 from orchestrator.runs.store import Run
 
 Json = dict[str, Any]

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from orchestrator.lib.errors import InputError
-from orchestrator.pipeline.scheduler import locked
 from orchestrator.runs import query, store
 from orchestrator.runs.catalogue import DAMAGED
+from orchestrator.runs.locks import locked
 
 TRASH = ".removing-"
 

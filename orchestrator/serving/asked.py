@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from orchestrator.evaluation.rows import Row, write_rows
 from orchestrator.lib.files import sha256
-from orchestrator.pipeline.scheduler import locked
 from orchestrator.runs import store
+from orchestrator.runs.locks import locked
 from orchestrator.runs.store import Run
 from orchestrator.serving.endpoint import Endpoint
 

@@ -15,8 +15,8 @@ from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError, MissingError, OrchestratorError, StageError
 from orchestrator.lib.fetch import Progress
 from orchestrator.lib.files import read_json, sha256
-from orchestrator.pipeline.scheduler import locked
 from orchestrator.runs import store
+from orchestrator.runs.locks import locked
 from orchestrator.runs.store import Run
 from orchestrator.serving import artifacts, bundle
 from orchestrator.serving.http import Endpoint, http_client, is_here, is_page, no_engine

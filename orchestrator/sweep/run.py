@@ -11,9 +11,10 @@ from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.models.speed import devices
 from orchestrator.pipeline.plan import make_plan
-from orchestrator.pipeline.scheduler import Watcher, locked
+from orchestrator.pipeline.scheduler import Watcher
 from orchestrator.pipeline.workflow import Loaded, fetch
 from orchestrator.report.live import LivePage, LiveSweep
+from orchestrator.runs.locks import locked
 from orchestrator.spec.launching import processes
 from orchestrator.spec.sections import Sweep
 from orchestrator.sweep import records

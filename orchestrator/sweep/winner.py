@@ -14,7 +14,8 @@ from orchestrator.lib.layout import project_of
 from orchestrator.lib.step import fingerprint
 from orchestrator.pipeline.plan import Plan, make_plan
 from orchestrator.pipeline.scheduler import Executor, Watcher, adopt
-from orchestrator.pipeline.workflow import Request, create_run, metrics, plan
+from orchestrator.pipeline.workflow import Request, create_run, plan
+from orchestrator.runs.results import metrics
 from orchestrator.runs.store import Run
 from orchestrator.spec.editing import edited
 from orchestrator.sweep import records

@@ -1,0 +1,71 @@
+"""What a run measured, read from the one place that is proven: the summaries that its scoring stages left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.lib import layout
+from orchestrator.lib.errors import InputError
+from orchestrator.lib.files import HashCache, read_json
+from orchestrator.runs import proof, store
+from orchestrator.runs.store import Run
+
+
+def summaries(folder: Path) -> dict[str, Any]:
+    """What the scoring stages of a run measured: the gate's verdict laid over the scores, and figures of preference
+    or perplexity beside those of the answers.
+
+    A file that is not as its stage left it says nothing: it is named under `not_as_recorded`, and the figures are then
+    those of the record, without the rest.
+    """
+    run = _loaded(folder)
+    changed = _changed_summaries(run) if run else []
+    merged = _merged(folder, skipped=changed)
+    return {**merged, "metrics": run.record["metrics"], "not_as_recorded": changed} if run and changed else merged
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    """Artifact → figures with intervals, of all artifacts that were scored."""
+    found: dict[str, Any] = summaries(folder).get("metrics", {})
+    return found
+
+
+SCORING = ("score", "judge", "perplexity", "preference")
+"""The stages that measure; what the later ones say of answers is laid over what the earlier ones did."""
+
+
+def _loaded(folder: Path) -> Run | None:
+    try:
+        return store.load(folder)
+    except InputError:  # a page can be made of a folder that is only part of a run
+        return None
+
+
+def _changed_summaries(run: Run) -> list[str]:
+    hashes, known = HashCache(run.folder / layout.RECORD, paranoid=True), proof.recorded(run)
+    entries = [known[path] for path in map(layout.summary, SCORING) if path in known]
+    return [entry["path"] for entry in entries if proof.damage(run.folder, entry, hashes)]
+
+
+def _merged(folder: Path, skipped: Sequence[str]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for stage in SCORING:
+        summary = {} if layout.summary(stage) in skipped else _summary(folder, stage)
+        if stage in ("score", "judge"):
+            merged |= summary
+            continue
+        for artifact, figures in summary.get("metrics", {}).items():
+            known = merged.setdefault("metrics", {})
+            known[artifact] = {**known.get(artifact, {}), **figures}
+    return merged
+
+
+def _summary(folder: Path, stage: str) -> dict[str, Any]:
+    file = folder / layout.summary(stage)
+    try:
+        found: dict[str, Any] = read_json(file)
+    except (FileNotFoundError, ValueError):  # not there yet, or cut when its stage was killed
+        return {}
+    return found
