@@ -12,6 +12,7 @@ import numpy as np
 
 from orchestrator.evaluation.classification import confusion
 from orchestrator.evaluation.intervals import Array, Interval, bootstrap, percentile, resampled_sums
+from orchestrator.evaluation.metric import primary_of
 from orchestrator.evaluation.metrics import Task, check_task
 from orchestrator.evaluation.overlap import rouge
 from orchestrator.evaluation.rows import Row
@@ -75,7 +76,7 @@ def compare(
     """
     check_task(task)
     pairs = paired(a, b, names)
-    metric = "accuracy" if task == "classification" else "rougeL"
+    metric = primary_of(task)
     before, after = (scores([pair[i] for pair in pairs], task, labels) for i in (1, 0))
     delta = after - before
     value = float(delta.mean())

@@ -11,6 +11,7 @@ from rich.filesize import decimal
 
 from orchestrator.evaluation.compare import Comparison
 from orchestrator.evaluation.intervals import Interval
+from orchestrator.evaluation.metric import primary
 from orchestrator.evaluation.metrics import Measurement
 from orchestrator.evaluation.parity import (
     all_equal,
@@ -208,7 +209,7 @@ def _agreement(artifact: str, agrees: Interval | None, gate: Mapping[str, float]
 def _drop(
     artifact: str, measured: Measurement, expected: Measurement, gate: Mapping[str, float], reference: str
 ) -> Failure | None:
-    metric = "accuracy" if "accuracy" in expected.metrics else "rougeL"
+    metric = primary(expected.metrics)
     value, before = measured.metrics[metric].value, expected.metrics[metric].value
     drop, limit = (before - value) / 100, gate.get("max_accuracy_drop", 1.0)
     if drop <= limit + _ROUNDING:

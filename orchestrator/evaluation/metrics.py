@@ -15,6 +15,7 @@ import numpy as np
 
 from orchestrator.evaluation.classification import classification_detail, classification_metrics, confusion
 from orchestrator.evaluation.intervals import Interval, bootstrap
+from orchestrator.evaluation.metric import samples
 from orchestrator.evaluation.overlap import overlap_metrics, rouge
 from orchestrator.evaluation.rows import Row, has_thinking, read_rows
 from orchestrator.lib.errors import InputError
@@ -56,7 +57,16 @@ def measure(rows: Sequence[Row], task: Task, labels: Sequence[str] | None = None
         table = confusion(rows, labels)
         metrics |= classification_metrics(table, seed)
         detail |= classification_detail(table)
-    return Measurement(len(rows), metrics | overlap_metrics(rows, seed), detail)
+    return Measurement(len(rows), metrics | overlap_metrics(rows, seed) | sampled(rows, task, seed), detail)
+
+
+def sampled(rows: Sequence[Row], task: Task, seed: int = 0) -> dict[str, Interval]:
+    """The metrics of the table that are means over rows, in percent."""
+    chosen = samples(task)
+    if not chosen:
+        return {}
+    table = np.array([[score(row.truth, row.answer) for score in chosen.values()] for row in rows], dtype=np.float64)
+    return bootstrap(table, lambda sums: dict(zip(chosen, 100 * sums.T / len(rows), strict=True)), seed)
 
 
 def empty_rate(rows: Sequence[Row], seed: int = 0) -> Interval:

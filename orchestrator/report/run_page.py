@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from orchestrator.evaluation.metric import METRICS, added, primary
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json, read_json_lines
 from orchestrator.lib.secrecy import redacted, without_folders
 from orchestrator.pipeline.failure import tail
 from orchestrator.report.charts import Chart, Series, plot
-from orchestrator.report.summary import advice, comparison, headline, outcome
+from orchestrator.report.summary import advice, comparison, outcome
 from orchestrator.runs.progress import curve, read_log
 from orchestrator.runs.results import summaries
 
@@ -20,13 +21,12 @@ Json = dict[str, Any]
 
 ROWS_SHOWN = 300
 """Mistakes of one artifact on the page; the files hold all of them."""
-BESIDE = {
-    "accuracy": ("macro_f1", "invalid_label_rate", "empty_rate", "rouge1", "agreement_with_tuned"),
-    "preference_accuracy": ("reward_accuracy", "reward_margin", "rougeL", "agreement_with_tuned"),
-    "perplexity": (),
-    "rougeL": ("rouge1", "rouge2", "bleu", "empty_rate", "agreement_with_tuned"),
-}
-"""Headline → the figures that stand beside it."""
+
+
+def _beside(headline: str, measured: Iterable[Json]) -> list[str]:
+    """The metrics beside the primary one that some artifact has."""
+    known = {name for metrics in measured for name in metrics}
+    return [name for name in (*METRICS[headline].beside, *added(known)) if name in known]
 
 
 def facts(folder: Path, record: Json) -> Json:
@@ -51,8 +51,10 @@ def facts(folder: Path, record: Json) -> Json:
         "advice": advice(record, summary, log, findings),
         "summary": summary,
         "comparison": comparison,
-        "headline": headline(last),
-        "beside": [key for key in BESIDE[headline(last)] if any(key in of for of in summary["metrics"].values())],
+        "headline": primary(last),
+        "beside": [
+            key for key in METRICS[primary(last)].beside if any(key in of for of in summary["metrics"].values())
+        ],
         "curves": {title: chart for title, chart in curves(log).items() if chart},
         "classes": {name: detail for name, detail in summary["detail"].items() if "confusion_matrix" in detail},
         "mistakes": list(mistakes(folder)),

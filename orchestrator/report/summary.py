@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.filesize import decimal
 
+from orchestrator.evaluation.metric import METRICS, primary
 from orchestrator.runs.progress import curve
 
 Json = Mapping[str, Any]
@@ -44,20 +45,6 @@ def advice(record: Json, summary: Json, log: Sequence[Json], findings: Sequence[
     ]
 
 
-HEADLINES = {
-    "accuracy": "The tuned model answers {} % {} of",
-    "preference_accuracy": "The tuned model prefers the better answer in {} % {} of",
-    "perplexity": "The tuned model reaches perplexity {} {} on",
-    "rougeL": "The tuned model reaches ROUGE-L {} {} on",
-}
-"""The metric that a run is about, the first that was measured, and how its value and interval are told."""
-
-
-def headline(figures: Json) -> str:
-    """The metric that verdicts are about."""
-    return next((metric for metric in HEADLINES if metric in figures), "rougeL")
-
-
 def _unfinished(record: Json, log: Sequence[Json]) -> tuple[str, str]:
     status = record["status"]
     stage = next(iter(_stages(record, status)), None)
@@ -83,10 +70,10 @@ def _stages(record: Json, status: str) -> list[str]:
 
 def _measured(summary: Json) -> str:
     figures = summary["metrics"]["tuned"]
-    metric = headline(figures)
+    metric = primary(figures)
     value = figures[metric]
     interval = f"({value['low']:.1f}–{value['high']:.1f})"
-    reached = HEADLINES[metric].format(f"{value['value']:.1f}", interval)
+    reached = METRICS[metric].sentence.format(f"{value['value']:.1f}", interval)
     right = " right" if metric == "accuracy" else ""
     return f"{reached} {figures['n']} held-out rows{right}{_against_base(summary)}"
 

@@ -10,6 +10,8 @@ from rich.filesize import decimal
 from rich.padding import Padding
 from rich.table import Table
 
+from orchestrator.evaluation.metric import AGREEMENT, METRICS, added, primary
+
 Summary = Mapping[str, Any]
 Cell = Callable[[str, Summary], str]
 """Artifact and summary → what the table shows."""
@@ -40,25 +42,18 @@ def _table(summary: Summary) -> Table:
 
 
 def _columns(summary: Summary) -> dict[str, Cell]:
-    """Title → cell; the figure with an interval is the one that verdicts and gate are about."""
-    if any("accuracy" in figures for figures in summary["metrics"].values()):
-        figures = {"accuracy (95 %)": _interval("accuracy"), "macro F1": _value("macro_f1")}
-    else:
-        figures = {"ROUGE-L (95 %)": _interval("rougeL"), "BLEU": _value("bleu")}
-    figures["ROUGE-1"] = _value("rouge1")
-    if any(_is_some(of.get("empty_rate")) for of in summary["metrics"].values()):
-        figures = {**figures, "empty": _value("empty_rate")}
-        del figures["ROUGE-1"]  # 80 columns hold no more
+    """Title → cell; the metric with an interval is the one that verdicts and gate are about."""
     measured = {name for of in summary["metrics"].values() for name in of}
-    if "perplexity" in measured:
-        figures = {"perplexity (95 %)": _interval("perplexity")}
-    elif "preference_accuracy" in measured:
-        figures = {"preference (95 %)": _interval("preference_accuracy"), "margin": _value("reward_margin", 2)}
-        figures |= {"ROUGE-L": _value("rougeL")} if "rougeL" in measured else {}
+    about = METRICS[primary(measured)]
+    shown = list(about.column)
+    if "empty_rate" in about.beside and any(_is_some(of.get("empty_rate")) for of in summary["metrics"].values()):
+        shown[-1] = "empty_rate"  # 80 columns hold no more
+    known = [METRICS[name] for name in (*shown, *added(measured)) if name in measured or about.tasks]
     return {
         "n": lambda artifact, summary: str(summary["metrics"][artifact].get("n", "")),
-        **figures,
-        "agrees": _value("agreement_with_tuned"),
+        f"{about.title} (95 %)": _interval(about.name),
+        **{metric.title: _value(metric.name, metric.digits) for metric in known},
+        METRICS[AGREEMENT].title: _value(AGREEMENT),
         "size": _size,
         "verdict": _verdict,
     }

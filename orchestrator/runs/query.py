@@ -14,13 +14,13 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
 
+from orchestrator.evaluation import metric as table
 from orchestrator.lib.errors import InputError
 from orchestrator.runs import store
 
 CONDITION = re.compile(r"\s*([\w.-]+)\s*(<=|>=|!=|=|<|>)\s*([-+.\deE]+)\s*")
-LOWER_IS_BETTER = ("invalid_label_rate", "empty_rate", "perplexity", "loss", "eval_loss", "seconds")
-HEADLINE = ("accuracy", "rougeL", "preference_accuracy", "perplexity")
-"""What runs are ranked by: the first of these that some run has."""
+HEADLINE = tuple(sorted(table.ranked(), key=lambda name: not table.METRICS[name].tasks))
+"""What runs are ranked by: the first of these that some run has, metrics of answers before all others."""
 HEADS = ("id", "name", "status", "created_at", "sweep", "seconds")
 
 Json = dict[str, Any]
@@ -100,7 +100,7 @@ def condition(text: str) -> tuple[str, str, float]:
 
 def is_lower_better(key: str) -> bool:
     """Whether a smaller value of a key is the better one."""
-    return key.rpartition(".")[2] in LOWER_IS_BETTER
+    return table.is_lower_better(key.rpartition(".")[2])
 
 
 def _rest(index: Connection, wanted: Wanted) -> tuple[str, list[Any]]:

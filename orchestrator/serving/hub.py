@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from orchestrator.evaluation.metric import METRICS
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError, MissingError, StageError
 from orchestrator.lib.files import read_json, write_json, write_text
@@ -25,10 +26,7 @@ from orchestrator.runs.store import Run
 from orchestrator.serving import artifacts, bundle
 from orchestrator.serving.proven import MODEL_FILES, require_proven
 
-FIGURES = (
-    "accuracy", "balanced_accuracy", "macro_f1", "rouge1", "rougeL", "bleu", "exact_match",
-    "preference_accuracy", "reward_accuracy", "reward_margin", "perplexity",
-)  # fmt: skip
+STATED = tuple(metric.name for metric in METRICS.values() if metric.on_card)
 TRAINING = ("stage", "finetuning_type", "learning_rate", "num_train_epochs", "lora_rank", "cutoff_len", "seed")
 
 
@@ -64,7 +62,7 @@ def base_name(run: Run) -> str:
 
 
 def _figures(figures: dict[str, Any]) -> dict[str, Any]:
-    return {"n": figures["n"], **{key: figures[key] for key in FIGURES if key in figures}}
+    return {"n": figures["n"], **{name: figures[name] for name in STATED if name in figures}}
 
 
 def _parity(run: Run, kind: str) -> dict[str, Any]:

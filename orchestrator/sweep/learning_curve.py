@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.data.assemble import Wanted, assemble
+from orchestrator.evaluation.metric import primary_of
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.fetch import Progress
@@ -69,7 +70,7 @@ def blueprint(loaded: Loaded, wanted: Sequence[float], seeds: int, metric: str |
     sizes = sorted({max(LEAST_ROWS, round(share * rows)) for share in wanted})
     if len(sizes) < 3:
         raise InputError(f"{rows} training rows are too few for a curve", f"Each share needs {LEAST_ROWS} or more.")
-    chosen = metric or ("accuracy" if spec.evaluate.task == "classification" else "rougeL")
+    chosen = metric or primary_of(spec.evaluate.task)
     parallel: Any = spec.sweep.parallel if spec.sweep else 1
     sweep = Sweep(method="grid", parameters={KEY: sizes}, metric=chosen, seeds=seeds, parallel=parallel)
     # A name of its own, so that no run of the spec itself is scored again without its baseline.

@@ -1,0 +1,113 @@
+"""The table of metrics: what each is called, which way is better, and where it is shown. A new metric is one entry.
+
+Tables, pages, rankings, model cards, sweeps and the gate read it. A metric that is a mean over rows brings its
+`sample`; the others are computed together in classification.py, overlap.py and preference.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+ANSWERS = ("classification", "generation")
+"""Kinds of tasks whose rows have answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One number about an artifact's held-out rows; percentages unless `title` says otherwise."""
+
+    name: str
+    title: str
+    """As the head of a column."""
+    higher_is_better: bool = True
+    tasks: tuple[str, ...] = ANSWERS
+    """Tasks that it is measured for; none for what only some kinds of training have."""
+    sample: Callable[[str, str], float] | None = None
+    """Label and answer, both stripped → the share from 0 to 1 of one row; the metric is its mean, in percent."""
+    sentence: str = ""
+    """How a run tells its value and interval where the metric is its primary one; empty for the others."""
+    column: tuple[str, ...] = ()
+    """The metrics whose columns the console's table shows where this is the primary one."""
+    beside: tuple[str, ...] = ()
+    """The metrics that stand beside it on a run's page where it is the primary one."""
+    digits: int = 1
+    on_card: bool = False
+    """Whether a model card states it."""
+
+
+AGREEMENT = "agreement_with_tuned"
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "accuracy", "accuracy", tasks=("classification",), on_card=True,
+            sentence="The tuned model answers {} % {} of",
+            column=("macro_f1", "rouge1"),
+            beside=("macro_f1", "invalid_label_rate", "empty_rate", "rouge1", AGREEMENT),
+        ),
+        Metric(
+            "preference_accuracy", "preference", tasks=(), on_card=True,
+            sentence="The tuned model prefers the better answer in {} % {} of",
+            column=("reward_margin", "rougeL"),
+            beside=("reward_accuracy", "reward_margin", "rougeL", AGREEMENT),
+        ),
+        Metric(
+            "perplexity", "perplexity", tasks=(), higher_is_better=False, on_card=True,
+            sentence="The tuned model reaches perplexity {} {} on",
+        ),
+        Metric(
+            "rougeL", "ROUGE-L", on_card=True,
+            sentence="The tuned model reaches ROUGE-L {} {} on",
+            column=("bleu", "rouge1"),
+            beside=("rouge1", "rouge2", "bleu", "empty_rate", AGREEMENT),
+        ),
+        Metric("balanced_accuracy", "balanced accuracy", tasks=("classification",), on_card=True),
+        Metric("macro_f1", "macro F1", tasks=("classification",), on_card=True),
+        Metric("invalid_label_rate", "no known label", tasks=("classification",), higher_is_better=False),
+        Metric("rouge1", "ROUGE-1", on_card=True),
+        Metric("rouge2", "ROUGE-2"),
+        Metric("bleu", "BLEU", on_card=True),
+        Metric("exact_match", "exact match", on_card=True),
+        Metric("empty_rate", "empty", higher_is_better=False),
+        Metric("reward_accuracy", "reward accuracy", tasks=(), on_card=True),
+        Metric("reward_margin", "margin", tasks=(), digits=2, on_card=True),
+        Metric(AGREEMENT, "agrees"),
+    )
+}  # fmt: skip
+"""Name → metric. What runs are about comes first, in the order in which one is looked for."""
+
+
+def primary(measured: Iterable[str]) -> str:
+    """The metric that verdicts, rankings and the gate are about, of those that were measured; ROUGE-L without any."""
+    names = set(measured)
+    return next((metric.name for metric in METRICS.values() if metric.sentence and metric.name in names), "rougeL")
+
+
+def primary_of(task: str) -> str:
+    """The metric that a task's answers are judged by."""
+    return primary(metric.name for metric in METRICS.values() if task in metric.tasks)
+
+
+def ranked() -> tuple[str, ...]:
+    """The metrics that can be a run's primary one."""
+    return tuple(metric.name for metric in METRICS.values() if metric.sentence)
+
+
+def samples(task: str) -> dict[str, Callable[[str, str], float]]:
+    """Name → what scores one row, of the metrics of a task that are means over rows."""
+    return {metric.name: metric.sample for metric in METRICS.values() if metric.sample and task in metric.tasks}
+
+
+def added(measured: Iterable[str]) -> list[str]:
+    """The metrics with a `sample` of their own, which tables and pages show behind the usual ones."""
+    names = set(measured)
+    return [metric.name for metric in METRICS.values() if metric.sample and metric.name in names]
+
+
+def is_lower_better(name: str) -> bool:
+    """Whether less of a metric is better; losses, times and unknown names that end in `loss` count as such."""
+    if name in METRICS:
+        return not METRICS[name].higher_is_better
+    return name in ("loss", "eval_loss", "seconds")

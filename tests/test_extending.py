@@ -1,0 +1,86 @@
+"""Adding a stage, a metric and an executor takes one entry in one list each: they are seen wherever such things are."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from orchestrator import executors, stages
+from orchestrator.cli import cli
+from orchestrator.evaluation.metric import METRICS, Metric
+from orchestrator.evaluation.metrics import measure
+from orchestrator.evaluation.rows import Row
+from orchestrator.executors.base import Wanted
+from orchestrator.lib.errors import MissingError
+from orchestrator.lib.step import Step
+from orchestrator.report.run_page import _beside
+from orchestrator.report.table import artifact_table
+from orchestrator.spec.load import load_spec
+from orchestrator.stages import chain
+from orchestrator.stages.base import Context, Stage
+from orchestrator.sweep.ranking import require_metric
+from tests.test_stages import context_of
+
+ROOT = Path(__file__).parent.parent
+ROWS = [Row("1", "问", "体育", "体"), Row("2", "问", "政治", "政治"), Row("3", "问", "国际", "财经")]
+
+
+@dataclasses.dataclass(frozen=True)
+class CountRows(Stage):
+    """A stage of one field."""
+
+    program = "count-rows"
+    phase = "evaluate"
+    rows: str
+
+    @classmethod
+    def plan(cls, context: Context) -> list[Step]:
+        return [cls("data/eval.json").step("count-rows", expects=("evaluation/rows.txt",), needs=("prepare",))]
+
+    def run(self) -> None:
+        Path("evaluation/rows.txt").write_text(self.rows)
+
+
+def test_a_stage_is_one_class_and_one_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(stages, "STAGES", (*stages.STAGES, CountRows))
+    step = next(step for step in chain(context_of("spec.yaml")) if step.stage == "count-rows")
+    assert step.argv[1:] == ("-m", "orchestrator.stages", "count-rows", "configs/count-rows.json")
+    assert step.files == {"configs/count-rows.json": '{\n  "rows": "data/eval.json"\n}\n'}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evaluation").mkdir()
+    CountRows("data/eval.json").run()
+    assert (tmp_path / "evaluation/rows.txt").read_text() == "data/eval.json"
+
+
+def test_a_metric_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    same_start = Metric("same_start", "same start", sample=lambda label, answer: float(label[:1] == answer[:1]))
+    monkeypatch.setitem(METRICS, "same_start", same_start)
+    found = measure(ROWS, "classification").metrics
+    assert found["same_start"].value == pytest.approx(200 / 3)
+    summary: dict[str, Any] = {"metrics": {"tuned": {name: interval.to_json() for name, interval in found.items()}}}
+    text = io.StringIO()
+    artifact_table(summary, Console(file=text, width=120))
+    assert "same start" in text.getvalue() and "66.7" in text.getvalue()
+    assert "same_start" in _beside("accuracy", summary["metrics"].values())
+    require_metric(load_spec(ROOT / "spec.yaml").spec, "same_start")
+
+
+def nowhere(wanted: Wanted) -> executors.Executor:
+    raise MissingError(f"no moon base for {wanted.parallel} jobs", "Build one.")
+
+
+def test_an_executor_is_one_file_and_one_name(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
+    monkeypatch.setitem(executors.EXECUTORS, "moon", types.SimpleNamespace(create=nowhere))
+    loaded = load_spec(project / "spec.yaml", ("sweep.executor=moon", "sweep.parameters.learning_rate=[1.0e-3]"))
+    assert loaded.spec.sweep is not None and loaded.spec.sweep.executor == "moon"
+    monkeypatch.chdir(project)
+    answer = CliRunner().invoke(cli, ["train", "--on", "moon"])
+    assert isinstance(answer.exception, MissingError) and answer.exception.message == "no moon base for auto jobs"
+    assert "'mars' is not one of local, ray, slurm, moon" in CliRunner().invoke(cli, ["train", "--on", "mars"]).output
