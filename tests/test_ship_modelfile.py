@@ -11,7 +11,7 @@ from orchestrator.lib.errors import InputError, MissingError
 from orchestrator.lib.render import Renderer
 from orchestrator.serving import bundle
 from orchestrator.serving.bundle import Modelfile
-from orchestrator.stages.adapter import over_base, plain_alpha, unfit_adapter, unfit_training
+from orchestrator.stages.adapter import over_base, plain_alpha, unfit_adapter, unfit_base, unfit_training
 
 VALUES: list[dict[str, Any]] = [
     {"system": None, "stop": [], "parameters": {}},
@@ -41,6 +41,13 @@ def test_what_cannot_be_pushed_is_refused(tmp_path: Path) -> None:
 
 
 LORA = {"finetuning_type": "lora"}
+
+
+def test_an_adapter_over_multi_head_latent_attention_stays_out(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "deepseek_v3", "kv_lora_rank": 512}')
+    assert "multi-head latent attention" in str(unfit_base(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    assert unfit_base(tmp_path) is None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from orchestrator.evaluation.rows import split_thinking
 from orchestrator.lib import layout
 from orchestrator.lib.errors import GateError, InputError, MissingError, StageError
 from orchestrator.lib.files import read_json, read_json_lines, write_json
-from orchestrator.runs import store
+from orchestrator.runs import proof, store
 from orchestrator.runs.store import Run
 from orchestrator.serving import artifacts, bundle, ollama
 from tests.fake_ollama import fake_ollama
@@ -46,7 +46,7 @@ def test_what_is_pushed_answers_as_measured(run: Run, tmp_path: Path, kind: str)
         "template": "TEMPLATE", "capabilities": ["completion"], "example": "", "name": "tiny:v1",
     }  # fmt: skip
     entry = store.load(run.folder).record["lineage"]["ollama"]["tiny:v1"]
-    sha256 = run.stage("convert" if kind == "f16" else "adapter")["outputs"][0]["sha256"]
+    sha256 = proof.recorded(run)[layout.gguf("tiny", kind)]["sha256"]
     assert entry == {
         "digest": digest, "gguf": kind, "sha256": sha256, "agreement": 1.0, "template": "TEMPLATE", "version": "0.33.0",
     }  # fmt: skip

@@ -127,7 +127,9 @@ def test_rows_are_of_both_languages_with_system_texts_and_earlier_turns(tmp_path
 
 
 def test_the_spec_of_a_miniature_loads(tmp_path: Path) -> None:
-    (tmp_path / "spec.yaml").write_text(chain.SPEC.format(base="builtin:smollm2-135m-instruct"), encoding="utf-8")
+    (tmp_path / "spec.yaml").write_text(
+        chain.SPEC.format(base="builtin:smollm2-135m-instruct", adapter="true"), encoding="utf-8"
+    )
     rows.write_rows(tmp_path / "data")
     assert load_spec(tmp_path / "spec.yaml").spec.export.adapter
 

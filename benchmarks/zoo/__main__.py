@@ -51,7 +51,7 @@ def family(name: str, work: Path) -> tuple[bool, str]:
     """A family's miniature through the chain."""
     which = FAMILIES[name]
     base = miniature(which, work / "models")
-    row = chain.passed_through(base, work / name)
+    row = chain.passed_through(base, work / name, adapter=not which.no_adapter)
     keep("families", {**stored().get("families", {}), name: row})
     return row["outcome"] == "passes" or bool(which.fault), f"{row['outcome']} {row.get('because', '')}".strip()
 

@@ -25,7 +25,7 @@ train:
   gradient_accumulation_steps: 1
   cutoff_len: 512
 evaluate: {{max_new_tokens: 8, baseline: false}}
-export: {{gguf: [f16], adapter: true, gate: {{min_agreement: 0.9, max_accuracy_drop: 0.1}}}}
+export: {{gguf: [f16], adapter: {adapter}, gate: {{min_agreement: 0.9, max_accuracy_drop: 0.1}}}}
 """
 Json = dict[str, Any]
 
@@ -45,9 +45,9 @@ class Ended:
         return next((line.partition("error: ")[2] for line in self.lines if "error: " in line), "") if self.code else ""
 
 
-def passed_through(base: Path, work: Path) -> Json:
+def passed_through(base: Path, work: Path, adapter: bool = True) -> Json:
     """A row of the table: what `check` said of a base model, and what the chain made of it."""
-    write_text(work / "spec.yaml", SPEC.format(base=base))
+    write_text(work / "spec.yaml", SPEC.format(base=base, adapter=str(adapter).lower()))
     write_rows(work / "data")
     checked = call(["check", "spec.yaml"], work)
     row: Json = {"tokenizer": tokenizer_class(base), "check": round(checked.seconds, 1)}

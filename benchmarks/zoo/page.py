@@ -15,7 +15,7 @@ HEAD = (
     "model",
     "template",
     "tokenizer class",
-    "what the tool does",
+    "what `check` says",
     "prompts equal",
     "f16 agrees",
     "adapter",
@@ -74,9 +74,9 @@ def percent(parity: Json | None) -> str:
 
 def result(name: str, row: Json) -> str:
     """How it ended, why, and whose fault that is."""
-    if row["outcome"] == "passes":
-        return "passes"
-    return ". ".join(filter(None, (f"**{row['outcome']}**: {row['because']}", FAMILIES[name].fault)))
+    family, passed = FAMILIES[name], row["outcome"] == "passes"
+    said = "passes" if passed else f"**{row['outcome']}**: {row['because']}"
+    return ". ".join(filter(None, (said, "" if passed else family.fault, family.no_adapter)))
 
 
 def sources() -> str:

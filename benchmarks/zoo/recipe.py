@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ def lay_out(work: Path, base: Path) -> None:
         rows = read_json(ROOT / f"datasets/news-zh/{part}.json")[:count]
         write_json(work / f"datasets/news-zh/{part}.json", rows)
     write_text(work / SPEC, yaml.safe_dump(in_miniature(base), allow_unicode=True, sort_keys=False))
+    shutil.copytree(ROOT / "datasets/news", work / "datasets/news")
     write_text(work / "spec.yaml", (ROOT / "spec.yaml").read_text(encoding="utf-8"))
     write_titles(work / "titles.csv")
 

@@ -118,6 +118,7 @@ def phi3(folder: Path) -> None:
     tokenizer, config = read_json(folder / TOKENIZER), read_json(folder / CONFIG)
     added = [_added(32000 + number, text, rstrip=number != 0) for number, text in enumerate(PHI_3)]
     tokenizer["added_tokens"] += added
+    tokenizer["post_processor"] = None  # as add_bos_token says
     decoder = {str(token["id"]): {k: v for k, v in token.items() if k != "id"} for token in added}
     config["added_tokens_decoder"] |= decoder
     config |= {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "legacy": False, "add_bos_token": False}

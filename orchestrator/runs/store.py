@@ -105,9 +105,9 @@ class Run:
         text, copy = schema.to_text(self.record), self.folder / layout.RECORD_COPY
         if self.record["status"] == "running":
             copy.unlink(missing_ok=True)
-        write_text(self.folder / layout.RECORD, text, durable)
-        if self.record["status"] != "running":
+        else:  # first: who reads the record of an ended run finds the copy, too
             write_text(copy, text, durable=False)
+        write_text(self.folder / layout.RECORD, text, durable)
         self.problem = ""
 
 

@@ -15,6 +15,7 @@ from orchestrator.lib import layout, process
 from orchestrator.lib.errors import InputError, StageError
 from orchestrator.lib.files import building, cache_folder, link, read_json, sha256, write_json, write_text
 from orchestrator.lib.step import Step
+from orchestrator.models.tokenizer_files import json_object
 from orchestrator.spec.sections import LORA
 from orchestrator.stages.base import Context, Stage
 
@@ -54,7 +55,7 @@ class Adapter(Stage):
         if not context.spec.export.adapter:
             return []
         over = "its adapter lies over another run's" if context.over_adapter else None
-        if reason := over or unfit_training(context.training):
+        if reason := over or unfit_training(context.training) or unfit_base(context.base_path):
             hint = "Set export.adapter to false; the merged GGUFs hold all of it."
             raise InputError(f"export.adapter: {reason}", hint)
         name, version = context.spec.name, context.versions["llama.cpp"]
@@ -109,6 +110,13 @@ class Adapter(Stage):
             converter = Path(self.converter) / "convert_lora_to_gguf.py"
             _run(converter, folder, "--base", self.base, "--outfile", str(growing), "--outtype", "f16")
             growing.replace(target)
+
+
+def unfit_base(folder: Path) -> str | None:
+    """Why no adapter over this base model can become a GGUF, or None."""
+    if json_object(folder / "config.json").get("kv_lora_rank"):
+        return "llama.cpp's converter cannot take apart adapters of multi-head latent attention (kv_lora_rank)"
+    return None
 
 
 def unfit_training(training: Mapping[str, Any]) -> str | None:

@@ -42,7 +42,6 @@ class Ask(Stage):
 
     def run(self) -> None:
         """Write both."""
-
         from orchestrator.evaluation.parity import Asked, parity
         from orchestrator.evaluation.rows import read_records
         from orchestrator.models.gguf import GgufModel
@@ -108,7 +107,6 @@ def _by_llama_server(model: GgufModel, rows: Sequence[dict[str, Any]]) -> dict[s
 
     All GGUFs of a run have one template, so what was found for another of them is taken over.
     """
-
     from orchestrator.chat_template import llama_server
     from orchestrator.chat_template.turns import SpecialTokens
     from orchestrator.evaluation.parity import same_texts
@@ -134,7 +132,6 @@ def prompt_ids(model: GgufModel, messages: Sequence[dict[str, str]]) -> list[int
 
 def prompt_text(model: GgufModel, messages: Sequence[dict[str, str]]) -> str:
     """The text of a conversation by the template inside the GGUF. Raises StageError when there is none."""
-
     from orchestrator.chat_template.jinja import render_messages
     from orchestrator.chat_template.turns import SpecialTokens
 

@@ -67,7 +67,6 @@ class Modelfile(Stage):
 
 def _template(gguf: Path, trained: dict[str, Any], system: str | None) -> str:
     """The TEMPLATE. It holds the system text too, so that one which no SYSTEM line can hold is served all the same."""
-
     from orchestrator.chat_template.ollama import ollama_template
     from orchestrator.chat_template.registry import definition
     from orchestrator.chat_template.spaces import spaced, spacing_of

@@ -40,7 +40,6 @@ class ReadTexts(Stage):
 
     def run(self) -> None:
         """Write both."""
-
         from orchestrator.evaluation.parity import parity
         from orchestrator.evaluation.rows import read_records, write_records
         from orchestrator.models.gguf import GgufModel
@@ -93,7 +92,6 @@ class GatePerplexity(Stage):
 
     def run(self) -> None:
         """Write the summary: figures, what the gate has to say, and the smallest file that passes."""
-
         from orchestrator.evaluation import preference
         from orchestrator.evaluation.gate import judge_parity, judge_perplexity, recommend_perplexity, with_causes
 
@@ -133,7 +131,6 @@ def same_tokens(name: str, trained: Sequence[int], text: Sequence[int]) -> Asked
 
     Training frames a text (BOS, EOS) and may cut it off; llama.cpp is given the text alone.
     """
-
     from orchestrator.evaluation.parity import Asked
 
     framed = next((at for at in range(2) if list(trained[at : at + len(text)]) == list(text[: len(trained) - at])), 0)

@@ -104,7 +104,6 @@ class Preference(Stage):
 
 def measured(name: str, scores: Mapping[str, Scores], desirable: Array, config: Preference) -> dict[str, Interval]:
     """A model's figures. Rewards are relative to the reference, which has none of its own."""
-
     from orchestrator.evaluation import preference
 
     own = scores[name]
@@ -142,7 +141,6 @@ def _implicit(own: Scores, reference: Scores, loss: str) -> Array:
 
 def records(scores: Mapping[str, Scores], desirable: Array, kind: str) -> list[dict[str, Any]]:
     """A row each, with what every model gave it; log-likelihoods in nats."""
-
     from orchestrator.stages.likelihoods import PAIRED
 
     names = ("chosen", "rejected") if kind in PAIRED else ("text",) if kind == "pt" else ("answer",)

@@ -83,7 +83,6 @@ class Prepare(Stage):
 
     def run(self) -> None:
         """Write them. Raises InputError for rows, or a tokenizer, not fit to train with."""
-
         from orchestrator.chat_template.encode import Encoder, load_tokenizer
         from orchestrator.chat_template.registry import definition
         from orchestrator.chat_template.turns import special_tokens, stop_words
@@ -118,7 +117,6 @@ class Prepare(Stage):
 
     def rows(self) -> assemble.Wanted:
         """Which rows these are."""
-
         from orchestrator.data import assemble
 
         data = Data.model_validate({name: getattr(self, name) for name in Data.model_fields}, strict=False)
@@ -146,7 +144,6 @@ def _asked(kind: str, rows: Sequence[Conversation]) -> Sequence[Conversation]:
 
     Raises InputError when a kto set holds out only one kind of row, for then no preference can be measured.
     """
-
     from orchestrator.data.conversation import write_rows
 
     if kind == "kto" and len({row.desirable for row in rows}) < 2:
@@ -162,7 +159,6 @@ def _asked(kind: str, rows: Sequence[Conversation]) -> Sequence[Conversation]:
 
 def _answered(row: Conversation) -> Conversation:
     """The row with its good answer as the last turn, and no other."""
-
     from orchestrator.data.conversation import Message
 
     answer = (Message("assistant", row.chosen),) if row.chosen else ()
@@ -198,7 +194,6 @@ def _text(tokenizer: Any, ids: list[int], served: Callable[[], str]) -> str:
 
 def _served(wanted: Prepare, base: Path, system: str | None) -> Callable[[Any], str]:
     """What the template that will be served makes of a conversation."""
-
     from orchestrator.chat_template.jinja import jinja_template, render_messages
     from orchestrator.chat_template.registry import definition
     from orchestrator.chat_template.spaces import spaced, spacing_of
@@ -224,7 +219,6 @@ def _has_tools(row: Conversation) -> bool:
 
 def length(encoder: Encoder, tokenizer: Any, row: Conversation) -> int:
     """Tokens of a row: its prompt as the template makes it, and its longest answer; or a text of a pretraining."""
-
     from orchestrator.data.conversation import Message
 
     if _has_tools(row):

@@ -140,7 +140,6 @@ def artifact_rows(artifact: str, source: Source) -> list[Row]:
 
     Raises StageError when it answered another number of rows: it drops rows that it cannot use, with a warning.
     """
-
     from orchestrator.evaluation.rows import Row, read_records, read_rows
 
     if isinstance(source, str):
@@ -158,7 +157,6 @@ def artifact_rows(artifact: str, source: Source) -> list[Row]:
 
 def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
     """Every figure, comparison and failure; what is neither reference nor baseline is held against the reference."""
-
     from orchestrator.evaluation.answers import untold, useless
     from orchestrator.evaluation.compare import agreement, compare
     from orchestrator.evaluation.gate import judge, judge_answers, judge_parity, with_causes
@@ -189,7 +187,6 @@ def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
 
 def write_artifact(artifact: str, rows: Mapping[str, list[Row]], config: Score) -> None:
     """An artifact's files in the output folder; a predictions file that was read from there stays as it is."""
-
     from orchestrator.evaluation.compare import disagreements
     from orchestrator.evaluation.metrics import mistakes
     from orchestrator.evaluation.rows import write_records, write_rows
@@ -205,7 +202,6 @@ def write_artifact(artifact: str, rows: Mapping[str, list[Row]], config: Score) 
 
 def summarise(scores: Scores, config: Score) -> dict[str, Any]:
     """The summary as plain JSON; `predict_rouge` is there only where LLaMA-Factory's own figures were named."""
-
     from orchestrator.evaluation.gate import recommend
 
     sizes = {name: Path(file).stat().st_size for name, file in (config.files or {}).items()}

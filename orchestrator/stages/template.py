@@ -52,7 +52,6 @@ class Template(Stage):
 
     def run(self) -> None:
         """Write the folder (weights linked, not copied) and the metadata."""
-
         from orchestrator.chat_template.jinja import jinja_template
         from orchestrator.chat_template.registry import definition
         from orchestrator.chat_template.spaces import spaced, spacing_of
@@ -118,12 +117,17 @@ def _bring_what_the_export_left_out(base: Path) -> None:
 
 def _leave_bos_to_training(shape: Definition) -> None:
     """Where training had no BOS, tell llama.cpp not to add one: a token more, and the model sees another prompt."""
-
     from orchestrator.chat_template.turns import converter_adds_bos, special_tokens, starts_with_bos
 
-    if converter_adds_bos(MERGED) and not starts_with_bos(shape, special_tokens(MERGED)):
+    tokens = special_tokens(MERGED)
+    if starts_with_bos(shape, tokens):
+        return
+    if converter_adds_bos(MERGED):
         file = MERGED / "tokenizer_config.json"
         write_json(file, {**read_json(file), "add_bos_token": False})
+    tokenizer = read_json(MERGED / "tokenizer.json")
+    if tokens.bos and tokens.bos in str(tokenizer.get("post_processor")):  # which the converter believes more
+        write_json(MERGED / "tokenizer.json", {**tokenizer, "post_processor": None})
 
 
 def _leave_spaces_to_the_template() -> None:
