@@ -296,7 +296,7 @@ def test_silence_on_both_sides_passes_nothing(run: Path) -> None:
     write_rows(Path("evaluation/gguf-f16.jsonl"), silent)
     names = ("tuned", "gguf-f16")
     gate = {"min_agreement": 0.0, "max_accuracy_drop": 1.0}
-    score.main(judged(artifacts={name: f"evaluation/{name}.jsonl" for name in names}, gate=gate))
+    judged(artifacts={name: f"evaluation/{name}.jsonl" for name in names}, gate=gate).run()
     found = summary("judge")
     assert [failure["sentence"] for failure in found["failures"]] == [
         "tuned: all 100 answers are empty", "gguf-f16: all 100 answers are empty",
@@ -312,8 +312,8 @@ def test_silence_on_both_sides_passes_nothing(run: Path) -> None:
 def test_one_answer_to_everything_passes_nothing(run: Path) -> None:
     same = [Row(row.id, row.prompt, row.label, "体育") for row in rows_with(80)]
     write_rows(Path("evaluation/gguf-f16.jsonl"), same)
-    score.main(configure())
-    score.main(judged(gate={"min_agreement": 0.0, "max_accuracy_drop": 1.0}))
+    configure().run()
+    judged(gate={"min_agreement": 0.0, "max_accuracy_drop": 1.0}).run()
     found = summary("judge")
     assert [failure["artifact"] for failure in found["failures"]] == ["gguf-f16"]
     assert found["failures"][0]["sentence"] == (
@@ -323,14 +323,14 @@ def test_one_answer_to_everything_passes_nothing(run: Path) -> None:
 
 
 def test_rows_that_were_not_compared_are_said_below_the_table(run: Path) -> None:
-    score.main(configure())
+    configure().run()
     write_json(Path("some.json"), report(compared=60, equal=60, rows=100))
-    score.main(judged(parity={"gguf-f16": "some.json"}))
+    judged(parity={"gguf-f16": "some.json"}).run()
     found = summary("judge")
     assert [(failure["artifact"], failure["what"]) for failure in found["failures"]] == [("gguf-f16", "uncompared")]
     text = words(" ".join(printed(found)))
     assert "! gguf-f16: the prompts of 40 of 100 rows were not compared with training's" in text
-    score.main(judged(parity={"gguf-f16": "some.json"}, gate={"max_uncompared": 0.4}))
+    judged(parity={"gguf-f16": "some.json"}, gate={"max_uncompared": 0.4}).run()
     allowed = summary("judge")
     assert (allowed["failures"], allowed["notes"]) == ([], found["notes"])
 

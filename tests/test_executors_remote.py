@@ -102,7 +102,7 @@ def test_what_travels_is_the_question_and_not_the_plan(project: Path, monkeypatc
     task = assign(load(Request(Path("spec.yaml"), runs_dir=Path("runs"))), "train")
     pickled = cloudpickle.dumps(TaskJob(task, "train", Scripted(project), Scripted(project)))
     monkeypatch.chdir("/")
-    monkeypatch.setattr("orchestrator.lib.cpu.environment.platform.python_version", lambda: "3.elsewhere")
+    monkeypatch.setattr("orchestrator.machine.environment.platform.python_version", lambda: "3.elsewhere")
     job = cloudpickle.loads(pickled)
     assert isinstance(job, JobElsewhere)
     job({}, lambda: None)

@@ -279,8 +279,7 @@ def merged(made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         given = {"template": name, "thinking": False, "system": None, "stop": [END], **serving}
         write_json(Path(layout.SERVING), given)
         config = {"name": "n", "base": "b", "licence": None, "dataset": "d", "tokenizer": str(made[kind])}
-        write_json(Path("template.json"), config)
-        template.main(Path("template.json"))
+        template.Template(**config).run()
         return {path.name: path for path in Path(layout.MERGED).iterdir()}
 
     return run

@@ -59,7 +59,7 @@ def test_a_row_with_tools_is_as_long_as_training_sees_it(
     assert token_counter(tiny_model, TEMPLATE, False)(row) > 100  # `check` knows it roughly, without LLaMA-Factory
 
 
-def configured(folder: Path, model: Path, **changes: Any) -> Path:
+def configured(folder: Path, model: Path, **changes: Any) -> prepare.Prepare:
     """A prepare stage over rows of which some offer tools, and some call them."""
     names = {"user": "human", "assistant": "gpt"}
 
@@ -72,23 +72,23 @@ def configured(folder: Path, model: Path, **changes: Any) -> Path:
     for name, first in (("train", 0), ("eval", 50)):
         write_json(folder / f"{name}.json", [row(first + n, *kinds[n % 3]) for n in range(12)])
     values = {
-        "base": str(model), "template": TEMPLATE, "thinking": False, "project": str(folder), "kind": "sft",
+        "base": str(model), "template": TEMPLATE, "thinking": False, "trust_remote_code": False,
+        "project": str(folder), "kind": "sft",
         "cutoff_len": 1024, "task": "generation", "train": "train.json", "eval": "eval.json",
         "accept": ["leakage_near", "duplicate_near"],
     }  # fmt: skip
     from orchestrator.spec.sections import Data
 
     data = Data(train="train.json", eval="eval.json").model_dump(mode="json")
-    write_json(folder / "prepare.json", {**data, **values, **changes})
-    return folder / "prepare.json"
+    return prepare.Prepare(**{**data, **values, **changes})
 
 
 def test_what_offers_or_calls_tools_is_not_compared(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    prepare.main(configured(tmp_path, tiny_model))
+    configured(tmp_path, tiny_model).run()
     asked = read_json_lines(Path(layout.PROMPTS))
     assert [record["ids"] is None for record in asked] == [True, False, True] * 4
     with pytest.raises(InputError, match="16 of 24 rows are longer than cutoff_len 100; the longest has"):
-        prepare.main(configured(tmp_path, tiny_model, cutoff_len=100))
+        configured(tmp_path, tiny_model, cutoff_len=100).run()

@@ -111,7 +111,7 @@ CLASSIFIED = {"metrics": {"tuned": {"n": 100, "accuracy": figure(80)}}}
 WRITTEN = {"metrics": {"tuned": {"n": 50, "rougeL": figure(45.25)}}}
 SHIPPED = {
     "metrics": {"tuned": {"n": 100, "accuracy": figure(80)}, "gguf-q8_0": {}, "gguf-q4_0": {}},
-    "failures": [{"artifact": "gguf-q4_0"}],
+    "failures": [{"artifact": "gguf-q4_0", "what": "agreement"}],
     "recommendation": {"artifact": "gguf-q8_0", "bytes": 145_000_000},
 }
 

@@ -233,7 +233,7 @@ class FakeClient:
     """The calls of mlflow.tracking.MlflowClient that we make, kept in memory."""
 
     logged: list[Any] = []  # noqa: RUF012 - shared by all clients, as a server would be
-    query: dict[str, str] = {}  # noqa: RUF012
+    runs: dict[str, str] = {}  # noqa: RUF012
 
     def __init__(self, tracking_uri: str) -> None:
         if tracking_uri == "bad":

@@ -76,7 +76,8 @@ def test_a_model_that_was_trained_to_think_comes_back_in_two_parts(
         answer = orchestrator("evaluate", "--endpoint", server.url, *options)
     assert (told["agreement"], told["equal_texts"], told["capabilities"]) == (1.0, 2, ["completion", "thinking"])
     assert "2 of 2 prompts are those of training, character by character" in answer.stderr
-    asked = [split_thinking(row["prediction"]) for row in read_json_lines(run.folder / "evaluation/endpoint.jsonl")]
+    (kept,) = store.load(run.folder).record["endpoints"]
+    asked = [split_thinking(row["prediction"]) for row in read_json_lines(run.folder / kept["path"])]
     assert asked == [("The title is about money or companies.", "Business"), ("关于体育。", "")], (
         "the second was cut off"
     )

@@ -39,7 +39,7 @@ def scheduler() -> dict[str, str] | None:
 
 TORCH = ("torch", "torchvision", "torchaudio")
 """Packages of which only some versions fit each other."""
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def install_again(build: str = "") -> str:

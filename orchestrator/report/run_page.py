@@ -106,7 +106,7 @@ def stages(folder: Path, record: Json) -> Iterator[Json]:
         files = [path for path in (f"configs/{name}.yaml", f"configs/{name}.json") if (folder / path).is_file()]
         configs = [{"path": path, "text": without_folders(_text(folder / path))} for path in files]
         said = redacted("\n".join(tail(folder / layout.log(name)))) if entry["status"] == "failed" else ""
-        command = shlex.join(map(without_folders, entry.get("argv", [])))
+        command = without_folders(shlex.join(entry.get("argv", [])))
         yield {**entry, "name": name, "command": command, "configs": configs, "said": without_folders(said)}
 
 
