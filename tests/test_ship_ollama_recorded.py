@@ -34,7 +34,7 @@ def server(shipped_run: Run, thinking_run: Run, tmp_path_factory: pytest.TempPat
         for name, of in RECORDED["models"].items():
             run = thinking_run if name == "think" else shipped_run
             digest = stored(state, run.folder / "export/tiny-f16.gguf", of["jinja"])
-            parent = "hid-f16:latest" if name in ("adv0-tools", "adv0-tools3") else ""
+            parent = "hid-f16:latest" if name == "adv0-tools" else ""
             state.models[f"{name}:latest"] = Made(digest, None, of["template"], of["system"], parameters(of), parent)
         yield state
 

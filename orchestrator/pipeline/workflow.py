@@ -139,6 +139,7 @@ def _mended(loaded: Loaded, whole: Plan, run: Run, say: Callable[[str], None]) -
     hashes = loaded.request.hashes
     if run.record["status"] == "running" or not (store.doubt(run) or proof.broken(run, hashes)):
         return False
+    store.refuse_links(run.folder)
     texts = {path: text for planned in whole.steps for path, text in planned.step.files.items()}
     with contextlib.suppress(BusyError), locked(run.folder):
         texts[layout.SPEC] = loaded.spec.text
