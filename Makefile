@@ -14,7 +14,7 @@ READY := .venv/.ready-$(WHAT)
 DEV := .venv/.ready-dev-$(WHAT)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock upgrade check plan train evaluate export all sweep report test test-slow test-ray test-servers faults sabotage lint audit sbom compat bench zoo docs clean
+.PHONY: help setup lock upgrade check plan train evaluate export all sweep report test test-slow test-nightly test-ray test-servers faults sabotage lint audit sbom compat bench zoo docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,11 +61,14 @@ sweep: $(READY) ## Many runs from the spec's sweep section
 report: $(READY) ## One HTML page of the newest run
 	@$(BIN)/orchestrator report $(ARGS)
 
-test: $(DEV) ## The test suite, real tools included
+test: $(DEV) ## What is run before each commit, real tools included
 	@$(BIN)/pytest $(ARGS)
 
-test-slow: $(DEV) ## What is too slow for `make test`
-	@$(BIN)/pytest -m slow $(ARGS)
+test-slow: $(DEV) ## What takes minutes: whole chains again and again, kills, two processes, the board
+	@$(BIN)/pytest -m "slow and not nightly" $(ARGS)
+
+test-nightly: $(DEV) ## What takes many minutes
+	@$(BIN)/pytest -m nightly --ignore=tests/servers $(ARGS)
 
 test-ray: $(DEV) ## Trials on a Ray cluster; Ray stays out of .venv, where every stage would import it
 	@[ -d .venv/ray/ray ] || $(BIN)/uv pip install -q --python $(BIN)/python --target .venv/ray --no-deps --require-hashes -r requirements/ray.txt || \
@@ -73,7 +76,7 @@ test-ray: $(DEV) ## Trials on a Ray cluster; Ray stays out of .venv, where every
 	@PYTHONPATH=$(CURDIR)/.venv/ray $(BIN)/pytest tests/integration/test_ray.py $(ARGS) || [ $$? -eq 5 ]
 
 test-servers: $(DEV) ## Against a real Ollama: OLLAMA_HOST, or `ollama` on PATH, started and ended; skipped without
-	@$(BIN)/pytest -m slow -rs tests/servers $(ARGS)
+	@$(BIN)/pytest -m nightly -rs tests/servers $(ARGS)
 
 faults: $(DEV) ## Kill and starve whole chains some 400 times; nothing may be lost (ten minutes)
 	@$(BIN)/python -m tests.faults $(ARGS)

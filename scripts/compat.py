@@ -128,7 +128,11 @@ def tested(own: Path, checkout: Path, log: Path) -> Json:
     unit = sorted(str(path) for room in ROOMS for path in checkout.glob(f"tests/test_{room}.py"))
     result: Json = {"versions": versions(own)}
     for name, paths in (("unit", unit), ("chain", CHAIN)):
-        call([str(own), "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", *paths], checkout, log)
+        call(
+            [str(own), "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow and not nightly", *paths],
+            checkout,
+            log,
+        )
         result[name] = last_line(log).strip("= ")
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", log.read_text(errors="replace"), re.MULTILINE)
     passed = not failed and "passed" in result["unit"] and "passed" in result["chain"]

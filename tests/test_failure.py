@@ -59,7 +59,7 @@ def test_other_failures_name_the_last_error_and_the_log(tmp_path: Path) -> None:
     assert isinstance(told(log, "", 1, Step("ask-f16", "verify", (), judges=True)), GateError)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_torch_without_memory_says_so_as_we_expect(tmp_path: Path) -> None:
     log = tmp_path / "log"
     code = "import resource, torch; resource.setrlimit(resource.RLIMIT_AS, (1 << 34,) * 2); torch.ones(1 << 34)"

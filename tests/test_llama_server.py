@@ -48,7 +48,7 @@ def test_templates_of_several_makers_are_equal_in_all_engines(tiny_model: Path, 
     assert all(result.cases >= 16 for result in results)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_every_template_is_equal_in_all_engines(tiny_model: Path, server: str) -> None:
     from orchestrator.chat_template.registry import template_names
 

@@ -240,7 +240,7 @@ def test_requests_that_nobody_thought_of(
     assert "Traceback" not in log_of(shipped_run, "f16")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("artifact", ["f16", "tuned"])
 def test_two_thousand_requests_that_nobody_thought_of(
     shipped_run: Run, artifact: str, rows: list[dict[str, Any]]

@@ -17,7 +17,7 @@ from orchestrator.lib.files import sha256
 from tests.serving import serving
 
 NAME = "thing-1-py3-none-any.whl"
-PERCENTS = [pytest.param(cut, marks=() if cut in (10, 50, 90) else pytest.mark.slow) for cut in range(10, 100, 10)]
+PERCENTS = [pytest.param(cut, marks=() if cut in (10, 50, 90) else pytest.mark.nightly) for cut in range(10, 100, 10)]
 
 
 class Index:

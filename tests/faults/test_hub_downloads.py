@@ -20,7 +20,7 @@ from tests.fake_model_hub import COMMIT, FakeModelHub, fake_model_hub
 
 BASE = "hf:org/model"
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
-PERCENTS = [pytest.param(cut, marks=() if cut in (10, 50, 90) else pytest.mark.slow) for cut in range(10, 100, 10)]
+PERCENTS = [pytest.param(cut, marks=() if cut in (10, 50, 90) else pytest.mark.nightly) for cut in range(10, 100, 10)]
 FETCH = """
 import time
 time.sleep = lambda seconds: None  # the client waits a second before each of its attempts

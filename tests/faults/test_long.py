@@ -67,8 +67,8 @@ def footprint() -> tuple[int, int, int]:
     [
         ("plain", 300),
         ("warm", 100),
-        pytest.param("plain", 10_000, marks=pytest.mark.slow),
-        pytest.param("warm", 10_000, marks=pytest.mark.slow),
+        pytest.param("plain", 10_000, marks=pytest.mark.nightly),
+        pytest.param("warm", 10_000, marks=pytest.mark.nightly),
     ],
     indirect=["launch"],
 )

@@ -16,6 +16,8 @@ from orchestrator.lib import process
 from orchestrator.runs import store
 from tests.conftest import make_project, run_tool
 
+pytestmark = pytest.mark.slow
+
 TRAINED = "webui/saves/tiny/lora/train_2026"
 ROOT = Path(__file__).parents[2]
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import run_tool
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = ("--set", "data.max_samples=64", "--set", "train.num_train_epochs=1", "--set", "export.gguf=[f16]")

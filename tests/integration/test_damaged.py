@@ -82,7 +82,7 @@ def test_a_training_too_short_to_log_a_loss_diverges_too(tmp_path: Path, tiny_mo
         require_finite(folder / "train")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_training_that_loses_its_numbers_is_ended(tmp_path: Path, tiny_model: Path) -> None:
     project = make_project(tmp_path, tiny_model)
     done = run_tool(("train", "--set", "train.learning_rate=1e30", "--set", "train.num_train_epochs=500"), project)

@@ -16,6 +16,8 @@ import pytest
 
 from tests.conftest import make_project, run_tool
 
+pytestmark = pytest.mark.slow
+
 
 def start(project: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(

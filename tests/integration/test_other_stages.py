@@ -13,6 +13,8 @@ import pytest
 from orchestrator.runs.store import Run
 from tests.conftest import LABELS, WORDS, rows, run_tool, write_tree
 
+pytestmark = pytest.mark.slow
+
 SPEC = """\
 name: {name}
 model: {{base: "{base}", template: smollm2}}
@@ -158,7 +160,7 @@ METHODS = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("method", METHODS)
 def test_the_model_that_is_measured_is_the_one_that_was_trained(method: str, tiny_model: Path, tmp_path: Path) -> None:
     run = train(tmp_path, str(tiny_model), "pt", "packing=false", *METHODS[method])
@@ -171,26 +173,26 @@ def test_the_model_that_is_measured_is_the_one_that_was_trained(method: str, tin
         assert measured(run)["perplexity"] != pytest.approx(measured(run, "base")["perplexity"], rel=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_packed_texts(tiny_model: Path, tmp_path: Path) -> None:
     run = train(tmp_path, str(tiny_model), "pt", "packing=true")
     assert measured(run)["perplexity"] > 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_reward_model_scores_pairs(tiny_model: Path, tmp_path: Path) -> None:
     run = train(tmp_path, str(tiny_model), "rm")
     assert measured(run)["preference_accuracy"] == pytest.approx(100 * logged(run)["eval_accuracy"])
     assert not (run / "export").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_kto_agrees_on_the_margin(tiny_model: Path, tmp_path: Path) -> None:
     run = train(tmp_path, str(tiny_model), "kto")
     assert measured(run)["reward_margin"] == pytest.approx(logged(run)["eval_rewards/margins"], rel=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("loss", ["ipo", "simpo"])
 def test_other_losses_agree_on_the_margin(loss: str, tiny_model: Path, tmp_path: Path) -> None:
     run = train(tmp_path, str(tiny_model), "dpo", f"pref_loss={loss}", "finetuning_type=full")

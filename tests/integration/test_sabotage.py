@@ -63,7 +63,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("before", "after", "cause"),
-    [(TEMPLATE, "", "template"), (TOKENIZER, "", "tokenizer"), ("", WEIGHTS, "quantisation")],
+    [(TEMPLATE, "", "template"), (TOKENIZER, "", "tokenizer"), ("", WEIGHTS, "conversion or quantisation")],
     ids=["template", "tokenizer", "quantisation"],
 )
 def test_the_gate_names_what_was_broken(trained: Path, tmp_path: Path, before: str, after: str, cause: str) -> None:

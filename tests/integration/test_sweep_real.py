@@ -11,8 +11,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from orchestrator.lib import process
 from tests.conftest import Result
+
+pytestmark = pytest.mark.slow
 
 SWEEP = """\
 sweep:

@@ -21,6 +21,8 @@ import pytest
 from tests.conftest import make_project, run_tool
 from tests.integration.test_interrupt import record, working_in
 
+pytestmark = pytest.mark.slow
+
 EPOCHS, STEPS = 10, 30
 LAUNCH = "launch: {{devices: {devices}, global_batch_size: 8{more}}}\n"
 

@@ -15,6 +15,8 @@ from orchestrator.lib import files
 from tests.conftest import Result, make_project, run_tool, write_tree
 from tests.planted import SECRETS, leaks, shown
 
+pytestmark = pytest.mark.slow
+
 FASTER = "disable_gradient_checkpointing: true"
 ADAPTER = "train/adapter_model.safetensors"
 SAME = (

@@ -12,6 +12,8 @@ from benchmarks.zoo import chain, recipe
 from benchmarks.zoo.families import FAMILIES, miniature
 from tests.small_families import SMALL
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory, builtin_model: Path) -> dict[str, dict[str, Any]]:
@@ -37,7 +39,7 @@ def test_check_says_that_a_tokenizer_was_put_right(rows: dict[str, dict[str, Any
     assert "instead of LlamaTokenizer," in rows["llama2-like"]["cure"]  # which swallows a space in front of a text
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_commands_of_the_recipe_run(tmp_path: Path) -> None:
     base = miniature(FAMILIES["r1-distill-qwen"], tmp_path / "models")
     assert recipe.failures(base, tmp_path / "recipe") == []

@@ -28,7 +28,7 @@ from tests.servers.conftest import NAMES, names, started
 from tests.test_ship_ollama import change_gguf, jinja
 from tests.test_ship_ollama_recorded import RECORDED, differences
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 def quietly(done: int, total: int) -> None:
