@@ -1,7 +1,4 @@
-"""Executes an Ollama TEMPLATE with Go's own text/template, so that the check does not trust an imitation of it.
-
-A tokenizer to compare any template on: a real vocabulary, in which the template's own words are single tokens.
-"""
+"""What templates are compared with: Go's own text/template for an Ollama TEMPLATE, a tokenizer that suits all."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Templates that no text template can serve as they were trained, and why.
-
-The special tokens of a model folder, and whether llama.cpp will put BOS in front by itself. No transformers.
-
-A template with its special tokens filled in: what stands before and after each text of a conversation.
-"""
+"""A template with a model's special tokens filled in: what stands around each text, and what none can serve."""
 
 from __future__ import annotations
 

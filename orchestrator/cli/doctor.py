@@ -1,7 +1,4 @@
-"""`orchestrator doctor`.
-
-model: base models on this machine.
-"""
+"""`doctor` and `model`: what is on this machine, base models among it."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""`orchestrator init`.
-
-A new project: the files that make a folder one, copied from those that are shipped with the tool.
-
-`orchestrator schema`.
-
-`orchestrator completion`.
-"""
+"""`init`, `schema`, `completion`: what a new project, an editor and a shell need."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""report: one HTML page of a run or a sweep.
-
-verify, reproduce: is a run what its record says, and does it come out the same again?
-"""
+"""`report`, `verify`, `reproduce`: a run's page, whether it is what its record says, and whether it comes out again."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What one row of any data file becomes: a conversation.
-
-Conversations → the files LLaMA-Factory reads, with nothing left for it to guess.
-"""
+"""What one row of any data file becomes: a conversation, and the files that LLaMA-Factory reads."""
 
 from __future__ import annotations
 

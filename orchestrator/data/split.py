@@ -1,7 +1,4 @@
-"""Holding rows out: by label, by seed, and never a copy on both sides.
-
-Data for people who look rather than read: labels, lengths and languages of a set.
-"""
+"""Holding rows out: by label, by seed, and never a copy on both sides; and a set's labels, lengths and languages."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Rows → every figure of a task, each with its interval.
-
-The wrong answers, worst first: what to read before changing anything.
-"""
+"""Rows → every metric of a task, each with its interval; and the wrong answers, worst first."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 r"""How much of the expected text came back: ROUGE, BLEU, exact match, length.
 
-What a word is, in any script.
-
 Words are what ROUGE counts and what a label must match whole. Python's `\w` leaves out the vowel signs of Indic
 scripts and treats a Chinese sentence as one word, hence Unicode properties and jieba.
 """

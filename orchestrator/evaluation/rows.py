@@ -1,7 +1,4 @@
-"""The rows every metric starts from: what was asked, what was expected, what came back.
-
-Reasoning text that a model writes before its answer, and that no metric may see.
-"""
+"""The rows every metric starts from: what was asked, what was expected, what came back, thoughts set apart."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Files that are either whole or not there, and hashes that are computed once.
-
-Where downloads and rebuilt models are kept: outside the project, shared by all of them.
-"""
+"""Files that are either whole or not there, hashes that are computed once, and the cache that projects share."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Models that come through the package index, for machines without a hub.
-
-Under which licence a base model stands, as far as its own files say.
-"""
+"""Models that come through the package index, for machines without a hub, and the licences of base models."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the user is told about a stage that failed, from its exit code and the end of its log.
-
-Whose fault it was that a training on many devices ended: torchrun's log, without what torchrun itself says.
-"""
+"""What the user is told about a stage that failed, from its exit code and the end of its log, torchrun's included."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A task as a job of an executor: as it was planned here, or planned anew on another machine.
-
-One run on a cluster, followed from here: its folder is shared, so its record and its logs tell how it goes.
-"""
+"""A run as a job of an executor, on this machine or planned anew on another, and followed from here."""
 
 from __future__ import annotations
 

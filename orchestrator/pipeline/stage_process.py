@@ -1,7 +1,4 @@
-"""A stage under way: its files written, its process started and looked at, what it left checked and recorded.
-
-Has a training lost its numbers? A loss that is none does not come back, and LLaMA-Factory goes on all the same.
-"""
+"""A stage under way: its files written, its process started and watched, what it left checked and recorded."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""GPUs, their driver, and whether torch was built for them.
-
-Servers: Ollama on this machine, and the hubs that models come from.
-"""
+"""What `doctor` looks at: GPUs and their driver, Ollama, and the hubs that models come from."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a doctor is told, and what it answers.
-
-Python, its packages, and the converter of llama.cpp.
-"""
+"""What `doctor` looks at: Python, its packages, and the converter of llama.cpp."""
 
 from __future__ import annotations
 

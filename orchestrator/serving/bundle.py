@@ -1,7 +1,4 @@
-"""A folder that any machine with Ollama can make a model of.
-
-Reads a Modelfile back: what is sent to Ollama is what lies beside the GGUF, a user's own changes included.
-"""
+"""A folder that any machine with Ollama can make a model of, and its Modelfile read back."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A model card written from a run's record: nothing in it was typed by hand.
-
-To a hub: what a run made, with a card written from its record, into a private repository.
+"""To a hub: what a run made, with a card written from its record, into a private repository.
 
 The token comes from the environment only (HF_TOKEN, MODELSCOPE_API_TOKEN), the address from HF_ENDPOINT.
 """

@@ -2,8 +2,6 @@
 
 PyYAML reads the syntax; the values are built here, because its own constructor forgets lines, keeps the last of two
 equal keys, follows YAML 1.1 and expands aliases without a limit.
-
-How something wrong is put into words.
 """
 
 from __future__ import annotations

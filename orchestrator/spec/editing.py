@@ -1,7 +1,4 @@
-"""Values written into the text of a spec, with its comments and its order kept.
-
-Keys of a spec, by their dotted names.
-"""
+"""Values written into the text of a spec by their dotted names, with its comments and its order kept."""
 
 from __future__ import annotations
 

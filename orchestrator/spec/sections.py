@@ -1,7 +1,4 @@
-"""The sections of spec.yaml as frozen types. Every field's description is the text of the spec reference.
-
-Training arguments of a spec that does not name them.
-"""
+"""The sections of spec.yaml as frozen types, with their defaults; a field's description is the reference's text."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What must be true of a spec beyond its types: names that are known, files that are there, parts that fit together.
-
-Plain values → everything that is wrong with them as a spec.
-"""
+"""Everything that is wrong with a spec beyond its types: unknown names, missing files, parts that do not fit."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a trial is worth: a figure of the tuned model on the held-out rows.
-
-The trials in order, with what can and what cannot be said about their order.
-"""
+"""What a trial is worth, and the trials in order, with what can and what cannot be said about their order."""
 
 from __future__ import annotations
 

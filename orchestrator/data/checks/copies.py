@@ -1,7 +1,4 @@
-"""Rows that are there twice: exact and near copies, inside a set and between two.
-
-Held-out rows that the model has seen in training: what is measured on them is memory, not skill.
-"""
+"""Rows that are there twice, exact or near: inside a set, and in the held-out one, whose figures would be memory."""
 
 from __future__ import annotations
 

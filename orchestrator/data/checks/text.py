@@ -1,7 +1,4 @@
-"""Signs of trouble inside one text: pure functions of a question and its answer.
-
-Which writing system a text is in, for many texts at once.
-"""
+"""Signs of trouble inside one text, and the writing system it is in. Pure."""
 
 from __future__ import annotations
 
