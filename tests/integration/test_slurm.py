@@ -56,19 +56,20 @@ def test_a_cancelled_job_is_gone_with_its_processes(project: Path) -> None:
     here = place(project)
     task, handle = submit(project, here, "sleep 3600")
     (pid,) = until(lambda: starts(project, "train"))
-    assert newest(task).record["scheduler"]["job"] == str(handle)
-    assert state(str(handle)) == "RUNNING"
+    assert handle.id and newest(task).record["scheduler"]["job"] == handle.id["job"]
+    assert state(handle.id["job"]) == "RUNNING"
     reason = Pruned("behind the others")
     handle.cancel(reason)
     until(lambda: is_gone(pid), 10)
     assert error_of(handle) is reason
-    assert state(str(handle)) == "CANCELLED"
+    assert state(handle.id["job"]) == "CANCELLED"
 
 
 def test_a_job_whose_time_is_up_is_queued_again_and_goes_on(project: Path) -> None:
     following = cluster_jobs.follow(project, place(project), HANG_ONCE)
     first = until(lambda: hanging(project))
-    job = str(following.handle)
+    assert following.handle and following.handle.id
+    job = following.handle.id["job"]
     subprocess.run(["scancel", job, "--signal=USR2"], check=True)  # what Slurm sends ahead of the end
     run = following.until_end(Silence())
     assert run.record["status"] == "completed" and run.record["scheduler"]["job"] == job
