@@ -72,6 +72,7 @@ def test_an_answer_of_ours_may_come_back_as_the_client_keeps_it() -> None:
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
         ({"n": 0}, "n"),
         ({"n": 1000}, "n"),
+        ({"repeat_penalty": 5e-324}, "repeat_penalty"),
         ({"temperature": -1}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),

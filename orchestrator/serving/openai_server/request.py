@@ -99,7 +99,7 @@ class _Request(_Body):
     seed: int | None = None
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    repeat_penalty: float | None = Field(None, gt=0, le=10)
+    repeat_penalty: float | None = Field(None, ge=0.01, le=10)  # scores divided by less leave the range of float32
     user: Ignored
     logprobs: NotDone = None
     logit_bias: NotDone = None
