@@ -1,4 +1,4 @@
-"""Writes the generated parts of the READMEs anew: `python scripts/readme.py [--check]`.
+"""Writes the generated parts of the READMEs and docs/spec.md anew: `python scripts/readme.py [--check]`.
 
 A part lies between `<!-- begin NAME -->` and `<!-- end NAME -->`.
 """
@@ -14,7 +14,7 @@ from orchestrator.lib.files import write_text
 from orchestrator.spec.reference import reference
 
 ROOT = Path(__file__).parent.parent
-READMES = ("README.md", "README.zh.md")
+PAGES = ("README.md", "README.zh.md", "docs/spec.md")
 
 
 def commands() -> str:
@@ -24,7 +24,7 @@ def commands() -> str:
 
 
 def renew(text: str) -> str:
-    """A README with its generated parts made anew."""
+    """A page with its generated parts made anew."""
     parts = {"commands": commands(), "reference": reference().strip()}
     for name, part in parts.items():
         text = replaced(text, name, part)
@@ -32,7 +32,7 @@ def renew(text: str) -> str:
 
 
 def replaced(text: str, name: str, part: str) -> str:
-    """A README with one part made anew; unchanged where it has no such part."""
+    """A page with one part made anew; unchanged where it has no such part."""
 
     def between(found: re.Match[str]) -> str:
         return f"{found[1]}\n{part}\n\n{found[2]}"
@@ -42,7 +42,7 @@ def replaced(text: str, name: str, part: str) -> str:
 
 def main() -> None:
     """Write the files, or with --check fail when one would change."""
-    for name in READMES:
+    for name in PAGES:
         path = ROOT / name
         before = path.read_text(encoding="utf-8")
         if "--check" not in sys.argv:

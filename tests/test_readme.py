@@ -43,10 +43,13 @@ def test_every_make_target_of_the_readme_exists(name: str) -> None:
     assert targets and all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
-@pytest.mark.parametrize("name", READMES)
-def test_every_link_of_the_readme_leads_somewhere(name: str) -> None:
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / name).read_text(encoding="utf-8"))
-    assert links and [link for link in links if not (ROOT / link).exists()] == []
+PAGES = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_of_a_page_leads_somewhere(name: str) -> None:
+    links = re.findall(r"\]\((?!http)([^)#\s]+)[^)]*\)", (ROOT / name).read_text(encoding="utf-8"))
+    assert [link for link in links if not (ROOT / name).parent.joinpath(link).exists()] == []
 
 
 def test_generated_parts_are_of_this_code() -> None:

@@ -47,7 +47,7 @@ def reference() -> str:
     """Markdown tables of every key: its type, its default, what it is."""
     schema = Spec.model_json_schema()
     train = [
-        "\n#### `train`",
+        "\n## `train`",
         "",
         f"One of {len(arguments())} arguments. Without it:",
         "",
@@ -60,7 +60,7 @@ def reference() -> str:
 
 def _section(path: str, section: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[str]:
     """The table of a section, then those of the sections in it."""
-    yield from ([f"\n#### `{path}`", ""] if path else [])
+    yield from ([f"\n## `{path}`", ""] if path else [])
     yield from (section["description"], "", "| key | value | default | |", "|---|---|---|---|")
     inner = {}
     for name, entry in section["properties"].items():
