@@ -6,7 +6,7 @@ reads the summary to stop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,9 +37,11 @@ class Score(Stage):
 
     program = "score"
     phase = "evaluate"
-    optional = ("gate", "files", "parity")
+    optional = ("gate", "files", "parity", "template")
     task: Task
     labels: list[str] | None = None
+    template: str | None = None
+    """Whose calls the answers hold, of a task about tools."""
     seed: int = 0
     artifacts: Mapping[str, Source]
     reference: str = "tuned"
@@ -72,6 +74,8 @@ class Score(Stage):
     def run(self) -> None:
         """Write predictions, mistakes and disagreements of each artifact, and the summary of all."""
         rows = {artifact: artifact_rows(artifact, source) for artifact, source in self.artifacts.items()}
+        if self.template:
+            rows = with_calls(rows, self.template)
         scores = score(rows, self)
         for artifact in rows:
             write_artifact(artifact, rows, self)
@@ -115,11 +119,14 @@ class Scores:
     failures: list[Failure]
     notes: list[str] = field(default_factory=list)
     """What the figures cannot tell."""
+    more: list[Comparison] = field(default_factory=list)
+    """By other metrics than the one that verdicts are about."""
 
 
 def _asked_for(context: Context) -> dict[str, Any]:
     evaluate = context.spec.evaluate
-    return {"task": evaluate.task, "labels": list(evaluate.labels) if evaluate.labels else None}
+    asked = {"task": evaluate.task, "labels": list(evaluate.labels) if evaluate.labels else None}
+    return asked | ({"template": context.template} if evaluate.task == "tools" else {})
 
 
 def _scored(context: Context) -> tuple[str, ...]:
@@ -155,6 +162,14 @@ def artifact_rows(artifact: str, source: Source) -> list[Row]:
     return [Row(str(row["id"]), row["prompt"], row["label"], answer["predict"]) for row, answer in pairs]
 
 
+def with_calls(rows: Mapping[str, list[Row]], template: str) -> dict[str, list[Row]]:
+    """The rows with the calls in them."""
+    from orchestrator.evaluation.calls import CallReader
+
+    reader = CallReader(template)
+    return {artifact: [row.with_calls(reader) for row in of] for artifact, of in rows.items()}
+
+
 def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
     """Every figure, comparison and failure; what is neither reference nor baseline is held against the reference."""
     from orchestrator.evaluation.answers import untold, useless
@@ -182,7 +197,10 @@ def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
     notes = [uncompared_sentence(name, report) for name, report in reports.items() if uncompared(report)]
     if unclear := untold(rows[reference]):
         notes.append(unclear)
-    return Scores(measurements, agreements, comparisons, with_causes(failures, reports), notes)
+    notes += _notes_on_calls(rows, config)
+    return Scores(
+        measurements, agreements, comparisons, with_causes(failures, reports), notes, _by_call(rows, against, config)
+    )
 
 
 def write_artifact(artifact: str, rows: Mapping[str, list[Row]], config: Score) -> None:
@@ -210,7 +228,10 @@ def summarise(scores: Scores, config: Score) -> dict[str, Any]:
     summary = {
         "metrics": {name: _figures(name, scores, config.reference) for name in scores.measurements},
         "detail": {name: measurement.detail for name, measurement in scores.measurements.items()},
-        "comparisons": [comparison.to_json() for comparison in scores.comparisons.values()],
+        "comparisons": [
+            *(comparison.to_json() for comparison in scores.comparisons.values()),
+            *(_told_by_metric(comparison) for comparison in scores.more),
+        ],
         "failures": [asdict(failure) for failure in scores.failures],
         "recommendation": asdict(recommendation) if recommendation else None,
         "sizes": sizes,
@@ -219,6 +240,42 @@ def summarise(scores: Scores, config: Score) -> dict[str, Any]:
     named = {name: source["rouge"] for name, source in config.artifacts.items() if not isinstance(source, str)}
     own = {name: _own_rouge(file) for name, file in named.items()}
     return summary | ({"predict_rouge": own} if own else {})
+
+
+def _by_call(rows: Mapping[str, list[Row]], against: Mapping[str, str], config: Score) -> list[Comparison]:
+    """The same comparisons by the other metrics of calls, as far as rows tell them."""
+    from orchestrator.evaluation.calls import CALL_METRICS, is_about
+    from orchestrator.evaluation.compare import compare
+
+    asked = rows[config.reference]
+    told = [name for name in CALL_METRICS[1:] if config.task == "tools" and any(is_about(name, row) for row in asked)]
+    return [
+        compare(rows[a], rows[b], config.task, names=(a, b), seed=config.seed, metric=name)
+        for a, b in against.items()
+        for name in told
+    ]
+
+
+def _told_by_metric(comparison: Comparison) -> dict[str, Any]:
+    from orchestrator.evaluation.metric import METRICS
+
+    told = comparison.to_json()
+    return {**told, "sentence": f"{METRICS[comparison.metric].title}: {told['sentence']}"}
+
+
+def _notes_on_calls(rows: Mapping[str, list[Row]], config: Score) -> Iterator[str]:
+    """What was no call although it began as one, and rows that ask for none."""
+    from orchestrator.evaluation.calls import CallReader
+
+    if config.task != "tools":
+        return
+    if not any(row.expected for row in rows[config.reference]):
+        yield "no held-out row expects a call: hold out rows that do, or say evaluate.task: generation"
+    reader = CallReader(config.template) if config.template else None
+    for artifact, of in rows.items():
+        if broken := sum(bool(reader and reader.is_broken(row.answer)) for row in of):
+            why = "cut off by max_new_tokens, or no JSON"
+            yield f"{artifact}: {broken} of {len(of)} answers begin a call that is none: {why}"
 
 
 def _figures(name: str, scores: Scores, reference: str) -> dict[str, Any]:

@@ -27,13 +27,16 @@ Figure = dict[str, float | None]
 
 def require_metric(spec: Spec, metric: str) -> None:
     """Raise InputError unless the evaluation of this spec measures the metric."""
+    from orchestrator.evaluation.calls import Call
     from orchestrator.evaluation.metrics import measure
     from orchestrator.evaluation.rows import Row
 
     stage = {**DEFAULTS, **spec.train}["stage"]
     known = [EVAL_LOSS, *MEASURES.get(stage, ())]
     if stage not in ("rm", "pt"):
-        known += measure([Row("1", "", "a", "a")], spec.evaluate.task).metrics
+        called = (Call("a", {}),)
+        rows = [Row("1", "", "a", "a"), Row("2", "", "a", "a", called, called)]
+        known += measure(rows, spec.evaluate.task).metrics
     if metric not in known:
         raise InputError(f"sweep.metric: nothing measures {metric!r} here", f"Choose one of: {', '.join(known)}.")
 
