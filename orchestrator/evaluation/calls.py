@@ -51,7 +51,7 @@ Calls = tuple[Call, ...]
 
 
 class CallReader:
-    """Reads calls out of what a model with this template writes, as llamafactory/data/template.py's `extract_tool` does.
+    """Reads calls out of what a model of this template writes, as llamafactory/data/template.py's `extract_tool` does.
 
     Raises MissingError where LLaMA-Factory is not installed.
     """
