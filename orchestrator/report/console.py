@@ -101,9 +101,21 @@ def show_run(run: Run, console: Console) -> None:
     if limit := LIMITS.get(_kind(run.folder)):
         console.print(f"note: {limit}", highlight=False, soft_wrap=True)
     console.print(f"run: {_short(run.folder)}", highlight=False, soft_wrap=True)
+    for line in _to_try(run, measured):
+        console.print(f"to try: {line}", highlight=False, soft_wrap=True)
     if file := _to_serve(run):
         command = f"ollama create {run.record['name']} -f {_short(file)}"
         console.print(f"serve it: {command}", highlight=False, soft_wrap=True)
+
+
+def _to_try(run: Run, measured: dict[str, Any]) -> list[str]:
+    """What a training that taught nothing suggests; its page says more."""
+    from orchestrator.evaluation.learnt import BETTER_THAN
+    from orchestrator.report.summary import about_training
+    from orchestrator.runs.progress import read_log
+
+    failed = {failure["what"] for failure in measured.get("failures", ())}
+    return list(about_training(measured, read_log(run.folder))) if BETTER_THAN in failed else []
 
 
 def show_measurement(measured: Measurement, console: Console) -> None:

@@ -6,7 +6,7 @@ reads the summary to stop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ class Score(Stage):
 
     program = "score"
     phase = "evaluate"
-    optional = ("gate", "files", "parity")
+    optional = ("gate", "files", "parity", "better_than")
     task: Task
     labels: list[str] | None = None
     seed: int = 0
@@ -49,6 +49,8 @@ class Score(Stage):
     gate: Mapping[str, float] | None = None
     files: Mapping[str, str] | None = None
     parity: Mapping[str, str] | None = None
+    better_than: Sequence[str] | None = None
+    """What the tuned model must beat; None for all of learnt.BASELINES."""
 
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
@@ -115,11 +117,15 @@ class Scores:
     failures: list[Failure]
     notes: list[str] = field(default_factory=list)
     """What the figures cannot tell."""
+    learnt: dict[str, Any] = field(default_factory=dict)
+    """What is known of the training's effect: comparisons with what needs no training, and what advice goes by."""
 
 
 def _asked_for(context: Context) -> dict[str, Any]:
     evaluate = context.spec.evaluate
-    return {"task": evaluate.task, "labels": list(evaluate.labels) if evaluate.labels else None}
+    asked = {"task": evaluate.task, "labels": list(evaluate.labels) if evaluate.labels else None}
+    usual = evaluate.better_than == type(evaluate).model_fields["better_than"].default
+    return asked | ({} if usual else {"better_than": list(evaluate.better_than)})  # finished runs know of no such field
 
 
 def _scored(context: Context) -> tuple[str, ...]:
@@ -182,7 +188,40 @@ def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
     notes = [uncompared_sentence(name, report) for name, report in reports.items() if uncompared(report)]
     if unclear := untold(rows[reference]):
         notes.append(unclear)
-    return Scores(measurements, agreements, comparisons, with_causes(failures, reports), notes)
+    missed, open_, learnt = _learnt(rows, config)
+    failures = [*missed, *failures] if reference not in {failure.artifact for failure in failures} else failures
+    return Scores(measurements, agreements, comparisons, with_causes(failures, reports), [*notes, *open_], learnt)
+
+
+def _learnt(rows: Mapping[str, list[Row]], config: Score) -> tuple[list[Failure], list[str], dict[str, Any]]:
+    """What the tuned model is not shown to beat, what these rows cannot show, and what is recorded of both.
+
+    A preference is learnt beside the answers, which need not get any better: nothing is asked of them.
+    """
+    from orchestrator.evaluation import learnt
+
+    taught = _taught()
+    if taught is None or config.reference not in rows:
+        return [], [], {}
+    tuned, wanted = rows[config.reference], learnt.BASELINES if config.better_than is None else config.better_than
+    found = []
+    if "base" in wanted and config.baseline in rows:
+        found.append(learnt.against(tuned, rows[config.baseline], "base", "base", config.task, config.labels))
+    if "majority" in wanted and config.task == "classification":
+        label, same = learnt.majority_rows(tuned, taught)
+        found.append(learnt.against(tuned, same, "majority", f"always answering {label!r}", config.task, config.labels))
+    facts = {one.name: one.comparison.to_json() for one in found if one.name != "base"}
+    facts |= learnt.seen_in(tuned, taught, config.task)
+    return learnt.not_better(found), learnt.untellable(found), facts
+
+
+def _taught() -> list[str] | None:
+    """The last answer of each training row; none without such rows, None where what they teach is a preference."""
+    file = Path(layout.TRAIN_ROWS)
+    rows = read_json(file) if file.is_file() else []
+    if any("chosen" in row or "kto_tag" in row for row in rows):
+        return None
+    return [row["conversations"][-1]["value"] for row in rows]
 
 
 def write_artifact(artifact: str, rows: Mapping[str, list[Row]], config: Score) -> None:
@@ -206,7 +245,9 @@ def summarise(scores: Scores, config: Score) -> dict[str, Any]:
 
     sizes = {name: Path(file).stat().st_size for name, file in (config.files or {}).items()}
     candidates = {name: scores.comparisons[name] for name in scores.agreements}
-    recommendation = recommend(candidates, sizes, {failure.artifact for failure in scores.failures})
+    refused = {failure.artifact for failure in scores.failures}
+    # What nothing was taught is not shipped, in whatever file.
+    recommendation = None if config.reference in refused else recommend(candidates, sizes, refused)
     summary = {
         "metrics": {name: _figures(name, scores, config.reference) for name in scores.measurements},
         "detail": {name: measurement.detail for name, measurement in scores.measurements.items()},
@@ -215,6 +256,7 @@ def summarise(scores: Scores, config: Score) -> dict[str, Any]:
         "recommendation": asdict(recommendation) if recommendation else None,
         "sizes": sizes,
         "notes": scores.notes,
+        "learnt": scores.learnt,
     }
     named = {name: source["rouge"] for name, source in config.artifacts.items() if not isinstance(source, str)}
     own = {name: _own_rouge(file) for name, file in named.items()}
