@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.lib.step import Step
     from orchestrator.pipeline.plan import Plan, Planned
     from orchestrator.runs.store import Run
+    from orchestrator.spec.sections import Spec
 
 BATCH = {"per_device": "rows", "accumulation": "accumulated", "devices": "devices", "nodes": "nodes"}
 """Factors of an effective batch, and what a plan calls them."""
@@ -54,9 +55,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 def plan_lines(plan: Plan) -> list[str]:
     """The plan for people: the run, each stage with its reason and command, and the memory that it will take."""
     where = f"run {plan.run.id}" if plan.run else "a new run"
-    lines = [f"{where}; commands are started in its folder"]
-    if plan.spec.model.trust_remote_code:
-        lines.append(f"! model.trust_remote_code is on: Python code of {plan.spec.model.base} will run on this machine")
+    lines = [f"{where}; commands are started in its folder", *_foreign_code(plan.spec)]
     if plan.cure:
         lines.append(
             f"! the tokenizer is used with {plan.cure}, through links in the cache; the model itself stays as it is"
@@ -71,6 +70,17 @@ def plan_lines(plan: Plan) -> list[str]:
         lines.append(f"note: {limit}")
     lines += [f"! {lack.message}: {lack.mend}" for lack in requirements.lacking(plan.spec.train, plan.spec.launched)]
     return lines + estimate.lines(estimate.of_plan(plan))
+
+
+def _foreign_code(spec: Spec) -> list[str]:
+    """The code that is not ours and will run."""
+    lines = []
+    if spec.model.trust_remote_code:
+        lines.append(f"! model.trust_remote_code is on: Python code of {spec.model.base} will run on this machine")
+    if spec.evaluate.metrics:
+        own = ", ".join(spec.evaluate.metrics)
+        lines.append(f"! evaluate.trust_code is on: {own} will run on this machine")
+    return lines
 
 
 def _launched(step: Step) -> list[str]:

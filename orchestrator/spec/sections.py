@@ -75,6 +75,10 @@ class Evaluate(Section):
         description="What the tuned model must be shown to beat (stage sft), else exit code 5: the untouched base model"
         " and always answering the most frequent training label; `[]` asks for nothing.",
     )
+    metrics: tuple[str, ...] = Field(
+        (), description="Metrics of your own: `FILE.py:FUNCTION`, a row → a number from 0 to 1, more being better."
+    )
+    trust_code: bool = Field(False, description="Run the code of `evaluate.metrics`.")
     artifacts: tuple[str, ...] = Field(
         ("base", "tuned", "gguf-*"),
         min_length=1,

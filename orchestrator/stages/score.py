@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.lib import layout
-from orchestrator.lib.errors import StageError
+from orchestrator.lib.errors import InputError, StageError
 from orchestrator.lib.files import read_json, write_json
 from orchestrator.lib.step import Step
 from orchestrator.stages.ask import kinds_asked
@@ -37,7 +37,7 @@ class Score(Stage):
 
     program = "score"
     phase = "evaluate"
-    optional = ("gate", "files", "parity", "better_than")
+    optional = ("gate", "files", "parity", "better_than", "metrics")
     task: Task
     labels: list[str] | None = None
     seed: int = 0
@@ -51,6 +51,8 @@ class Score(Stage):
     parity: Mapping[str, str] | None = None
     better_than: Sequence[str] | None = None
     """What the tuned model must beat; None for all of learnt.BASELINES."""
+    metrics: Sequence[str] | None = None
+    """Functions of the user's own, whose files the run keeps beside its configurations."""
 
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
@@ -69,12 +71,22 @@ class Score(Stage):
         packages = context.picked("rouge-score", "sacrebleu")
         beside = [f"{self.out_dir}/{artifact}.{rows}.jsonl" for artifact in self.artifacts for rows in BESIDE]
         expects = (self.summary, *written)
-        return self.step(name, expects=expects, leaves=tuple(beside), needs=needs, inputs=packages)
+        return self.step(
+            name,
+            files=_sources(context, self.metrics),
+            expects=expects,
+            leaves=tuple(beside),
+            needs=needs,
+            inputs=packages,
+        )
 
     def run(self) -> None:
         """Write predictions, mistakes and disagreements of each artifact, and the summary of all."""
+        from orchestrator.evaluation.own import registered
+
         rows = {artifact: artifact_rows(artifact, source) for artifact, source in self.artifacts.items()}
-        scores = score(rows, self)
+        with registered(self.metrics or ()):
+            scores = score(rows, self)
         for artifact in rows:
             write_artifact(artifact, rows, self)
         write_json(Path(self.summary), summarise(scores, self))
@@ -125,7 +137,27 @@ def _asked_for(context: Context) -> dict[str, Any]:
     evaluate = context.spec.evaluate
     asked = {"task": evaluate.task, "labels": list(evaluate.labels) if evaluate.labels else None}
     usual = evaluate.better_than == type(evaluate).model_fields["better_than"].default
-    return asked | ({} if usual else {"better_than": list(evaluate.better_than)})  # finished runs know of no such field
+    asked |= {} if usual else {"better_than": list(evaluate.better_than)}  # finished runs know of no such field
+    return asked | ({"metrics": list(evaluate.metrics)} if evaluate.metrics else {})
+
+
+def _sources(context: Context, metrics: Sequence[str] | None) -> dict[str, str]:
+    """The files of the user's own metrics, which go into the run and so into the fingerprint."""
+    if not metrics:
+        return {}
+    from orchestrator.evaluation.own import OwnMetric
+
+    return {one.kept: _source(context.project / one.file) for one in map(OwnMetric.of, metrics)}
+
+
+def _source(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"evaluate.metrics: cannot read {file.name!r}: {reason}", "Name a file you may read."
+        ) from None
 
 
 def _scored(context: Context) -> tuple[str, ...]:
@@ -167,6 +199,7 @@ def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
     from orchestrator.evaluation.compare import agreement, compare
     from orchestrator.evaluation.gate import judge, judge_answers, judge_parity, with_causes
     from orchestrator.evaluation.metrics import measure
+    from orchestrator.evaluation.own import judge_own, titles
     from orchestrator.evaluation.parity import uncompared, uncompared_sentence
 
     reference, labels, seed = config.reference, config.labels, config.seed
@@ -185,6 +218,8 @@ def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
         agrees = agreements[name]
         failures += judge_parity(name, report, agrees.value if agrees else 0.0, config.gate or {})
     failures += judge(measurements, agreements, config.gate or {}, reference)
+    own = list(titles(config.metrics or ()))
+    failures += judge_own(measurements, list(agreements), own, config.gate or {}, reference)
     notes = [uncompared_sentence(name, report) for name, report in reports.items() if uncompared(report)]
     if unclear := untold(rows[reference]):
         notes.append(unclear)
@@ -242,6 +277,7 @@ def write_artifact(artifact: str, rows: Mapping[str, list[Row]], config: Score) 
 def summarise(scores: Scores, config: Score) -> dict[str, Any]:
     """The summary as plain JSON; `predict_rouge` is there only where LLaMA-Factory's own figures were named."""
     from orchestrator.evaluation.gate import recommend
+    from orchestrator.evaluation.own import titles
 
     sizes = {name: Path(file).stat().st_size for name, file in (config.files or {}).items()}
     candidates = {name: scores.comparisons[name] for name in scores.agreements}
@@ -257,6 +293,7 @@ def summarise(scores: Scores, config: Score) -> dict[str, Any]:
         "sizes": sizes,
         "notes": scores.notes,
         "learnt": scores.learnt,
+        **({"own": titles(config.metrics)} if config.metrics else {}),
     }
     named = {name: source["rouge"] for name, source in config.artifacts.items() if not isinstance(source, str)}
     own = {name: _own_rouge(file) for name, file in named.items()}
