@@ -45,7 +45,7 @@ DANGLING = {"name": "f", "parameters": {"type": "object", "properties": {"a": {"
 REFUSED = [
     (row(ASK, call("weather", {"town": "北京"})), "bad_arguments", "weather: 'city' is a required property"),
     (row(ASK, call("weather", {"city": "北京", "days": "two"})), "bad_arguments", "weather.days: 'two' is not of type"),
-    (row(ASK, call("weather", ["北京"])), "bad_arguments", "must be an object"),
+    (row(ASK, call("weather", ["北京"])), "bad_function_call", "must be an object"),
     (row(ASK, call("wether", {"city": "北京"})), "undeclared_tool", "calls 'wether', but its tools are weather"),
     (row(ASK, TELL, tools=[NO_SCHEMA]), "bad_tools", "f: parameters are no JSON schema"),
     (row(ASK, TELL, tools=[{"name": "f", "parameters": [1]}]), "bad_tools", "f: parameters must be an object"),
@@ -53,7 +53,7 @@ REFUSED = [
     (row(ASK, call("f", {"a": 1}), tools=[DANGLING]), "bad_tools", "refers to '/$defs/gone'"),
     (row(ASK, TELL, tools="weather"), "bad_tools", "JSON list"),
     (row(ASK, TELL, {"from": "observation", "value": "1"}, TELL), "result_without_call", "turn 3 is a tool's result"),
-    (row(ASK, {"from": "function_call", "value": "[]"}), "bad_function_call", "name and arguments"),
+    (row(ASK, {"from": "function_call", "value": "[]"}), "bad_function_call", "holds no call"),
 ]
 
 

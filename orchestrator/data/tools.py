@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from orchestrator.chat_template.messages import split_calls
 from orchestrator.chat_template.tools import ToolError, canonical_tools
 from orchestrator.data.conversation import Conversation, Message
 from orchestrator.data.rows import RowError
-from orchestrator.evaluation.calls import Calls, from_json
-from orchestrator.evaluation.rows import strip_thinking
+from orchestrator.evaluation.calls import Call, Calls
 
 _SHOWN = 60  # characters of a value
 
@@ -32,12 +32,10 @@ def read_tools(value: Any) -> str:
 def read_calls(content: str) -> Calls:
     """The calls of a function_call turn, whose thoughts stand before them. Raises RowError where there are none."""
     try:
-        calls = from_json(json.loads(strip_thinking(content)))
-    except (ValueError, RecursionError):
-        calls = None
-    if not calls:
-        raise RowError("bad_function_call", "a function_call turn must be JSON with name and arguments")
-    return calls
+        _, calls = split_calls(content)
+    except ToolError as error:
+        raise RowError("bad_function_call", str(error)) from None
+    return tuple(Call(call["name"], call["arguments"]) for call in calls)
 
 
 def check_calls(turns: Sequence[Message], tools: str) -> None:

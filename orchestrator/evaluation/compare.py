@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from orchestrator.evaluation.calls import SHARES, is_about, row_score
+from orchestrator.evaluation.calls import CALL_METRICS, SHARES, is_about, row_score
 from orchestrator.evaluation.classification import confusion
 from orchestrator.evaluation.intervals import Array, Interval, bootstrap, percentile, resampled_sums
 from orchestrator.evaluation.metric import is_lower_better, primary_of
@@ -80,7 +80,7 @@ def compare(
     check_task(task)
     pairs = paired(a, b, names)
     metric = metric or _primary(a, task)
-    if task == "tools" and metric != "rougeL":
+    if metric in CALL_METRICS:
         pairs = [pair for pair in pairs if is_about(metric, pair[0])]
     before, after = (_scored([pair[i] for pair in pairs], metric, labels) for i in (1, 0))
     delta = after - before
@@ -184,9 +184,9 @@ def _primary(rows: Sequence[Row], task: Task) -> str:
 def _scored(rows: Sequence[Row], metric: str, labels: Sequence[str] | None) -> Array:
     if metric == "accuracy":
         return 100 * confusion(rows, labels).correct
-    if metric == "rougeL":
-        return np.array([rouge(row.truth, row.answer)[2] for row in rows])
-    return np.array([100 * row_score(row, metric) for row in rows], dtype=np.float64)
+    if metric in CALL_METRICS:
+        return np.array([100 * row_score(row, metric) for row in rows], dtype=np.float64)
+    return np.array([rouge(row.truth, row.answer)[2] for row in rows])
 
 
 def _verdict(p_value: float, difference: float) -> Verdict:

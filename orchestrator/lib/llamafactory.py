@@ -89,19 +89,6 @@ def package_folder(package: str) -> Path:
 
 
 @cache
-def tool_format(template: str) -> str:
-    """How a template writes tools and calls: a name in `TOOLS` of data/tool_utils.py, `default` for most."""
-    tree = ast.parse((package_folder("llamafactory") / "data/template.py").read_bytes())
-    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-        arguments = {keyword.arg: keyword.value for keyword in call.keywords}
-        name, tools = arguments.get("name"), arguments.get("format_tools")
-        if isinstance(name, ast.Constant) and name.value == template and isinstance(tools, ast.Call):
-            formats = [keyword.value for keyword in tools.keywords if keyword.arg == "tool_format"]
-            return str(ast.literal_eval(formats[0])) if formats else "default"
-    return "default"
-
-
-@cache
 def tool_utils(name: str) -> Any:
     """LLaMA-Factory's reader and writer of one way to write calls.
 
