@@ -169,6 +169,23 @@ def pieces(name: str) -> Pieces:
     return Pieces(**cut)
 
 
+@dataclass(frozen=True, slots=True)
+class ToolPieces:
+    """The same of calls and results."""
+
+    call: tuple[Slots, ...]
+    result: tuple[Slots, ...]
+
+
+def tool_pieces(name: str) -> ToolPieces:
+    """Where a template's texts around calls and results are cut. Raises InputError for an unknown name."""
+    plain, arguments = pieces(name), _calls()[name]
+    return ToolPieces(
+        _cut(arguments.get("format_function")) or plain.assistant,
+        _cut(arguments.get("format_observation")) or plain.user,
+    )
+
+
 def template_for_model(repository: str) -> str | None:
     """The template that LLaMA-Factory names for a model, by the last part of its repository name, in any case.
 
