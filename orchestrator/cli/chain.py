@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +61,9 @@ def check(spec: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     from orchestrator.data.checks import require_clean
     from orchestrator.machine import requirements
     from orchestrator.pipeline import estimate
+    from orchestrator.pipeline.plan import mode_of
 
-    wanted = assemble.Wanted.of_spec(loaded.spec, loaded.project)
+    wanted = replace(assemble.Wanted.of_spec(loaded.spec, loaded.project), mode=mode_of(loaded.spec))
     findings = assemble.check(wanted)
     require_clean(findings, wanted.data.accept)
     told = _examined(loaded)
