@@ -59,7 +59,10 @@ class Underway:
         """Start the process: the step as it is adapted to this machine, in an environment that changes no result."""
         run, before = self.run, self.run.stage(step.stage)
         unfinished = before.get("status") != "completed"  # one that was finished is repeated because a file is damaged
-        resumable = unfinished and before.get("fingerprint") == self.planned.fingerprint
+        same = before.get("fingerprint") == self.planned.fingerprint
+        resumable = unfinished and same
+        for path in step.keeps if same and not unfinished else ():
+            write_text(run.folder / path, "")
         argv = set_up(step, run, resumable)
         command = process.Command(kept(step, argv), run.folder, self._log, {**env, **step.env})
         run.begin(step, self.planned.fingerprint, argv)

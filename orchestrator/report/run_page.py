@@ -56,9 +56,7 @@ def facts(folder: Path, record: Json) -> Json:
         "summary": summary,
         "comparison": comparison,
         "headline": primary(last),
-        "beside": [
-            key for key in METRICS[primary(last)].beside if any(key in of for of in summary["metrics"].values())
-        ],
+        "beside": [*_beside(primary(last), summary["metrics"].values()), *summary.get("own", ())],
         "curves": {title: chart for title, chart in curves(log).items() if chart},
         "classes": {name: detail for name, detail in summary["detail"].items() if "confusion_matrix" in detail},
         "head": head(folder, record),
