@@ -13,7 +13,6 @@ from orchestrator.machine import requirements
 from orchestrator.models.speed import forecast
 from orchestrator.pipeline import estimate
 from orchestrator.runs.results import summaries
-from orchestrator.spec.sections import DEFAULTS
 from orchestrator.stages.launch import batch, node_commands
 from orchestrator.stages.preference import LIMITS
 
@@ -67,7 +66,7 @@ def plan_lines(plan: Plan) -> list[str]:
         lines.append(f"    {shlex.join(planned.step.argv)}")
         lines += _launched(planned.step)
         lines += [f"    + {argument}: {why}" for argument, why in _faster(plan, planned).items()]
-    if limit := LIMITS.get({**DEFAULTS, **plan.spec.train}["stage"]):
+    if limit := LIMITS.get(plan.spec.training["stage"]):
         lines.append(f"note: {limit}")
     lines += [f"! {lack.message}: {lack.mend}" for lack in requirements.lacking(plan.spec.train, plan.spec.launched)]
     return lines + estimate.lines(estimate.of_plan(plan))

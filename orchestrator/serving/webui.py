@@ -21,7 +21,7 @@ from orchestrator.lib.render import yaml_scalar
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
 from orchestrator.serving.serve import Where, until_answers
-from orchestrator.spec.sections import DEFAULTS, Spec
+from orchestrator.spec.sections import Spec
 
 FOLDER = "webui"
 CONFIG = "board.json"
@@ -70,7 +70,7 @@ def finished(runs_dir: Path, base: str) -> Iterator[Run]:
 
 def arguments(spec: Spec, template: str) -> dict[str, Any]:
     """Field of the board → what the spec says: what "Load arguments" fills in."""
-    training = {**DEFAULTS, **spec.train}
+    training = spec.training
     number = "bf16" if training.get("bf16") else "fp16" if training.get("fp16") else "fp32"
     fields = {
         "top.template": template,

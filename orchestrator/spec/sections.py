@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -213,6 +214,11 @@ class Spec(Section):
     llama_cpp: str | None = Field(None, description="A llama.cpp checkout of your own, instead of the pinned one.")
 
     @property
+    def training(self) -> dict[str, Any]:
+        """All training arguments: our defaults, overruled by the user's."""
+        return with_defaults(self.train)
+
+    @property
     def launched(self) -> dict[str, Any]:
         """The launch section as plain values; empty without one."""
         return self.launch.model_dump() if self.launch else {}
@@ -239,3 +245,8 @@ DEFAULTS: dict[str, Any] = {
     "seed": 42,
 }
 """Where LLaMA-Factory's own defaults would not learn from 300 rows, or would fill the disk."""
+
+
+def with_defaults(train: Mapping[str, Any], **unasked: Any) -> dict[str, Any]:
+    """What stands under `train:` over our defaults; between them, what follows from other sections."""
+    return {**DEFAULTS, **unasked, **train}

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from orchestrator.lib.render import Renderer
 from orchestrator.lib.step import Step
-from orchestrator.spec.sections import DEFAULTS, LORA, Spec
+from orchestrator.spec.sections import LORA, Spec, with_defaults
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Context:
         # A preference is learnt against the model it starts from. With one adapter, LLaMA-Factory's reference would be
         # the model without any: `create_ref_model` in llamafactory/train/trainer_utils.py.
         prefers = self.adapter and self.spec.train.get("stage") in ("dpo", "kto")
-        return {**DEFAULTS, **({"create_new_adapter": True} if prefers else {}), **self.spec.train}
+        return with_defaults(self.spec.train, **({"create_new_adapter": True} if prefers else {}))
 
     @property
     def adapts(self) -> bool:

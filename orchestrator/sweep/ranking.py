@@ -18,7 +18,7 @@ from orchestrator.lib.errors import Diverged, InputError, StageError
 from orchestrator.lib.files import read_json
 from orchestrator.runs.query import is_lower_better
 from orchestrator.runs.store import Run
-from orchestrator.spec.sections import DEFAULTS, Evaluate, Spec
+from orchestrator.spec.sections import Evaluate, Spec
 
 EVAL_LOSS = "eval_loss"
 Figure = dict[str, float | None]
@@ -30,7 +30,7 @@ def require_metric(spec: Spec, metric: str) -> None:
     from orchestrator.evaluation.metrics import measure
     from orchestrator.evaluation.rows import Row
 
-    stage = {**DEFAULTS, **spec.train}["stage"]
+    stage = spec.training["stage"]
     known = [EVAL_LOSS, *MEASURES.get(stage, ())]
     if stage not in ("rm", "pt"):
         known += measure([Row("1", "", "a", "a")], spec.evaluate.task).metrics
