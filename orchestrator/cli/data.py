@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.common import json_option, print_json, spec_argument, stderr_console, stdout_console, together
+from orchestrator.lib.training_kinds import TRAINING_KINDS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +29,7 @@ _SHOWN = 10  # changes of `clean` that are printed
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 kind_option = click.option(
     "--kind",
-    type=click.Choice(["sft", "pt", "dpo", "rm", "kto"]),
+    type=click.Choice(list(TRAINING_KINDS)),
     default="sft",
     show_default=True,
     help="What the rows are for.",

@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json
+from orchestrator.lib.training_kinds import TRAINING_KINDS
 from orchestrator.machine import environment
 from orchestrator.models import sources, speed
 from orchestrator.models.memory import Forecast, Setting, merge, predict, train
@@ -125,7 +126,7 @@ def _longest(run: Path | None, chosen: Mapping[str, Any]) -> int | None:
     file = run / layout.SERVING if run else None
     if file is None or not file.is_file():
         return None
-    packed = chosen.get("packing") or chosen["stage"] == "pt"
+    packed = chosen.get("packing") or TRAINING_KINDS[chosen["stage"]].reads
     return int(chosen["cutoff_len"] if packed else min(read_json(file)["tokens"]["longest"], chosen["cutoff_len"]))
 
 

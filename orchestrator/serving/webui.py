@@ -26,8 +26,6 @@ from orchestrator.spec.sections import Spec
 FOLDER = "webui"
 CONFIG = "board.json"
 LOG = "board.log"
-STAGES = {"sft": "Supervised Fine-Tuning", "rm": "Reward Modeling", "dpo": "DPO", "kto": "KTO", "pt": "Pre-Training"}
-"""Our stage → TRAINING_STAGES of llamafactory/extras/constants.py."""
 TEXTS = ("learning_rate", "num_train_epochs", "max_grad_norm", "lora_target", "additional_target")
 FIELDS = {
     **{key: f"train.{key}" for key in (*TEXTS, "cutoff_len", "gradient_accumulation_steps", "lr_scheduler_type",
@@ -74,7 +72,7 @@ def arguments(spec: Spec, template: str) -> dict[str, Any]:
     number = "bf16" if training.get("bf16") else "fp16" if training.get("fp16") else "fp32"
     fields = {
         "top.template": template,
-        "train.training_stage": STAGES[training["stage"]],
+        "train.training_stage": spec.kind.title,
         "train.dataset_dir": "data",
         "train.dataset": [f"{spec.name}-train"],
         "train.compute_type": number,

@@ -14,6 +14,7 @@ from orchestrator.executors.base import Wanted
 from orchestrator.executors.ray import Ray
 from orchestrator.executors.slurm import Slurm
 from orchestrator.lib.section import Section
+from orchestrator.lib.training_kinds import TRAINING_KINDS, TrainingKind
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -217,6 +218,11 @@ class Spec(Section):
     def training(self) -> dict[str, Any]:
         """All training arguments: our defaults, overruled by the user's."""
         return with_defaults(self.train)
+
+    @property
+    def kind(self) -> TrainingKind:
+        """What kind of training it is, and all that follows from that."""
+        return TRAINING_KINDS[self.training["stage"]]
 
     @property
     def launched(self) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.evaluation.compare import compare, paired, scores
-from orchestrator.evaluation.preference import MEASURES
 from orchestrator.evaluation.rows import Row, read_rows
 from orchestrator.lib import layout
 from orchestrator.lib.errors import Diverged, InputError, StageError
@@ -30,9 +29,8 @@ def require_metric(spec: Spec, metric: str) -> None:
     from orchestrator.evaluation.metrics import measure
     from orchestrator.evaluation.rows import Row
 
-    stage = spec.training["stage"]
-    known = [EVAL_LOSS, *MEASURES.get(stage, ())]
-    if stage not in ("rm", "pt"):
+    known = [EVAL_LOSS, *spec.kind.metrics]
+    if spec.kind.answers:
         known += measure([Row("1", "", "a", "a")], spec.evaluate.task).metrics
     if metric not in known:
         raise InputError(f"sweep.metric: nothing measures {metric!r} here", f"Choose one of: {', '.join(known)}.")
