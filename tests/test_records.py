@@ -171,7 +171,7 @@ def test_lost_links_are_made_anew(tmp_path: Path, asked: bool) -> None:
     found = store.trained(tmp_path, "news", "a")
     assert found is not None
     assert found.id == old.id
-    assert (links(tmp_path) / "train/a").resolve() == old.folder.resolve()
+    assert (links(tmp_path) / "stages/train/a").resolve() == old.folder.resolve()
 
 
 def test_another_run_steps_in_for_one_that_was_removed(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_another_run_steps_in_for_one_that_was_removed(tmp_path: Path) -> None:
     assert _holder(tmp_path, "a") == new.id
     prune.remove(new.folder)
     assert _holder(tmp_path, "a") == old.id
-    assert (links(tmp_path) / "train/a").readlink().name == old.id
+    assert (links(tmp_path) / "stages/train/a").readlink().name == old.id
     prune.remove(old.folder)
     assert _holder(tmp_path, "a") is None
 
@@ -218,7 +218,7 @@ def test_a_disk_without_links_is_searched(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_link_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
     run, elsewhere = trained(tmp_path / "runs", "a"), trained(tmp_path / "elsewhere", "b")
     for fingerprint in ("a", "b"):
-        link = links(tmp_path / "runs") / "train" / fingerprint
+        link = links(tmp_path / "runs") / "stages/train" / fingerprint
         link.unlink(missing_ok=True)
         link.symlink_to(elsewhere.folder)
     assert _holder(tmp_path / "runs", "a") == run.id

@@ -1,4 +1,4 @@
-"""Which run has a result: `runs/.cache/<stage>/<fingerprint>` is a link to it.
+"""Which run has a result: `runs/.cache/stages/<stage>/<fingerprint>` is a link to it.
 
 One look at a path answers, the same to every tool and every machine on the disk. The links say nothing that the records
 do not: one is believed only once its run has been looked into, and all of them may be deleted at any time. A run that
@@ -17,25 +17,31 @@ from orchestrator.lib import layout
 from orchestrator.lib.files import temporary_beside
 
 FOLDER = ".cache"
-KNOWN = ".runs"
-"""The stage under which each run whose results have links has one of its own."""
-TRAININGS = ".trainings"
-"""The stage under which a run is found by its name and the fingerprint of its training, finished or not."""
-
 _asked: set[str] = set()
 """Folders of runs that this process has looked through."""
 
 
 class Result(NamedTuple):
-    """What a run has: a stage, and the fingerprint it ended well with."""
+    """What a run has: a path in three parts, below the cache."""
 
-    stage: str
-    fingerprint: str
+    kind: str
+    name: str
+    key: str
+
+
+def stage(name: str, fingerprint: str) -> Result:
+    """A stage that ended well with this fingerprint."""
+    return Result("stages", name, fingerprint)
 
 
 def training(name: str, fingerprint: str) -> Result:
-    """What finds the run of a name by what it trains."""
-    return Result(TRAININGS, f"{name}-{fingerprint}")
+    """A run of this name that trains, or trained, what has this fingerprint."""
+    return Result("trainings", name, fingerprint)
+
+
+def _known(run: str) -> Result:
+    """A run whose results have links."""
+    return Result("known", "runs", run)
 
 
 def remember(folder: Path, *results: Result) -> None:
@@ -46,12 +52,12 @@ def remember(folder: Path, *results: Result) -> None:
     except OSError:
         _asked.discard(str(folder.parent.absolute()))
         with contextlib.suppress(OSError):
-            _path(folder.parent, Result(KNOWN, folder.name)).unlink(missing_ok=True)
+            _path(folder.parent, _known(folder.name)).unlink(missing_ok=True)
 
 
 def created(folder: Path, *results: Result) -> None:
     """The same for a run that was just created, so that nobody needs to look through its record for more."""
-    remember(folder, *results, Result(KNOWN, folder.name))
+    remember(folder, *results, _known(folder.name))
 
 
 def find(runs_dir: Path, result: Result) -> str | None:
@@ -70,13 +76,14 @@ def is_complete(runs_dir: Path, results_of: Callable[[Path], Iterable[Result]]) 
     if (place := str(runs_dir.absolute())) in _asked and (runs_dir / FOLDER).is_dir():
         return True
     try:
-        (runs_dir / FOLDER / KNOWN).mkdir(parents=True, exist_ok=True)
-        known = set(os.listdir(runs_dir / FOLDER / KNOWN))  # noqa: PTH208 - of ten thousand
+        linked = _path(runs_dir, _known("any")).parent
+        linked.mkdir(parents=True, exist_ok=True)
+        known = set(os.listdir(linked))  # noqa: PTH208 - of ten thousand
         there = {name for name in os.listdir(runs_dir) if not name.startswith(".")}  # noqa: PTH208
         for name in sorted(there - known):
             _introduce(runs_dir / name, results_of)
         for name in known - there:
-            (runs_dir / FOLDER / KNOWN / name).unlink(missing_ok=True)
+            (linked / name).unlink(missing_ok=True)
     except OSError:
         return False
     _asked.add(place)
@@ -90,17 +97,17 @@ def _introduce(folder: Path, results_of: Callable[[Path], Iterable[Result]]) -> 
     for result in results_of(folder):
         if (find(folder.parent, result) or "") < folder.name:
             _link(folder.parent, result, folder.name)
-    _link(folder.parent, Result(KNOWN, folder.name), folder.name)
+    _link(folder.parent, _known(folder.name), folder.name)
 
 
 def _path(runs_dir: Path, result: Result) -> Path:
-    return runs_dir / FOLDER / result.stage / result.fingerprint
+    return runs_dir / FOLDER / result.kind / result.name / result.key
 
 
 def _link(runs_dir: Path, result: Result, run: str) -> None:
     """In one step, so that a reader sees the old link or the new one."""
     path = _path(runs_dir, result)
-    target = f"../../{run}"
+    target = f"../../../{run}"
     try:
         path.symlink_to(target)
     except FileNotFoundError:

@@ -74,7 +74,7 @@ class Run:
         entry = self.record["stages"][stage]
         entry |= {"status": status, "seconds": round(seconds, 3), "exit_code": exit_code, "outputs": outputs}
         if status == "completed":  # first: a link that says too much is found out
-            cache.remember(self.folder, Result(stage, entry["fingerprint"]))
+            cache.remember(self.folder, cache.stage(stage, entry["fingerprint"]))
         self.save()
 
     def forget(self, stage: str) -> None:
@@ -213,7 +213,7 @@ def find_folder(runs_dir: Path, wanted: str | None) -> Path:
 def holder(runs_dir: Path, stage: str, fingerprint: str, hashes: HashCache | None = None) -> Run | None:
     """A run whose stage ended well with this fingerprint and is whole, the newest that is known of, or None."""
     having = "json_extract(record, ?) = ?", f'$.stages."{stage}".fingerprint', fingerprint
-    return _found(runs_dir, Result(stage, fingerprint), lambda run: run.has(stage, fingerprint, hashes), having)
+    return _found(runs_dir, cache.stage(stage, fingerprint), lambda run: run.has(stage, fingerprint, hashes), having)
 
 
 def trained(runs_dir: Path, name: str, fingerprint: str) -> Run | None:
@@ -249,7 +249,7 @@ def _results(folder: Path) -> Iterator[Result]:
         yield from _trainings(record)
         for stage, entry in record["stages"].items():
             if entry.get("status") == "completed" and entry.get("fingerprint"):
-                yield Result(stage, entry["fingerprint"])
+                yield cache.stage(stage, entry["fingerprint"])
 
 
 def _trainings(record: Json) -> Iterator[Result]:
