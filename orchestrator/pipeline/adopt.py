@@ -17,6 +17,7 @@ from orchestrator.lib.llamafactory import arguments
 from orchestrator.models.sources import find_folder
 from orchestrator.pipeline.plan import Planned, make_plan
 from orchestrator.pipeline.scheduler import Watcher
+from orchestrator.pipeline.stage_process import require_finished
 from orchestrator.pipeline.workflow import lineage, run_until
 from orchestrator.runs import store
 from orchestrator.runs.locks import locked
@@ -58,7 +59,7 @@ def adopt(folder: Path, config: Path | None, given: Project, watcher: Watcher, p
 
     Raises InputError for what is no finished training, or one of other rows than the spec's, and what `prepare` raises.
     """
-    training = read(folder, config)
+    training = sound(folder, config)
     project = _spec_of(training, given)
     run = run_until(project, "prepare", watcher, progress)
     _require_same_rows(training, run)
@@ -95,6 +96,13 @@ def read(folder: Path, config: Path | None = None) -> Training:
             "Such a training cannot be adopted; make it with `model: {base: run:ID@adapter}` instead.",
         )
     return Training(folder, found, written)
+
+
+def sound(folder: Path, config: Path | None = None) -> Training:
+    """The same, with every figure and weight looked at. Raises Diverged where one of them is no number."""
+    training = read(folder, config)
+    require_finished(folder)
+    return training
 
 
 def spec_changes(training: Training, project: Project) -> dict[str, Any]:
