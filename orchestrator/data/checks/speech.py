@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from orchestrator.chat_template.turns import tool_refusal
+from orchestrator.data.canonical import has_tools, untrainable
 from orchestrator.data.checks.finding import MAX_ROWS, Finding, Place, finding
 from orchestrator.data.conversation import Conversation
 from orchestrator.data.reading import RowProblem
@@ -51,6 +53,10 @@ class Speech:
     dropped: Counter[str] = field(default_factory=Counter)
     reduced: Noted = field(default_factory=Noted)
     toolless: Noted = field(default_factory=Noted)
+    unserved: Noted = field(default_factory=Noted)
+    unfit: Noted = field(default_factory=Noted)
+    unfit_reason: str = ""
+    """Of the first of them."""
 
     def watch(self, rows: Iterable[Conversation | RowProblem]) -> Iterator[Conversation | RowProblem]:
         """Yields the rows unchanged."""
@@ -69,6 +75,19 @@ class Speech:
                 f"otherwise, so they are trained without: {', '.join(keys)}{more}"
             )
             yield finding("tools_reduced", "info", message, self.reduced.places)
+        if self.mode and self.unserved.count:
+            reason = tool_refusal(self.mode.template, self.mode.thinking)
+            message = (
+                f"{self.unserved.count} of {self.rows} rows have tools, and template {self.mode.template} cannot be "
+                f"served with tools: {reason}; choose another, such as qwen"
+            )
+            yield finding("tools_not_served", "error", message, self.unserved.places)
+        if self.mode and self.unfit.count:
+            message = (
+                f"{self.unfit.count} of {self.rows} rows have tools or calls that template {self.mode.template} cannot "
+                f"train: {self.unfit_reason}"
+            )
+            yield finding("tools_not_trained", "error", message, self.unfit.places)
         if self.toolless.count:
             counts = f"{self.toolless.count} of {self.rows} rows call tools and offer none"
             message = f"{counts}: servers read calls only where tools are offered"
@@ -82,8 +101,17 @@ class Speech:
             self.reduced.add(row)
         if not row.tools and any(turn.role == "function_call" for turn in row.messages):
             self.toolless.add(row)
+        if self.mode and has_tools(row):
+            self._fit(row, self.mode)
         answers = [row.chosen] if row.chosen else [turn.content for turn in row.messages if turn.role in _ANSWERS]
         (self.thinking if any(split_thinking(text)[0] for text in answers) else self.silent).add(row)
+
+    def _fit(self, row: Conversation, mode: Mode) -> None:
+        if tool_refusal(mode.template, mode.thinking):
+            self.unserved.add(row)
+        elif reason := untrainable(row, mode.template):
+            self.unfit_reason = self.unfit_reason or reason
+            self.unfit.add(row)
 
     def _thoughts(self) -> Iterator[Finding]:
         counts = f"{self.thinking.count} of {self.rows} rows have a thought in an answer, {self.silent.count} have none"
