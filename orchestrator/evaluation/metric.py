@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-ANSWERS = ("classification", "generation")
+if TYPE_CHECKING:
+    from orchestrator.evaluation.rows import Row
+
+ANSWERS = ("classification", "generation", "tools")
 """Kinds of tasks whose rows have answers."""
+TOOLS = ("tools",)
+"""The kind whose answers are calls of tools, or texts where no tool is called for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,8 @@ class Metric:
     """Tasks that it is measured for; none for what only some kinds of training have."""
     sample: Callable[[str, str], float] | None = None
     """Label and answer, both stripped → the share from 0 to 1 of one row; the metric is its mean, in percent."""
+    of_row: Callable[[Row], float] | None = None
+    """The same of a whole row, where label and answer do not suffice."""
     sentence: str = ""
     """How a run tells its value and interval where the metric is its primary one; empty for the others."""
     column: tuple[str, ...] = ()
@@ -58,6 +66,14 @@ METRICS = {
             sentence="The tuned model reaches perplexity {} {} on",
         ),
         Metric(
+            "call_accuracy", "calls", tasks=TOOLS, on_card=True,
+            sentence="The tuned model makes the right calls in {} % {} of those that call for one among",
+            column=("spurious_calls", "missed_calls"),
+            beside=(
+                "name_accuracy", "argument_f1", "spurious_calls", "missed_calls", "rougeL", "empty_rate", AGREEMENT,
+            ),
+        ),
+        Metric(
             "rougeL", "ROUGE-L", on_card=True,
             sentence="The tuned model reaches ROUGE-L {} {} on",
             column=("bleu", "rouge1"),
@@ -66,6 +82,10 @@ METRICS = {
         Metric("balanced_accuracy", "balanced accuracy", tasks=("classification",), on_card=True),
         Metric("macro_f1", "macro F1", tasks=("classification",), on_card=True),
         Metric("invalid_label_rate", "no known label", tasks=("classification",), higher_is_better=False),
+        Metric("name_accuracy", "tool names", tasks=TOOLS, on_card=True),
+        Metric("argument_f1", "arguments F1", tasks=TOOLS, on_card=True),
+        Metric("spurious_calls", "spurious", tasks=TOOLS, higher_is_better=False, on_card=True),
+        Metric("missed_calls", "missed", tasks=TOOLS, higher_is_better=False, on_card=True),
         Metric("rouge1", "ROUGE-1", on_card=True),
         Metric("rouge2", "ROUGE-2"),
         Metric("bleu", "BLEU", on_card=True),
@@ -95,9 +115,17 @@ def ranked() -> tuple[str, ...]:
     return tuple(metric.name for metric in METRICS.values() if metric.sentence)
 
 
-def samples(task: str) -> dict[str, Callable[[str, str], float]]:
+def samples(task: str) -> dict[str, Callable[[Row], float]]:
     """Name → what scores one row, of the metrics of a task that are means over rows."""
-    return {metric.name: metric.sample for metric in METRICS.values() if metric.sample and task in metric.tasks}
+    return {
+        metric.name: scored
+        for metric in METRICS.values()
+        if task in metric.tasks and (scored := metric.of_row or _of_texts(metric.sample))
+    }
+
+
+def _of_texts(sample: Callable[[str, str], float] | None) -> Callable[[Row], float] | None:
+    return (lambda row: sample(row.truth, row.answer)) if sample else None
 
 
 def added(measured: Iterable[str]) -> list[str]:
