@@ -120,8 +120,8 @@ def _bos(seen: Seen) -> Iterator[Finding]:
         if text is None:
             continue
         wanted, written = _count(prompt.text, seen.bos), _count(text, seen.bos)
-        given = written + adds_bos
-        if given == wanted:
+        given, other = written + adds_bos, _bare(text, seen.bos) != _bare(prompt.text, seen.bos)
+        if given == wanted or (given < wanted and other):  # another template says that already
             continue
         times = {0: "without", 1: "with one", 2: "with two"}
         said = (
