@@ -43,6 +43,8 @@ class Setting:
     """GPUs; 0 for the CPU."""
     zero: int = 0
     """DeepSpeed's ZeRO stage: 1 divides the optimizer among devices, 2 also gradients, 3 also weights."""
+    answer: int | None = None
+    """Most tokens of a row that a loss is computed on, where logits are computed at those alone; None: everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +153,9 @@ def _passing(model: Model, setting: Setting) -> dict[str, int]:
     layer = layer_activations(model, chosen, tokens)
     if chosen.get("flash_attn") == "disabled":
         layer += 3 * width * model.heads * tokens * setting.tokens
+    at = tokens if setting.answer is None else rows * min(setting.tokens, setting.answer + 1)
     logits = (
-        0 if chosen.get("enable_liger_kernel") or chosen["stage"] == "rm" else tokens * model.vocabulary * LOGITS[width]
+        0 if chosen.get("enable_liger_kernel") or chosen["stage"] == "rm" else at * model.vocabulary * LOGITS[width]
     )
     if chosen.get("disable_gradient_checkpointing"):
         return {"activations": model.layers * layer, "logits": logits}

@@ -16,7 +16,8 @@ from orchestrator.lib.errors import InputError, MissingError
 from orchestrator.lib.files import HashCache
 from orchestrator.lib.render import Renderer
 from orchestrator.lib.step import PHASES, Step, fingerprint
-from orchestrator.models import earlier, llamacpp, sources, speed
+from orchestrator.models import earlier, llamacpp, sources
+from orchestrator.models.situation import devices
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
 from orchestrator.spec.sections import Spec
@@ -158,7 +159,7 @@ def make_context(question: Question, hashes: HashCache) -> Context:
         converter=converter,
         render=Renderer(project),
         adapter=base.adapter,
-        gpus=speed.devices(spec.train),
+        gpus=devices(spec.train),
         cores=cores(),
     )
 

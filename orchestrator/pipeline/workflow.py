@@ -18,7 +18,7 @@ from orchestrator.lib.step import Step
 from orchestrator.machine import environment, requirements
 from orchestrator.models import llamacpp, sources
 from orchestrator.models.earlier import run_of
-from orchestrator.models.speed import CHOOSE, at_once, hastened
+from orchestrator.models.speed import CHOOSE, at_once
 from orchestrator.pipeline.plan import Plan, Question, data_files, make_plan, versions
 from orchestrator.pipeline.scheduler import Executor, Watcher
 from orchestrator.pipeline.stage_process import Launch, start
@@ -28,6 +28,7 @@ from orchestrator.runs.results import metrics
 from orchestrator.runs.store import Run
 from orchestrator.spec.load import LoadedSpec, load_spec
 from orchestrator.stages.launch import placed
+from orchestrator.stages.llamafactory import hastened, with_choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,8 @@ def _mended(loaded: Loaded, whole: Plan, run: Run, say: Callable[[str], None]) -
     if run.record["status"] == "running" or not (store.doubt(run) or proof.broken(run, hashes)):
         return False
     store.refuse_links(run.folder)
-    texts = {path: text for planned in whole.steps for path, text in planned.step.files.items()}
+    steps = [with_choices(one.step, run.stage(one.step.stage).get("speed", {})) for one in whole.steps]
+    texts = {path: text for step in steps for path, text in step.files.items()}
     with contextlib.suppress(BusyError), locked(run.folder):
         texts[layout.SPEC] = loaded.spec.text
         for line in proof.mend(run, texts, {one.step.stage for one in whole.steps}, hashes):

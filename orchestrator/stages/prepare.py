@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from orchestrator.data.conversation import Conversation, Kind
 
 PLAIN = {"user", "assistant"}
+ENDING = 4
+"""Tokens that a template writes after an answer: its end, and what may follow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +102,7 @@ class Prepare(Stage):
         _require_servable(self, rows)
         encoder = Encoder(self.template, tokenizer, self.thinking)
         lengths = [length(encoder, tokenizer, row) for row in rows]
+        answers = [with_loss(tokenizer, row, long) for row, long in zip(rows, lengths, strict=True)]
         if self.kind == "pt":
             _require_a_block(lengths[: len(sets.train)], self)
         elif "tokens_over_cutoff" not in self.accept:
@@ -113,7 +116,7 @@ class Prepare(Stage):
             prompts = [_prompt(encoder, tokenizer, served, number, row) for number, row in enumerate(asked, 1)]
             write_records(Path(layout.PROMPTS), prompts)
         missing = {"left_out": left_out} if left_out else {}
-        write_json(Path(layout.SERVING), _serving(self, words, sets, lengths) | missing)
+        write_json(Path(layout.SERVING), _serving(self, words, sets, lengths, max(answers)) | missing)
 
     def rows(self) -> assemble.Wanted:
         """Which rows these are."""
@@ -227,8 +230,20 @@ def length(encoder: Encoder, tokenizer: Any, row: Conversation) -> int:
         turns = [[{"role": turn.role, "content": turn.content} for turn in row.messages + answer] for answer in answers]
         return max(encoder.row_length(each, row.system, row.tools) for each in turns)
     prompt = len(encoder.prompt_ids(_question(row))) if row.answer else 0
+    return prompt + _answer(tokenizer, row) + 1
+
+
+def _answer(tokenizer: Any, row: Conversation) -> int:
+    """Tokens of a row's longest answer, or of a pretraining's text."""
     texts = [row.answer or row.prompt, row.rejected]
-    return prompt + max(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts) + 1
+    return max(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
+
+
+def with_loss(tokenizer: Any, row: Conversation, length: int) -> int:
+    """At most so many of a row's tokens have a loss: those of its answer and what ends it, or where it has several
+    answers or tools, all of its `length`."""
+    several = sum(message.role != "user" for message in row.messages) > 1
+    return length if several or _has_tools(row) else min(length, _answer(tokenizer, row) + ENDING)
 
 
 def _require_short(lengths: list[int], rows: Sequence[Conversation], cutoff: int) -> None:
@@ -258,12 +273,13 @@ def _system(sets: assemble.Sets) -> str | None:
     return systems.pop() or None if len(systems) == 1 else None
 
 
-def _serving(wanted: Prepare, words: list[str], sets: assemble.Sets, lengths: list[int]) -> dict[str, Any]:
+def _serving(wanted: Prepare, words: list[str], sets: assemble.Sets, lengths: list[int], answer: int) -> dict[str, Any]:
+    mean = round(sum(lengths) / len(lengths), 1)
     return {
         "template": wanted.template,
         "thinking": wanted.thinking,
         "system": _system(sets),
         "stop": words,
         "rows": {"read": sets.read, "train": len(sets.train), "eval": len(sets.eval)},
-        "tokens": {"longest": max(lengths), "mean": round(sum(lengths) / len(lengths), 1)},
+        "tokens": {"longest": max(lengths), "mean": mean, "longest_answer": answer},
     }
