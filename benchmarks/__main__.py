@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from benchmarks import chain, data_check, evaluation, growth, records, startup, sweep
+from benchmarks import chain, data_check, evaluation, growth, records, startup, sweep, vocabulary
 from benchmarks.harness import ROOT, Bench, machine
 from orchestrator.lib.files import read_json, write_json, write_text
 
@@ -23,6 +23,7 @@ BENCHMARKS = {
     "train": chain.train,
     "chain": chain.chain,
     "throughput": chain.throughput,
+    "vocabulary": vocabulary.vocabulary,
     "sweep": sweep.sweep,
     "evaluation": evaluation.evaluation,
     "vllm": evaluation.vllm,
