@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
-from orchestrator.lib.errors import InputError
+from orchestrator.lib.errors import Diverged, InputError
 from orchestrator.pipeline import adopt
 from orchestrator.serving import webui
 from orchestrator.spec.load import LoadedSpec, load_spec
@@ -54,6 +56,18 @@ def test_the_spec_asks_for_exactly_what_was_trained(trained: Path, spec: LoadedS
     assert [train[key] for key in silent] == ["steps", None, 8]
     elsewhere = {"dataset", "output_dir", "template", "do_train", "swanlab_api_key", "max_samples", "enable_thinking"}
     assert not elsewhere & set(train)
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf")])
+def test_a_training_that_diverged_is_not_adopted(trained: Path, weight: float) -> None:
+    save_file({"lora_A": torch.tensor([1.0, weight])}, trained / "adapter_model.safetensors")
+    with pytest.raises(Diverged, match=r"weights that are not finite in adapter_model\.safetensors"):
+        adopt.sound(trained)
+
+
+def test_a_sound_training_is_adopted(trained: Path) -> None:
+    save_file({"lora_A": torch.ones(2)}, trained / "adapter_model.safetensors")
+    assert adopt.sound(trained) == adopt.read(trained)
 
 
 def test_a_reasoning_template_and_another_base_are_taken_over(trained: Path, spec: LoadedSpec) -> None:

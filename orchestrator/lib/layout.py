@@ -64,6 +64,11 @@ def parity(artifact: str) -> str:
     return f"evaluation/{artifact}.parity.json"
 
 
+def answered(artifact: str) -> str:
+    """What an artifact has answered so far, in tokens, one row a line."""
+    return f"evaluation/{artifact}.answered.jsonl"
+
+
 def summary(stage: str) -> str:
     """The figures that a scoring stage measured."""
     return f"evaluation/summary-{stage}.json"

@@ -17,6 +17,7 @@ from orchestrator.lib.llamafactory import arguments
 from orchestrator.models.sources import find_folder
 from orchestrator.pipeline.plan import Planned, make_plan
 from orchestrator.pipeline.scheduler import Watcher
+from orchestrator.pipeline.stage_process import require_finished
 from orchestrator.pipeline.workflow import Loaded, Request, lineage, run_until
 from orchestrator.runs import store
 from orchestrator.runs.locks import locked
@@ -57,7 +58,7 @@ def adopt(folder: Path, config: Path | None, request: Request, watcher: Watcher,
 
     Raises InputError for what is no finished training, or one of other rows than the spec's, and what `prepare` raises.
     """
-    training = read(folder, config)
+    training = sound(folder, config)
     loaded = _spec_of(training, request)
     run = run_until(loaded, "prepare", watcher, progress)
     _require_same_rows(training, run)
@@ -94,6 +95,13 @@ def read(folder: Path, config: Path | None = None) -> Training:
             "Such a training cannot be adopted; make it with `model: {base: run:ID@adapter}` instead.",
         )
     return Training(folder, found, written)
+
+
+def sound(folder: Path, config: Path | None = None) -> Training:
+    """The same, with every figure and weight looked at. Raises Diverged where one of them is no number."""
+    training = read(folder, config)
+    require_finished(folder)
+    return training
 
 
 def spec_changes(training: Training, spec: LoadedSpec) -> dict[str, Any]:

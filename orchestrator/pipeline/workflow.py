@@ -235,9 +235,13 @@ def require_gate(run: Run, wanted: Plan) -> None:
 
 def _gate_hint(failures: Sequence[Mapping[str, Any]], run: Run) -> str:
     """Where to look, or what to do, first."""
+    from orchestrator.evaluation.learnt import BETTER_THAN
+
     found = {failure["what"] for failure in failures}
     if "answers" in found:
         return f"Read {run.id}/evaluation/tuned.jsonl; a lower learning rate or more epochs may help."
+    if BETTER_THAN in found:
+        return "What to try stands above and on the run's page; `evaluate.better_than: []` in the spec lets it pass."
     if found == {"uncompared"}:
         return "Hold out rows without tools, or allow it with export.gate.max_uncompared."
     return f"Rows where they differ: {run.id}/evaluation/*.disagreements.jsonl"

@@ -53,6 +53,7 @@ def _columns(summary: Summary) -> dict[str, Cell]:
         "n": lambda artifact, summary: str(summary["metrics"][artifact].get("n", "")),
         f"{about.title} (95 %)": _interval(about.name),
         **{metric.title: _value(metric.name, metric.digits) for metric in known},
+        **{title: _value(name) for name, title in summary.get("own", {}).items()},
         METRICS[AGREEMENT].title: _value(AGREEMENT),
         "size": _size,
         "verdict": _verdict,

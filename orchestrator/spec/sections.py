@@ -70,6 +70,15 @@ class Evaluate(Section):
     baseline: bool = Field(True, description="Also score the untouched base model.")
     max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = Field(16, description="The longest answer, in tokens.")
     labels: tuple[str, ...] | None = Field(None, description="The known labels; by default those of the held-out rows.")
+    better_than: tuple[Literal["base", "majority"], ...] = Field(
+        ("base", "majority"),
+        description="What the tuned model must be shown to beat (stage sft), else exit code 5: the untouched base model"
+        " and always answering the most frequent training label; `[]` asks for nothing.",
+    )
+    metrics: tuple[str, ...] = Field(
+        (), description="Metrics of your own: `FILE.py:FUNCTION`, a row → a number from 0 to 1, more being better."
+    )
+    trust_code: bool = Field(False, description="Run the code of `evaluate.metrics`.")
     artifacts: tuple[str, ...] = Field(
         ("base", "tuned", "gguf-*"),
         min_length=1,

@@ -28,12 +28,14 @@ Figure = dict[str, float | None]
 def require_metric(spec: Spec, metric: str) -> None:
     """Raise InputError unless the evaluation of this spec measures the metric."""
     from orchestrator.evaluation.metrics import measure
+    from orchestrator.evaluation.own import OwnMetric
     from orchestrator.evaluation.rows import Row
 
     stage = {**DEFAULTS, **spec.train}["stage"]
     known = [EVAL_LOSS, *MEASURES.get(stage, ())]
     if stage not in ("rm", "pt"):
         known += measure([Row("1", "", "a", "a")], spec.evaluate.task).metrics
+        known += [OwnMetric.of(text).function for text in spec.evaluate.metrics]
     if metric not in known:
         raise InputError(f"sweep.metric: nothing measures {metric!r} here", f"Choose one of: {', '.join(known)}.")
 
