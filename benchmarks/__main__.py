@@ -50,6 +50,7 @@ def main(only: str | None, repeats: int, sets: tuple[str, ...], work: Path | Non
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench((work or Path(temporary)).resolve(), repeats, sets)
         bench.work.mkdir(parents=True, exist_ok=True)
+        print(f"on {_machine(machine())}")
         for name in names:
             before = len(bench.rows)
             BENCHMARKS[name](bench)

@@ -12,6 +12,7 @@ import yaml
 from orchestrator.lib import layout
 from orchestrator.lib.step import Step
 from orchestrator.machine import environment
+from orchestrator.models.card import Card, advice
 from orchestrator.models.shape import Model
 from orchestrator.models.situation import Situation, barred
 from orchestrator.models.speed import MICRO, for_predicting, for_training, forecast, remarks, whole_logits
@@ -162,3 +163,28 @@ def test_rows_count_as_long_as_measured_and_before_that_as_long_as_allowed(
 )
 def test_which_models_can_do_without_all_logits(tmp_path: Path, files: dict[str, str], why: str) -> None:
     assert barred(write_tree(tmp_path, files)) == why
+
+
+H100, T4 = Card((9, 0), frozenset({"liger_kernel", "flash_attn"})), Card((7, 5), frozenset())
+
+
+@pytest.mark.parametrize(
+    ("change", "card", "expected"),
+    [
+        ({}, H100, ["bf16: true", "flash_attn: fa2", "enable_liger_kernel: true"]),
+        ({"bf16": True, "flash_attn": "sdpa"}, H100, ["enable_liger_kernel: true"]),
+        ({"stage": "dpo", "pure_bf16": True}, H100, ["flash_attn: fa2"]),
+        ({"enable_liger_kernel": True, "fp16": True}, replace(H100, packages=frozenset({"liger_kernel"})), []),
+        ({}, T4, []),
+        ({"use_cpu": True}, H100, []),
+    ],
+)
+def test_what_a_gpu_could_do_besides_is_said_with_a_forecast(
+    change: dict[str, Any], card: Card, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "gpus", lambda: [{"name": "NVIDIA H100"}])
+    now = Situation({**TRAINING, **change}, BASE, 512, 80 * 2**30)
+    found = dict(advice(now, card))
+    assert list(found) == expected
+    if "bf16: true" in expected:
+        assert found["bf16: true"] == "half precision on this GPU: about 2.9 GiB instead of 3.9"

@@ -15,6 +15,7 @@ from typing import Any
 from orchestrator.lib.cpu import threads
 from orchestrator.lib.step import Step
 from orchestrator.machine import environment
+from orchestrator.models import card
 from orchestrator.models.memory import Setting, computed_bytes, merge, predict, train
 from orchestrator.models.situation import Situation, counted, devices, of_step, total
 
@@ -208,7 +209,9 @@ def forecast(step: Step, run_folder: Path | None) -> dict[str, str]:
     if not counted(run_folder):
         found = {name: why for name, why in found.items() if name.startswith(LOGITS)}
         return found | {"speed: auto": "the rest is decided once `prepare` has measured the rows"}
-    return found | dict(remarks(of_step(step, run_folder, 1.0)))
+    now = of_step(step, run_folder, 1.0)
+    gpu = card.here()
+    return found | dict(remarks(now)) | dict(card.advice(now, gpu) if gpu else ())
 
 
 def remarks(now: Situation) -> list[tuple[str, str]]:
