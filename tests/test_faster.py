@@ -16,6 +16,7 @@ from orchestrator.lib.files import HashCache
 from orchestrator.lib.step import Step
 from orchestrator.models import speed
 from orchestrator.pipeline.scheduler import adopt
+from orchestrator.pipeline.workflow import chosen_before
 from orchestrator.runs import proof, store
 from orchestrator.stages.llamafactory import with_choices
 from orchestrator.stages.trainers import IGNORED, answer_loss, answer_pairs, answer_tags, by_length, can_narrow, kept
@@ -194,3 +195,28 @@ def written(folder: Path, step: Step) -> Iterator[None]:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)
     yield
+
+
+@pytest.mark.parametrize(
+    ("entry", "like", "expected"),
+    [
+        ({"status": "completed", "fingerprint": "f", "speed": CHOSEN}, None, CHOSEN),
+        ({"status": "interrupted", "fingerprint": "f", "speed": CHOSEN}, None, CHOSEN),
+        ({"status": "completed", "fingerprint": "f"}, None, {}),  # made plainly, or by an earlier version
+        ({"status": "failed", "fingerprint": "f", "speed": CHOSEN}, None, None),
+        ({"status": "completed", "fingerprint": "other", "speed": CHOSEN}, None, None),
+        ({}, None, None),
+        ({}, {"status": "completed", "fingerprint": "f", "speed": CHOSEN}, CHOSEN),
+        ({}, {"status": "completed", "fingerprint": "f"}, {}),
+    ],
+)
+def test_what_is_repeated_is_done_as_before(entry: Any, like: Any, expected: Any) -> None:
+    def run(entry: Any) -> Any:
+        return SimpleNamespace(stage=lambda name: entry)
+
+    steps = (SimpleNamespace(step=training(), fingerprint="f"),)
+    request = SimpleNamespace(like=like and run(like))
+    task: Any = SimpleNamespace(
+        run=run(entry), wanted=SimpleNamespace(steps=steps), loaded=SimpleNamespace(request=request)
+    )
+    assert chosen_before(task, training()) == expected

@@ -80,7 +80,7 @@ def reproduce(run: Run, project: Path, into: Path, watcher: Watcher, progress: P
     if into.resolve() == run.folder.parent.resolve():
         raise InputError(f"{into} holds the run itself", "Name another folder with --into: nothing may be taken over.")
     path = run.folder / layout.SPEC
-    loaded = Loaded(Request(path, runs_dir=into), load_spec(path, project=project))
+    loaded = Loaded(Request(path, runs_dir=into, like=run), load_spec(path, project=project))
     fetch(loaded, progress)
     try:
         again = run_until(loaded, _furthest(run, loaded), watcher, progress)

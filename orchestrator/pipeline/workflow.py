@@ -40,6 +40,8 @@ class Request:
     runs_dir: Path | None = None
     force: Sequence[str] = ()
     paranoid: bool = False
+    like: Run | None = None
+    """A run that is made again: what `speed: auto` chose for it is chosen again, so that the bytes can be the same."""
     hashes: HashCache = field(init=False)
 
     def __post_init__(self) -> None:
@@ -164,6 +166,9 @@ def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share:
         return at_once(steps, folder, share)
 
     def adapt(step: Step, folder: Path) -> Step:
+        before = chosen_before(task, step)
+        if before is not None and share:
+            return placed(with_choices(step, before), folder)
         part = share if step.alone or step.stage not in CHOOSE else share / beside(folder)
         return placed(hastened(step, folder, part), folder)
 
@@ -174,6 +179,19 @@ def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share:
     write_text(run.folder / layout.SPEC, loaded.spec.text, durable=False)
     executor = Executor(loaded.question.runs_dir, loaded.request.hashes, watcher, launch, adapt, beside)
     executor.carry_out(task.wanted, run, findings)
+
+
+def chosen_before(task: Task, step: Step) -> dict[str, str] | None:
+    """What `speed: auto` chose when the same stage was done, or begun; None where it may choose anew.
+
+    A stage that is repeated because a file is damaged should come out the same, to the last digit, and so should one
+    that goes on from a checkpoint. One that failed may have lacked memory.
+    """
+    prints = {planned.step.stage: planned.fingerprint for planned in task.wanted.steps}
+    before = task.run.stage(step.stage)
+    if before.get("fingerprint") != prints.get(step.stage):
+        before = task.loaded.request.like.stage(step.stage) if task.loaded.request.like else {}
+    return dict(before.get("speed", {})) if before.get("status") in ("completed", "interrupted") else None
 
 
 def create_run(loaded: Loaded, whole: Plan) -> Run:
