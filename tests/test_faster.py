@@ -200,14 +200,14 @@ def written(folder: Path, step: Step) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("entry", "like", "expected"),
     [
-        ({"status": "completed", "fingerprint": "f", "speed": CHOSEN}, None, CHOSEN),
-        ({"status": "interrupted", "fingerprint": "f", "speed": CHOSEN}, None, CHOSEN),
-        ({"status": "completed", "fingerprint": "f"}, None, {}),  # made plainly, or by an earlier version
-        ({"status": "failed", "fingerprint": "f", "speed": CHOSEN}, None, None),
-        ({"status": "completed", "fingerprint": "other", "speed": CHOSEN}, None, None),
-        ({}, None, None),
-        ({}, {"status": "completed", "fingerprint": "f", "speed": CHOSEN}, CHOSEN),
-        ({}, {"status": "completed", "fingerprint": "f"}, {}),
+        ({"status": "completed", "fingerprint": "f", "speed": CHOSEN}, {}, CHOSEN),
+        ({"status": "interrupted", "fingerprint": "f", "speed": CHOSEN}, {}, CHOSEN),
+        ({"status": "completed", "fingerprint": "f"}, {}, {}),  # made plainly, or by an earlier version
+        ({"status": "failed", "fingerprint": "f", "speed": CHOSEN}, {}, None),
+        ({"status": "completed", "fingerprint": "other", "speed": CHOSEN}, {}, None),
+        ({}, {}, None),
+        ({}, {"train": CHOSEN}, CHOSEN),
+        ({}, {"train": {}}, {}),
     ],
 )
 def test_what_is_repeated_is_done_as_before(entry: Any, like: Any, expected: Any) -> None:
@@ -215,8 +215,6 @@ def test_what_is_repeated_is_done_as_before(entry: Any, like: Any, expected: Any
         return SimpleNamespace(stage=lambda name: entry)
 
     steps = (SimpleNamespace(step=training(), fingerprint="f"),)
-    request = SimpleNamespace(like=like and run(like))
-    task: Any = SimpleNamespace(
-        run=run(entry), wanted=SimpleNamespace(steps=steps), loaded=SimpleNamespace(request=request)
-    )
+    project = SimpleNamespace(chosen=like)
+    task: Any = SimpleNamespace(run=run(entry), wanted=SimpleNamespace(steps=steps), project=project)
     assert chosen_before(task, training()) == expected

@@ -16,7 +16,7 @@ from orchestrator.models.shape import Model, read_model
 from orchestrator.models.situation import Situation, barred, counted, devices, longest, with_loss
 from orchestrator.pipeline.plan import Plan
 from orchestrator.spec.launching import ZERO, processes
-from orchestrator.spec.sections import DEFAULTS, Launch, Spec
+from orchestrator.spec.sections import Launch, Spec
 
 ABOUT = "docs/memory.md"
 
@@ -61,7 +61,7 @@ def outlook(subject: Subject) -> Outlook | None:
     model = read_model(subject.model) if subject.model else None
     if model is None:
         return None
-    spec, chosen = subject.spec, {**DEFAULTS, **subject.spec.train}
+    spec, chosen = subject.spec, subject.spec.training
     rows, answer = counted(subject.run), None
     tokens = longest(chosen, rows)
     if spec.speed == "auto":

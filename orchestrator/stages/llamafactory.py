@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def hastened(step: Step, run_folder: Path, share: float = 1.0) -> Step:
     return with_choices(step, dict(argument.split("=", 1) for argument in chosen))
 
 
-def with_choices(step: Step, chosen: dict[str, str]) -> Step:
+def with_choices(step: Step, chosen: Mapping[str, str]) -> Step:
     """The step with choices, name → YAML scalar: those of LLaMA-Factory's arguments in its configuration, those of ours
     in a program of ours, which then runs it."""
     own = {name: True for name in chosen if name in speed.OWN}
