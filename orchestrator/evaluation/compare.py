@@ -51,9 +51,7 @@ class Comparison:
         interval = f"{difference.value:+.1f}, 95 % {difference.low:+.1f}…{difference.high:+.1f}"
         if self.verdict != "cannot tell":
             return f"{self.a} is {self.verdict} than {self.b}: {values} ({interval}, n = {self.n})"
-        needed = (
-            f"about {_rounded(self.rows_needed)} rows would be needed" if self.rows_needed else "no difference seen"
-        )
+        needed = f"about {rounded(self.rows_needed)} rows would be needed" if self.rows_needed else "no difference seen"
         return f"cannot tell {self.a} from {self.b} with {self.n} rows: {values} ({interval}); {needed}"
 
     def to_json(self) -> dict[str, Any]:
@@ -77,7 +75,7 @@ def compare(
     check_task(task)
     pairs = paired(a, b, names)
     metric = primary_of(task)
-    before, after = (scores([pair[i] for pair in pairs], task, labels) for i in (1, 0))
+    before, after = paired_scores(pairs, task, labels)
     delta = after - before
     value = float(delta.mean())
     draws = resampled_sums(delta[:, None], seed)[:, 0] / len(delta)
@@ -172,13 +170,19 @@ def scores(rows: Sequence[Row], task: Task, labels: Sequence[str] | None = None)
     return np.array([rouge(row.truth, row.answer)[2] for row in rows])
 
 
+def paired_scores(pairs: Pairs, task: Task, labels: Sequence[str] | None = None) -> tuple[Array, Array]:
+    """What the second of each pair scores, and what the first does."""
+    second, first = (scores([pair[i] for pair in pairs], task, labels) for i in (1, 0))
+    return second, first
+
+
 def _verdict(p_value: float, difference: float) -> Verdict:
     if p_value >= _LEVEL or difference == 0:
         return "cannot tell"
     return "better" if difference > 0 else "worse"
 
 
-def _rounded(rows: int) -> int:
+def rounded(rows: int) -> int:
     """Two leading digits, rounded up: the formula promises no more."""
     unit = int(10 ** max(0, len(str(rows)) - 2))
     return -(-rows // unit) * unit

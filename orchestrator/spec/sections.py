@@ -88,6 +88,10 @@ class Gate(Section):
 
     min_agreement: Share = Field(0.9, description="Least share of rows answered exactly as the tuned model does.")
     max_accuracy_drop: Share = Field(0.03, description="Largest loss of accuracy (or ROUGE-L) against the tuned model.")
+    max_divergence: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="Largest mean divergence (KL) from what a GGUF was made from, in nats a token; none by default.",
+    )
     max_uncompared: Share = Field(
         0.0, description="Largest share of rows whose prompts need not be compared with training's (those with tools)."
     )

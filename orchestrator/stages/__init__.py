@@ -7,6 +7,7 @@ from orchestrator.stages.adapter import Adapter
 from orchestrator.stages.ask import Ask
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.convert import Convert
+from orchestrator.stages.diverge import Diverge, ReadTuned
 from orchestrator.stages.merge import Merge
 from orchestrator.stages.modelfile import Modelfile
 from orchestrator.stages.perplexity import GatePerplexity, ReadTexts
@@ -32,6 +33,8 @@ STAGES: tuple[type[Stage], ...] = (
     Adapter,
     Ask,
     ReadTexts,
+    ReadTuned,
+    Diverge,
     Gate,
     GatePerplexity,
 )

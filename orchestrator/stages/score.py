@@ -6,23 +6,26 @@ reads the summary to stop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import StageError
-from orchestrator.lib.files import read_json, write_json
+from orchestrator.lib.files import read_json, read_json_lines, write_json
 from orchestrator.lib.step import Step
 from orchestrator.stages.ask import kinds_asked
 from orchestrator.stages.base import Context, Stage
+from orchestrator.stages.convert import source_type
+from orchestrator.stages.diverge import reference_of
 
 if TYPE_CHECKING:
     from orchestrator.evaluation.compare import Comparison
-    from orchestrator.evaluation.gate import Failure
+    from orchestrator.evaluation.gate import Failure, Recommendation
     from orchestrator.evaluation.intervals import Interval
     from orchestrator.evaluation.metrics import Measurement, Task
+    from orchestrator.evaluation.noninferiority import Loss
     from orchestrator.evaluation.rows import Row
 
 BESIDE = ("errors", "disagreements")
@@ -37,7 +40,7 @@ class Score(Stage):
 
     program = "score"
     phase = "evaluate"
-    optional = ("gate", "files", "parity")
+    optional = ("gate", "files", "parity", "divergence", "held_against")
     task: Task
     labels: list[str] | None = None
     seed: int = 0
@@ -49,6 +52,10 @@ class Score(Stage):
     gate: Mapping[str, float] | None = None
     files: Mapping[str, str] | None = None
     parity: Mapping[str, str] | None = None
+    divergence: Mapping[str, str] | None = None
+    """Artifact → what it gave the tuned model's answers."""
+    held_against: Mapping[str, str] | None = None
+    """Artifact → the one that its divergence is measured from."""
 
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
@@ -96,12 +103,15 @@ class Gate(Score):
         stage = cls(
             artifacts=sources,
             summary=layout.summary("judge"),
-            gate=export.gate.model_dump(exclude={"max_perplexity_rise"}),
+            gate=export.gate.model_dump(exclude={"max_perplexity_rise"}, exclude_none=True),
             files={f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in export.gguf},
             parity={f"gguf-{kind}": layout.parity(f"gguf-{kind}") for kind in wanted},
+            divergence={f"gguf-{kind}": layout.divergence(f"gguf-{kind}") for kind in wanted},
+            held_against={f"gguf-{kind}": reference_of(kind, source_type(export.gguf)) for kind in wanted},
             **_asked_for(context),
         )
-        return [stage.scoring("judge", context, ("score", *(f"ask-{kind}" for kind in wanted)))]
+        proofs = (f"{proof}-{kind}" for proof in ("ask", "diverge") for kind in wanted)
+        return [stage.scoring("judge", context, ("score", *proofs))]
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,10 @@ class Scores:
     failures: list[Failure]
     notes: list[str] = field(default_factory=list)
     """What the figures cannot tell."""
+    losses: Mapping[str, Loss] = field(default_factory=dict)
+    """Artifact → what it may lose against the reference, where the gate limits that."""
+    divergences: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Artifact → each row's divergence."""
 
 
 def _asked_for(context: Context) -> dict[str, Any]:
@@ -159,7 +173,7 @@ def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
     """Every figure, comparison and failure; what is neither reference nor baseline is held against the reference."""
     from orchestrator.evaluation.answers import untold, useless
     from orchestrator.evaluation.compare import agreement, compare
-    from orchestrator.evaluation.gate import judge, judge_answers, judge_parity, with_causes
+    from orchestrator.evaluation.gate import judge, judge_answers, judge_divergence, judge_parity, with_causes
     from orchestrator.evaluation.metrics import measure
     from orchestrator.evaluation.parity import uncompared, uncompared_sentence
 
@@ -179,10 +193,29 @@ def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
         agrees = agreements[name]
         failures += judge_parity(name, report, agrees.value if agrees else 0.0, config.gate or {})
     failures += judge(measurements, agreements, config.gate or {}, reference)
+    divergences = {name: read_json_lines(Path(file)) for name, file in (config.divergence or {}).items()}
+    failures += judge_divergence(divergences, (config.gate or {}).get("max_divergence"))
     notes = [uncompared_sentence(name, report) for name, report in reports.items() if uncompared(report)]
     if unclear := untold(rows[reference]):
         notes.append(unclear)
-    return Scores(measurements, agreements, comparisons, with_causes(failures, reports), notes)
+    failures, losses = with_causes(failures, reports), _losses(rows, agreements, config)
+    return Scores(measurements, agreements, comparisons, failures, notes, losses, divergences)
+
+
+def _losses(rows: Mapping[str, list[Row]], artifacts: Iterable[str], config: Score) -> dict[str, Loss]:
+    """What each artifact may lose against the reference, where the gate limits that."""
+    from orchestrator.evaluation.compare import paired, paired_scores
+    from orchestrator.evaluation.noninferiority import loss
+
+    if "max_accuracy_drop" not in (config.gate or {}):
+        return {}
+    limit, reference = 100 * (config.gate or {})["max_accuracy_drop"], config.reference
+    found = {}
+    for name in artifacts:
+        pairs = paired(rows[name], rows[reference], (name, reference))
+        before, after = paired_scores(pairs, config.task, config.labels)
+        found[name] = loss(after - before, limit, config.seed)
+    return found
 
 
 def write_artifact(artifact: str, rows: Mapping[str, list[Row]], config: Score) -> None:
@@ -202,30 +235,66 @@ def write_artifact(artifact: str, rows: Mapping[str, list[Row]], config: Score) 
 
 def summarise(scores: Scores, config: Score) -> dict[str, Any]:
     """The summary as plain JSON; `predict_rouge` is there only where LLaMA-Factory's own figures were named."""
-    from orchestrator.evaluation.gate import recommend
+    from orchestrator.evaluation import divergence
 
     sizes = {name: Path(file).stat().st_size for name, file in (config.files or {}).items()}
-    candidates = {name: scores.comparisons[name] for name in scores.agreements}
-    recommendation = recommend(candidates, sizes, {failure.artifact for failure in scores.failures})
+    recommendation = _recommended(scores, sizes)
     summary = {
         "metrics": {name: _figures(name, scores, config.reference) for name in scores.measurements},
         "detail": {name: measurement.detail for name, measurement in scores.measurements.items()},
-        "comparisons": [comparison.to_json() for comparison in scores.comparisons.values()],
+        "comparisons": [_compared(comparison, scores.losses.get(a)) for a, comparison in scores.comparisons.items()],
         "failures": [asdict(failure) for failure in scores.failures],
         "recommendation": asdict(recommendation) if recommendation else None,
         "sizes": sizes,
         "notes": scores.notes,
     }
+    if scores.divergences:
+        worst = {name: divergence.worst(rows) for name, rows in scores.divergences.items()}
+        summary["divergence"] = {
+            "from": dict(config.held_against or {}), "worst": worst, "ranking": divergence.ranking(scores.divergences)
+        }  # fmt: skip
     named = {name: source["rouge"] for name, source in config.artifacts.items() if not isinstance(source, str)}
     own = {name: _own_rouge(file) for name, file in named.items()}
     return summary | ({"predict_rouge": own} if own else {})
 
 
+def _recommended(scores: Scores, sizes: Mapping[str, int]) -> Recommendation | None:
+    from orchestrator.evaluation.divergence import figures
+    from orchestrator.evaluation.gate import Candidate, recommend
+    from orchestrator.evaluation.metric import DIVERGENCE
+
+    candidates = []
+    for name in sizes:
+        if name in scores.losses:
+            nats = figures(scores.divergences.get(name, ())).get(DIVERGENCE)
+            candidates.append(Candidate(name, sizes[name], scores.losses[name], nats.value if nats else None))
+    return recommend(scores.comparisons, candidates, {failure.artifact for failure in scores.failures})
+
+
+def _compared(comparison: Comparison, loss: Loss | None) -> dict[str, Any]:
+    """A comparison as plain JSON, with what may be lost where that is limited."""
+    from orchestrator.evaluation.gate import AS_GOOD, loss_sentence
+
+    plain = comparison.to_json()
+    if loss is None:
+        return plain
+    plain["loss"] = asdict(loss) | {"shown": loss.shown}
+    if comparison.verdict != "cannot tell":
+        return plain
+    verdict = AS_GOOD if loss.shown else comparison.verdict
+    return plain | {"verdict": verdict, "sentence": loss_sentence(comparison, loss)}
+
+
 def _figures(name: str, scores: Scores, reference: str) -> dict[str, Any]:
+    from orchestrator.evaluation import divergence
+
     measurement = scores.measurements[name]
     figures = {metric: interval.to_json() for metric, interval in measurement.metrics.items()}
     if agrees := scores.agreements.get(name):
         figures[f"agreement_with_{reference}"] = agrees.to_json()
+    figures |= {
+        metric: found.to_json() for metric, found in divergence.figures(scores.divergences.get(name, ())).items()
+    }
     return {"n": measurement.n, **figures}
 
 
