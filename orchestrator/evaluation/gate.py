@@ -219,7 +219,7 @@ def loss_sentence(it: Comparison, loss: Loss) -> str:
     values = f"{it.value_a:.1f} against {it.value_b:.1f}"
     limit, at_most = f"{loss.limit:.1f} points of {it.metric}", max(0.0, loss.at_most)
     if loss.shown:
-        return f"{it.a} is shown to lose at most {limit} against {it.b}: {values}, {at_most:.2f} at most (n = {it.n})"
+        return f"{it.a} is shown to lose at most {limit} against {it.b}: {values} (n = {it.n}, 95 % sure: {at_most:.2f})"
     return (
         f"{it.a} is not shown to lose at most {limit} against {it.b}: {values}, it may lose {at_most:.1f} "
         f"(n = {it.n}); {rows_that_would_do(loss)}"
@@ -243,7 +243,9 @@ def choose(candidates: Iterable[Candidate]) -> Candidate | None:
     shown = list(takewhile(lambda one: one.loss.shown, dropwhile(lambda one: not one.loss.shown, by_size)))
     if not shown:
         return min(by_size, key=_distance)
-    return min((one for one in shown if one.bytes <= A_LITTLE * shown[-1].bytes), key=_distance)
+    smallest = shown[-1]
+    nearer = (one for one in shown if one.divergence is not None and one.bytes <= A_LITTLE * smallest.bytes)
+    return smallest if smallest.divergence is None else min(nearer, key=_distance)
 
 
 def _distance(candidate: Candidate) -> tuple[float, int]:
@@ -265,8 +267,8 @@ def recommend(
 
 def _shown(best: Candidate, fit: Sequence[Candidate]) -> str:
     said = (
-        f"{best.artifact} ({decimal(best.bytes)}) is shown to lose at most {best.loss.limit:.1f} points: "
-        f"{max(0.0, best.loss.at_most):.1f} at most"
+        f"{best.artifact} ({decimal(best.bytes)}) is shown to lose at most {best.loss.limit:.1f} points "
+        f"(95 % sure: {max(0.0, best.loss.at_most):.2f})"
     )
     smaller = [one for one in fit if one.bytes < best.bytes]
     if not smaller:

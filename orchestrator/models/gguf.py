@@ -173,8 +173,27 @@ class GgufModel:
 
         yield from self.read_answers([text[:1] for text in texts], [text[1:] for text in texts], look)
 
-    def _context(self, tokens: int, sequences: int) -> Any:
+    def observed(self, texts: Sequence[Sequence[int]], observe: Callable[[int, bool, Any], bool]) -> Iterator[int]:
+        """Read the texts, many at once; llama.cpp calls `observe` before and after it computes each node of its graph.
+
+        Yields how many were read. Raises StageError when llama.cpp fails.
+        """
+        called = self._api.ggml_backend_sched_eval_callback(observe)
+        batches = list(_batches(texts))
+        context = self._context(max(sum(map(len, batch)) for batch in batches), max(map(len, batches)), called)
+        decoder = _Decoder(self._api, context, self._vocab, 1, frozenset())
+        try:
+            read = 0
+            for batch in batches:
+                decoder.read_together(batch)
+                yield (read := read + len(batch))
+        finally:
+            self._api.llama_free(context)
+
+    def _context(self, tokens: int, sequences: int, observer: Any = None) -> Any:
         parameters = self._api.llama_context_default_params()
+        if observer:
+            parameters.cb_eval = observer
         parameters.n_ctx = -(-tokens // 256) * 256
         parameters.n_batch = parameters.n_ubatch = BATCH_TOKENS
         parameters.n_seq_max = sequences
@@ -227,6 +246,14 @@ class _Decoder:
             found += [look(self._logits(place - start), place - first) for place in places if place >= first]
         self._api.llama_memory_seq_rm(self._memory, 1, -1, -1)
         return found
+
+    def read_together(self, texts: Sequence[Sequence[int]]) -> None:
+        """Decode some texts, each a sequence of its own, that fit into a batch; or one that is longer."""
+        entries = [(token, at, slot, False) for slot, text in enumerate(texts) for at, token in enumerate(text)]
+        for start in range(0, len(entries), BATCH_TOKENS):
+            self._decode(entries[start : start + BATCH_TOKENS])
+        for slot in range(len(texts)):
+            self._api.llama_memory_seq_rm(self._memory, slot, -1, -1)
 
     def decode_prefix(self, shared: Sequence[int]) -> None:
         for start in range(0, len(shared), BATCH_TOKENS):
@@ -294,6 +321,18 @@ def _silence() -> Any:
     import llama_cpp
 
     return llama_cpp.llama_log_callback(lambda level, text, data: None)
+
+
+def _batches(texts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+    """The texts in order, as many together as a batch holds, at least one."""
+    batch: list[Sequence[int]] = []
+    for text in texts:
+        if batch and (len(batch) == SEQUENCES or sum(map(len, batch)) + len(text) > BATCH_TOKENS):
+            yield batch
+            batch = []
+        batch.append(text)
+    if batch:
+        yield batch
 
 
 def _of_row(look: Look[T], row: int, logits: Any, place: int) -> T:
