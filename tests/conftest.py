@@ -137,7 +137,7 @@ train:
   gradient_accumulation_steps: 1
   cutoff_len: 128
   logging_steps: 1
-evaluate: {{max_new_tokens: 4}}
+evaluate: {{max_new_tokens: 4, better_than: []}}
 export: {{gguf: [f16, q8_0], gate: {{min_agreement: 0.5, max_accuracy_drop: 0.5}}}}
 """
 

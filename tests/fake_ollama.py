@@ -353,6 +353,8 @@ def answer(
     options = {**made.parameters, **options}
     ids = [*gguf.tokenize(state.spoil + (gguf.bos or "") * gguf.adds_bos()), *gguf.tokenize(text)]
     ((_, tokens),) = gguf.answers([ids], options.get("num_predict", 128), gguf.stops(options.get("stop", [])))
+    if options.get("temperature", 0.8) > 0:
+        tokens = tokens[::-1]  # a draw: other tokens than the likeliest
     durations = dict.fromkeys(("total_duration", "load_duration", "prompt_eval_duration", "eval_duration"), 1)
     return gguf.detokenize(tokens), {**durations, "prompt_eval_count": len(ids), "eval_count": len(tokens)}
 

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
-from orchestrator.lib.errors import InputError
+from orchestrator.lib.errors import Diverged, InputError
 from orchestrator.pipeline import adopt
 from orchestrator.serving import webui
-from orchestrator.spec.load import LoadedSpec, load_spec
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.project import Project
 from tests.conftest import write_tree
 
 ARGUMENTS = {
@@ -24,7 +27,7 @@ ARGUMENTS = {
 
 
 @pytest.fixture
-def spec(project: Path) -> LoadedSpec:
+def spec(project: Path) -> Project:
     return load_spec(project / "spec.yaml")
 
 
@@ -44,7 +47,7 @@ def trained(project: Path, tiny_model: Path) -> Path:
     return write_tree(project / "webui", tree) / "saves/tiny/lora/first"
 
 
-def test_the_spec_asks_for_exactly_what_was_trained(trained: Path, spec: LoadedSpec) -> None:
+def test_the_spec_asks_for_exactly_what_was_trained(trained: Path, spec: Project) -> None:
     changes = adopt.spec_changes(adopt.read(trained), spec)
     assert changes["model.template"] == "smollm2" and not {"model.base", "model.thinking"} & set(changes)
     train = changes["train"]
@@ -56,7 +59,19 @@ def test_the_spec_asks_for_exactly_what_was_trained(trained: Path, spec: LoadedS
     assert not elsewhere & set(train)
 
 
-def test_a_reasoning_template_and_another_base_are_taken_over(trained: Path, spec: LoadedSpec) -> None:
+@pytest.mark.parametrize("weight", [float("nan"), float("inf")])
+def test_a_training_that_diverged_is_not_adopted(trained: Path, weight: float) -> None:
+    save_file({"lora_A": torch.tensor([1.0, weight])}, trained / "adapter_model.safetensors")
+    with pytest.raises(Diverged, match=r"weights that are not finite in adapter_model\.safetensors"):
+        adopt.sound(trained)
+
+
+def test_a_sound_training_is_adopted(trained: Path) -> None:
+    save_file({"lora_A": torch.ones(2)}, trained / "adapter_model.safetensors")
+    assert adopt.sound(trained) == adopt.read(trained)
+
+
+def test_a_reasoning_template_and_another_base_are_taken_over(trained: Path, spec: Project) -> None:
     edit(trained, template="qwen3", model_name_or_path="Qwen/Qwen3-0.6B", enable_thinking=None)
     changes = adopt.spec_changes(adopt.read(trained), spec)
     assert changes["model.base"] == "hf:Qwen/Qwen3-0.6B" and changes["model.thinking"] is True
@@ -101,7 +116,7 @@ def edit(trained: Path, **changes: Any) -> None:
 # ---- the board's folder
 
 
-def test_load_arguments_fills_in_what_the_spec_says(spec: LoadedSpec) -> None:
+def test_load_arguments_fills_in_what_the_spec_says(spec: Project) -> None:
     fields = webui.arguments(spec.spec, "smollm2")
     assert fields["train.training_stage"] == "Supervised Fine-Tuning"
     assert (fields["train.learning_rate"], fields["train.batch_size"]) == ("0.02", 4)

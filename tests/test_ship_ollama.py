@@ -295,6 +295,16 @@ def test_an_edited_modelfile_is_told_apart_before_anything_is_sent(run: Run) -> 
     assert artifacts.choose_gguf(run, "f16", force=True) == "f16"
 
 
+def test_the_rows_are_asked_with_the_parameters_that_will_serve(run: Run, tmp_path: Path) -> None:
+    file = run.folder / f"{layout.MODELFILE}.f16"
+    file.write_text(file.read_text(encoding="utf-8").replace("temperature 0", "temperature 0.9"), encoding="utf-8")
+    with (
+        fake_ollama(tmp_path) as server,
+        pytest.raises(GateError, match=r"as the GGUF was measured to, .*; it answers with temperature 0\.9, and was"),
+    ):
+        ship(run, "f16", server.url)
+
+
 @pytest.mark.parametrize(
     ("given", "url"),
     [

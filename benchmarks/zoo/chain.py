@@ -24,7 +24,7 @@ train:
   per_device_train_batch_size: 4
   gradient_accumulation_steps: 1
   cutoff_len: 512
-evaluate: {{max_new_tokens: 8, baseline: false}}
+evaluate: {{max_new_tokens: 8, baseline: false, better_than: []}}
 export: {{gguf: [f16], adapter: {adapter}, gate: {{min_agreement: 0.9, max_accuracy_drop: 0.1}}}}
 """
 Json = dict[str, Any]

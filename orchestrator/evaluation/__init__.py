@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from orchestrator.evaluation.metrics import evaluate_file
+from orchestrator.evaluation.rows import Row
 
-__all__ = ["evaluate_file"]
+__all__ = ["Row", "evaluate_file"]

@@ -219,7 +219,9 @@ def loss_sentence(it: Comparison, loss: Loss) -> str:
     values = f"{it.value_a:.1f} against {it.value_b:.1f}"
     limit, at_most = f"{loss.limit:.1f} points of {it.metric}", max(0.0, loss.at_most)
     if loss.shown:
-        return f"{it.a} is shown to lose at most {limit} against {it.b}: {values} (n = {it.n}, 95 % sure: {at_most:.2f})"
+        return (
+            f"{it.a} is shown to lose at most {limit} against {it.b}: {values} (n = {it.n}, 95 % sure: {at_most:.2f})"
+        )
     return (
         f"{it.a} is not shown to lose at most {limit} against {it.b}: {values}, it may lose {at_most:.1f} "
         f"(n = {it.n}); {rows_that_would_do(loss)}"

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.evaluation.rows import Row
 
 ANSWERS = ("classification", "generation")
 """Kinds of tasks whose rows have answers."""
@@ -25,6 +29,8 @@ class Metric:
     """Tasks that it is measured for; none for what only some kinds of training have."""
     sample: Callable[[str, str], float] | None = None
     """Label and answer, both stripped → the share from 0 to 1 of one row; the metric is its mean, in percent."""
+    of_row: Callable[[Row], float] | None = None
+    """The same of a whole row, where label and answer do not suffice."""
     sentence: str = ""
     """How a run tells its value and interval where the metric is its primary one; empty for the others."""
     column: tuple[str, ...] = ()
@@ -101,9 +107,17 @@ def ranked() -> tuple[str, ...]:
     return tuple(metric.name for metric in METRICS.values() if metric.sentence)
 
 
-def samples(task: str) -> dict[str, Callable[[str, str], float]]:
+def samples(task: str) -> dict[str, Callable[[Row], float]]:
     """Name → what scores one row, of the metrics of a task that are means over rows."""
-    return {metric.name: metric.sample for metric in METRICS.values() if metric.sample and task in metric.tasks}
+    return {
+        metric.name: scored
+        for metric in METRICS.values()
+        if task in metric.tasks and (scored := metric.of_row or _of_texts(metric.sample))
+    }
+
+
+def _of_texts(sample: Callable[[str, str], float] | None) -> Callable[[Row], float] | None:
+    return (lambda row: sample(row.truth, row.answer)) if sample else None
 
 
 def added(measured: Iterable[str]) -> list[str]:

@@ -62,7 +62,7 @@ def sampled(rows: Sequence[Row], task: Task, seed: int = 0) -> dict[str, Interva
     chosen = samples(task)
     if not chosen:
         return {}
-    table = np.array([[score(row.truth, row.answer) for score in chosen.values()] for row in rows], dtype=np.float64)
+    table = np.array([[score(row) for score in chosen.values()] for row in rows], dtype=np.float64)
     return bootstrap(table, lambda sums: dict(zip(chosen, 100 * sums.T / len(rows), strict=True)), seed)
 
 

@@ -64,6 +64,11 @@ def parity(artifact: str) -> str:
     return f"evaluation/{artifact}.parity.json"
 
 
+def answered(artifact: str) -> str:
+    """What an artifact has answered so far, in tokens, one row a line."""
+    return f"evaluation/{artifact}.answered.jsonl"
+
+
 GIVEN = "evaluation/given.jsonl"
 """The tuned model's answers that every artifact is given to read: {id, prompt, answer}, both as token ids, a line."""
 
@@ -76,6 +81,11 @@ def expectations(artifact: str) -> str:
 def divergence(artifact: str) -> str:
     """How far an artifact is from its reference: {id, tokens, divergence, probability, before} a line."""
     return f"evaluation/{artifact}.divergence.jsonl"
+
+
+def importance(name: str) -> str:
+    """What matters in each weight matrix on the training rows: llama.cpp's importance matrix."""
+    return f"export/{name}.imatrix"
 
 
 def summary(stage: str) -> str:

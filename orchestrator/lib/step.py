@@ -35,6 +35,8 @@ class Step:
     inputs: Mapping[str, str] = field(default_factory=dict)
     """What else its result depends on: name → content hash or version."""
     env: Mapping[str, str] = field(default_factory=dict)
+    keeps: tuple[str, ...] = ()
+    """Files that it adds to and goes on from; emptied where it is repeated though it had ended well."""
     folder: str = ""
     """A folder of its own, emptied before a fresh start."""
     checkpoints: bool = False

@@ -248,8 +248,11 @@ class _Decoder:
         return found
 
     def read_together(self, texts: Sequence[Sequence[int]]) -> None:
-        """Decode some texts, each a sequence of its own, that fit into a batch; or one that is longer."""
-        entries = [(token, at, slot, False) for slot, text in enumerate(texts) for at, token in enumerate(text)]
+        """Decode some texts, each a sequence of its own, that fit into a batch; or one that is longer.
+
+        Logits are asked for everywhere: llama.cpp's last layer leaves the other tokens out.
+        """
+        entries = [(token, at, slot, True) for slot, text in enumerate(texts) for at, token in enumerate(text)]
         for start in range(0, len(entries), BATCH_TOKENS):
             self._decode(entries[start : start + BATCH_TOKENS])
         for slot in range(len(texts)):

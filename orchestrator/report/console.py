@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json
+from orchestrator.lib.training_kinds import TRAINING_KINDS
 from orchestrator.machine import requirements
 from orchestrator.models.speed import forecast
 from orchestrator.pipeline import estimate
 from orchestrator.runs.results import summaries
-from orchestrator.spec.sections import DEFAULTS
 from orchestrator.stages.launch import batch, node_commands
-from orchestrator.stages.preference import LIMITS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.lib.step import Step
     from orchestrator.pipeline.plan import Plan, Planned
     from orchestrator.runs.store import Run
+    from orchestrator.spec.sections import Spec
 
 BATCH = {"per_device": "rows", "accumulation": "accumulated", "devices": "devices", "nodes": "nodes"}
 """Factors of an effective batch, and what a plan calls them."""
@@ -54,9 +54,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 def plan_lines(plan: Plan) -> list[str]:
     """The plan for people: the run, each stage with its reason and command, and the memory that it will take."""
     where = f"run {plan.run.id}" if plan.run else "a new run"
-    lines = [f"{where}; commands are started in its folder"]
-    if plan.spec.model.trust_remote_code:
-        lines.append(f"! model.trust_remote_code is on: Python code of {plan.spec.model.base} will run on this machine")
+    lines = [f"{where}; commands are started in its folder", *_foreign_code(plan.spec)]
     if plan.cure:
         lines.append(
             f"! the tokenizer is used with {plan.cure}, through links in the cache; the model itself stays as it is"
@@ -67,10 +65,21 @@ def plan_lines(plan: Plan) -> list[str]:
         lines.append(f"    {shlex.join(planned.step.argv)}")
         lines += _launched(planned.step)
         lines += [f"    + {argument}: {why}" for argument, why in _faster(plan, planned).items()]
-    if limit := LIMITS.get({**DEFAULTS, **plan.spec.train}["stage"]):
+    if limit := plan.spec.kind.limit:
         lines.append(f"note: {limit}")
     lines += [f"! {lack.message}: {lack.mend}" for lack in requirements.lacking(plan.spec.train, plan.spec.launched)]
     return lines + estimate.lines(estimate.of_plan(plan))
+
+
+def _foreign_code(spec: Spec) -> list[str]:
+    """The code that is not ours and will run."""
+    lines = []
+    if spec.model.trust_remote_code:
+        lines.append(f"! model.trust_remote_code is on: Python code of {spec.model.base} will run on this machine")
+    if spec.evaluate.metrics:
+        own = ", ".join(spec.evaluate.metrics)
+        lines.append(f"! evaluate.trust_code is on: {own} will run on this machine")
+    return lines
 
 
 def _launched(step: Step) -> list[str]:
@@ -98,12 +107,24 @@ def show_run(run: Run, console: Console) -> None:
     measured = summaries(run.folder)
     if measured:
         artifact_table(measured, console)
-    if limit := LIMITS.get(_kind(run.folder)):
+    if limit := _limit(run.folder):
         console.print(f"note: {limit}", highlight=False, soft_wrap=True)
     console.print(f"run: {_short(run.folder)}", highlight=False, soft_wrap=True)
+    for line in _to_try(run, measured):
+        console.print(f"to try: {line}", highlight=False, soft_wrap=True)
     if file := _to_serve(run):
         command = f"ollama create {run.record['name']} -f {_short(file)}"
         console.print(f"serve it: {command}", highlight=False, soft_wrap=True)
+
+
+def _to_try(run: Run, measured: dict[str, Any]) -> list[str]:
+    """What a training that taught nothing suggests; its page says more."""
+    from orchestrator.evaluation.learnt import BETTER_THAN
+    from orchestrator.report.summary import about_training
+    from orchestrator.runs.progress import read_log
+
+    failed = {failure["what"] for failure in measured.get("failures", ())}
+    return list(about_training(measured, read_log(run.folder))) if BETTER_THAN in failed else []
 
 
 def show_measurement(measured: Measurement, console: Console) -> None:
@@ -125,9 +146,9 @@ def _to_serve(run: Run) -> Path | None:
     return plain if plain.is_file() and plain.read_bytes() == own.read_bytes() else own
 
 
-def _kind(folder: Path) -> str:
+def _limit(folder: Path) -> str:
     config = folder / "configs/prepare.json"
-    return str(read_json(config)["kind"]) if config.is_file() else ""
+    return TRAINING_KINDS[read_json(config)["kind"]].limit if config.is_file() else ""
 
 
 def _short(path: Path) -> str:

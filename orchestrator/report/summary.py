@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
 from rich.filesize import decimal
 
+from orchestrator.evaluation.learnt import BETTER_THAN, next_steps, seen
 from orchestrator.evaluation.metric import METRICS, primary
 from orchestrator.runs.progress import curve
 
@@ -39,7 +39,7 @@ def advice(record: Json, summary: Json, log: Sequence[Json], findings: Sequence[
     return [
         *about_files(summary),
         *_about_data(findings),
-        *_about_training(summary, log),
+        *about_training(summary, log),
         *_about_answers(summary),
         *_about_gate(summary),
     ]
@@ -120,14 +120,10 @@ def _about_data(findings: Sequence[Json]) -> Iterator[str]:
         yield f"Mend the data first; figures on such data mislead: {errors[0]}"
 
 
-def _about_training(summary: Json, log: Sequence[Json]) -> Iterator[str]:
+def about_training(summary: Json, log: Sequence[Json]) -> Iterator[str]:
+    """What the losses and the answers suggest, the most promising first."""
     losses, held_out = ([value for _, value in curve(log, key)] for key in ("loss", "eval_loss"))
-    if len(held_out) > 2 and held_out[-1] > 1.05 * min(held_out):
-        yield "The loss on held-out rows rose again: fewer epochs (train.num_train_epochs) or a lower learning rate."
-    elif len(losses) >= 8 and 0.1 * losses[0] < fmean(losses[-2:]) < 0.8 * fmean(losses[-6:-2]):
-        yield "The loss was still falling at the end: more epochs (train.num_train_epochs)."
-    if (against := comparison(summary, "tuned")) and against["verdict"] != "better":
-        yield "No gain over the base model is visible: read the mistakes, then try other learning rates with a sweep."
+    return next_steps(seen(summary, losses, held_out))
 
 
 def _about_answers(summary: Json) -> Iterator[str]:
@@ -157,7 +153,8 @@ def _about_gate(summary: Json) -> Iterator[str]:
             f"Nothing is proven of some rows of {', '.join(unproven)}: hold out rows without tools, "
             "or allow it with export.gate.max_uncompared."
         )
-    refused = list(dict.fromkeys(failure["artifact"] for failure in failures if failure["what"] != "uncompared"))
+    apart = ("uncompared", BETTER_THAN)
+    refused = list(dict.fromkeys(failure["artifact"] for failure in failures if failure["what"] not in apart))
     if refused:
         names = ", ".join(refused)
         yield f"The gate refuses {names}: leave it out of export.gguf, or choose a larger quantisation."

@@ -69,6 +69,7 @@ def _columns(summary: Summary) -> dict[str, Cell]:
         "n": lambda artifact, summary: str(summary["metrics"][artifact].get("n", "")),
         f"{about.title} (95 %)": _interval(about.name),
         **{metric.title: _value(metric.name, metric.digits) for metric in known},
+        **{title: _value(name) for name, title in summary.get("own", {}).items()},
         METRICS[AGREEMENT].title: _value(AGREEMENT),
         **({METRICS[DIVERGENCE].title: _value(DIVERGENCE, METRICS[DIVERGENCE].digits)} if nats else {}),
         "size": _size,

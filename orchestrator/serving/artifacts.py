@@ -67,10 +67,14 @@ def choose_gguf(run: Run, wanted: str | None, force: bool) -> str:
 
 def complaints(run: Run, kind: str) -> list[str]:
     """What the gate said against a GGUF; empty when it passed."""
+    from orchestrator.evaluation.learnt import BETTER_THAN
+
     if run.stage("judge").get("status") != "completed":
         return [f"{kind}: the gate has not judged this file yet"]
     failures = _verdict(run)["failures"]
-    return [failure["sentence"] for failure in failures if failure["artifact"] in (kind, f"gguf-{kind}")]
+    its = [failure for failure in failures if failure["artifact"] in (kind, f"gguf-{kind}")]
+    untaught = [failure for failure in failures if failure["what"] == BETTER_THAN]  # no file of it is any better
+    return [failure["sentence"] for failure in (its or untaught)]
 
 
 def recommended(run: Run) -> str | None:

@@ -59,7 +59,10 @@ def models(endpoint: Endpoint) -> list[str]:
 
 
 def ask(endpoint: Endpoint, messages: Sequence[Message], max_new_tokens: int) -> Reply:
-    """One greedy answer. Raises MissingError when nobody answers, InputError or StageError when the server refuses."""
+    """One answer, greedy unless the endpoint is asked as it serves.
+
+    Raises MissingError when nobody answers, InputError or StageError when the server refuses.
+    """
     path, body = _request(endpoint, messages, max_new_tokens, stream=False)
     answer = post(endpoint, endpoint.url + path, body)
     try:
@@ -166,7 +169,8 @@ def _request(
     if endpoint.protocol == "ollama":
         if endpoint.think is not None:
             body["think"] = endpoint.think
-        return "/api/chat", body | {"options": {"temperature": 0, "seed": 0, "num_predict": max_new_tokens}}
+        greedy = {} if endpoint.as_served else {"temperature": 0, "seed": 0}
+        return "/api/chat", body | {"options": greedy | {"num_predict": max_new_tokens}}
     return "/chat/completions", body | {"temperature": 0, "max_tokens": max_new_tokens}
 
 

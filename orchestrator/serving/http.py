@@ -33,6 +33,8 @@ class Endpoint:
     """Seconds that one answer may take."""
     think: bool | None = None
     """Whether Ollama is to have the model think; None leaves it to the server."""
+    as_served: bool = False
+    """Whether Ollama takes the model's own parameters instead of the likeliest token each time."""
 
 
 def post(endpoint: Endpoint, url: str, body: Mapping[str, Any]) -> dict[str, Any]:

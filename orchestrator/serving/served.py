@@ -20,6 +20,8 @@ from orchestrator.serving.prompts import Comparison, Told, compare, render_all, 
 if TYPE_CHECKING:
     from ollama import ShowResponse
 
+UNSET = 0.8
+"""Ollama's temperature where a Modelfile names none: DefaultOptions in api/types.go of github.com/ollama/ollama."""
 MAKERS = {"GGUF": "the template inside the GGUF", "TEMPLATE": "TEMPLATE", "unknown": "an unknown template"}
 
 
@@ -37,6 +39,8 @@ class Served:
     """What Ollama offers the user of the model: `completion`, `thinking`, `tools`, …"""
     unasked: str = ""
     """The first difference in the prompt of a client that says nothing of thinking."""
+    temperature: float = 0.0
+    """What the model answered with, and will be served with; it was measured with 0."""
 
     def to_json(self) -> dict[str, Any]:
         """Flat, as scripts read it."""
@@ -59,13 +63,13 @@ UNASKED = Served(rows=0, agreement=1.0, prompts=Comparison(0, 0, 0, 0), template
 
 
 def check(run: Run, kind: str, endpoint: Endpoint, shown: ShowResponse) -> Served:
-    """Ask the held-out rows of a model that Ollama has, with `think` as trained, and compare with the run.
+    """Ask the held-out rows of a model that Ollama has, with its own parameters and `think` as trained, and compare.
 
     `shown` is what Ollama's /api/show says of the model.
     """
     rows = read_json_lines(run.folder / layout.PROMPTS)
     conversations = [row["messages"] for row in rows]
-    asked = replace(endpoint, think=think(run, shown.capabilities or ()))
+    asked = replace(endpoint, think=think(run, shown.capabilities or ()), as_served=True)
     texts = render_all(asked, conversations)
     replies = ask_all(asked, conversations, _limit(run, kind), concurrency=1)
     told = [Told(text, reply.prompt_tokens) for text, reply in zip(texts, replies, strict=True)]
@@ -77,6 +81,7 @@ def check(run: Run, kind: str, endpoint: Endpoint, shown: ShowResponse) -> Serve
             template=_template_used(run, kind, shown, gguf),
             capabilities=[str(capability) for capability in shown.capabilities or ()],
             unasked=_unasked(endpoint, rows[0], texts[0], gguf.bos),
+            temperature=_temperature(run, kind),
         )
 
 
@@ -95,12 +100,19 @@ def require_gate(served: Served, name: str, min_agreement: float) -> None:
     if served.agreement < min_agreement:
         complaints.append(
             f"{name}: Ollama answers {100 * served.agreement:.0f} % of {served.rows} rows as the GGUF was measured to, "
-            f"below {100 * min_agreement:.0f} %"
+            f"below {100 * min_agreement:.0f} %{_sampled(served)}"
         )
     if complaints:
         raise GateError(
             "\n".join(complaints), f"Do not use {name}; `ollama rm {name}` removes it. Is Ollama up to date?"
         )
+
+
+def _sampled(served: Served) -> str:
+    if not served.temperature:
+        return ""
+    cure = "`export.ollama: {parameters: {temperature: 0}}` serves what was measured"
+    return f"; it answers with temperature {served.temperature:g}, and was measured with 0: {cure}"
 
 
 def summary(served: Served) -> str:
@@ -122,6 +134,10 @@ def think(run: Run, capabilities: Sequence[str]) -> bool | None:
 
 def _limit(run: Run, kind: str) -> int:
     return int(read_json(run.folder / f"configs/ask-{kind}.json")["max_new_tokens"])
+
+
+def _temperature(run: Run, kind: str) -> float:
+    return float(bundle.read(run.folder / f"{layout.MODELFILE}.{kind}").parameters.get("temperature", UNSET))
 
 
 def _agreement(run: Run, kind: str, rows: Sequence[dict[str, Any]], replies: Sequence[Reply]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,13 +14,17 @@ from orchestrator.executors.base import Wanted
 from orchestrator.executors.ray import Ray
 from orchestrator.executors.slurm import Slurm
 from orchestrator.lib.section import Section
+from orchestrator.lib.training_kinds import TRAINING_KINDS, TrainingKind
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Quantisation = Literal[
     "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q5_0", "q5_1", "q4_k_m", "q4_k_s", "q4_0", "q4_1",
     "q3_k_l", "q3_k_m", "q3_k_s", "q2_k", "q2_k_s",
+    "iq4_nl", "iq4_xs", "iq3_m", "iq3_s", "iq3_xs", "iq3_xxs", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s",
 ]  # fmt: skip
+NEEDS_IMPORTANCE = ("q2_k_s", "iq3_xxs", "iq3_xs", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s")
+"""Types that llama.cpp makes by an importance matrix only (`tensor_requires_imatrix` in src/llama-quant.cpp)."""
 
 
 def _known_executor(name: str) -> str:
@@ -70,6 +75,15 @@ class Evaluate(Section):
     baseline: bool = Field(True, description="Also score the untouched base model.")
     max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = Field(16, description="The longest answer, in tokens.")
     labels: tuple[str, ...] | None = Field(None, description="The known labels; by default those of the held-out rows.")
+    better_than: tuple[Literal["base", "majority"], ...] = Field(
+        ("base", "majority"),
+        description="What the tuned model must be shown to beat (stage sft), else exit code 5: the untouched base model"
+        " and always answering the most frequent training label; `[]` asks for nothing.",
+    )
+    metrics: tuple[str, ...] = Field(
+        (), description="Metrics of your own: `FILE.py:FUNCTION`, a row → a number from 0 to 1, more being better."
+    )
+    trust_code: bool = Field(False, description="Run the code of `evaluate.metrics`.")
     artifacts: tuple[str, ...] = Field(
         ("base", "tuned", "gguf-*"),
         min_length=1,
@@ -117,6 +131,10 @@ class Export(Section):
     """What is made of the trained model."""
 
     gguf: tuple[Quantisation, ...] = Field(("f16",), min_length=1, description="GGUF files to make and to prove.")
+    importance: Literal["auto", "off"] = Field(
+        "auto",
+        description="`auto` quantises types below q8_0 by what matters on the training rows (an importance matrix).",
+    )
     gate: Gate = Field(default_factory=Gate, description="What every GGUF must reach.")
     ollama: Ollama = Field(default_factory=Ollama, description="What stands in the Modelfile.")
     adapter: bool = Field(False, description="Also make a LoRA adapter GGUF and prove it over the base model's GGUF.")
@@ -217,6 +235,16 @@ class Spec(Section):
     llama_cpp: str | None = Field(None, description="A llama.cpp checkout of your own, instead of the pinned one.")
 
     @property
+    def training(self) -> dict[str, Any]:
+        """All training arguments: our defaults, overruled by the user's."""
+        return with_defaults(self.train)
+
+    @property
+    def kind(self) -> TrainingKind:
+        """What kind of training it is, and all that follows from that."""
+        return TRAINING_KINDS[self.training["stage"]]
+
+    @property
     def launched(self) -> dict[str, Any]:
         """The launch section as plain values; empty without one."""
         return self.launch.model_dump() if self.launch else {}
@@ -243,3 +271,8 @@ DEFAULTS: dict[str, Any] = {
     "seed": 42,
 }
 """Where LLaMA-Factory's own defaults would not learn from 300 rows, or would fill the disk."""
+
+
+def with_defaults(train: Mapping[str, Any], **unasked: Any) -> dict[str, Any]:
+    """What stands under `train:` over our defaults; between them, what follows from other sections."""
+    return {**DEFAULTS, **unasked, **train}

@@ -18,7 +18,7 @@ from orchestrator.lib.section import Section
 from orchestrator.spec.document import Finding, Key, closest, did_you_mean, one_of, quote
 from orchestrator.spec.editing import section_at
 from orchestrator.spec.launching import check_launch
-from orchestrator.spec.sections import Data, Export, Launch, Model, Spec, Sweep
+from orchestrator.spec.sections import NEEDS_IMPORTANCE, Data, Evaluate, Export, Launch, Model, Spec, Sweep
 from orchestrator.spec.sweeping import check_sweep
 from orchestrator.spec.training import check_training
 
@@ -96,11 +96,43 @@ def _similar(path: Path) -> str:
     return did_you_mean(path.name, beside)
 
 
+def check_evaluate(evaluate: Evaluate, project: Path) -> Iterator[Finding]:
+    """The functions of `metrics` are there, none has the name of another metric, and running them is allowed."""
+    if not evaluate.metrics:
+        return
+    from orchestrator.evaluation.metric import METRICS
+    from orchestrator.evaluation.own import OwnMetric, functions
+
+    if not evaluate.trust_code:
+        yield Finding(("evaluate", "metrics"), "is code: read it, then allow it with evaluate.trust_code: true")
+    own = [OwnMetric.of(text) for text in evaluate.metrics]
+    for index, one in enumerate(own):
+        key = ("evaluate", "metrics", index)
+        if not one.file.endswith(".py"):
+            yield Finding(key, f"cannot be {str(one)!r}; write FILE.py:FUNCTION")
+            continue
+        if problem := _unreadable(one.file, project):
+            yield Finding(key, problem)
+            continue
+        try:
+            defined = functions((project / one.file).read_text(encoding="utf-8"))
+        except (InputError, OSError, UnicodeDecodeError) as error:
+            yield Finding(key, f"{one.file} {error}")
+            continue
+        if one.function not in defined:
+            guess = did_you_mean(one.function, defined) or f"; it defines {one_of(defined) if defined else 'none'}"
+            yield Finding(key, f"no function {one.function!r} in {one.file}{guess}")
+        if one.function in METRICS or one.function in [other.function for other in own[:index]]:
+            yield Finding(key, f"there is a metric {one.function!r} already; give the function another name")
+
+
 def check_export(export: Export, project: Path) -> Iterator[Finding]:
-    """No file is made twice."""
+    """No file is made twice, and none without the importance matrix that its type is made by."""
     for name, count in Counter(export.gguf).items():
         if count > 1:
             yield Finding(("export", "gguf"), f"{name} stands {count} times in the list; keep one")
+    if export.importance == "off" and (needing := [kind for kind in export.gguf if kind in NEEDS_IMPORTANCE]):
+        yield Finding(("export", "importance"), f"is off, and {needing[0]} is made by an importance matrix; say auto")
 
 
 def check_llama_cpp(folder: str, project: Path) -> Iterator[Finding]:
@@ -136,6 +168,7 @@ _EXPECTED = {  # pydantic's kinds of errors, in words
 _CHECKS: tuple[tuple[str, type[Section], Callable[[Any, Path], Iterable[Finding]]], ...] = (
     ("model", Model, check_model),
     ("data", Data, check_data),
+    ("evaluate", Evaluate, check_evaluate),
     ("export", Export, check_export),
 )
 

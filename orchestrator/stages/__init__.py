@@ -8,6 +8,7 @@ from orchestrator.stages.ask import Ask
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.convert import Convert
 from orchestrator.stages.diverge import Diverge, ReadTuned
+from orchestrator.stages.importance import Importance
 from orchestrator.stages.merge import Merge
 from orchestrator.stages.modelfile import Modelfile
 from orchestrator.stages.perplexity import GatePerplexity, ReadTexts
@@ -29,6 +30,7 @@ STAGES: tuple[type[Stage], ...] = (
     Template,
     Convert,
     Modelfile,
+    Importance,
     Quantise,
     Adapter,
     Ask,
@@ -44,7 +46,6 @@ PROGRAMS = {stage.program: stage for stage in STAGES if stage.program}
 
 def chain(context: Context) -> list[Step]:
     """Every step of the whole chain, each after those it needs."""
-    kind = context.training["stage"]
-    last = PHASES.index("evaluate" if kind == "rm" else PHASES[-1])
+    last = PHASES.index(PHASES[-1] if context.kind.exports else "evaluate")
     steps = [step for stage in STAGES for step in stage.plan(context)]
     return [step for step in steps if PHASES.index(step.phase) <= last]

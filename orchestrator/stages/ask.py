@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from orchestrator.lib.errors import StageError
 from orchestrator.lib.files import read_json, sha256_of, write_json, write_text
 from orchestrator.lib.step import Step
 from orchestrator.stages import adapter
+from orchestrator.stages.answered import Answered, identity
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.convert import source_type
 
@@ -50,9 +51,10 @@ class Ask(Stage):
         stop_words = read_json(Path(layout.SERVING))["stop"]
         print(f"llama.cpp loads {self.gguf}", flush=True)  # the last line, should a damaged file end this process
         with GgufModel(Path(self.gguf), Path(self.adapter) if self.adapter else None) as model:
-            texts = [prompt_text(model, row["messages"]) for row in rows]
+            texts = [prompt_text(model, row["messages"], row.get("tools", ())) for row in rows]
             prompts = [model.tokenize(text) for text in texts]
-            answers = _answers(model, prompts, self.max_new_tokens, stop_words)
+            before = Answered(_artifact(self.answers), identity(filter(None, (self.gguf, self.adapter)), stop_words))
+            answers = _answers(model, prompts, self.max_new_tokens, stop_words, before)
             asked = [
                 Asked(row["id"], row["ids"], ids, text == row["text"], answer, len(answer) >= self.max_new_tokens)
                 for row, text, ids, answer in zip(rows, texts, prompts, answers, strict=True)
@@ -98,8 +100,13 @@ def _step(context: Context, kind: str) -> Step:
         expects=(answers, parity),
         needs=("prepare", made_by(context, kind)),
         inputs=context.picked("llama-cpp-python"),
+        keeps=(layout.answered(artifact),),
         judges=True,
     )
+
+
+def _artifact(predictions: str) -> str:
+    return Path(predictions).stem
 
 
 def _by_llama_server(model: GgufModel, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
@@ -121,17 +128,24 @@ def _by_llama_server(model: GgufModel, rows: Sequence[dict[str, Any]]) -> dict[s
         if (known := read_json(file).get("llama_server", {})).get("key") == key:
             return dict(known)
     thinking = read_json(Path(layout.SERVING))["thinking"] or None
-    cases = [llama_server.Case(template, row["messages"], thinking) for row in trained]
+    cases = [llama_server.Case(template, row["messages"], thinking, row.get("tools", ())) for row in trained]
     return {"key": key, **same_texts(trained, llama_server.render(server, cases, tokens), tokens.bos or "")}
 
 
-def prompt_ids(model: GgufModel, messages: Sequence[dict[str, str]]) -> list[int]:
+def prompt_ids(
+    model: GgufModel, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+) -> list[int]:
     """The tokens that llama.cpp evaluates for a conversation, by the template inside the GGUF."""
-    return model.tokenize(prompt_text(model, messages))
+    return model.tokenize(prompt_text(model, messages, tools))
 
 
-def prompt_text(model: GgufModel, messages: Sequence[dict[str, str]]) -> str:
-    """The text of a conversation by the template inside the GGUF. Raises StageError when there is none."""
+def prompt_text(
+    model: GgufModel, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """The text of a conversation by the template inside the GGUF. Raises StageError when there is none.
+
+    `tools` are in the canonical form.
+    """
     from orchestrator.chat_template.jinja import render_messages
     from orchestrator.chat_template.turns import SpecialTokens
 
@@ -139,13 +153,21 @@ def prompt_text(model: GgufModel, messages: Sequence[dict[str, str]]) -> str:
     if template is None:
         raise StageError("the GGUF has no chat template", "Export again; the merged model lost chat_template.jinja.")
     tokens = SpecialTokens(bos=model.bos, eos=model.eos)
-    return render_messages(template, messages, tokens)
+    return render_messages(template, messages, tokens, tools=tools)
 
 
-def _answers(model: GgufModel, prompts: list[list[int]], limit: int, stop_words: list[str]) -> list[list[int]]:
-    answers: list[list[int]] = [[] for _ in prompts]
-    done: Any = model.answers(prompts, limit, model.stops(stop_words))
-    for count, (index, answer) in enumerate(done, 1):
-        answers[index] = answer
+def _answers(
+    model: GgufModel, prompts: list[list[int]], limit: int, stop_words: list[str], before: Answered
+) -> list[list[int]]:
+    """The answers of all prompts; only those are asked that were not answered before."""
+    known = [before.of(prompt, limit) for prompt in prompts]
+    answers = [answer or [] for answer in known]
+    open_ = [index for index, answer in enumerate(known) if answer is None]
+    if len(open_) < len(prompts):
+        print(f"{len(prompts) - len(open_)} of {len(prompts)} rows were answered before", flush=True)
+    done: Any = model.answers([prompts[index] for index in open_], limit, model.stops(stop_words)) if open_ else ()
+    for count, (index, answer) in enumerate(done, 1 + len(prompts) - len(open_)):
+        answers[open_[index]] = answer
+        before.keep(prompts[open_[index]], answer, limit)
         print(f"{count}/{len(prompts)}", flush=True)
     return answers

@@ -1,4 +1,4 @@
-"""importance: what matters in each weight matrix on the run's own training rows, for the types that lose by rounding."""
+"""importance: what matters in each weight matrix on the run's own training rows, for types that lose by rounding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json
 from orchestrator.lib.step import Step
-from orchestrator.spec.sections import NEEDS_IMPORTANCE, Export
+from orchestrator.spec.sections import Export
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.convert import CONVERTED, source_type
 
@@ -76,7 +76,7 @@ class Importance(Stage):
 
 def uses_it(export: Export, kind: str) -> bool:
     """Whether a GGUF of this type is quantised by what matters. From q8_0 on there is next to nothing to gain."""
-    return kind not in CONVERTED and (export.importance == "auto" or kind in NEEDS_IMPORTANCE)
+    return export.importance == "auto" and kind not in CONVERTED
 
 
 def text_of(model: GgufModel, row: Any) -> str:

@@ -6,13 +6,13 @@ reads the summary to stop.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.lib import layout
-from orchestrator.lib.errors import StageError
+from orchestrator.lib.errors import InputError, StageError
 from orchestrator.lib.files import read_json, read_json_lines, write_json
 from orchestrator.lib.step import Step
 from orchestrator.stages.ask import kinds_asked
@@ -40,7 +40,7 @@ class Score(Stage):
 
     program = "score"
     phase = "evaluate"
-    optional = ("gate", "files", "parity", "divergence", "held_against")
+    optional = ("gate", "files", "parity", "better_than", "metrics", "divergence", "held_against")
     task: Task
     labels: list[str] | None = None
     seed: int = 0
@@ -52,6 +52,10 @@ class Score(Stage):
     gate: Mapping[str, float] | None = None
     files: Mapping[str, str] | None = None
     parity: Mapping[str, str] | None = None
+    better_than: Sequence[str] | None = None
+    """What the tuned model must beat; None for all of learnt.BASELINES."""
+    metrics: Sequence[str] | None = None
+    """Functions of the user's own, whose files the run keeps beside its configurations."""
     divergence: Mapping[str, str] | None = None
     """Artifact → what it gave the tuned model's answers."""
     held_against: Mapping[str, str] | None = None
@@ -74,12 +78,22 @@ class Score(Stage):
         packages = context.picked("rouge-score", "sacrebleu")
         beside = [f"{self.out_dir}/{artifact}.{rows}.jsonl" for artifact in self.artifacts for rows in BESIDE]
         expects = (self.summary, *written)
-        return self.step(name, expects=expects, leaves=tuple(beside), needs=needs, inputs=packages)
+        return self.step(
+            name,
+            files=_sources(context, self.metrics),
+            expects=expects,
+            leaves=tuple(beside),
+            needs=needs,
+            inputs=packages,
+        )
 
     def run(self) -> None:
         """Write predictions, mistakes and disagreements of each artifact, and the summary of all."""
+        from orchestrator.evaluation.own import registered
+
         rows = {artifact: artifact_rows(artifact, source) for artifact, source in self.artifacts.items()}
-        scores = score(rows, self)
+        with registered(self.metrics or ()):
+            scores = score(rows, self)
         for artifact in rows:
             write_artifact(artifact, rows, self)
         write_json(Path(self.summary), summarise(scores, self))
@@ -125,6 +139,8 @@ class Scores:
     failures: list[Failure]
     notes: list[str] = field(default_factory=list)
     """What the figures cannot tell."""
+    learnt: dict[str, Any] = field(default_factory=dict)
+    """What is known of the training's effect: comparisons with what needs no training, and what advice goes by."""
     losses: Mapping[str, Loss] = field(default_factory=dict)
     """Artifact → what it may lose against the reference, where the gate limits that."""
     divergences: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -133,7 +149,29 @@ class Scores:
 
 def _asked_for(context: Context) -> dict[str, Any]:
     evaluate = context.spec.evaluate
-    return {"task": evaluate.task, "labels": list(evaluate.labels) if evaluate.labels else None}
+    asked = {"task": evaluate.task, "labels": list(evaluate.labels) if evaluate.labels else None}
+    usual = evaluate.better_than == type(evaluate).model_fields["better_than"].default
+    asked |= {} if usual else {"better_than": list(evaluate.better_than)}  # finished runs know of no such field
+    return asked | ({"metrics": list(evaluate.metrics)} if evaluate.metrics else {})
+
+
+def _sources(context: Context, metrics: Sequence[str] | None) -> dict[str, str]:
+    """The files of the user's own metrics, which go into the run and so into the fingerprint."""
+    if not metrics:
+        return {}
+    from orchestrator.evaluation.own import OwnMetric
+
+    return {one.kept: _source(context.project / one.file) for one in map(OwnMetric.of, metrics)}
+
+
+def _source(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"evaluate.metrics: cannot read {file.name!r}: {reason}", "Name a file you may read."
+        ) from None
 
 
 def _scored(context: Context) -> tuple[str, ...]:
@@ -175,6 +213,7 @@ def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
     from orchestrator.evaluation.compare import agreement, compare
     from orchestrator.evaluation.gate import judge, judge_answers, judge_divergence, judge_parity, with_causes
     from orchestrator.evaluation.metrics import measure
+    from orchestrator.evaluation.own import judge_own, titles
     from orchestrator.evaluation.parity import uncompared, uncompared_sentence
 
     reference, labels, seed = config.reference, config.labels, config.seed
@@ -195,11 +234,15 @@ def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
     failures += judge(measurements, agreements, config.gate or {}, reference)
     divergences = {name: read_json_lines(Path(file)) for name, file in (config.divergence or {}).items()}
     failures += judge_divergence(divergences, (config.gate or {}).get("max_divergence"))
+    own = list(titles(config.metrics or ()))
+    failures += judge_own(measurements, list(agreements), own, config.gate or {}, reference)
     notes = [uncompared_sentence(name, report) for name, report in reports.items() if uncompared(report)]
     if unclear := untold(rows[reference]):
         notes.append(unclear)
+    missed, open_, learnt = _learnt(rows, config)
+    failures = [*missed, *failures] if reference not in {failure.artifact for failure in failures} else failures
     failures, losses = with_causes(failures, reports), _losses(rows, agreements, config)
-    return Scores(measurements, agreements, comparisons, failures, notes, losses, divergences)
+    return Scores(measurements, agreements, comparisons, failures, [*notes, *open_], learnt, losses, divergences)
 
 
 def _losses(rows: Mapping[str, list[Row]], artifacts: Iterable[str], config: Score) -> dict[str, Loss]:
@@ -216,6 +259,37 @@ def _losses(rows: Mapping[str, list[Row]], artifacts: Iterable[str], config: Sco
         before, after = paired_scores(pairs, config.task, config.labels)
         found[name] = loss(after - before, limit, config.seed)
     return found
+
+
+def _learnt(rows: Mapping[str, list[Row]], config: Score) -> tuple[list[Failure], list[str], dict[str, Any]]:
+    """What the tuned model is not shown to beat, what these rows cannot show, and what is recorded of both.
+
+    A preference is learnt beside the answers, which need not get any better: nothing is asked of them.
+    """
+    from orchestrator.evaluation import learnt
+
+    taught = _taught()
+    if taught is None or config.reference not in rows:
+        return [], [], {}
+    tuned, wanted = rows[config.reference], learnt.BASELINES if config.better_than is None else config.better_than
+    found = []
+    if "base" in wanted and config.baseline in rows:
+        found.append(learnt.against(tuned, rows[config.baseline], "base", "base", config.task, config.labels))
+    if "majority" in wanted and config.task == "classification":
+        label, same = learnt.majority_rows(tuned, taught)
+        found.append(learnt.against(tuned, same, "majority", f"always answering {label!r}", config.task, config.labels))
+    facts = {one.name: one.comparison.to_json() for one in found if one.name != "base"}
+    facts |= learnt.seen_in(tuned, taught, config.task)
+    return learnt.not_better(found), learnt.untellable(found), facts
+
+
+def _taught() -> list[str] | None:
+    """The last answer of each training row; none without such rows, None where what they teach is a preference."""
+    file = Path(layout.TRAIN_ROWS)
+    rows = read_json(file) if file.is_file() else []
+    if any("chosen" in row or "kto_tag" in row for row in rows):
+        return None
+    return [row["conversations"][-1]["value"] for row in rows]
 
 
 def write_artifact(artifact: str, rows: Mapping[str, list[Row]], config: Score) -> None:
@@ -236,9 +310,10 @@ def write_artifact(artifact: str, rows: Mapping[str, list[Row]], config: Score) 
 def summarise(scores: Scores, config: Score) -> dict[str, Any]:
     """The summary as plain JSON; `predict_rouge` is there only where LLaMA-Factory's own figures were named."""
     from orchestrator.evaluation import divergence
+    from orchestrator.evaluation.own import titles
 
     sizes = {name: Path(file).stat().st_size for name, file in (config.files or {}).items()}
-    recommendation = _recommended(scores, sizes)
+    recommendation = _recommended(scores, sizes, config.reference)
     summary = {
         "metrics": {name: _figures(name, scores, config.reference) for name in scores.measurements},
         "detail": {name: measurement.detail for name, measurement in scores.measurements.items()},
@@ -247,6 +322,8 @@ def summarise(scores: Scores, config: Score) -> dict[str, Any]:
         "recommendation": asdict(recommendation) if recommendation else None,
         "sizes": sizes,
         "notes": scores.notes,
+        "learnt": scores.learnt,
+        **({"own": titles(config.metrics)} if config.metrics else {}),
     }
     if scores.divergences:
         worst = {name: divergence.worst(rows) for name, rows in scores.divergences.items()}
@@ -258,17 +335,21 @@ def summarise(scores: Scores, config: Score) -> dict[str, Any]:
     return summary | ({"predict_rouge": own} if own else {})
 
 
-def _recommended(scores: Scores, sizes: Mapping[str, int]) -> Recommendation | None:
+def _recommended(scores: Scores, sizes: Mapping[str, int], reference: str) -> Recommendation | None:
+    """The file to ship; what nothing was taught is not shipped, in whatever file."""
     from orchestrator.evaluation.divergence import figures
     from orchestrator.evaluation.gate import Candidate, recommend
     from orchestrator.evaluation.metric import DIVERGENCE
 
+    refused = {failure.artifact for failure in scores.failures}
+    if reference in refused:
+        return None
     candidates = []
     for name in sizes:
         if name in scores.losses:
             nats = figures(scores.divergences.get(name, ())).get(DIVERGENCE)
             candidates.append(Candidate(name, sizes[name], scores.losses[name], nats.value if nats else None))
-    return recommend(scores.comparisons, candidates, {failure.artifact for failure in scores.failures})
+    return recommend(scores.comparisons, candidates, refused)
 
 
 def _compared(comparison: Comparison, loss: Loss | None) -> dict[str, Any]:

@@ -1,0 +1,161 @@
+"""Did training teach anything: the tuned model against what needs no training, and what to try where it did not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from orchestrator.evaluation.compare import Comparison, compare, scores
+from orchestrator.evaluation.gate import Failure
+from orchestrator.evaluation.metrics import Task
+from orchestrator.evaluation.rows import Row, has_thinking
+
+BETTER_THAN = "better_than"
+"""What a failure of this kind is called."""
+BASELINES = ("base", "majority")
+"""What a tuned model is held against: the untouched model, and always answering the most frequent training label."""
+LEAST_WRONG = 6
+"""So many rows a baseline must get wrong before a better model can be told from it: McNemar's exact test, and the
+bootstrap's floor in compare.py, need 2 / 2^k < 0.05."""
+_FEW = 5.0
+"""Percent of answers cut off that call for action."""
+
+
+def majority_rows(rows: Sequence[Row], taught: Sequence[str]) -> tuple[str, list[Row]]:
+    """The most frequent training label, and the rows as if every answer were that one.
+
+    Without training labels it is the most frequent one of the rows themselves, which is harder to beat.
+    """
+    counts = Counter(label.strip() for label in taught) or Counter(row.truth for row in rows)
+    label = max(sorted(counts), key=counts.__getitem__)
+    return label, [replace(row, prediction=label) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The tuned model against one baseline."""
+
+    name: str
+    words: str
+    """The baseline as a sentence calls it."""
+    comparison: Comparison
+    tellable: bool
+    """Whether a better model could be told from it with these rows."""
+
+
+def against(
+    tuned: Sequence[Row], rows: Sequence[Row], name: str, words: str, task: Task, labels: Sequence[str] | None = None
+) -> Baseline:
+    """The tuned model against a baseline's answers to the same rows."""
+    wrong = int((scores(rows, task, labels) < 100).sum())
+    found = compare(tuned, rows, task, names=("tuned", words), labels=labels)
+    return Baseline(name, words, found, wrong >= LEAST_WRONG)
+
+
+def not_better(baselines: Sequence[Baseline]) -> list[Failure]:
+    """A failure of the tuned model for each baseline that it is not shown to beat, though the rows could show it."""
+    return [
+        Failure("tuned", BETTER_THAN, f"tuned is not better than {one.words}; {one.comparison.sentence}")
+        for one in baselines
+        if one.tellable and one.comparison.verdict != "better"
+    ]
+
+
+def untellable(baselines: Sequence[Baseline]) -> list[str]:
+    """What too few rows, or too good a baseline, leave open, in words."""
+    return [
+        f"{one.comparison.n} rows cannot show that tuned is better than {one.words}, which has "
+        f"{one.comparison.metric} {one.comparison.value_b:.1f} on them"
+        for one in baselines
+        if not one.tellable and one.comparison.verdict != "better"
+    ]
+
+
+def seen_in(rows: Sequence[Row], taught: Sequence[str], task: Task) -> dict[str, Any]:
+    """What the answers themselves tell: labels that training never had, and how many answers end too early."""
+    known = {label.strip() for label in taught}
+    unseen = sorted({row.truth for row in rows} - known) if known and task == "classification" else []
+    return {"unseen_labels": unseen, "cut_off": sum(map(_ends_early, rows))}
+
+
+def _ends_early(row: Row) -> bool:
+    """Whether an answer stops within its label, or within its thoughts."""
+    within = row.answer != row.truth and row.truth.startswith(row.answer)
+    return within if row.answer else has_thinking(row.prediction)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The facts of a training and its answers that advice goes by."""
+
+    losses: Sequence[float] = ()
+    """On training rows, in order."""
+    held_out: Sequence[float] = ()
+    """On held-out rows, in order."""
+    answers: int = 0
+    unseen_labels: Sequence[str] = ()
+    cut_off: int = 0
+    one_answer: bool = False
+    """Whether all answers are the same though the rows differ."""
+    learnt: bool = True
+    """Whether nothing says that the tuned model is no better than what needs no training."""
+
+
+def seen(summary: Mapping[str, Any], losses: Sequence[float] = (), held_out: Sequence[float] = ()) -> Seen:
+    """The facts in a run's summary, beside the losses of its log."""
+    facts = summary.get("learnt") or {}
+    failures = {f["what"] for f in summary.get("failures", ()) if f["artifact"] == "tuned"}
+    against_base = next((c for c in summary.get("comparisons", ()) if c["a"] == "tuned"), None)
+    return Seen(
+        losses,
+        held_out,
+        summary.get("metrics", {}).get("tuned", {}).get("n", 0),
+        facts.get("unseen_labels", ()),
+        facts.get("cut_off", 0),
+        "answers" in failures,
+        not failures & {"answers", BETTER_THAN} and (against_base is None or against_base["verdict"] == "better"),
+    )
+
+
+def next_steps(it: Seen) -> Iterator[str]:
+    """What to try next, the most promising first; nothing where nothing speaks for a change."""
+    if it.unseen_labels:
+        names = ", ".join(map(repr, it.unseen_labels[:5]))
+        yield f"No training row has {names}, so nothing could learn it: add such rows to data.train."
+    if it.answers and 100 * it.cut_off > _FEW * it.answers:
+        yield f"{it.cut_off} of {it.answers} answers end before they are complete: raise evaluate.max_new_tokens."
+    yield from _about_losses(it)
+    if not it.learnt:
+        yield "No gain over the base model is visible: read the mistakes, then try other learning rates with a sweep."
+
+
+def _about_losses(it: Seen) -> Iterator[str]:
+    losses, held_out = it.losses, it.held_out
+    if _rose(losses) or (it.one_answer and len(losses) >= 4):
+        yield (
+            f"The loss went from {losses[0]:.2f} to {losses[-1]:.2f}"
+            f"{' and every answer is the same' if it.one_answer else ''}: "
+            "the rate is too high, divide train.learning_rate by ten."
+        )
+    elif len(held_out) > 2 and held_out[-1] > 1.05 * min(held_out):
+        yield "The loss on held-out rows rose again: fewer epochs (train.num_train_epochs) or a lower learning rate."
+    elif len(losses) >= 8 and 0.1 * losses[0] < fmean(losses[-2:]) < 0.8 * fmean(losses[-6:-2]):
+        yield "The loss was still falling at the end: more epochs (train.num_train_epochs)."
+    elif not it.learnt and len(losses) >= 2 and losses[-1] > 0.9 * losses[0]:
+        yield (
+            f"The loss hardly moved ({losses[0]:.2f} to {losses[-1]:.2f}): "
+            "a train.learning_rate ten times as high, or more epochs (train.num_train_epochs)."
+        )
+    elif not it.learnt and len(losses) >= 2 and losses[-1] < 0.05 * losses[0]:
+        yield "The training rows are known by heart and the held-out ones are not: more rows, and fewer epochs."
+
+
+def _rose(losses: Sequence[float]) -> bool:
+    """Whether a training ended well above where it had begun, or had been."""
+    if len(losses) < 4:
+        return False
+    end = fmean(losses[-2:])
+    return end > 1.1 * losses[0] or (end > 0.8 * losses[0] and end > 1.5 * min(losses))
