@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.evaluation.compare import Comparison, compare, paired, paired_scores
+from orchestrator.evaluation.compare import Comparison, compare, paired_scores
 from orchestrator.evaluation.gate import (
     Candidate,
     Failure,
@@ -168,7 +168,7 @@ def candidates(right: dict[str, int], n: int = 100, **nats: float) -> tuple[dict
     for number, (kind, count) in enumerate(right.items()):
         rows, name = rows_with(count, n), f"gguf-{kind}"
         comparisons[name] = compare(rows, tuned, "classification", names=(name, "tuned"))
-        before, after = paired_scores(paired(rows, tuned), "classification")
+        _, before, after = paired_scores(rows, tuned, "classification")
         size = 272_000_000 // 2**number
         found.append(Candidate(name, size, loss(after - before, 3.0), nats.get(kind)))
     return comparisons, found

@@ -1,8 +1,8 @@
 """How much each input of a weight matrix matters on the user's own rows, so that quantisation spares what does.
 
 llama.cpp's `llama-imatrix` measures it: over the tokens of some text, the sum of squares of what each column of a
-matrix is multiplied with (tools/imatrix/imatrix.cpp). It comes as a program of its own that the Python package does not have,
-so the same is done here through the callback that it uses. What is written is its file format.
+matrix is multiplied with (tools/imatrix/imatrix.cpp). That is a program of its own, which the Python package does not
+have, so the same is done here through the callback that it uses. What is written is its file format.
 """
 
 from __future__ import annotations
