@@ -15,7 +15,7 @@ POLICY = (
 HEADERS = (
     (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),  # with `no-referrer` Chromium sends a form with `Origin: null`
     (b"cache-control", b"no-store"),
 )
 
