@@ -11,6 +11,7 @@ from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import write_json
 from orchestrator.lib.step import Step
+from orchestrator.lib.training_kinds import TRAINING_KINDS
 from orchestrator.spec.sections import Data
 from orchestrator.stages.base import Context, Stage
 
@@ -65,16 +66,17 @@ class Prepare(Stage):
             trust_remote_code=spec.model.trust_remote_code,
             project=str(context.project),
             kind=training["stage"],
-            packing=training.get("packing") is not False if training["stage"] == "pt" else None,
+            packing=training.get("packing") is not False if context.kind.reads else None,
             cutoff_len=training["cutoff_len"],
             task=spec.evaluate.task,
             **spec.data.model_dump(mode="json"),
         )
         packages = context.picked("llamafactory", "transformers")
+        info = context.render("dataset_info.json.j2", kind=stage.kind, kinds=TRAINING_KINDS)
         return [
             stage.step(
                 "prepare",
-                files={layout.DATASET_INFO: context.render("dataset_info.json.j2", kind=stage.kind)},
+                files={layout.DATASET_INFO: info},
                 expects=(*_written(stage.kind), layout.SERVING, layout.DATASET_INFO),
                 leaves=(layout.FINDINGS,),
                 shared=True,
@@ -102,14 +104,15 @@ class Prepare(Stage):
         words, left_out = require_sound(base, tokenizer, words)
         encoder = Encoder(self.template, tokenizer, self.thinking)
         lengths = [length(encoder, tokenizer, row) for row in rows]
-        if self.kind == "pt":
+        kind = TRAINING_KINDS[self.kind]
+        if kind.reads:
             _require_a_block(lengths[: len(sets.train)], self)
         elif "tokens_over_cutoff" not in self.accept:
             _require_short(lengths, rows, self.cutoff_len)
         write_rows(Path(layout.TRAIN_ROWS), [as_trained(row, self.template) for row in sets.train], self.kind)
         write_rows(Path(layout.EVAL_ROWS), [as_trained(row, self.template) for row in sets.eval], self.kind)
         write_json(Path(layout.FINDINGS), {"findings": [found.to_json() for found in sets.findings]})
-        if self.kind != "pt":
+        if not kind.reads:
             asked = _asked(self.kind, sets.eval, self.template)
             served = _served(self, base, sets)
             prompts = [self._prompt(encoder, tokenizer, served, number, row) for number, row in enumerate(asked, 1)]
@@ -145,8 +148,8 @@ class Prepare(Stage):
 
 def _written(kind: Kind) -> tuple[str, ...]:
     """The files of rows: a pretraining asks nothing, and a preference set is also asked for plain answers."""
-    asked = (layout.ASKED_ROWS,) if kind in ("dpo", "kto") else ()
-    prompts = () if kind == "pt" else (layout.PROMPTS,)
+    asked = (layout.ASKED_ROWS,) if TRAINING_KINDS[kind].prefers else ()
+    prompts = () if TRAINING_KINDS[kind].reads else (layout.PROMPTS,)
     return (layout.TRAIN_ROWS, layout.EVAL_ROWS, *asked, *prompts)
 
 
@@ -172,7 +175,7 @@ def _require_servable(wanted: Prepare, rows: Sequence[Conversation]) -> None:
     if first and (reason := tool_refusal(wanted.template, wanted.thinking)):
         message = f"model.template: {wanted.template!r} cannot be served with tools: {reason}"
         where = f"{first.source}, row {first.row}, has tools"
-        raise InputError(f"{message} ({where})", "Choose another template, such as qwen, or leave such rows out.")
+        raise InputError(f"{message} ({where})", "Choose another model.template, such as qwen, or leave such rows out.")
     earlier_answers = any(message.role == "assistant" for row in rows for message in row.messages[:-1])
     if reason := refusal(wanted.template, wanted.thinking, multi_turn=earlier_answers):
         message = f"model.template: {wanted.template!r} cannot be served: {reason}"
@@ -187,13 +190,13 @@ def _asked(kind: str, rows: Sequence[Conversation], template: str) -> Sequence[C
     from orchestrator.data.canonical import as_trained
     from orchestrator.data.conversation import write_rows
 
-    if kind == "kto" and len({row.desirable for row in rows}) < 2:
+    if TRAINING_KINDS[kind].tags and len({row.desirable for row in rows}) < 2:
         raise InputError(
             f"the {len(rows)} held-out rows are all {'desirable' if rows[0].desirable else 'undesirable'}",
             "Hold out rows of both kinds: a larger data.eval_fraction, another data.seed, or a data.eval of your own.",
         )
     good = [row for row in rows if row.desirable is not False]
-    if kind in ("dpo", "kto"):
+    if TRAINING_KINDS[kind].prefers:
         write_rows(Path(layout.ASKED_ROWS), [as_trained(_answered(row), template) for row in good])
     return good
 
