@@ -75,7 +75,7 @@ def client(window: Window) -> Iterator[TestClient]:
 
 @pytest.fixture
 def run(window: Window) -> Run:
-    return list(store.every(window.runs_dir))[-1]
+    return next(run for run in store.every(window.runs_dir) if (run.folder / "export/Modelfile").is_file())
 
 
 def test_asks_for_the_key(client: TestClient) -> None:

@@ -86,7 +86,7 @@ def until(browser: Browser, holds: Any, seconds: float = 20) -> None:
 
 
 def first_run(window: Window) -> str:
-    return [run.id for run in store.every(window.runs_dir) if run.record["name"] == "news"][-1]
+    return next(run.id for run in store.every(window.runs_dir) if (run.folder / "export/Modelfile").is_file())
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
