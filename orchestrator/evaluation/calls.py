@@ -59,7 +59,8 @@ class CallReader:
 
     def __init__(self, template: str) -> None:
         self._utils = tool_utils(tool_definition(template).call_format)
-        self._start = self.written([Call(_PROBE, {})]).partition(_PROBE)[0].strip()
+        self.start = self.written([Call(_PROBE, {})]).partition(_PROBE)[0].strip()
+        """What every call begins with; "" where that is the name of its tool."""
 
     def read(self, answer: str) -> Calls:
         """The calls of an answer without its thoughts; none in one that is text, or a call that was cut off."""
@@ -72,7 +73,7 @@ class CallReader:
 
     def is_broken(self, answer: str) -> bool:
         """Whether it begins a call and holds none: it ran out of tokens, or is no JSON."""
-        return bool(self._start) and self._start in answer and not self.read(answer)
+        return bool(self.start) and self.start in answer and not self.read(answer)
 
     @property
     def reads_back(self) -> bool:
