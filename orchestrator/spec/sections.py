@@ -102,7 +102,7 @@ class Gate(Section):
     min_agreement: Share = Field(0.9, description="Least share of rows answered exactly as the tuned model does.")
     max_accuracy_drop: Share = Field(0.03, description="Largest loss of accuracy (or ROUGE-L) against the tuned model.")
     max_uncompared: Share = Field(
-        0.0, description="Largest share of rows whose prompts need not be compared with training's (those with tools)."
+        0.0, description="Largest share of rows whose prompts need not have been compared with training's."
     )
     max_perplexity_rise: Annotated[float, Field(ge=0)] = Field(
         0.1, description="Largest rise of perplexity against the tuned model's, as a share (stage pt)."
