@@ -49,7 +49,7 @@ COMMANDS = {
 GROUPS = {
     "Start": ("init", "doctor", "check", "plan"),
     "Run": ("train", "evaluate", "export", "run"),
-    "Inspect": ("runs", "report", "verify", "reproduce"),
+    "Inspect": ("ui", "runs", "report", "verify", "reproduce"),
     "Ship": ("chat", "serve", "push", "diagnose", "template", "webui"),
     "Data and models": ("data", "model"),
     "Sweep": ("sweep", "learning-curve"),
