@@ -91,6 +91,8 @@ def diagnose(trained: Trained, target: Endpoint | Path, rows: Sequence[Row] = ()
             base if vocabulary is None else replace(base, served_tokens=vocabulary.tokenize, ends=vocabulary.ends_with)
         )
         found = [*judge(seen), *_of_weights(trained, shipped, vocabulary)]
+    if any(one.kind == "base" for one in found):  # another vocabulary is a part of that
+        found = [one for one in found if one.kind not in ("tokenizer", "bos")]
     given = asked.ask(rows, prompts[:count], shipped, stop, trained.tokens.bos) if rows else None
     if given:
         found = asked.judged(found, given, shipped.quantisation)
