@@ -1,4 +1,4 @@
-"""Rows with tools through the whole chain: the GGUF is asked the tokens of training and calls as the tuned model does."""
+"""Rows with tools through the whole chain: a GGUF is asked the tokens of training and calls as the tuned model does."""
 
 from __future__ import annotations
 
