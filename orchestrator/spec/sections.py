@@ -112,7 +112,7 @@ class Gate(Section):
         description="Largest mean divergence (KL) from what a GGUF was made from, in nats a token; none by default.",
     )
     max_uncompared: Share = Field(
-        0.0, description="Largest share of rows whose prompts need not be compared with training's (those with tools)."
+        0.0, description="Largest share of rows whose prompts need not have been compared with training's."
     )
     max_perplexity_rise: Annotated[float, Field(ge=0)] = Field(
         0.1, description="Largest rise of perplexity against the tuned model's, as a share (stage pt)."
