@@ -51,7 +51,7 @@ METRICS = {
             "accuracy", "accuracy", tasks=("classification",), on_card=True,
             sentence="The tuned model answers {} % {} of",
             column=("macro_f1", "rouge1"),
-            beside=("macro_f1", "invalid_label_rate", "empty_rate", "rouge1", AGREEMENT),
+            beside=("macro_f1", "invalid_label_rate", "empty_rate", "rouge1", AGREEMENT, "scaled_ece", "answerable"),
         ),
         Metric(
             "preference_accuracy", "preference", tasks=(), on_card=True,
@@ -77,6 +77,9 @@ METRICS = {
         Metric("bleu", "BLEU", on_card=True),
         Metric("exact_match", "exact match", on_card=True),
         Metric("empty_rate", "empty", higher_is_better=False),
+        Metric("ece", "ECE", tasks=(), higher_is_better=False),
+        Metric("scaled_ece", "ECE, scaled", tasks=(), higher_is_better=False),
+        Metric("answerable", "at 95 %", tasks=()),
         Metric("reward_accuracy", "reward accuracy", tasks=(), on_card=True),
         Metric("reward_margin", "margin", tasks=(), digits=2, on_card=True),
         Metric(AGREEMENT, "agrees"),

@@ -69,6 +69,11 @@ def answered(artifact: str) -> str:
     return f"evaluation/{artifact}.answered.jsonl"
 
 
+def confidence(artifact: str) -> str:
+    """How sure an artifact is of each row, the least certain first."""
+    return f"evaluation/{artifact}.confidence.jsonl"
+
+
 def summary(stage: str) -> str:
     """The figures that a scoring stage measured."""
     return f"evaluation/summary-{stage}.json"

@@ -6,6 +6,7 @@ from orchestrator.lib.step import PHASES, Step
 from orchestrator.stages.adapter import Adapter
 from orchestrator.stages.ask import Ask
 from orchestrator.stages.base import Context, Stage
+from orchestrator.stages.confidence import Confidence
 from orchestrator.stages.convert import Convert
 from orchestrator.stages.merge import Merge
 from orchestrator.stages.modelfile import Modelfile
@@ -34,6 +35,7 @@ STAGES: tuple[type[Stage], ...] = (
     ReadTexts,
     Gate,
     GatePerplexity,
+    Confidence,
 )
 PROGRAMS = {stage.program: stage for stage in STAGES if stage.program}
 """Name on the command line of `python -m orchestrator.stages` → what it carries out."""
