@@ -23,8 +23,8 @@ from orchestrator.lib.files import write_json
 from orchestrator.models.memory import Setting, train, trainable
 from orchestrator.models.shape import Model
 from orchestrator.pipeline.remote import TaskJob
-from orchestrator.pipeline.workflow import Request, load
 from orchestrator.runs.results import metrics
+from orchestrator.spec.load import load_spec
 from orchestrator.spec.sections import DEFAULTS, Sweep
 from orchestrator.sweep import sweeper
 from orchestrator.sweep.run import run_sweep
@@ -284,7 +284,7 @@ def simulate(trials: int, workers: int, minutes: tuple[float, float]) -> dict[st
         real, namespace["time"] = namespace["time"], clock
         began, worked = clock.monotonic(), time.process_time()
         try:
-            page = run_sweep(Blueprint(load(Request(spec)), section), Silence(), Silence(), place)
+            page = run_sweep(Blueprint(load_spec(spec), section), Silence(), Silence(), place)
         finally:
             namespace["time"] = real
     assert len(page["ranking"]) == trials

@@ -18,9 +18,10 @@ from orchestrator.lib import process
 from orchestrator.lib.step import Step
 from orchestrator.pipeline.remote import Following, TaskJob, hand_over
 from orchestrator.pipeline.stage_process import start
-from orchestrator.pipeline.workflow import Request, Task, assign, load
+from orchestrator.pipeline.workflow import Task, assign
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
+from orchestrator.spec.load import load_spec
 from orchestrator.spec.sections import Sweep
 from orchestrator.sweep.run import run_sweep
 from orchestrator.sweep.trial import Blueprint
@@ -66,19 +67,19 @@ def sweep(project: Path, place: Executor, count: int, train: str = "", audience:
     """A sweep over so many learning rates, in a place."""
     rates = [1e-4 * (1 + number) for number in range(count)]
     search = Sweep.model_validate_json(json.dumps({"parameters": {"learning_rate": rates}}))
-    blueprint = Blueprint(load(Request(project / "spec.yaml")), search, launch=Scripted(project, train))
+    blueprint = Blueprint(load_spec(project / "spec.yaml"), search, launch=Scripted(project, train))
     return run_sweep(blueprint, audience or Silence(), Silence(), place)
 
 
 def submit(project: Path, place: Executor, train: str) -> tuple[Task, Handle]:
     """One run up to its training."""
-    task = assign(load(Request(project / "spec.yaml")), "train")
+    task = assign(load_spec(project / "spec.yaml"), "train")
     return task, place.submit(TaskJob(task, "train", start, Scripted(project, train)))
 
 
 def follow(project: Path, place: Executor, train: str = "") -> Following:
     """A run as `run --on` makes it."""
-    loaded = load(Request(project / "spec.yaml"))
+    loaded = load_spec(project / "spec.yaml")
     return hand_over(loaded, "train", place, lambda done, total: None, Scripted(project, train))
 
 

@@ -15,6 +15,7 @@ from orchestrator.pipeline.plan import Plan, make_plan
 from orchestrator.pipeline.stage_process import require_success, set_up
 from orchestrator.runs import proof, results
 from orchestrator.runs.store import Run, outputs
+from orchestrator.spec.load import load_spec
 from tests.conftest import make_project
 
 DONE = ("prepare", "template", "convert", "modelfile", "adapter", "ask-f16", "ask-adapter", "judge")
@@ -50,11 +51,10 @@ def thoughtful(thought: str, question: str, answer: str) -> dict[str, Any]:
 
 def run_of(project: Path, tiny_model: Path, overrides: tuple[str, ...]) -> Run:
     """A finished run of a project's spec."""
-    request = workflow.Request(project / "spec.yaml", overrides)
-    loaded = workflow.load(request)
-    plan = make_plan(loaded.question, request.hashes)
+    loaded = load_spec(project / "spec.yaml", overrides)
+    plan = make_plan(loaded)
     run = workflow.create_run(loaded, plan)
-    write_text(run.folder / layout.SPEC, loaded.spec.text)
+    write_text(run.folder / layout.SPEC, loaded.text)
     for planned in plan.steps:
         step = planned.step
         if step.stage == "train":

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from orchestrator.lib.errors import Diverged, InputError
 from orchestrator.pipeline import adopt
 from orchestrator.serving import webui
-from orchestrator.spec.load import LoadedSpec, load_spec
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.project import Project
 from tests.conftest import write_tree
 
 ARGUMENTS = {
@@ -26,7 +27,7 @@ ARGUMENTS = {
 
 
 @pytest.fixture
-def spec(project: Path) -> LoadedSpec:
+def spec(project: Path) -> Project:
     return load_spec(project / "spec.yaml")
 
 
@@ -46,7 +47,7 @@ def trained(project: Path, tiny_model: Path) -> Path:
     return write_tree(project / "webui", tree) / "saves/tiny/lora/first"
 
 
-def test_the_spec_asks_for_exactly_what_was_trained(trained: Path, spec: LoadedSpec) -> None:
+def test_the_spec_asks_for_exactly_what_was_trained(trained: Path, spec: Project) -> None:
     changes = adopt.spec_changes(adopt.read(trained), spec)
     assert changes["model.template"] == "smollm2" and not {"model.base", "model.thinking"} & set(changes)
     train = changes["train"]
@@ -70,7 +71,7 @@ def test_a_sound_training_is_adopted(trained: Path) -> None:
     assert adopt.sound(trained) == adopt.read(trained)
 
 
-def test_a_reasoning_template_and_another_base_are_taken_over(trained: Path, spec: LoadedSpec) -> None:
+def test_a_reasoning_template_and_another_base_are_taken_over(trained: Path, spec: Project) -> None:
     edit(trained, template="qwen3", model_name_or_path="Qwen/Qwen3-0.6B", enable_thinking=None)
     changes = adopt.spec_changes(adopt.read(trained), spec)
     assert changes["model.base"] == "hf:Qwen/Qwen3-0.6B" and changes["model.thinking"] is True
@@ -115,7 +116,7 @@ def edit(trained: Path, **changes: Any) -> None:
 # ---- the board's folder
 
 
-def test_load_arguments_fills_in_what_the_spec_says(spec: LoadedSpec) -> None:
+def test_load_arguments_fills_in_what_the_spec_says(spec: Project) -> None:
     fields = webui.arguments(spec.spec, "smollm2")
     assert fields["train.training_stage"] == "Supervised Fine-Tuning"
     assert (fields["train.learning_rate"], fields["train.batch_size"]) == ("0.02", 4)

@@ -14,6 +14,7 @@ import pytest
 from orchestrator.data.conversation import Conversation, Message, write_rows
 from orchestrator.data.reading import RowProblem, load, read
 from orchestrator.lib.render import Renderer
+from orchestrator.lib.training_kinds import TRAINING_KINDS
 
 Row = Mapping[str, Any]
 USER, BOT = {"from": "human", "value": "苹果发布新手机"}, {"from": "gpt", "value": "科技"}
@@ -199,7 +200,7 @@ def test_a_bad_row_is_named_or_repaired(case: Case, fate: Any, tmp_path: Path) -
 
 def register(folder: Path, kind: str) -> None:
     """The dataset_info.json of a run."""
-    (folder / "dataset_info.json").write_text(Renderer(folder)("dataset_info.json.j2", kind=kind))
+    (folder / "dataset_info.json").write_text(Renderer(folder)("dataset_info.json.j2", kind=kind, kinds=TRAINING_KINDS))
 
 
 def assert_survives(conversation: Conversation, fate: Any, tmp_path: Path) -> None:

@@ -79,4 +79,4 @@ def test_its_spec_still_says_what_was_meant(run: store.Run) -> None:
         target.parent.mkdir(exist_ok=True)
         shutil.copy(run.folder / f"data/{name}.json", target)
     there = ("model.base=builtin:smollm2-135m-instruct",)
-    assert load_spec(run.folder / "spec.yaml", there, project=Path.cwd()).spec.name == run.record["name"]
+    assert load_spec(run.folder / "spec.yaml", there, root=Path.cwd()).spec.name == run.record["name"]

@@ -17,8 +17,9 @@ from orchestrator.executors.slurm import QUEUED, SlurmExecutor, parameters
 from orchestrator.lib.errors import BusyError, GateError, Interrupted, MissingError, Pruned, StageError
 from orchestrator.pipeline import plan
 from orchestrator.pipeline.remote import JobElsewhere, TaskJob
-from orchestrator.pipeline.workflow import Request, Task, assign, load
+from orchestrator.pipeline.workflow import Task, assign
 from orchestrator.runs.locks import locked
+from orchestrator.spec.load import load_spec
 from orchestrator.spec.sections import Slurm, Sweep
 from tests import cluster_jobs
 from tests.cluster_jobs import HANG_ONCE, Scripted, Silence, error_of, hanging, is_gone, newest, starts, submit, until
@@ -34,7 +35,7 @@ def place(project: Path, capacity: int = 2) -> SlurmExecutor:
 
 
 def task_of(project: Path) -> Task:
-    return assign(load(Request(project / "spec.yaml")), "train")
+    return assign(load_spec(project / "spec.yaml"), "train")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_how_many_jobs_are_queued(
 
 def test_what_travels_is_the_question_and_not_the_plan(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)  # the runs folder is named relative to here, and elsewhere is another folder
-    task = assign(load(Request(Path("spec.yaml"), runs_dir=Path("runs"))), "train")
+    task = assign(load_spec(Path("spec.yaml"), runs_dir=Path("runs")), "train")
     pickled = cloudpickle.dumps(TaskJob(task, "train", Scripted(project), Scripted(project)))
     monkeypatch.chdir("/")
     monkeypatch.setattr("orchestrator.machine.environment.platform.python_version", lambda: "3.elsewhere")

@@ -31,7 +31,7 @@ def test_a_new_project_is_accepted_and_has_all_it_names(tmp_path: Path) -> None:
     names = {str(path.relative_to(tmp_path / "项目 one")) for path in files}
     assert names >= {"spec.yaml", "spec.schema.json", "Makefile", ".gitignore", "datasets/news/train.json"}
     loaded = load_spec(tmp_path / "项目 one" / "spec.yaml")
-    assert len(read_json(loaded.project / str(loaded.spec.data.train))) == 300
+    assert len(read_json(loaded.root / str(loaded.spec.data.train))) == 300
 
 
 def test_its_first_line_names_the_schema_beside_it(tmp_path: Path) -> None:

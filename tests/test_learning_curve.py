@@ -10,8 +10,8 @@ import pytest
 
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import read_json
-from orchestrator.pipeline.workflow import Request, load
 from orchestrator.runs import store
+from orchestrator.spec.load import load_spec
 from orchestrator.sweep import learning_curve as curve
 from orchestrator.sweep.run import run_sweep
 from tests.fake_stages import FakeLaunch
@@ -63,7 +63,7 @@ def test_shares_that_make_no_curve(text: str) -> None:
 
 
 def test_a_curve_over_real_sweeps(project: Path) -> None:
-    loaded = load(Request(project / "spec.yaml"))
+    loaded = load_spec(project / "spec.yaml")
     blueprint = curve.blueprint(loaded, curve.shares("0.5,0.75,1"), 2, None, lambda done, total: None)
     assert blueprint.sweep.parameters == {"data.max_samples": [12, 18, 24]}
     seen = Audience()

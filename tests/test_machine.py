@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.lib import cpu, process
+from orchestrator.machine.usage import PeakMemory, resident
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,10 @@ def test_children_of_a_limited_container_start_no_more_threads_than_it_has_cores
     assert process.child_environment({"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert process.child_environment({})["OMP_NUM_THREADS"] == "5"
+
+
+def test_the_most_memory_of_a_process_and_what_it_started() -> None:
+    seen = PeakMemory(os.getpid())
+    seen.look()
+    assert seen.to_json()["main"] > 10_000_000
+    assert resident(2**22 + 1) == 0

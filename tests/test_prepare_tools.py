@@ -1,4 +1,4 @@
-"""Conversations with tools: counted as training sees them, and never said to be proven."""
+"""Conversations with tools: counted as training sees them, asked as training sees them, served as they were trained."""
 
 from __future__ import annotations
 
@@ -10,12 +10,21 @@ from typing import Any
 import pytest
 
 from orchestrator.chat_template.encode import Encoder, load_tokenizer
+from orchestrator.chat_template.jinja import jinja_template, render_messages
+from orchestrator.chat_template.registry import definition, tool_definition
+from orchestrator.chat_template.tool_cases import tool_conversations
+from orchestrator.chat_template.turns import special_tokens
 from orchestrator.data.checks.tokens import token_counter
 from orchestrator.data.conversation import Conversation, Message
+from orchestrator.evaluation.gate import judge_parity
+from orchestrator.evaluation.parity import Asked, parity
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
-from orchestrator.lib.files import read_json_lines, write_json
+from orchestrator.lib.files import link, read_json, read_json_lines, write_json
+from orchestrator.serving import bundle
 from orchestrator.stages import prepare
+from orchestrator.stages.modelfile import Modelfile
+from orchestrator.stages.template import Template
 
 TEMPLATE = "qwen3"
 TOOLS = json.dumps(
@@ -83,12 +92,76 @@ def configured(folder: Path, model: Path, **changes: Any) -> prepare.Prepare:
     return prepare.Prepare(**{**data, **values, **changes})
 
 
-def test_what_offers_or_calls_tools_is_not_compared(
+def test_rows_with_tools_are_asked_in_the_tokens_of_training(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     configured(tmp_path, tiny_model).run()
     asked = read_json_lines(Path(layout.PROMPTS))
-    assert [record["ids"] is None for record in asked] == [True, False, True] * 4
+    assert read_json(Path(layout.SERVING))["tools"] is True
+    assert [len(record.get("tools", ())) for record in asked] == [1, 0, 1] * 4
+    assert asked[0]["label"] == f"<tool_call>\n{CALL}\n</tool_call>"
+    trained = read_json(Path(layout.EVAL_ROWS))
+    assert json.loads(trained[0]["tools"])[0]["function"]["parameters"] == {"type": "object", "properties": {}}
+    tokenizer = load_tokenizer(tiny_model)
+    for record, row in zip(asked, trained, strict=True):
+        assert record["ids"] == prompt_in_training(tokenizer, row)
+        assert tokenizer.encode(record["text"], add_special_tokens=False) == record["ids"]
     with pytest.raises(InputError, match="16 of 24 rows are longer than cutoff_len 100; the longest has"):
         configured(tmp_path, tiny_model, cutoff_len=100).run()
+
+
+def prompt_in_training(tokenizer: Any, row: dict[str, Any]) -> list[int]:
+    """LLaMA-Factory's own prompt of a row as it was written for training."""
+    from orchestrator.chat_template.encode import _template
+
+    names = {"human": "user", "gpt": "assistant", "function_call": "function"}
+    turns = [{"role": names.get(turn["from"], turn["from"]), "content": turn["value"]} for turn in row["conversations"]]
+    of = _template(TEMPLATE, tokenizer, False)
+    return list(of.encode_oneturn(tokenizer, turns, row["system"] or None, row["tools"] or None)[0])
+
+
+def test_what_was_trained_with_tools_is_served_without_a_template_of_ollamas(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    configured(tmp_path, tiny_model).run()
+    link(tiny_model / "tokenizer.json", Path(layout.AS_MERGED) / "tokenizer.json")
+    for name in ("tokenizer_config.json", "config.json"):
+        link(tiny_model / name, Path(layout.AS_MERGED) / name)
+    Template("toys", "builtin:x", None, "train.json").run()
+    jinja = (Path(layout.MERGED) / "chat_template.jinja").read_text(encoding="utf-8")
+    tokens = special_tokens(tiny_model)
+    for record in read_json_lines(Path(layout.PROMPTS)):
+        assert render_messages(jinja, record["messages"], tokens, tools=record.get("tools", ())) == record["text"]
+    Modelfile(str(tmp_path), "toys", {"f16": "toys-f16.gguf"}, "toys-f16.gguf", None, {"temperature": 0}).run()
+    assert bundle.read(Path(layout.MODELFILE)).template is None
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"), [("gemma4", "'gemma4' is not written in Jinja"), ("youtu", "how a call ends")]
+)
+def test_templates_that_cannot_serve_tools_are_refused_for_such_rows_alone(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, template: str, reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"{reason}.*train.json, row 1, has tools"):
+        configured(tmp_path, tiny_model, template=template).run()
+
+
+def test_a_byte_more_in_a_tool_fails_the_gate(tiny_model: Path) -> None:
+    tokenizer, tokens = load_tokenizer(tiny_model), special_tokens(tiny_model)
+    [(messages, tools), *_] = tool_conversations(tool_definition(TEMPLATE), definition(TEMPLATE).thought_words)
+    ids = Encoder(TEMPLATE, load_tokenizer(tiny_model), thinking=False).prompt_ids(messages, tools)
+    jinja = jinja_template(definition(TEMPLATE), tokens, False, tool_definition(TEMPLATE))
+
+    def gate(template: str) -> list[str]:
+        text = render_messages(template, messages, tokens, tools=tools)
+        asked = Asked("1", ids, tokenizer.encode(text, add_special_tokens=False), False, [1], False)
+        failures = judge_parity("gguf-f16", parity([asked]), 100.0, {})
+        return [failure.what for failure in failures]
+
+    assert gate(jinja) == []
+    changed = jinja.replace("{{ '\\n' + (tool | tojson) }}", "{{ '\\n ' + (tool | tojson) }}")
+    assert len(changed) == len(jinja) + 1
+    assert gate(changed) == ["parity"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import sqlite3
 import threading
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import HashCache, write_json, write_text
 from orchestrator.lib.step import Step
-from orchestrator.runs import catalogue, store
+from orchestrator.runs import cache, catalogue, prune, store
 from orchestrator.runs.store import Run
 
 TRAIN = Step("train", "train", ("train",))
@@ -128,17 +130,19 @@ def test_what_an_ended_run_does_later_is_found(tmp_path: Path) -> None:
     assert _holder(tmp_path, "b") == run.id
 
 
-def test_ended_runs_are_not_looked_at_for_each_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ended, running = trained(tmp_path, "a"), trained(tmp_path, "b")
-    ended.set(status="completed")
+def test_no_record_is_looked_at_for_what_nobody_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained(tmp_path, "a").set(status="completed")
+    trained(tmp_path, "b")
     assert _holder(tmp_path, "none") is None
-    looked: list[str] = []
-    monkeypatch.setattr(catalogue, "_stamps", lambda folder, names: looked.extend(names) or {})
+    looked: list[Path] = []
+    monkeypatch.setattr(store, "load", looked.append)
+    monkeypatch.setattr(catalogue, "opened", looked.append)
     assert _holder(tmp_path, "none") is None
-    assert looked == [running.id]
+    assert store.trained(tmp_path, "news", "none") is None
+    assert looked == []
 
 
-def test_runs_that_other_machines_work_on_are_all_looked_at(tmp_path: Path) -> None:
+def test_runs_that_other_machines_work_on_need_no_index(tmp_path: Path) -> None:
     run = trained(tmp_path, "a")
     run.set(status="completed")
     assert _holder(tmp_path, "b") is None
@@ -146,6 +150,79 @@ def test_runs_that_other_machines_work_on_are_all_looked_at(tmp_path: Path) -> N
     run.begin(TRAIN, "b", ())
     run.end("train", "completed", 1.0, 0, [])
     assert _holder(tmp_path, "b") == run.id
+
+
+def another_process() -> None:
+    """As if this one had not asked yet."""
+    cache._asked.clear()
+
+
+def links(runs_dir: Path) -> Path:
+    return runs_dir / cache.FOLDER
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_lost_links_are_made_anew(tmp_path: Path, asked: bool) -> None:
+    old, new = trained(tmp_path, "a"), trained(tmp_path, "b")
+    if asked:
+        assert _holder(tmp_path, "a") == old.id
+    shutil.rmtree(links(tmp_path))
+    assert (_holder(tmp_path, "a"), _holder(tmp_path, "b"), _holder(tmp_path, "c")) == (old.id, new.id, None)
+    found = store.trained(tmp_path, "news", "a")
+    assert found is not None
+    assert found.id == old.id
+    assert (links(tmp_path) / "stages/train/a").resolve() == old.folder.resolve()
+
+
+def test_another_run_steps_in_for_one_that_was_removed(tmp_path: Path) -> None:
+    old = renamed(trained(tmp_path, "a"), "20260101T000000Z-news-aaaaaa")
+    new = trained(tmp_path, "a")
+    assert _holder(tmp_path, "a") == new.id
+    prune.remove(new.folder)
+    assert _holder(tmp_path, "a") == old.id
+    assert (links(tmp_path) / "stages/train/a").readlink().name == old.id
+    prune.remove(old.folder)
+    assert _holder(tmp_path, "a") is None
+
+
+def test_a_run_that_was_copied_here_is_found(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    assert _holder(ours, "a") is None
+    trained(ours, "b")
+    assert _holder(ours, "a") is None
+    run = trained(theirs, "a", name="天气")
+    shutil.copytree(run.folder, ours / run.id)
+    another_process()
+    assert _holder(ours, "a") == run.id
+    assert store.trained(ours, "天气", "a") is not None
+
+
+def test_a_copy_under_an_older_name_takes_no_place(tmp_path: Path) -> None:
+    run = trained(tmp_path, "a")
+    shutil.copytree(run.folder, tmp_path / "20200101T000000Z-copied-from-elsewhere")
+    another_process()
+    assert _holder(tmp_path, "a") == run.id
+
+
+def test_a_disk_without_links_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links on this disk")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    run = trained(tmp_path, "a")
+    assert (_holder(tmp_path, "a"), _holder(tmp_path, "b")) == (run.id, None)
+    later = trained(tmp_path, "b")
+    assert _holder(tmp_path, "b") == later.id
+
+
+def test_a_link_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
+    run, elsewhere = trained(tmp_path / "runs", "a"), trained(tmp_path / "elsewhere", "b")
+    for fingerprint in ("a", "b"):
+        link = links(tmp_path / "runs") / "stages/train" / fingerprint
+        link.unlink(missing_ok=True)
+        link.symlink_to(elsewhere.folder)
+    assert _holder(tmp_path / "runs", "a") == run.id
+    assert _holder(tmp_path / "runs", "b") is None
 
 
 def test_unchanged_records_are_not_read_again(tmp_path: Path) -> None:
@@ -166,7 +243,7 @@ def test_unchanged_records_are_not_read_again(tmp_path: Path) -> None:
 def test_a_damaged_index_is_made_anew(tmp_path: Path, content: bytes) -> None:
     run = trained(tmp_path, "a")
     (tmp_path / catalogue.FILE).write_bytes(content)
-    assert _holder(tmp_path, "a") == run.id
+    assert listed(tmp_path) == [run.id]
     with sqlite3.connect(tmp_path / catalogue.FILE) as index:
         assert index.execute("select id from runs").fetchall() == [(run.id,)]
 
@@ -175,13 +252,13 @@ def test_an_index_of_another_version_is_made_anew(tmp_path: Path) -> None:
     run = trained(tmp_path, "a")
     with sqlite3.connect(tmp_path / catalogue.FILE) as index:
         index.executescript("create table runs (id text); pragma user_version = 99")
-    assert _holder(tmp_path, "a") == run.id
+    assert listed(tmp_path) == [run.id]
 
 
 def test_where_no_index_can_be_kept_one_is_made_for_the_question(tmp_path: Path) -> None:
     run = trained(tmp_path, "a")
     (tmp_path / catalogue.FILE).mkdir()
-    assert _holder(tmp_path, "a") == run.id
+    assert listed(tmp_path) == [run.id]
 
 
 def test_many_may_ask_at_once(tmp_path: Path) -> None:
@@ -210,6 +287,11 @@ def test_half_written_folders_are_no_runs(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     assert list(store.every(tmp_path)) == []
     assert store.holder(tmp_path, "train", "a") is None
+
+
+def listed(runs_dir: Path) -> list[str]:
+    with store.index(runs_dir) as index:
+        return [name for (name,) in index.execute("select id from runs")]
 
 
 def _holder(runs_dir: Path, fingerprint: str) -> str | None:

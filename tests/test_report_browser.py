@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from orchestrator.lib import render
-from orchestrator.lib.files import write_json
+from orchestrator.lib.files import write_json, write_text
 from orchestrator.report import page as page_module
 from orchestrator.report import write, write_comparison
 from orchestrator.runs import store
 from orchestrator.runs.compare import side_by_side
+from tests.browser import (
+    MISSING,
+    WHY_MISSING,
+    WIDTHS,
+    Browser,
+    all_of,
+    colour_scheme,
+    complaints,
+    inaccessible,
+    printed,
+    resize,
+    started,
+)
 from tests.example_runs import HOSTILE, LABELS, make_run, make_sweep, write_log
 
-MISSING = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
-pytestmark = pytest.mark.skipif(
-    bool(MISSING), reason=f"{MISSING} missing; on Debian: apt-get update && apt-get install -y chromium chromium-driver"
-)
-ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--window-size=1200,900")
-
-Browser = Any
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=WHY_MISSING)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    for argument in ARGUMENTS:
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
+    with started() as driver:
+        yield driver
 
 
 @pytest.fixture
@@ -53,19 +50,13 @@ def open_page(browser: Browser) -> Callable[[Path], Browser]:
     return opened
 
 
-def resize(browser: Browser, width: int) -> None:
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-
-
-def all_of(browser: Browser, selector: str) -> list[Any]:
-    found: list[Any] = browser.find_elements("css selector", selector)
-    return found
-
-
 @pytest.fixture(scope="module")
 def run_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = make_run(tmp_path_factory.mktemp("project") / "runs", wrong=range(1, 30, 3), answer=HOSTILE)
+    gguf = {f"export/news-{kind}.gguf": "0123456789abcdef" * 4 for kind in ("f16", "q4_k_m")}
+    run.set(lineage={"base_model": {"name": "builtin:smollm2-135m-instruct"}, "gguf": gguf})
+    write_text(run.folder / "export/Modelfile", f"FROM ./news-f16.gguf\nSYSTEM {HOSTILE}\n")
+    write_text(run.folder / "data/train.json", "[\n" + '{"conversations": []},\n' * 12 + "]\n")
     finding = {"kind": "label_conflict", "severity": "error", "message": HOSTILE, "rows": [], "examples": [HOSTILE]}
     write_json(run.folder / "data/findings.json", {"findings": [finding]})
     return write(run.folder)
@@ -156,6 +147,96 @@ def test_everything_that_scrolls_or_reacts_takes_the_focus(
     assert [element for element in found if element.get_property("tabIndex") < 0] == []
 
 
+@pytest.fixture(scope="module")
+def small_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(make_sweep(tmp_path_factory.mktemp("project") / "runs", 6))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("which", ["run_page", "sweep_page", "small_sweep"])
+def test_is_whole_at_every_width(
+    open_page: Callable[[Path], Browser], which: str, scheme: str, request: pytest.FixtureRequest
+) -> None:
+    browser = open_page(request.getfixturevalue(which))
+    colour_scheme(browser, scheme)
+    assert {width: found for width in (*WIDTHS, 1920) if (found := complaints(browser, width))} == {}
+    assert inaccessible(browser) == []
+
+
+def test_every_answer_stands_beside_the_others(open_page: Callable[[Path], Browser], run_page: Path) -> None:
+    browser = open_page(run_page)
+    heads = [head.text.split("\n")[0].rstrip(" ↕") for head in all_of(browser, "#answers thead th")]
+    assert heads == ["Row", "Prompt", "Expected", "base", "tuned", "gguf-f16"]
+    count = browser.find_element("css selector", "[data-filter=answers] output")
+    assert count.text == "30 of 30 rows"
+    [wanted] = [
+        one for one in all_of(browser, "[data-filter=answers] option") if one.text == "gguf-f16 and tuned differ"
+    ]
+    wanted.click()
+    assert count.text == "1 of 30 rows"
+    browser.find_element("css selector", "[data-filter=answers] option").click()
+
+
+def test_tables_are_sorted(open_page: Callable[[Path], Browser], small_sweep: Path) -> None:
+    browser = open_page(small_sweep)
+    head = all_of(browser, "#ranking thead th")[2]
+    for order in (sorted, lambda values: sorted(values, reverse=True)):
+        head.find_element("css selector", "button").click()
+        values = [float(cell.text.split()[0]) for cell in all_of(browser, "#ranking tbody td:nth-child(3)")]
+        assert values == order(values) and len(values) == 6
+    assert head.get_attribute("aria-sort") == "descending"
+
+
+def test_charts_fill_the_width_and_take_a_log_axis(open_page: Callable[[Path], Browser], run_page: Path) -> None:
+    browser = open_page(run_page)
+    chart = all_of(browser, "svg.chart")[0]
+    assert chart.size["width"] > 1000
+    line = chart.find_element("css selector", "polyline")
+    before = line.get_attribute("points")
+    smoothing, log = all_of(browser, ".tune input")[:2]
+    log.click()
+    assert line.get_attribute("points") != before
+    assert len(chart.find_elements("css selector", "text.tick.end:not([hidden])")) >= 2
+    log.click()
+    assert line.get_attribute("points") == before
+    smoothing.send_keys("\ue014" * 6)
+    assert chart.find_elements("css selector", ".ghost") != [] and line.get_attribute("points") != before
+    smoothing.send_keys("\ue012" * 6)
+    assert line.get_attribute("points") == before
+
+
+def test_curves_of_a_sweep_are_told_apart(open_page: Callable[[Path], Browser], sweep_page: Path) -> None:
+    browser = open_page(sweep_page)
+    curves = all_of(all_of(browser, "svg.chart")[-1], "polyline")
+    best = [line for line in curves if "off" not in line.get_attribute("class")]
+    looks = {(line.value_of_css_property("stroke"), line.value_of_css_property("stroke-dasharray")) for line in best}
+    assert len(looks) == len(best) == 24
+
+
+def test_a_modelfile_is_copied(open_page: Callable[[Path], Browser], run_page: Path) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser = open_page(run_page)
+    box = browser.find_element("css selector", ".copied")
+    box.find_element("css selector", "button").click()
+    WebDriverWait(browser, 10).until(lambda _: box.find_element("css selector", "button").text == "Copied")
+    assert box.find_element("css selector", "pre").text.startswith("FROM ./news-f16.gguf\nSYSTEM <script>")
+
+
+def test_print_is_pages(open_page: Callable[[Path], Browser], run_page: Path) -> None:
+    browser = open_page(run_page)
+    colour_scheme(browser, "dark")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    resize(browser, 720)
+    try:
+        ink = browser.execute_script("return getComputedStyle(document.documentElement).getPropertyValue('--ink')")
+        assert ink == "#16191f", "dark only on a screen"
+        assert complaints(browser, 720) == {}
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert 2 <= printed(browser).count(b"/Type /Page\n") <= 12
+
+
 @pytest.mark.parametrize("which", ["run_page", "sweep_page"])
 def test_fits_a_phone(open_page: Callable[[Path], Browser], which: str, request: pytest.FixtureRequest) -> None:
     browser = open_page(request.getfixturevalue(which))
@@ -173,9 +254,7 @@ def test_print_shows_what_is_folded(open_page: Callable[[Path], Browser], run_pa
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_follows_the_colour_scheme(open_page: Callable[[Path], Browser], run_page: Path, scheme: str) -> None:
     browser = open_page(run_page)
-    browser.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    )
+    colour_scheme(browser, scheme)
     ground = browser.find_element("tag name", "body").value_of_css_property("background-color")
     assert ground == {"light": "rgba(246, 247, 249, 1)", "dark": "rgba(15, 18, 23, 1)"}[scheme]
 
@@ -207,11 +286,18 @@ def test_an_open_tab_follows_a_run(
 
     monkeypatch.setattr(page_module, "REFRESH_SECONDS", 1)
     run = store.create(tmp_path / "runs", "news")
+    write_text(run.folder / "spec.yaml", "name: news\n")
     browser = open_page(write(run.folder))
     assert all_of(browser, "svg.chart") == []
     write_log(run.folder, 3)
     write(run.folder)
     WebDriverWait(browser, 20).until(lambda driver: all_of(driver, "svg.chart polyline"))
+    browser.find_element("css selector", "section:last-of-type summary, details summary").click()
+    opened = "return [...document.querySelectorAll('details')].map((each) => each.open)"
+    before = browser.execute_script(opened)
+    browser.execute_script("window.unread = true")
+    WebDriverWait(browser, 20).until(lambda driver: driver.execute_script("return window.unread === undefined"))
+    assert True in before and browser.execute_script(opened) == before
     run.set(status="completed")
     write(run.folder)
     WebDriverWait(browser, 20).until(lambda driver: "Finished" in driver.find_element("tag name", "header").text)

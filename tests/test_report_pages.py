@@ -15,8 +15,11 @@ from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import HOST, write_json, write_text
 from orchestrator.lib.step import Step
 from orchestrator.report import find, live, write, write_comparison
+from orchestrator.report.answers import side_by_side as side_by_side_answers
+from orchestrator.report.overview import head, timeline
 from orchestrator.runs import store
 from orchestrator.runs.compare import side_by_side
+from orchestrator.runs.results import summaries
 from tests.conftest import write_tree
 from tests.example_runs import HOSTILE, make_run, make_sweep, write_log
 
@@ -312,3 +315,55 @@ def test_a_page_names_no_folder_of_this_machine(tmp_path: Path) -> None:
     write_text(other.folder / "configs/train.yaml", "model_name_or_path: /home/somebody/other\n")
     write_comparison(side_by_side([run, other]), tmp_path / "compare.html")
     assert "somebody" not in (tmp_path / "compare.html").read_text(encoding="utf-8")
+
+
+def test_begins_with_what_the_run_is(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs")
+    run.record["stages"]["train"]["peak_memory"] = {"main": 1_500_000_000, "gpu": 9_000_000_000}
+    write_text(run.folder / "data/train.json", '[\n{"a": 1},\n{"a": 2}\n]\n')
+    gpus = [{"name": "NVIDIA H100"}, {"name": "NVIDIA H100"}]
+    run.set(lineage={"base_model": {"name": "/home/somebody/tiny"}}, environment={"gpu": gpus})
+    assert head(run.folder, run.record) == [
+        ("Base model", "…/tiny"),
+        ("Learning rate", "0.0005"),
+        ("Epochs", "3"),
+        ("Rows", "2 to learn"),
+        ("Device", "2 × NVIDIA H100"),
+        ("Peak memory", "1.5 GB, 9.0 GB on the GPU"),
+        ("Time", "6 s"),
+    ]
+
+
+def test_stages_lie_on_one_line_of_time() -> None:
+    entries = {
+        "train": {"status": "completed", "started_at": "2026-01-01T00:00:10Z", "seconds": 30.0},
+        "prepare": {"status": "completed", "started_at": "2026-01-01T00:00:00Z", "seconds": 10.0},
+        "merge": {"status": "completed", "started_at": "2026-01-01T00:00:00Z", "reused_from": "another"},
+    }
+    bars = timeline({"stages": entries})
+    assert [(bar["name"], bar["x"], bar["width"]) for bar in bars] == [("prepare", 0, 25), ("train", 25, 75)]
+    assert timeline({"stages": {}}) == []
+
+
+def test_a_link_in_a_run_shows_nothing_of_the_machine(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs")
+    (tmp_path / "secret").write_text("KEPT-TO-MYSELF")
+    for path in ("export/Modelfile", "spec.yaml", "evaluation/tuned.jsonl", "configs/train.yaml", "logs/train.log"):
+        (run.folder / path).parent.mkdir(exist_ok=True)
+        (run.folder / path).unlink(missing_ok=True)
+        (run.folder / path).symlink_to(tmp_path / "secret")
+    run.record["stages"]["train"]["status"] = "failed"
+    assert "KEPT-TO-MYSELF" not in write(run.folder).read_text(encoding="utf-8")
+
+
+def test_rows_are_found_by_who_answers_otherwise(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", wrong=(0, 7), answer="体育")
+    rows = side_by_side_answers(run.folder, summaries(run.folder))
+    assert len(rows) == 30 and rows[7]["answers"] == {"base": "?", "tuned": "体育", "gguf-f16": "体育"}
+    assert rows[7]["kinds"] == ["base is wrong", "tuned is wrong", "gguf-f16 is wrong", "base and tuned differ"]
+    assert rows[3]["kinds"] == [
+        "base is wrong",
+        "gguf-f16 is wrong",
+        "base and tuned differ",
+        "gguf-f16 and tuned differ",
+    ]

@@ -15,8 +15,9 @@ from orchestrator.lib.errors import InputError
 from orchestrator.lib.render import Renderer
 from orchestrator.lib.secrecy import HIDDEN, clean, redacted
 from orchestrator.pipeline import workflow
-from orchestrator.pipeline.workflow import Request, plan
+from orchestrator.pipeline.workflow import plan
 from orchestrator.runs import store
+from orchestrator.spec.load import load_spec
 from tests.conftest import write_tree
 from tests.faults import stand_in, tool
 from tests.faults.tool import Call
@@ -64,7 +65,7 @@ def test_no_secret_is_in_the_title_of_a_process(planted: Path) -> None:
 def plan_of(folder: Path) -> Any:
     os.environ.update(stand_in.environment(folder))
     try:
-        return plan(Request(folder / "project/spec.yaml"))
+        return plan(load_spec(folder / "project/spec.yaml"))
     finally:
         for name in stand_in.environment(folder):
             del os.environ[name]
@@ -75,7 +76,7 @@ def test_the_traceback_of_a_bug_keeps_secrets_too(planted: Path) -> None:
         def broken(*_: object) -> None:
             raise RuntimeError(f"{dict(os.environ)} {SECRETS['HF_ENDPOINT']}")
 
-        workflow.plan = workflow.load = broken
+        workflow.plan = broken
 
     answer = tool.run(planted, Call(("plan",), prepare=fail))
     assert answer.code == 1

@@ -272,7 +272,7 @@ def test_every_problem_is_reported_at_once_and_the_list_is_short(project: Path) 
 @pytest.mark.parametrize("path", sorted((SPECS / "good").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_good_spec(project: Path, path: Path) -> None:
     loaded = load_spec(write(path.read_text()))
-    assert loaded.project == project
+    assert loaded.root == project
     assert build_spec(loaded.spec.model_dump(mode="json"), project) == loaded.spec
 
 
@@ -299,7 +299,7 @@ def test_an_absolute_path_may_lead_anywhere(project: Path, tmp_path_factory: pyt
 def test_paths_are_relative_to_the_folder_of_the_projects_spec(project: Path) -> None:
     write(HEAD)
     Path("specs").mkdir()
-    assert load_spec(write(HEAD, "specs/other.yaml")).project == project
+    assert load_spec(write(HEAD, "specs/other.yaml")).root == project
 
 
 def test_a_byte_order_mark_and_windows_line_ends(project: Path) -> None:

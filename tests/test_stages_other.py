@@ -18,12 +18,13 @@ from orchestrator.data.conversation import Conversation, Message
 from orchestrator.evaluation import gate, preference
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.training_kinds import TRAINING_KINDS
 from orchestrator.runs.results import summaries
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.sections import Data
 from orchestrator.stages import perplexity, prepare, trl
 from orchestrator.stages.likelihoods import Scores
-from orchestrator.stages.preference import LIMITS, Preference, measured, records
+from orchestrator.stages.preference import Preference, measured, records
 from tests.conftest import write_tree
 from tests.test_stages import ROOT, compare, steps_of
 
@@ -83,7 +84,7 @@ def test_the_configs_of_the_methods() -> None:
 
 def test_a_reward_model_is_measured_and_not_exported() -> None:
     assert list(steps_of("spec.yaml", *overrides("rm"))) == ["prepare", "train", "preference"]
-    assert "nothing is exported" in LIMITS["rm"]
+    assert "nothing is exported" in TRAINING_KINDS["rm"].limit
 
 
 def test_the_files_of_a_pretraining_read_the_texts_and_are_asked_nothing() -> None:

@@ -22,8 +22,8 @@ from orchestrator.lib import layout, process
 from orchestrator.lib.errors import GateError, InputError, Interrupted, OrchestratorError, StageError
 from orchestrator.lib.files import read_json
 from orchestrator.lib.step import Step
-from orchestrator.pipeline.workflow import Request, load
 from orchestrator.runs import store
+from orchestrator.spec.load import load_spec
 from orchestrator.spec.sections import Sweep
 from orchestrator.sweep import records, sweeper, winner
 from orchestrator.sweep.display import conclusions
@@ -61,7 +61,7 @@ RATES = sweep(parameters={"learning_rate": [1e-4, 1e-3, 1e-2]})
 
 
 def carry_out(project: Path, search: Sweep, launch: FakeLaunch, audience: Audience | None = None) -> Json:
-    blueprint = Blueprint(load(Request(project / "spec.yaml")), search, launch=launch)
+    blueprint = Blueprint(load_spec(project / "spec.yaml"), search, launch=launch)
     watcher = audience or Audience()
     return run_sweep(blueprint, watcher, watcher)
 
@@ -317,10 +317,10 @@ def test_promote_and_export_mean_the_winner(project: Path) -> None:
     folder = project / "runs" / page["id"]
     text = winner.promoted(folder, project / "spec.yaml")
     assert "learning_rate: 0.001" in text
-    request = Request(project / "spec.yaml")
-    assert winner.overrides(request, page["id"]) == ["train.learning_rate=0.001"]
+    loaded = load_spec(project / "spec.yaml")
+    assert winner.overrides(loaded, page["id"]) == ["train.learning_rate=0.001"]
     with pytest.raises(InputError, match="does not train what the winner"):
-        winner.overrides(Request(project / "spec.yaml", ("train.seed=7",)), page["id"])
+        winner.overrides(load_spec(project / "spec.yaml", ("train.seed=7",)), page["id"])
     (project / "spec.yaml").write_text(text, encoding="utf-8")
     launch = FakeLaunch()
     carry_out(project, sweep(parameters={"train.learning_rate": [1e-3]}), launch)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.serving.thoughts import VARIABLE, Splitter, Thoughts
+from orchestrator.chat_template.thoughts import Parts, Splitter, split
+from orchestrator.serving.thoughts import VARIABLE, Thoughts
 
 WORDS = ("<think>\n", "\n</think>\n\n")
 SAID = "<think>\n看云。<b>\n</think>\n\n晴 <think>天"
@@ -18,7 +19,7 @@ SAID = "<think>\n看云。<b>\n</think>\n\n晴 <think>天"
 @pytest.mark.parametrize(
     ("said", "thought", "text"),
     [
-        (SAID, "看云。<b>\n", "晴 <think>天"),
+        (SAID, "看云。<b>", "晴 <think>天"),
         ("\n <think>\n\n</think>\n\nB", "", "B"),
         ("<think>cut off </thi", "cut off </thi", ""),
         ("<thi", "", "<thi"),
@@ -27,12 +28,10 @@ SAID = "<think>\n看云。<b>\n</think>\n\n晴 <think>天"
     ],
 )
 def test_pieces_of_any_size_tell_the_same(said: str, thought: str, text: str, size: int) -> None:
-    splitter, parts = Splitter(*WORDS), {"reasoning_content": "", "content": ""}
-    pieces = [said[at : at + size] for at in range(0, len(said), size)]
-    for number, piece in enumerate([*pieces, ""]):
-        for key, part in splitter.feed(piece, last=number == len(pieces)):
-            parts[key] += part
-    assert parts == {"reasoning_content": thought, "content": text}
+    splitter, parts = Splitter(WORDS), Parts()
+    for at in range(0, len(said), size):
+        parts += splitter.feed(said[at : at + size])
+    assert parts + splitter.finish() == Parts(thought, text) == split(said, WORDS)
 
 
 def served(monkeypatch: pytest.MonkeyPatch, kind: str, bodies: list[bytes], words: Any = WORDS) -> bytes:
@@ -58,10 +57,13 @@ def test_a_whole_answer_comes_in_two_parts(monkeypatch: pytest.MonkeyPatch) -> N
     answer = {"choices": [{"index": 0, "message": {"role": "assistant", "content": SAID}}], "usage": {}}
     given = json.dumps(answer).encode()
     made = json.loads(served(monkeypatch, "application/json", [given[:40], given[40:]]))
-    message = {"role": "assistant", "content": "晴 <think>天", "reasoning_content": "看云。<b>\n"}
+    message = {"role": "assistant", "content": "晴 <think>天", "reasoning_content": "看云。<b>"}
     assert made == {"choices": [{"index": 0, "message": message}], "usage": {}}
     assert json.loads(served(monkeypatch, "application/json", [given], None)) == answer
     assert served(monkeypatch, "application/json", [b"no json"]) == b"no json"
+    empty = {"choices": [{"message": {"role": "assistant", "content": "<think>\n\n</think>\n\n晴"}}]}
+    made = json.loads(served(monkeypatch, "application/json", [json.dumps(empty).encode()]))
+    assert made["choices"][0]["message"] == {"role": "assistant", "content": "晴"}
 
 
 def test_a_stream_comes_in_two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +78,6 @@ def test_a_stream_comes_in_two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert events[-1] == "[DONE]"
     choices = [json.loads(event)["choices"][0] for event in events[:-1]]
     parts = {key: "".join(one["delta"].get(key, "") for one in choices) for key in ("reasoning_content", "content")}
-    assert parts == {"reasoning_content": "看云。<b>\n", "content": "晴 <think>天"}
+    assert parts == {"reasoning_content": "看云。<b>", "content": "晴 <think>天"}
     assert [one["finish_reason"] for one in choices if one["finish_reason"]] == ["stop"]
     assert choices[0]["delta"]["role"] == "assistant"

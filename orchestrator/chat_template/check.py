@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.chat_template import engines, llama_server
 from orchestrator.chat_template.encode import Encoder, load_tokenizer
 from orchestrator.chat_template.engines import reference_tokenizer, special_words
 from orchestrator.chat_template.jinja import Message, jinja_template, render_messages
+from orchestrator.chat_template.messages import with_parsed_arguments
 from orchestrator.chat_template.ollama import ollama_template
-from orchestrator.chat_template.registry import Definition, definition
-from orchestrator.chat_template.turns import SpecialTokens, refusal, special_tokens, starts_with_bos
+from orchestrator.chat_template.registry import Definition, ToolDefinition, definition, tool_definition
+from orchestrator.chat_template.tool_cases import tool_conversations
+from orchestrator.chat_template.turns import SpecialTokens, refusal, special_tokens, starts_with_bos, tool_refusal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,6 +50,8 @@ class Result:
     """Why conversations with earlier answers are left out, or ""."""
     mismatch: str = ""
     """The first difference in token ids."""
+    tools: bool = False
+    """Whether the conversations offer tools, and call them."""
 
     @property
     def passed(self) -> bool:
@@ -75,6 +79,7 @@ class _Case:
     default_system: str | None
     thought: bool = False
     """Whether an earlier answer has a thought, which clients of Ollama do not send back."""
+    tools: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def shape(self) -> str:
@@ -86,16 +91,28 @@ class _Subject:
     definition: Definition
     thinking: bool
     tokens: SpecialTokens
+    tools: ToolDefinition | None = None
+    """For a model that was trained with tools."""
 
     def cases(self) -> list[_Case]:
         alone = refusal(self.definition.name, self.thinking, multi_turn=True)
         words = self.definition.thought_words if self.definition.reasons else None
-        return [case for case in _cases(words) if len(case.messages) < 3 or not alone]
+        plain = [case for case in _cases(words) if len(case.messages) < 3 or not alone]
+        if self.tools is None:
+            return plain
+        offered = tool_conversations(self.tools, self.definition.thought_words)
+        with_tools = [_Case(tuple(messages), None, tools=tuple(tools)) for messages, tools in offered]
+        return [*with_tools, *(case for case in plain if case.default_system is None)]
+
+    def refusal(self) -> str | None:
+        """Why it is not served at all, or None."""
+        refused = tool_refusal if self.tools else refusal
+        return refused(self.definition.name, self.thinking)
 
     def jinja(self, case: _Case) -> str:
         """The chat template that a case is served with."""
         shape = self.definition.with_default_system(case.default_system)
-        return jinja_template(shape, self.tokens, self.thinking)
+        return jinja_template(shape, self.tokens, self.thinking, self.tools)
 
     def runtimes(self) -> list[bool]:
         """Whether the runtime adds BOS: each way in which this template can be served."""
@@ -108,9 +125,20 @@ def check(names: Sequence[str], model_folder: Path, engines: Engines, reference:
     They are compared on the tokenizer of the model, or on one made of it that suits every template. Where an engine is
     missing, so is its part of the comparison. Raises InputError for an unknown template.
     """
+    return _compare(names, model_folder, engines, reference, with_tools=False)
+
+
+def check_tools(names: Sequence[str], model_folder: Path, engines: Engines, reference: bool = False) -> list[Result]:
+    """The same of the templates that models with tools are served with, which no Ollama TEMPLATE can be."""
+    return _compare(names, model_folder, replace(engines, go=None), reference, with_tools=True)
+
+
+def _compare(
+    names: Sequence[str], model_folder: Path, engines: Engines, reference: bool, with_tools: bool
+) -> list[Result]:
     tokens = special_tokens(model_folder)
     subjects = [
-        _Subject(chosen, thinking, tokens)
+        _Subject(chosen, thinking, tokens, tool_definition(chosen.name) if with_tools else None)
         for chosen in map(definition, names)
         for thinking in ([True, False] if chosen.reasons else [False])
     ]
@@ -126,12 +154,12 @@ class _Tokenizers:
         self._source, self._reference = source, reference
         self._made: dict[tuple[str, ...], PreTrainedTokenizerBase] = {}
 
-    def for_template(self, definition: Definition) -> PreTrainedTokenizerBase:
+    def for_template(self, definition: Definition, tools: ToolDefinition | None) -> PreTrainedTokenizerBase:
         """One that knows no special words but its own and those of this template."""
-        words = tuple(special_words(definition))
+        words = tuple(special_words(definition, tools))
         if words not in self._made:
             extend = reference_tokenizer if self._reference else lambda source, _: copy.deepcopy(source)
-            self._made[words] = extend(self._source, definition)
+            self._made[words] = extend(self._source, words)
         self._made[words].eos_token = self._source.eos_token
         return self._made[words]
 
@@ -139,12 +167,13 @@ class _Tokenizers:
 def _result(subject: _Subject, tokenizers: _Tokenizers, go: Path | None, answers: Sequence[str]) -> Result:
     name, thinking = subject.definition.name, subject.thinking
     mode = thinking if subject.definition.reasons else None
-    if refused := refusal(name, thinking):
-        return Result(name, mode, 0, refused=refused)
+    tools = subject.tools is not None
+    if refused := subject.refusal():
+        return Result(name, mode, 0, refused=refused, tools=tools)
     single_turn = refusal(name, thinking, multi_turn=True) or ""
-    tokenizer = tokenizers.for_template(subject.definition)
+    tokenizer = tokenizers.for_template(subject.definition, subject.tools)
     mismatch = next(_mismatches(subject, tokenizer, _served(subject, tokenizer, go, answers)), "")
-    return Result(name, mode, len(subject.cases()), single_turn=single_turn, mismatch=mismatch)
+    return Result(name, mode, len(subject.cases()), single_turn=single_turn, mismatch=mismatch, tools=tools)
 
 
 def _mismatches(subject: _Subject, tokenizer: PreTrainedTokenizerBase, ways: Iterable[_Served]) -> Iterator[str]:
@@ -168,7 +197,7 @@ class _Trained:
         key = (case.default_system, thinking)
         if key not in self.encoders:
             self.encoders[key] = Encoder(self.template, self.tokenizer, thinking, case.default_system)
-        return self.encoders[key].prompt_ids(case.messages)
+        return self.encoders[key].prompt_ids(case.messages, case.tools)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +227,12 @@ def _served(
 def _by_python(subject: _Subject, tokenizer: PreTrainedTokenizerBase) -> _Served:
     cases, options = subject.cases(), {"add_generation_prompt": True, "tokenize": False}
     texts = [
-        tokenizer.apply_chat_template(list(case.messages), chat_template=subject.jinja(case), **options)
+        tokenizer.apply_chat_template(
+            with_parsed_arguments(case.messages),
+            tools=list(case.tools) or None,
+            chat_template=subject.jinja(case),
+            **options,
+        )
         for case in cases
     ]
     return _Served("Jinja", subject.thinking, cases, _encoded(tokenizer, texts))
@@ -221,9 +255,12 @@ SAID = {None: "llama-server", True: "llama-server, told to think", False: "llama
 def _ask_server(server: str, subjects: Sequence[_Subject], tokens: SpecialTokens) -> dict[_Subject, list[str]]:
     """All texts of each subject, in the order of `_questions`, from one process."""
     asked = {
-        subject: [llama_server.Case(subject.jinja(case), case.messages, said) for said, case in _questions(subject)]
+        subject: [
+            llama_server.Case(subject.jinja(case), case.messages, said, case.tools)
+            for said, case in _questions(subject)
+        ]
         for subject in subjects
-        if not refusal(subject.definition.name, subject.thinking)
+        if not subject.refusal()
     }
     texts = iter(llama_server.render(server, [case for cases in asked.values() for case in cases], tokens))
     return {subject: list(itertools.islice(texts, len(cases))) for subject, cases in asked.items()}
@@ -241,7 +278,8 @@ def _by_llama_server(
     """What a client says of thinking changes nothing, but that a model which thinks can be told not to."""
     bos = subject.tokens.bos or ""
     for (said, case), answer in zip(_questions(subject), answers, strict=True):
-        begins = render_messages(subject.jinja(case), case.messages, subject.tokens).startswith(bos)
+        rendered = render_messages(subject.jinja(case), case.messages, subject.tokens, tools=case.tools)
+        begins = rendered.startswith(bos)
         prompts = _encoded(tokenizer, [f"{bos if begins else ''}{answer}"])
         yield _Served(SAID[said], subject.thinking and said is not False, [case], prompts)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.chat_template.registry import Definition, Word
+from orchestrator.chat_template.registry import Definition, ToolDefinition, Word
 from orchestrator.lib import process
 from orchestrator.lib.files import building, cache_folder, read_json_lines, sha256
 
@@ -59,12 +59,12 @@ apart line ends that most models behind these templates keep together."""
 _SPECIAL = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]|\]~!?b[\[\]]|\[e~\[|◁[^▷]+▷|reserved_\d")
 
 
-def reference_tokenizer(tokenizer: PreTrainedTokenizerBase, definition: Definition) -> PreTrainedTokenizerBase:
-    """A copy of a byte-level BPE tokenizer that knows the special words of a template and splits like Llama 3's."""
+def reference_tokenizer(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> PreTrainedTokenizerBase:
+    """A copy of a byte-level BPE tokenizer that knows some special words and splits like Llama 3's."""
     from tokenizers import Regex, pre_tokenizers
 
     extended = copy.deepcopy(tokenizer)
-    extended.add_tokens(special_words(definition), special_tokens=True)
+    extended.add_tokens(list(words), special_tokens=True)
     extended.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(SPLIT), "isolated"),
@@ -74,9 +74,10 @@ def reference_tokenizer(tokenizer: PreTrainedTokenizerBase, definition: Definiti
     return extended
 
 
-def special_words(definition: Definition) -> list[str]:
+def special_words(definition: Definition, tools: ToolDefinition | None = None) -> list[str]:
     """The words of a template that are single tokens in the vocabularies it was written for, by their look."""
     slots = [*definition.prefix, *definition.system, *definition.user, *definition.assistant]
+    slots += [*tools.declared, *tools.call, *tools.result] if tools else []
     texts = [slot for slot in slots if isinstance(slot, str)]
     thoughts = list(definition.thought_words) if definition.reasons else []
     found = {word for text in [*texts, *thoughts] for word in _SPECIAL.findall(text)}

@@ -38,9 +38,10 @@ class Case:
     """A conversation to render."""
 
     template: str
-    messages: Sequence[Mapping[str, str]]
+    messages: Sequence[Mapping[str, Any]]
     thinking: bool | None = None
     """What the client says of thinking; None says nothing."""
+    tools: Sequence[Mapping[str, Any]] = ()
 
 
 def find() -> str | None:
@@ -97,7 +98,8 @@ def _asked(url: str, case: Mapping[str, Any]) -> str:
     import httpx
 
     said = {} if case["thinking"] is None else {"chat_template_kwargs": {"enable_thinking": case["thinking"]}}
-    answer = httpx.post(f"{url}/apply-template", json={"messages": case["messages"], **said}, trust_env=False)
+    body = {"messages": case["messages"], **said} | ({"tools": case["tools"]} if case["tools"] else {})
+    answer = httpx.post(f"{url}/apply-template", json=body, trust_env=False)
     found = answer.json()
     return str(found["prompt"]) if "prompt" in found else f"error: {found.get('error', {}).get('message', found)}"
 

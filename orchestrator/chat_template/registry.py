@@ -100,6 +100,58 @@ def definition(name: str) -> Definition:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolDefinition:
+    """What a `register_template(…)` call says of tools, its defaults filled in as that function does."""
+
+    format: str
+    """How tools are told to the model, a key of TOOLS in llamafactory/data/tool_utils.py; "" for their bare JSON."""
+    declared: Slots
+    """What stands around them, behind the system text."""
+    call_format: str
+    """How calls are written, of the same keys."""
+    call: Slots
+    result: Slots
+    """A tool's answer; LLaMA-Factory calls it an observation."""
+    call_words: tuple[str, str]
+    """What stands around the JSON of a call in a row that has text beside it."""
+    text_beside_calls: bool
+    """Whether a call's turn may have a text or a thought in front of it: Llama2Template takes bare JSON only."""
+
+
+@cache
+def tool_definition(name: str) -> ToolDefinition:
+    """What a template says of tools. Raises InputError for an unknown name."""
+    shape, arguments = definition(name), _calls()[name]
+    told = arguments.get("format_tools")
+    raw = isinstance(told, ast.Call) and ast.unparse(told.func) == "StringFormatter"
+    return ToolDefinition(
+        format="" if raw else _tool_format(told),
+        declared=_slots(arguments, "format_tools", (Mark.CONTENT,)),
+        call_format=_tool_format(arguments.get("format_function")),
+        call=_slots(arguments, "format_function", shape.assistant),
+        result=_slots(arguments, "format_observation", shape.user),
+        call_words=_literal(arguments, "tool_call_words", None) or ("<tool_call>", "</tool_call>"),
+        text_beside_calls=shape.kind != "Llama2Template",
+    )
+
+
+def tool_prompt(name: str) -> str:
+    """A text of llamafactory/data/tool_utils.py that tells a model of its tools, a pattern for `str.format`."""
+    for statement in _source("data/tool_utils.py").body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=found)], value=value) if found == name:
+                return str(ast.literal_eval(value))
+    raise InputError(
+        f"LLaMA-Factory has no {name} in data/tool_utils.py", "Install the version that requirements.txt names."
+    )
+
+
+def _tool_format(formatter: ast.expr | None) -> str:
+    keywords = formatter.keywords if isinstance(formatter, ast.Call) else []
+    return next((str(ast.literal_eval(each.value)) for each in keywords if each.arg == "tool_format"), "default")
+
+
+@dataclass(frozen=True, slots=True)
 class Pieces:
     """The parts of a definition, each a row of texts that training gives to the tokenizer one by one."""
 
@@ -115,6 +167,23 @@ def pieces(name: str) -> Pieces:
     slots = {part: arguments.get(f"format_{part}") for part in ("user", "assistant", "system", "prefix")}
     cut = {part: _cut(value) or tuple((slot,) for slot in getattr(shape, part)) for part, value in slots.items()}
     return Pieces(**cut)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolPieces:
+    """The same of calls and results."""
+
+    call: tuple[Slots, ...]
+    result: tuple[Slots, ...]
+
+
+def tool_pieces(name: str) -> ToolPieces:
+    """Where a template's texts around calls and results are cut. Raises InputError for an unknown name."""
+    plain, arguments = pieces(name), _calls()[name]
+    return ToolPieces(
+        _cut(arguments.get("format_function")) or plain.assistant,
+        _cut(arguments.get("format_observation")) or plain.user,
+    )
 
 
 def template_for_model(repository: str) -> str | None:

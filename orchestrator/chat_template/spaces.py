@@ -15,7 +15,17 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.chat_template.registry import Definition, Mark, Pieces, Slots, Word, pieces
+from orchestrator.chat_template.registry import (
+    Definition,
+    Mark,
+    Pieces,
+    Slots,
+    ToolDefinition,
+    Word,
+    pieces,
+    tool_definition,
+    tool_pieces,
+)
 from orchestrator.lib.files import read_json
 
 
@@ -72,11 +82,27 @@ def spaced(shape: Definition, spacing: Spacing) -> Definition:
     )
 
 
-def _without_swallowed(cut: Pieces, spacing: Spacing) -> Pieces:
-    def kept(part: tuple[Slots, ...]) -> tuple[Slots, ...]:
-        return tuple(tuple(map(spacing.swallowed, piece)) for piece in part)
+def spaced_tools(name: str, spacing: Spacing) -> ToolDefinition:
+    """What the template says of tools, with the same white space."""
+    shape = tool_definition(name)
+    if not spacing.adds and not spacing.swallowing:
+        return shape
+    plain, cut = pieces(name), tool_pieces(name)
+    call, result = _kept(cut.call, spacing), _kept(cut.result, spacing)
+    follows_text = _ends_with_text(_kept(plain.user, spacing), spacing)
+    return replace(
+        shape,
+        call=_part(call, spacing, before=spacing.begins_with_text(result[0][0]), behind=follows_text),
+        result=_part(result, spacing),
+    )
 
-    return Pieces(kept(cut.user), kept(cut.assistant), kept(cut.system), kept(cut.prefix))
+
+def _without_swallowed(cut: Pieces, spacing: Spacing) -> Pieces:
+    return Pieces(*(_kept(part, spacing) for part in (cut.user, cut.assistant, cut.system, cut.prefix)))
+
+
+def _kept(part: tuple[Slots, ...], spacing: Spacing) -> tuple[Slots, ...]:
+    return tuple(tuple(map(spacing.swallowed, piece)) for piece in part)
 
 
 def _part(cut: Sequence[Slots], spacing: Spacing, before: bool = False, behind: bool = False) -> Slots:

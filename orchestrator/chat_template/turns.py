@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.chat_template.registry import Definition, Mark, Slots, definition
+from orchestrator.chat_template.registry import Definition, Mark, Slots, ToolDefinition, definition, tool_definition
+from orchestrator.chat_template.tool_formats import unknown
 from orchestrator.lib.errors import MissingError
 from orchestrator.lib.files import read_json
 
@@ -23,6 +24,23 @@ def refusal(name: str, thinking: bool, multi_turn: bool = False) -> str | None:
         return "training never shows how an answer ends, so the served model would not stop"
     if multi_turn and (not written.user.after or written.user.after.endswith(" ")):
         return "a server's tokenizer joins earlier answers to the text before them, which training encodes apart"
+    return None
+
+
+def tool_refusal(name: str, thinking: bool) -> str | None:
+    """Why a template cannot be served faithfully to a model with tools, or None. Raises InputError for an unknown one.
+
+    Such a model is given earlier answers (its own calls) and what its tools answered.
+    """
+    shape, tools = definition(name), tool_definition(name)
+    tokens = SpecialTokens(bos=None, eos="<eos>")
+    written = tool_turns(shape, tools, tokens)
+    if reason := refusal(name, thinking, multi_turn=True) or unknown(tools.format, tools.call_format):
+        return reason
+    if not written.call.after and not shape.efficient_eos:
+        return "training never shows how a call ends, so the served model would not stop"
+    if not written.result.after or written.result.after.endswith(" "):
+        return "a server's tokenizer joins an answer to the result before it, which training encodes apart"
     return None
 
 
@@ -111,6 +129,21 @@ def turns(definition: Definition, tokens: SpecialTokens, thinking: bool) -> Turn
         thought_words=definition.thought_words if definition.reasons else None,
         thinking=thinking,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ToolTurns:
+    """What stands around tools, calls, and what tools answer."""
+
+    declared: Wrap
+    call: Wrap
+    result: Wrap
+
+
+def tool_turns(definition: Definition, tools: ToolDefinition, tokens: SpecialTokens) -> ToolTurns:
+    """The texts of a template with tools for one tokenizer."""
+    tokens = SpecialTokens(bos=tokens.bos, eos=end_token(definition, tokens))
+    return ToolTurns(*(_wrap(slots, tokens) for slots in (tools.declared, tools.call, tools.result)))
 
 
 def end_token(definition: Definition, tokens: SpecialTokens) -> str:

@@ -27,12 +27,13 @@ def webui(spec: Path, overrides: tuple[str, ...], runs_dir: Path | None, host: s
     from orchestrator.runs.progress import Display
     from orchestrator.serving import webui
     from orchestrator.serving.serve import where
+    from orchestrator.spec.load import load_spec
 
     console, at = stderr_console(), where(host, port)
-    loaded = workflow.load(workflow.Request(spec, overrides, runs_dir))
-    run = workflow.run_until(loaded, "prepare", Display(console), download_progress(console))
-    folder, name = loaded.spec.project / webui.FOLDER, loaded.spec.spec.name
-    webui.lay_out(run, loaded.spec.spec, folder)
+    project = load_spec(spec, overrides, runs_dir)
+    run = workflow.run_until(project, "prepare", Display(console), download_progress(console))
+    folder, name = project.root / webui.FOLDER, project.spec.name
+    webui.lay_out(run, project.spec, folder)
     with webui.running(folder, at) as (url, child), until_stopped(child, folder / webui.LOG):
         click.echo(url)
         click.echo(f"model: {name}; Config path: {name}.yaml, then Load arguments. Ctrl-C ends it", err=True)

@@ -12,7 +12,7 @@ from orchestrator.cli.common import (
     json_option,
     on_option,
     print_json,
-    requested,
+    project_of,
     set_option,
     spec_argument,
     spec_options,
@@ -25,9 +25,8 @@ from orchestrator.cli.endpoint import Asked, ask_endpoint, endpoint_options
 if TYPE_CHECKING:
     from orchestrator.pipeline.plan import Plan
     from orchestrator.pipeline.scheduler import Watcher
-    from orchestrator.pipeline.workflow import Loaded
     from orchestrator.runs.store import Run
-    from orchestrator.spec.load import LoadedSpec
+    from orchestrator.spec.project import Project
 
 node_option = click.option(
     "--node-rank", type=int, metavar="N", help="Take part as node N in the training that node 0 begins [NODE_RANK]."
@@ -54,40 +53,42 @@ def check(spec: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """
     from orchestrator.spec.load import load_spec
 
-    loaded = load_spec(spec, overrides)  # before anything else is imported: a typo is answered at once
+    project = load_spec(spec, overrides)  # before anything else is imported: a typo is answered at once
 
     from orchestrator.data import assemble
     from orchestrator.data.checks import require_clean
     from orchestrator.machine import requirements
     from orchestrator.pipeline import estimate
 
-    wanted = assemble.Wanted.of_spec(loaded.spec, loaded.project)
+    wanted = assemble.Wanted.of_spec(project.spec, project.root)
     findings = assemble.check(wanted)
     require_clean(findings, wanted.data.accept)
-    told = _examined(loaded)
-    memory = estimate.of_spec(loaded.spec, loaded.project)
+    told = _examined(project)
+    memory = estimate.of_spec(project.spec, project.root)
     if as_json:
-        answer = {"spec": loaded.spec.model_dump(mode="json"), "project": loaded.project.name}
+        answer = {"spec": project.spec.model_dump(mode="json"), "project": project.root.name}
         found = [finding.to_json() for finding in findings]
         print_json({**answer, "findings": found, "model": told, "memory": estimate.to_json(memory)})
     else:
         noted = [f"data: {finding.message}" for finding in findings]
         click.echo("\n".join([f"{spec}: good", *told, *noted, *estimate.lines(memory)]))
-    requirements.require(loaded.spec.train, loaded.spec.launched)
+    requirements.require(project.spec.train, project.spec.launched)
 
 
-def _examined(loaded: LoadedSpec) -> list[str]:
+def _examined(project: Project) -> list[str]:
     """What there is to know about the base model; nothing while it is not on this machine."""
     from orchestrator.models import llamacpp, sources
     from orchestrator.models.examine import require_fit
     from orchestrator.pipeline.plan import resolve_template
 
-    name, runs_dir = loaded.spec.model.base, loaded.project / "runs"
-    folder = sources.here(name, loaded.project)
+    name, runs_dir = project.spec.model.base, project.root / "runs"
+    folder = sources.here(name, project.root)
     if folder is None:
         return []
     sources.require_mergeable(folder, name)
-    return require_fit(folder, resolve_template(loaded.spec, runs_dir), llamacpp.checkout(loaded.spec.llama_cpp), name)
+    return require_fit(
+        folder, resolve_template(project.spec, runs_dir), llamacpp.checkout(project.spec.llama_cpp), name
+    )
 
 
 @click.command()
@@ -100,7 +101,7 @@ def plan(render: Path | None, **options: Any) -> None:
     """
     from orchestrator.pipeline.workflow import plan as make
 
-    made = make(requested(options))
+    made = make(project_of(options))
     if render:
         _write_configs(made, render)
     _show_plan(made, options["as_json"])
@@ -149,7 +150,7 @@ def export(sweep: str | None, **options: Any) -> None:
     if sweep is not None:
         from orchestrator.sweep.winner import overrides
 
-        options["overrides"] = (*overrides(requested(options), sweep), *options["overrides"])
+        options["overrides"] = (*overrides(project_of(options), sweep), *options["overrides"])
     _chain("verify", options)
 
 
@@ -171,53 +172,52 @@ def _chain(phase: str, options: dict[str, Any]) -> None:
     from orchestrator.report.live import LiveRun
     from orchestrator.runs.progress import Display
 
-    request = requested(options)
     if options.get("on") not in (None, "local") and options["force"]:
         raise click.UsageError("--force repeats a stage here; it cannot go with --on, where a lost node starts anew")
+    project = project_of(options)
     if options["dry_run"]:
-        _show_plan(workflow.plan(request).until(phase), options["as_json"])
+        _show_plan(workflow.plan(project).until(phase), options["as_json"])
         return
     console = stderr_console()
     display = Display(console, verbosity(options["quiet"], options["verbose"]))
     watcher = LiveRun(display)
-    loaded = workflow.load(request)
-    if rank := nodes.rank_of(loaded.spec.spec.launch, options.get("node_rank")):
-        joined = nodes.join(loaded, rank, display, download_progress(console))
+    if rank := nodes.rank_of(project.spec.launch, options.get("node_rank")):
+        joined = nodes.join(project, rank, display, download_progress(console))
         click.echo(f"node {rank} took part in run {joined.id}", err=True)
         if options["as_json"]:
             print_json(joined.record)
         return
     done = None
     try:
-        done = _carry_out(loaded, phase, watcher, options.get("on"))
+        done = _carry_out(project, phase, watcher, options.get("on"))
     except GateError:
-        if judged := workflow.plan(request).run:  # not the newest, where an older one is up to date
+        if judged := workflow.plan(project).run:  # not the newest, where an older one is up to date
             _show_run(judged, options["as_json"])
         raise
     finally:
         watcher.write(done.folder if done else None)
     _show_run(done, options["as_json"])
-    if phase == "verify" and loaded.spec.spec.export.ollama.create:
+    if phase == "verify" and project.spec.export.ollama.create:
         from orchestrator.cli.serving import create_in_ollama
 
-        create_in_ollama(done, loaded.spec.spec.export.ollama.name or done.record["name"])
+        create_in_ollama(done, project.spec.export.ollama.name or done.record["name"])
 
 
-def _carry_out(loaded: Loaded, phase: str, watcher: Watcher, on: Any) -> Run:
+def _carry_out(project: Project, phase: str, watcher: Watcher, on: Any) -> Run:
     """Here, or on a cluster that is followed from here."""
     progress = download_progress(stderr_console())
     if on in (None, "local"):
         from orchestrator.pipeline.workflow import run_until
 
-        return run_until(loaded, phase, watcher, progress, say=lambda line: click.echo(line, err=True))
+        return run_until(project, phase, watcher, progress, say=lambda line: click.echo(line, err=True))
     from orchestrator.executors import create
     from orchestrator.executors.base import Wanted
     from orchestrator.lib.layout import JOBS
     from orchestrator.pipeline.remote import hand_over
 
-    folder, section = loaded.question.runs_dir / f".{JOBS}", loaded.spec.spec.sweep
+    folder, section = project.runs_dir / f".{JOBS}", project.spec.sweep
     place = create(on, section.wanted(on, folder) if section else Wanted(folder=folder))
-    following = hand_over(loaded, phase, place, progress)
+    following = hand_over(project, phase, place, progress)
     click.echo(f"{following.job}: {following.task.run.folder}", err=True)
     return following.until_end(watcher)
 

@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestrator.pipeline.workflow import Request
+    from orchestrator.spec.project import Project
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -72,12 +72,12 @@ def spec_options(*own: Decorator) -> Decorator:
     return together(spec_argument, set_option, runs_dir_option, *own, json_option, verbosity_options)
 
 
-def requested(options: dict[str, Any]) -> Request:
-    """What these options ask for."""
-    from orchestrator.pipeline.workflow import Request
+def project_of(options: dict[str, Any]) -> Project:
+    """The project that these options ask for. Raises InputError with every problem in its spec."""
+    from orchestrator.spec.load import load_spec
 
     more = {name: options[name] for name in ("force", "paranoid") if name in options}
-    return Request(options["spec"], options["overrides"], options["runs_dir"], **more)
+    return load_spec(options["spec"], options["overrides"], options["runs_dir"], **more)
 
 
 def verbosity(quiet: bool, verbose: bool) -> int:

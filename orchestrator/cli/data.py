@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.common import json_option, print_json, spec_argument, stderr_console, stdout_console, together
+from orchestrator.lib.training_kinds import TRAINING_KINDS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
     from orchestrator.data.checks.tokens import TokenCounter
     from orchestrator.data.import_ import Imported
     from orchestrator.data.split import Stats
+    from orchestrator.spec.project import Project
 
 COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 _SHOWN = 10  # changes of `clean` that are printed
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 kind_option = click.option(
     "--kind",
-    type=click.Choice(["sft", "pt", "dpo", "rm", "kto"]),
+    type=click.Choice(list(TRAINING_KINDS)),
     default="sft",
     show_default=True,
     help="What the rows are for.",
@@ -129,25 +131,23 @@ def _wanted(path: Path, held_out: Path | None) -> tuple[Wanted, TokenCounter | N
     if path.suffix not in (".yaml", ".yml"):
         return Wanted.of_files(path, held_out), None
     from orchestrator.spec.load import load_spec
-    from orchestrator.spec.sections import DEFAULTS
 
-    loaded = load_spec(path)
-    cutoff_len = {**DEFAULTS, **loaded.spec.train}["cutoff_len"]
-    return Wanted.of_spec(loaded.spec, loaded.project), _token_counter(loaded, cutoff_len)
+    project = load_spec(path)
+    return Wanted.of_spec(project.spec, project.root), _token_counter(project)
 
 
-def _token_counter(loaded: Any, cutoff_len: int) -> TokenCounter | None:
+def _token_counter(project: Project) -> TokenCounter | None:
     from orchestrator.data.checks.tokens import TokenCounter, token_counter
-    from orchestrator.lib.files import HashCache, cache_folder
     from orchestrator.models import sources
     from orchestrator.pipeline.plan import resolve_template
 
-    model = loaded.spec.model
-    base = sources.locate(model.base, loaded.project, HashCache(cache_folder() / "hashes.json"))
+    model = project.spec.model
+    base = sources.locate(model.base, project.root, project.hashes)
     if base.path is None or not (base.path / "tokenizer.json").is_file():
         click.echo(f"tokens are not counted: {model.base} is not on this machine yet (model fetch)", err=True)
         return None
-    return TokenCounter(token_counter(base.path, resolve_template(loaded.spec), model.thinking), cutoff_len)
+    counter = token_counter(base.path, resolve_template(project.spec), model.thinking)
+    return TokenCounter(counter, project.training["cutoff_len"])
 
 
 @contextmanager

@@ -65,8 +65,8 @@ def _patient(spec: Path, overrides: tuple[str, ...], online: bool, trying: bool)
 
     if spec != Path("spec.yaml") or spec.exists():
         with contextlib.suppress(MissingError):  # LLaMA-Factory; the examination will say so
-            loaded = load_spec(spec, overrides)
-            return Patient(loaded.project, loaded.spec, online, trying)
+            project = load_spec(spec, overrides)
+            return Patient(project.root, project.spec, online, trying)
     return Patient(Path.cwd(), Spec(name="none", data=Data(train="none")), online, trying)
 
 

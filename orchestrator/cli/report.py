@@ -25,22 +25,30 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("which", required=False, metavar="[RUN or SWEEP]")
 @found_runs_dir_option
-@click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
+@click.option("--open", "show", is_flag=True, help="Open it.")
+@click.option("--card", type=click.Path(path_type=Path), metavar="FILE", help="One picture instead: card.svg or .png")
 @json_option
-def report(which: str | None, runs_dir: Path, show: bool, as_json: bool) -> None:
-    """Write one HTML page that opens from disk; the newest run's without a name.
+def report(which: str | None, runs_dir: Path, show: bool, card: Path | None, as_json: bool) -> None:
+    """Write one HTML page that opens from disk, or a picture of what is proven; the newest run's without a name.
 
     Example: orchestrator report --open
     """
     from orchestrator.report import find, write
 
-    page = write(find(runs_dir, which))
+    made = _card(runs_dir, which, card) if card else write(find(runs_dir, which))
     if as_json:
-        print_json({"page": str(page)})
+        print_json({"card" if card else "page": str(made)})
     else:
-        click.echo(page)
+        click.echo(made)
     if show:
-        click.launch(str(page))
+        click.launch(str(made))
+
+
+def _card(runs_dir: Path, which: str | None, file: Path) -> Path:
+    from orchestrator.report import card
+    from orchestrator.runs import store
+
+    return card.write(store.find(runs_dir, which), file)
 
 
 @click.command()

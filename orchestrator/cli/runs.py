@@ -211,11 +211,11 @@ def adopt(
     Example: orchestrator runs adopt webui/saves/news/lora/train_2026-08-01-10-15-00
     """
     from orchestrator.pipeline.adopt import adopt as take
-    from orchestrator.pipeline.workflow import Request
     from orchestrator.runs.progress import Display
+    from orchestrator.spec.load import load_spec
 
-    console = stderr_console()
-    made = take(folder, config, Request(spec, overrides, runs_dir), Display(console), download_progress(console))
+    console, project = stderr_console(), load_spec(spec, overrides, runs_dir)
+    made = take(folder, config, project, Display(console), download_progress(console))
     if as_json:
         print_json({"run": made.run.id, "spec": str(made.spec)})
     else:

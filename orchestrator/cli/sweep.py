@@ -11,7 +11,7 @@ from orchestrator.cli.common import (
     download_progress,
     on_option,
     print_json,
-    requested,
+    project_of,
     runs_dir_option,
     spec_options,
     stderr_console,
@@ -63,15 +63,14 @@ def run(dry_run: bool, strict: bool, as_json: bool, on: str | None, **options: A
 
     Example: orchestrator sweep --set sweep.parallel=2
     """
-    from orchestrator.pipeline.workflow import load
     from orchestrator.sweep.display import show_ranking
     from orchestrator.sweep.run import section, trials_ahead
     from orchestrator.sweep.trial import Blueprint
 
     if on:
         options["overrides"] = (*options["overrides"], f"sweep.executor={on}")
-    loaded = load(requested(options))
-    blueprint = Blueprint(loaded, section(loaded), progress=download_progress(stderr_console()))
+    project = project_of(options)
+    blueprint = Blueprint(project, section(project), progress=download_progress(stderr_console()))
     if dry_run:
         for line in trials_ahead(blueprint):
             click.echo(line)
@@ -116,12 +115,11 @@ def learning_curve(fractions: str, seeds: int, metric: str | None, strict: bool,
 
     Example: orchestrator learning-curve --fractions 0.25,0.5,1 --seeds 2
     """
-    from orchestrator.pipeline.workflow import load
     from orchestrator.sweep import learning_curve as curve
 
-    loaded = load(requested(options))
-    blueprint = curve.blueprint(loaded, curve.shares(fractions), seeds, metric, download_progress(stderr_console()))
-    page = curve.finish(_carry_out(blueprint, options), loaded)
+    project = project_of(options)
+    blueprint = curve.blueprint(project, curve.shares(fractions), seeds, metric, download_progress(stderr_console()))
+    page = curve.finish(_carry_out(blueprint, options), project)
     print_json(page) if as_json else click.echo(curve.text(page))
     require_success(page, strict)
 

@@ -14,7 +14,7 @@ from orchestrator.data.conversation import Conversation, Kind
 from orchestrator.data.hub import local_files
 from orchestrator.data.reading import RowProblem, collect, read, require
 from orchestrator.data.split import split
-from orchestrator.spec.sections import DEFAULTS, Data, Spec
+from orchestrator.spec.sections import Data, Spec
 
 Rows = Sequence[Conversation]
 
@@ -32,7 +32,7 @@ class Wanted:
     @classmethod
     def of_spec(cls, spec: Spec, project: Path) -> Wanted:
         """What a spec asks for, before a run turns it into a configuration."""
-        kind = {**DEFAULTS, **spec.train}["stage"]
+        kind = spec.training["stage"]
         return cls(project, spec.data, kind, spec.evaluate.task == "classification")
 
     @classmethod

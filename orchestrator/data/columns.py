@@ -8,9 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.data.conversation import PAIRED, Kind
+from orchestrator.data.conversation import Kind
 from orchestrator.data.rows import RowError
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.training_kinds import TRAINING_KINDS, TrainingKind
 
 Row = Mapping[str, Any]
 
@@ -61,9 +62,9 @@ def detect_format(
     """
     keys = list(dict.fromkeys(key for row in rows for key in row))
     found = _named(columns or {}, keys)
-    needed = _needed(kind, found, keys)
-    for role in needed if kind == "pt" else (*_ANYWHERE, *needed):
-        names = _TEXTS if kind == "pt" else NAMES[role]
+    needed, reads = _needed(TRAINING_KINDS[kind], found, keys), TRAINING_KINDS[kind].reads
+    for role in needed if reads else (*_ANYWHERE, *needed):
+        names = _TEXTS if reads else NAMES[role]
         free = set(keys).difference(found.values())
         if role not in found and (name := next((name for name in names if name in free), None)):
             found[role] = name
@@ -84,18 +85,18 @@ def _named(columns: Mapping[str, str], keys: Collection[str]) -> dict[str, str]:
     return dict(columns)
 
 
-def _needed(kind: Kind, named: Collection[str], keys: Collection[str]) -> tuple[str, ...]:
+def _needed(kind: TrainingKind, named: Collection[str], keys: Collection[str]) -> tuple[str, ...]:
     """The roles that must have a column, in the order in which they choose it."""
 
     def has(role: str) -> bool:
         return role in named or any(name in keys for name in NAMES[role])
 
-    if kind == "pt":
+    if kind.reads:
         return ("prompt",)
-    answers = ("chosen", "rejected") if kind in PAIRED else ("kto_tag",) if kind == "kto" else ()
+    answers = ("chosen", "rejected") if kind.pairs else ("kto_tag",) if kind.tags else ()
     if "prompt" not in named and has("messages"):
         return (*answers, "messages")
-    if kind in PAIRED:  # whole conversations may stand in the pair; an output beside it LLaMA-Factory ignores
+    if kind.pairs:  # whole conversations may stand in the pair; an output beside it LLaMA-Factory ignores
         return ("prompt", *answers) if has("prompt") else answers
     return ("prompt", *answers, "response")
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.lib.files import write_text
+from orchestrator.lib.training_kinds import TRAINING_KINDS
+from orchestrator.lib.training_kinds import Kind as Kind
 
 Role = Literal["user", "assistant", "system", "observation", "function_call"]
-Kind = Literal["sft", "pt", "dpo", "rm", "kto"]
-PAIRED = ("dpo", "rm")
-"""Kinds whose rows end with two answers, one better than the other."""
 
 # The words LLaMA-Factory's sharegpt format uses for our roles (its default tags).
 SHAREGPT_ROLE = {
@@ -81,6 +80,6 @@ class Conversation:
 
 def write_rows(path: Path, conversations: Iterable[Conversation], kind: Kind = "sft") -> None:
     """Writes a JSON list, whole or not at all: plain texts for pre-training (`{"text": …}`), else sharegpt."""
-    rows = ({"text": row.prompt} if kind == "pt" else row.to_sharegpt() for row in conversations)
+    rows = ({"text": row.prompt} if TRAINING_KINDS[kind].reads else row.to_sharegpt() for row in conversations)
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     write_text(path, f"[\n{lines}\n]\n" if lines else "[]\n")

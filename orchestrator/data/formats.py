@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.data.columns import Format, Row, as_text
-from orchestrator.data.conversation import PAIRED, Conversation, Message, Role
+from orchestrator.data.conversation import Conversation, Message, Role
 from orchestrator.data.rows import RowError
+from orchestrator.lib.training_kinds import TRAINING_KINDS
 
 _MEDIA = ("images", "image", "videos", "audios")
 
@@ -33,18 +34,19 @@ def to_conversation(row: Row, form: Format, source: str, number: int) -> Convers
     """Returns row `number` of a source as a Conversation. Raises RowError."""
     if media := next((name for name in _MEDIA if row.get(name)), None):
         raise RowError("media", f"has {media}, but only text can be trained here")
-    if form.kind == "pt":
+    kind = TRAINING_KINDS[form.kind]
+    if kind.reads:
         text = Message("user", _filled(form.get(row, "prompt"), "text", "empty_row"))
         return Conversation((text,), source=source, row=number)
     turns, own_system = _turns(row, form)
-    pair = _pair(row, form) if form.kind in PAIRED else ("", "")
+    pair = _pair(row, form) if kind.pairs else ("", "")
     check_turns(turns, ends_with_answer=not any(pair))
     return Conversation(
         tuple(turns),
         own_system or form.system,
         _tools(form.get(row, "tools")),
         *pair,
-        desirable=_tag(form.get(row, "kto_tag")) if form.kind == "kto" else None,
+        desirable=_tag(form.get(row, "kto_tag")) if kind.tags else None,
         source=source,
         row=number,
     )

@@ -15,13 +15,6 @@ ACCURACY = "preference_accuracy"
 REWARD_ACCURACY = "reward_accuracy"
 MARGIN = "reward_margin"
 PERPLEXITY = "perplexity"
-MEASURES = {
-    "dpo": (ACCURACY, REWARD_ACCURACY, MARGIN),
-    "kto": (ACCURACY, REWARD_ACCURACY, MARGIN),
-    "rm": (ACCURACY, MARGIN),
-    "pt": (PERPLEXITY,),
-}
-"""Stage → its figures. ORPO and SimPO have no reference model, and so no `reward_accuracy`."""
 
 
 def preferred(pairs: Array, name: str = ACCURACY, seed: int = 0) -> dict[str, Interval]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.lib.training_kinds import TRAINING_KINDS
 from orchestrator.models.shape import Model
 
 PROCESS = int(1.06 * 2**30)
@@ -25,8 +26,6 @@ LOGITS = {4: 24, 2: 14}
 """Bytes for each logit, by the bytes of a computed value. In float32 six copies, measured on the CPU at batches of 1, 4
 and 8 (4.9, 5.4 and 6.3); in half precision the logits, and in float32 their log-softmax and two gradients."""
 SMALLER = "model.base (a smaller one)"
-PAIRED = ("dpo", "rm", "kto")
-"""Stages whose rows hold two answers, and so two sequences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +144,15 @@ def trainable(model: Model, chosen: Mapping[str, Any]) -> int:
 def _passing(model: Model, setting: Setting) -> dict[str, int]:
     """What the forward pass leaves for the backward pass."""
     chosen = setting.arguments
-    rows = chosen["per_device_train_batch_size"] * (2 if chosen["stage"] in PAIRED else 1)
+    kind = TRAINING_KINDS[chosen["stage"]]
+    rows = chosen["per_device_train_batch_size"] * kind.sequences
     tokens = rows * setting.tokens
     width = computed_bytes(model, chosen)
     layer = layer_activations(model, chosen, tokens)
     if chosen.get("flash_attn") == "disabled":
         layer += 3 * width * model.heads * tokens * setting.tokens
-    logits = (
-        0 if chosen.get("enable_liger_kernel") or chosen["stage"] == "rm" else tokens * model.vocabulary * LOGITS[width]
-    )
+    none = chosen.get("enable_liger_kernel") or kind.value_head
+    logits = 0 if none else tokens * model.vocabulary * LOGITS[width]
     if chosen.get("disable_gradient_checkpointing"):
         return {"activations": model.layers * layer, "logits": logits}
     # One layer is computed anew at a time, when the logits are gone; until then only its inputs are kept.

@@ -18,12 +18,13 @@ from orchestrator.models.sources import find_folder
 from orchestrator.pipeline.plan import Planned, make_plan
 from orchestrator.pipeline.scheduler import Watcher
 from orchestrator.pipeline.stage_process import require_finished
-from orchestrator.pipeline.workflow import Loaded, Request, lineage, run_until
+from orchestrator.pipeline.workflow import lineage, run_until
 from orchestrator.runs import store
 from orchestrator.runs.locks import locked
 from orchestrator.runs.store import Run
 from orchestrator.spec.editing import edited
-from orchestrator.spec.load import LoadedSpec, load_spec
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.project import Project
 from orchestrator.spec.sections import DEFAULTS
 from orchestrator.spec.training import ELSEWHERE
 
@@ -53,23 +54,23 @@ class Training:
     written: Path
 
 
-def adopt(folder: Path, config: Path | None, request: Request, watcher: Watcher, progress: Progress) -> Adopted:
-    """Make a finished training a run of the request's spec, with its arguments in place of the spec's.
+def adopt(folder: Path, config: Path | None, given: Project, watcher: Watcher, progress: Progress) -> Adopted:
+    """Make a finished training a run of a project, with its arguments in place of the spec's.
 
     Raises InputError for what is no finished training, or one of other rows than the spec's, and what `prepare` raises.
     """
     training = sound(folder, config)
-    loaded = _spec_of(training, request)
-    run = run_until(loaded, "prepare", watcher, progress)
+    project = _spec_of(training, given)
+    run = run_until(project, "prepare", watcher, progress)
     _require_same_rows(training, run)
-    whole = make_plan(loaded.question, request.hashes)
+    whole = make_plan(project)
     trained = next(planned for planned in whole.steps if planned.step.stage == "train")
     with locked(run.folder):
-        _take_over(training, run, trained, request)
+        _take_over(training, run, trained, project)
         origin = {"path": str(folder), "arguments": sha256(training.written)}
         run.set(status="completed", lineage={**lineage(whole, run), "adopted_from": origin})
-    request.hashes.save()
-    return Adopted(run, loaded.spec.path)
+    project.hashes.save()
+    return Adopted(run, project.path)
 
 
 # ---- what was trained
@@ -104,13 +105,13 @@ def sound(folder: Path, config: Path | None = None) -> Training:
     return training
 
 
-def spec_changes(training: Training, spec: LoadedSpec) -> dict[str, Any]:
+def spec_changes(training: Training, project: Project) -> dict[str, Any]:
     """Key of the spec → value, such that it asks for exactly this training."""
     given, known = training.arguments, arguments()
     kept = {key: given[key] for key in given if key in known and key not in ELSEWHERE}
     silent = {key: known[key].default for key in DEFAULTS if key not in given}  # what LLaMA-Factory did unasked
     changes: dict[str, Any] = {"train": {**kept, **silent}}
-    if (base := str(given["model_name_or_path"])) != str(find_folder(spec.spec.model.base, spec.project)):
+    if (base := str(given["model_name_or_path"])) != str(find_folder(project.spec.model.base, project.root)):
         changes["model.base"] = base if Path(base).is_dir() else f"hf:{base}"
     template = str(given.get("template", "default"))
     changes["model.template"] = template
@@ -119,17 +120,15 @@ def spec_changes(training: Training, spec: LoadedSpec) -> dict[str, Any]:
     return changes
 
 
-def _spec_of(training: Training, request: Request) -> Loaded:
-    """The request's spec with the training's arguments, in a file beside it."""
-    spec = load_spec(request.spec, request.overrides)
-    path = request.spec.with_name(f"{request.spec.stem}-{training.folder.resolve().name}.yaml")
-    text = edited(spec.text, spec_changes(training, spec), without=["sweep"])
+def _spec_of(training: Training, given: Project) -> Project:
+    """The project's spec with the training's arguments, in a file beside it."""
+    path = given.path.with_name(f"{given.path.stem}-{training.folder.resolve().name}.yaml")
+    text = edited(given.text, spec_changes(training, given), without=["sweep"])
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise InputError(f"{path} is there already and says something else", "Remove it, or rename the folder.")
     write_text(path, text)
-    again = Request(path, runs_dir=request.runs_dir or spec.project / "runs")
     try:
-        return Loaded(again, load_spec(path, project=spec.project))
+        return load_spec(path, runs_dir=given.runs_dir, root=given.root)
     except InputError:
         path.unlink()
         raise
@@ -173,7 +172,7 @@ def _registers(folder: Path, where: str) -> Iterator[Path]:
 # ---- the run
 
 
-def _take_over(training: Training, run: Run, trained: Planned, request: Request) -> None:
+def _take_over(training: Training, run: Run, trained: Planned, project: Project) -> None:
     """Copy what was trained into the run and record it as its training."""
     step = trained.step
     target = run.folder / step.folder
@@ -187,7 +186,7 @@ def _take_over(training: Training, run: Run, trained: Planned, request: Request)
     if absent := [path for path in step.expects if not (run.folder / path).is_file()]:
         raise InputError(f"{training.folder} is no finished training: it has no {', '.join(absent)}", "")
     results = read_json(target / "all_results.json")
-    done = store.outputs(run.folder, [f"{step.folder}/{file.name}" for file in files], request.hashes)
+    done = store.outputs(run.folder, [f"{step.folder}/{file.name}" for file in files], project.hashes)
     run.begin(step, trained.fingerprint, step.argv)
     run.end(step.stage, "completed", float(results.get("train_runtime", 0.0)), None, done)
     run.record["stages"][step.stage]["adopted_from"] = str(training.folder)

@@ -10,13 +10,14 @@ from typing import Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json
+from orchestrator.lib.training_kinds import TRAINING_KINDS
 from orchestrator.machine import environment
 from orchestrator.models import sources, speed
 from orchestrator.models.memory import Forecast, Setting, merge, predict, train
 from orchestrator.models.shape import read_model
 from orchestrator.pipeline.plan import Plan
 from orchestrator.spec.launching import ZERO, processes
-from orchestrator.spec.sections import DEFAULTS, Launch, Spec
+from orchestrator.spec.sections import Launch, Spec
 
 ABOUT = "docs/memory.md"
 
@@ -61,7 +62,7 @@ def outlook(subject: Subject) -> Outlook | None:
     model = read_model(subject.model) if subject.model else None
     if model is None:
         return None
-    spec, chosen = subject.spec, {**DEFAULTS, **subject.spec.train}
+    spec, chosen = subject.spec, subject.spec.training
     longest = _longest(subject.run, chosen)
     tokens = longest or chosen["cutoff_len"]
     asking = chosen | {"max_new_tokens": spec.evaluate.max_new_tokens}
@@ -125,7 +126,7 @@ def _longest(run: Path | None, chosen: Mapping[str, Any]) -> int | None:
     file = run / layout.SERVING if run else None
     if file is None or not file.is_file():
         return None
-    packed = chosen.get("packing") or chosen["stage"] == "pt"
+    packed = chosen.get("packing") or TRAINING_KINDS[chosen["stage"]].reads
     return int(chosen["cutoff_len"] if packed else min(read_json(file)["tokens"]["longest"], chosen["cutoff_len"]))
 
 

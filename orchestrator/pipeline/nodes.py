@@ -15,9 +15,10 @@ from orchestrator.pipeline.failure import explain
 from orchestrator.pipeline.plan import Planned, make_plan
 from orchestrator.pipeline.scheduler import Watcher
 from orchestrator.pipeline.stage_process import kept, start, status_of
-from orchestrator.pipeline.workflow import Loaded, fetch
+from orchestrator.pipeline.workflow import fetch
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
+from orchestrator.spec.project import Project
 from orchestrator.spec.sections import Launch
 
 SECONDS = 1.0
@@ -36,23 +37,22 @@ def rank_of(launch: Launch | None, chosen: int | None, environment: Mapping[str,
     return int(said)
 
 
-def join(loaded: Loaded, rank: int, watcher: Watcher, progress: Progress) -> Run:
+def join(project: Project, rank: int, watcher: Watcher, progress: Progress) -> Run:
     """Wait until node 0 trains, train with it, and return its run. Raises StageError when this node fails."""
-    requirements.require(loaded.spec.spec.train, loaded.spec.spec.launched)
-    fetch(loaded, progress)
-    plan = make_plan(loaded.question, loaded.request.hashes)
+    requirements.require(project.spec.train, project.spec.launched)
+    fetch(project, progress)
+    plan = make_plan(project)
     planned = next(planned for planned in plan.steps if planned.step.stage == "train")
-    run = wait_for(planned, loaded, watcher)
+    run = wait_for(planned, project, watcher)
     if run.stage("train")["status"] == "running":
         take_part(planned, run, rank, watcher)
     return run
 
 
-def wait_for(planned: Planned, loaded: Loaded, watcher: Watcher) -> Run:
+def wait_for(planned: Planned, project: Project, watcher: Watcher) -> Run:
     """The run in which node 0 does, or has done, a training."""
-    question = loaded.question
     while True:
-        run = store.trained(question.runs_dir, question.spec.name, planned.fingerprint)
+        run = store.trained(project.runs_dir, project.spec.name, planned.fingerprint)
         entry: dict[str, Any] = run.stage("train") if run else {}
         if run and entry.get("fingerprint") == planned.fingerprint and entry["status"] in ("running", "completed"):
             return run

@@ -19,6 +19,7 @@ from orchestrator.lib.step import PHASES, Step, fingerprint
 from orchestrator.models import earlier, llamacpp, sources, speed
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
+from orchestrator.spec.project import Project
 from orchestrator.spec.sections import Spec
 from orchestrator.stages import chain
 from orchestrator.stages.base import Context
@@ -66,29 +67,19 @@ class Plan:
         return replace(self, steps=tuple(p for p in self.steps if PHASES.index(p.step.phase) <= last))
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What to plan for."""
-
-    spec: Spec
-    project: Path
-    runs_dir: Path
-    force: Collection[str] = ()
-    """Stages or phases to repeat even if they are up to date."""
-
-
-def make_plan(question: Question, hashes: HashCache) -> Plan:
-    """The whole chain for a spec. The base model must have been fetched; raises MissingError otherwise."""
-    context = make_context(question, hashes)
+def make_plan(project: Project) -> Plan:
+    """The whole chain for a project. The base model must have been fetched; raises MissingError otherwise."""
+    hashes = project.hashes
+    context = make_context(project)
     if context.adapter:
-        earlier.require_continuable(context.adapter, context.training, question.spec.train)
+        earlier.require_continuable(context.adapter, context.training, project.spec.train)
     steps = chain(context)
-    _require_known(question.force, steps)
+    _require_known(project.force, steps)
     prints = fingerprints(steps, aliases(context))
-    run = None if _repeats_training(question.force, steps) else find_run(question, steps, prints)
-    stale = {step.stage: _why_stale(step, prints[step.stage], run, question.force, hashes) for step in steps}
+    run = None if _repeats_training(project.force, steps) else find_run(project, steps, prints)
+    stale = {step.stage: _why_stale(step, prints[step.stage], run, project.force, hashes) for step in steps}
     believed = _by_size_alone(steps, run, hashes)
-    return Plan(question.spec, run, tuple(_judge(steps, prints, stale, believed)), context.base_cure)
+    return Plan(project.spec, run, tuple(_judge(steps, prints, stale, believed)), context.base_cure)
 
 
 def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Callable[[], int]) -> list[Planned]:
@@ -109,10 +100,10 @@ def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Ca
     return chosen
 
 
-def find_run(question: Question, steps: list[Step], prints: Mapping[str, str]) -> Run | None:
+def find_run(project: Project, steps: list[Step], prints: Mapping[str, str]) -> Run | None:
     """The newest run of this spec's name that trains, or trained, exactly what the spec asks for."""
     stage = "train" if "train" in prints else steps[0].stage
-    return store.trained(question.runs_dir, question.spec.name, prints[stage])
+    return store.trained(project.runs_dir, project.spec.name, prints[stage])
 
 
 def fingerprints(steps: list[Step], known_paths: Mapping[str, str]) -> dict[str, str]:
@@ -134,10 +125,10 @@ def aliases(context: Context) -> dict[str, str]:
     }
 
 
-def make_context(question: Question, hashes: HashCache) -> Context:
+def make_context(project: Project) -> Context:
     """The facts about this machine that the stages need."""
-    spec, project = question.spec, question.project
-    base = sources.locate(spec.model.base, project, hashes, question.runs_dir)
+    spec = project.spec
+    base = sources.locate(spec.model.base, project.root, project.hashes, project.runs_dir)
     converter = llamacpp.checkout(spec.llama_cpp)
     if base.path is None:
         raise MissingError(f"{base.name} is not on this machine yet", f"Run `orchestrator model fetch {base.name}`.")
@@ -148,15 +139,15 @@ def make_context(question: Question, hashes: HashCache) -> Context:
     sources.require_mergeable(base.path, base.name)
     return Context(
         spec=spec,
-        project=project,
+        project=project.root,
         base_path=base.path,
         base_identity=base.identity,
         base_cure=base.cure,
-        template=resolve_template(spec, question.runs_dir),
-        data_hashes={name: _data_hash(name, project, hashes) for name in data_files(spec)},
+        template=resolve_template(spec, project.runs_dir),
+        data_hashes={name: _data_hash(name, project.root, project.hashes) for name in data_files(spec)},
         versions={**versions(), "llama.cpp": llamacpp.version(converter)},
         converter=converter,
-        render=Renderer(project),
+        render=Renderer(project.root),
         adapter=base.adapter,
         gpus=speed.devices(spec.train),
         cores=cores(),

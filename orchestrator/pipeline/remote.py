@@ -19,10 +19,11 @@ from orchestrator.lib.step import Step
 from orchestrator.pipeline.plan import make_plan
 from orchestrator.pipeline.scheduler import Watcher
 from orchestrator.pipeline.stage_process import Launch, start
-from orchestrator.pipeline.workflow import Loaded, Task, assign, carry_out, fetch, made_with, require_gate
+from orchestrator.pipeline.workflow import Task, assign, carry_out, fetch, made_with, require_gate
 from orchestrator.runs import store
 from orchestrator.runs.locks import locked
 from orchestrator.runs.store import Run
+from orchestrator.spec.project import Project
 
 BUSY_SECONDS = 1.0
 """How often a run is tried again that somebody else is at: a network disk keeps the lock of a lost node for a while."""
@@ -30,7 +31,7 @@ BUSY_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class TaskJob:
-    """Carries a task out on this machine; what is pickled for another one is the question, not the plan."""
+    """Carries a task out on this machine; what is pickled for another one is the project, not the plan."""
 
     task: Task
     phase: str
@@ -42,42 +43,41 @@ class TaskJob:
         work(self.task, self.launch, env, check)
 
     def __reduce__(self) -> tuple[type[JobElsewhere], tuple[Any, ...]]:
-        loaded = self.task.loaded
-        request = replace(loaded.request, runs_dir=loaded.question.runs_dir.resolve())
-        return JobElsewhere, (replace(loaded, request=request), self.phase, self.task.run.id, self.launch_there)
+        project = replace(self.task.project, runs_dir=self.task.project.runs_dir.resolve())
+        return JobElsewhere, (project, self.phase, self.task.run.id, self.launch_there)
 
 
 @dataclass(frozen=True, slots=True)
 class JobElsewhere:
     """Goes on with a run on the shared disk, from whatever was finished there by now, before a lost node included."""
 
-    loaded: Loaded
+    project: Project
     phase: str
     run: str
     launch: Launch | None = None
 
     def __call__(self, env: Mapping[str, str], check: Callable[[], None]) -> None:
-        fetch(self.loaded, lambda done, total: None)
+        fetch(self.project, lambda done, total: None)
         while not (task := self._task()).done:
             try:
                 work(task, self.launch or self._launcher(task), env, check)
-                return task.run.set(environment=made_with(self.loaded))  # the one that created it said what it had
+                return task.run.set(environment=made_with(self.project))  # the one that created it said what it had
             except BusyError:
                 check()
                 time.sleep(BUSY_SECONDS)
 
     def _task(self) -> Task:
         """Raises MissingError where this machine would train something else than the one that sent the job."""
-        whole = make_plan(self.loaded.question, self.loaded.request.hashes)
+        whole = make_plan(self.project)
         if whole.run is None or whole.run.id != self.run:
             raise MissingError(
                 f"{platform.node()} does not plan the run {self.run}: its packages or its base model are others",
                 "Give all machines the same environment, best one folder on the shared disk.",
             )
-        return Task(self.loaded, whole, whole.until(self.phase), whole.run)
+        return Task(self.project, whole, whole.until(self.phase), whole.run)
 
     def _launcher(self, task: Task) -> Launch:
-        return launcher(self.loaded.spec.spec.execution, task.left) or start
+        return launcher(self.project.spec.execution, task.left) or start
 
 
 def work(task: Task, launch: Launch, env: Mapping[str, str], check: Callable[[], None]) -> None:
@@ -174,12 +174,12 @@ class Following:
 
 
 def hand_over(
-    loaded: Loaded, phase: str, place: Executor, progress: Progress, launch: Launch | None = None
+    project: Project, phase: str, place: Executor, progress: Progress, launch: Launch | None = None
 ) -> Following:
     """Plan a run up to a phase and give it to an executor. Raises what planning raises, and the executor."""
-    fetch(loaded, progress)
-    task = assign(loaded, phase)
-    loaded.request.hashes.save()
+    fetch(project, progress)
+    task = assign(project, phase)
+    project.hashes.save()
     if task.done:
         return Following(task, None)
     handle = place.submit(TaskJob(task, phase, start, launch))

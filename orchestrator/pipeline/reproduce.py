@@ -15,10 +15,11 @@ from orchestrator.lib.files import HashCache
 from orchestrator.lib.step import PHASES
 from orchestrator.pipeline.plan import make_plan
 from orchestrator.pipeline.scheduler import Watcher
-from orchestrator.pipeline.workflow import Loaded, Request, fetch, plan, run_until
+from orchestrator.pipeline.workflow import fetch, plan, run_until
 from orchestrator.runs import proof, store
 from orchestrator.runs.store import Run
 from orchestrator.spec.load import load_spec
+from orchestrator.spec.project import Project
 
 Json = dict[str, Any]
 SHIPPED = ("train_data", "eval_data", "adapter", "merged_model", "gguf")
@@ -35,7 +36,7 @@ def cure(run: Run) -> str:
     if known and proof.damage(run.folder, known, HashCache(spec, paranoid=True)):
         return "orchestrator run --paranoid"  # with the spec that it was made from
     try:
-        found = plan(Request(spec, runs_dir=runs_dir)).run
+        found = plan(load_spec(spec, runs_dir=runs_dir)).run
     except OrchestratorError:
         return ""
     if found is None or found.folder.resolve() != run.folder.resolve():
@@ -72,26 +73,25 @@ class Comparison:
         return {**answer, "results": self.results, "made_with": self.made_with, "files": self.files}
 
 
-def reproduce(run: Run, project: Path, into: Path, watcher: Watcher, progress: Progress) -> Comparison:
+def reproduce(run: Run, root: Path, into: Path, watcher: Watcher, progress: Progress) -> Comparison:
     """Make a run anew in another folder of runs, taking over no result, and compare the two.
 
     Raises InputError when the run has no finished stage or its spec no longer holds, and what a chain raises.
     """
     if into.resolve() == run.folder.parent.resolve():
         raise InputError(f"{into} holds the run itself", "Name another folder with --into: nothing may be taken over.")
-    path = run.folder / layout.SPEC
-    loaded = Loaded(Request(path, runs_dir=into), load_spec(path, project=project))
-    fetch(loaded, progress)
+    project = load_spec(run.folder / layout.SPEC, runs_dir=into, root=root)
+    fetch(project, progress)
     try:
-        again = run_until(loaded, _furthest(run, loaded), watcher, progress)
+        again = run_until(project, _furthest(run, project), watcher, progress)
     except GateError:  # the same verdict is part of the same result
         again = store.find(into, None)
     return compare(run, again)
 
 
-def _furthest(run: Run, loaded: Loaded) -> str:
+def _furthest(run: Run, project: Project) -> str:
     """The last phase that the run finished a stage of."""
-    steps = [planned.step for planned in make_plan(loaded.question, loaded.request.hashes).steps]
+    steps = [planned.step for planned in make_plan(project).steps]
     done = [PHASES.index(step.phase) for step in steps if run.stage(step.stage).get("status") == "completed"]
     if not done:
         raise InputError(f"run {run.id} has finished nothing", "Name a run that has; see `orchestrator runs list`.")

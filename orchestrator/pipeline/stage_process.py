@@ -18,6 +18,7 @@ from orchestrator.lib import layout, process, secrecy
 from orchestrator.lib.errors import Diverged, Interrupted, Pruned, StageError
 from orchestrator.lib.files import HashCache, read_json, read_json_lines, write_text
 from orchestrator.lib.step import Step
+from orchestrator.machine.usage import PeakMemory
 from orchestrator.models.finite import first_lost
 from orchestrator.pipeline.failure import explain
 from orchestrator.pipeline.plan import Planned
@@ -45,6 +46,7 @@ class Underway:
     child: process.Child | None = field(init=False, default=None)
     began: float = field(init=False, default_factory=time.monotonic)
     losses: Losses | None = field(init=False, default=None)
+    memory: PeakMemory | None = field(init=False, default=None)
     failed: bool = field(init=False, default=False)
     """Whether it is the reason why everything ends."""
 
@@ -67,9 +69,12 @@ class Underway:
         self.child = launch(step, command)
         if step.checkpoints:
             self.losses = Losses(run.folder / step.folder)
+            self.memory = PeakMemory(self.child.pid)
 
     def look(self) -> None:
         """Raise StageError when it is a training that goes nowhere."""
+        if self.memory:
+            self.memory.look()
         try:
             if self.losses:
                 self.losses.look()
@@ -89,6 +94,8 @@ class Underway:
             secrecy.clean(self._log)
             done = store.outputs(run.folder, produced(step, run.folder), hashes) if status == "completed" else []
             if run.stage(step.stage).get("status") == "running":
+                if self.memory and (peak := self.memory.to_json()):
+                    run.stage(step.stage)["peak_memory"] = peak
                 run.end(step.stage, status, seconds, code, done)
         finally:
             self.release()

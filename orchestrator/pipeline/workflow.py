@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,88 +13,54 @@ from orchestrator.executors.warm import launcher
 from orchestrator.lib import layout
 from orchestrator.lib.errors import BusyError, GateError, StageError
 from orchestrator.lib.fetch import Progress
-from orchestrator.lib.files import HashCache, cache_folder, read_json, sha256, write_text
+from orchestrator.lib.files import read_json, sha256, write_text
 from orchestrator.lib.step import Step
 from orchestrator.machine import environment, requirements
 from orchestrator.models import llamacpp, sources
 from orchestrator.models.earlier import run_of
 from orchestrator.models.speed import CHOOSE, at_once, hastened
-from orchestrator.pipeline.plan import Plan, Question, data_files, make_plan, versions
+from orchestrator.pipeline.plan import Plan, data_files, make_plan, versions
 from orchestrator.pipeline.scheduler import Executor, Watcher
 from orchestrator.pipeline.stage_process import Launch, start
 from orchestrator.runs import proof, store
 from orchestrator.runs.locks import locked
 from orchestrator.runs.results import metrics
 from orchestrator.runs.store import Run
-from orchestrator.spec.load import LoadedSpec, load_spec
+from orchestrator.spec.project import Project
 from orchestrator.stages.launch import placed
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What the user asked for on the command line."""
-
-    spec: Path
-    overrides: Sequence[str] = ()
-    runs_dir: Path | None = None
-    force: Sequence[str] = ()
-    paranoid: bool = False
-    hashes: HashCache = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "hashes", HashCache(cache_folder() / "hashes.json", self.paranoid))
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A request with its spec read."""
-
-    request: Request
-    spec: LoadedSpec
-
-    @property
-    def question(self) -> Question:
-        """What to plan for."""
-        runs_dir = self.request.runs_dir or self.spec.project / "runs"
-        return Question(self.spec.spec, self.spec.project, runs_dir, self.request.force)
-
-
-def load(request: Request) -> Loaded:
-    """Read and check the spec. Raises InputError with every problem in it."""
-    return Loaded(request, load_spec(request.spec, request.overrides))
-
-
-def plan(request: Request) -> Plan:
-    """The plan for a spec whose base model is on this machine; starts nothing."""
-    made = make_plan(load(request).question, request.hashes)
-    request.hashes.save()
+def plan(project: Project) -> Plan:
+    """The plan for a project whose base model is on this machine; starts nothing."""
+    made = make_plan(project)
+    project.hashes.save()
     return made
 
 
-def fetch(loaded: Loaded, progress: Progress) -> None:
+def fetch(project: Project, progress: Progress) -> None:
     """Get what the plan needs and this machine lacks: the base model and llama.cpp's converter."""
-    spec = loaded.spec.spec
-    runs_dir = loaded.question.runs_dir
-    if sources.find_folder(spec.model.base, loaded.spec.project, runs_dir) is None:  # so nothing was trained here yet
+    spec = project.spec
+    runs_dir = project.runs_dir
+    if sources.find_folder(spec.model.base, project.root, runs_dir) is None:  # so nothing was trained here yet
         requirements.require(spec.train, spec.launched)
-    sources.fetch(spec.model.base, loaded.spec.project, loaded.request.hashes, progress, runs_dir)
+    sources.fetch(spec.model.base, project.root, project.hashes, progress, runs_dir)
     hub.fetch_missing(data_files(spec))
     llamacpp.fetch(spec.llama_cpp, progress)
 
 
 def run_until(
-    loaded: Loaded, phase: str, watcher: Watcher, progress: Progress, say: Callable[[str], None] = lambda line: None
+    project: Project, phase: str, watcher: Watcher, progress: Progress, say: Callable[[str], None] = lambda line: None
 ) -> Run:
     """Carry the chain out up to a phase, repeating nothing that is up to date; `say` gets a line for each file that was
     put right without that.
 
     Raises StageError when a stage fails and GateError when a GGUF misses what the spec demands.
     """
-    fetch(loaded, progress)
-    task = assign(loaded, phase, say)
+    fetch(project, progress)
+    task = assign(project, phase, say)
     if not task.done:
         carry_out(task, watcher)
-    loaded.request.hashes.save()
+    project.hashes.save()
     require_gate(task.run, task.wanted)
     return task.run
 
@@ -103,7 +69,7 @@ def run_until(
 class Task:
     """A plan up to a phase, and the run that it is carried out in."""
 
-    loaded: Loaded
+    project: Project
     whole: Plan
     wanted: Plan
     run: Run
@@ -122,27 +88,27 @@ class Task:
         return sum(not planned.up_to_date for planned in self.wanted.steps)
 
 
-def assign(loaded: Loaded, phase: str, say: Callable[[str], None] = lambda line: None) -> Task:
+def assign(project: Project, phase: str, say: Callable[[str], None] = lambda line: None) -> Task:
     """Plan, and find the run or create it; one that is not as it was recorded is put right first, as far as that takes
     no stage. The base model must have been fetched."""
-    whole = make_plan(loaded.question, loaded.request.hashes)
-    if whole.run and _mended(loaded, whole, whole.run, say):
-        whole = make_plan(loaded.question, loaded.request.hashes)
+    whole = make_plan(project)
+    if whole.run and _mended(project, whole, whole.run, say):
+        whole = make_plan(project)
     wanted = whole.until(phase)
     if any(planned.step.stage == "train" and not planned.up_to_date for planned in wanted.steps):
-        requirements.require(loaded.spec.spec.train, loaded.spec.spec.launched)
-    return Task(loaded, whole, wanted, wanted.run or create_run(loaded, whole))
+        requirements.require(project.spec.train, project.spec.launched)
+    return Task(project, whole, wanted, wanted.run or create_run(project, whole))
 
 
-def _mended(loaded: Loaded, whole: Plan, run: Run, say: Callable[[str], None]) -> bool:
+def _mended(project: Project, whole: Plan, run: Run, say: Callable[[str], None]) -> bool:
     """Whether there was something to put right. A run that another tool works on is left to it."""
-    hashes = loaded.request.hashes
+    hashes = project.hashes
     if run.record["status"] == "running" or not (store.doubt(run) or proof.broken(run, hashes)):
         return False
     store.refuse_links(run.folder)
     texts = {path: text for planned in whole.steps for path, text in planned.step.files.items()}
     with contextlib.suppress(BusyError), locked(run.folder):
-        texts[layout.SPEC] = loaded.spec.text
+        texts[layout.SPEC] = project.text
         for line in proof.mend(run, texts, {one.step.stage for one in whole.steps}, hashes):
             say(line)
     return True
@@ -153,7 +119,7 @@ def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share:
 
     Without a `launch`, the spec's `execution` decides how stages start. `share` is the part of the machine it may use.
     """
-    loaded, run, spec = task.loaded, task.run, task.loaded.spec.spec
+    project, run, spec = task.project, task.run, task.project.spec
     launch = launch or launcher(spec.execution, task.left) or start
     share = share if spec.speed == "auto" else 0.0
     steps = [planned.step for planned in task.wanted.steps]
@@ -166,26 +132,26 @@ def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share:
         return placed(hastened(step, folder, part), folder)
 
     def findings() -> dict[str, Any]:
-        found = {"metrics": metrics(run.folder), "files": proof.kept(run, loaded.request.hashes)}
+        found = {"metrics": metrics(run.folder), "files": proof.kept(run, project.hashes)}
         return {**found, "lineage": {**run.record["lineage"], **lineage(task.whole, run)}}
 
-    write_text(run.folder / layout.SPEC, loaded.spec.text, durable=False)
-    executor = Executor(loaded.question.runs_dir, loaded.request.hashes, watcher, launch, adapt, beside)
+    write_text(run.folder / layout.SPEC, project.text, durable=False)
+    executor = Executor(project.runs_dir, project.hashes, watcher, launch, adapt, beside)
     executor.carry_out(task.wanted, run, findings)
 
 
-def create_run(loaded: Loaded, whole: Plan) -> Run:
+def create_run(project: Project, whole: Plan) -> Run:
     """A new run for a plan; its fingerprint is that of the training it is about."""
     prints = {planned.step.stage: planned.fingerprint for planned in whole.steps}
-    facts = {"fingerprint": prints["train"], "environment": made_with(loaded)}
-    return store.create(loaded.question.runs_dir, whole.spec.name, **facts)
+    facts = {"fingerprint": prints["train"], "environment": made_with(project)}
+    return store.create(project.runs_dir, whole.spec.name, **facts)
 
 
-def made_with(loaded: Loaded) -> dict[str, Any]:
+def made_with(project: Project) -> dict[str, Any]:
     """The environment of a run that this machine works on."""
-    spec = loaded.spec.spec
+    spec = project.spec
     special = requirements.versions(spec.train, spec.launched)
-    described = environment.describe(loaded.spec.project, versions() | special)
+    described = environment.describe(project.root, versions() | special)
     return {**described, "trackers": requirements.trackers(spec.train)}
 
 

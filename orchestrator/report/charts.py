@@ -7,6 +7,7 @@ script reads values back from the pixels: hence the scales of a chart.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ LEFT, RIGHT, TOP, BOTTOM = 54, 508, 20, 212
 """The frame of a plot."""
 HIGHEST, LOWEST = 40, 222
 """The ends of parallel axes."""
+DOT = 8
+"""The diameter of a dot."""
 LOG_FROM = 9.9
 """Positive values whose largest is so many times the smallest are drawn on a log axis, unless it is said otherwise."""
 
@@ -126,7 +129,22 @@ def plot(title: str, x_label: str, y_label: str, series: Sequence[Series], log_x
         for each in series
         if each.points
     ]
+    drawn = beside_each_other(drawn)
     return Chart(f"{title}: {y_label} against {x_label}", lines, texts, drawn, x, y)
+
+
+def beside_each_other(series: Sequence[Series]) -> list[Series]:
+    """The same series with dots that would lie on each other moved apart, to both sides in turn: none hides another."""
+    taken: Counter[Point] = Counter()
+    return [Series(each.name, [_free(point, taken) for point in each.points], each.look, True) if each.dots else each
+            for each in series]  # fmt: skip
+
+
+def _free(point: Point, taken: Counter[Point]) -> Point:
+    place = (round(point[0] / DOT), round(point[1] / DOT))
+    taken[place] += 1
+    steps = taken[place] // 2 * (1 if taken[place] % 2 else -1)
+    return (round(point[0] + steps * DOT, 1), point[1])
 
 
 def parallel(axes: Sequence[Axis], names: Sequence[str], looks: Sequence[str]) -> Chart | None:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json
+from orchestrator.lib.training_kinds import TRAINING_KINDS
 from orchestrator.machine import requirements
 from orchestrator.models.speed import forecast
 from orchestrator.pipeline import estimate
 from orchestrator.runs.results import summaries
-from orchestrator.spec.sections import DEFAULTS
 from orchestrator.stages.launch import batch, node_commands
-from orchestrator.stages.preference import LIMITS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +65,7 @@ def plan_lines(plan: Plan) -> list[str]:
         lines.append(f"    {shlex.join(planned.step.argv)}")
         lines += _launched(planned.step)
         lines += [f"    + {argument}: {why}" for argument, why in _faster(plan, planned).items()]
-    if limit := LIMITS.get({**DEFAULTS, **plan.spec.train}["stage"]):
+    if limit := plan.spec.kind.limit:
         lines.append(f"note: {limit}")
     lines += [f"! {lack.message}: {lack.mend}" for lack in requirements.lacking(plan.spec.train, plan.spec.launched)]
     return lines + estimate.lines(estimate.of_plan(plan))
@@ -108,7 +107,7 @@ def show_run(run: Run, console: Console) -> None:
     measured = summaries(run.folder)
     if measured:
         artifact_table(measured, console)
-    if limit := LIMITS.get(_kind(run.folder)):
+    if limit := _limit(run.folder):
         console.print(f"note: {limit}", highlight=False, soft_wrap=True)
     console.print(f"run: {_short(run.folder)}", highlight=False, soft_wrap=True)
     for line in _to_try(run, measured):
@@ -147,9 +146,9 @@ def _to_serve(run: Run) -> Path | None:
     return plain if plain.is_file() and plain.read_bytes() == own.read_bytes() else own
 
 
-def _kind(folder: Path) -> str:
+def _limit(folder: Path) -> str:
     config = folder / "configs/prepare.json"
-    return str(read_json(config)["kind"]) if config.is_file() else ""
+    return TRAINING_KINDS[read_json(config)["kind"]].limit if config.is_file() else ""
 
 
 def _short(path: Path) -> str:

@@ -12,7 +12,10 @@ from orchestrator.lib import layout
 from orchestrator.lib.files import read_json, read_json_lines
 from orchestrator.lib.secrecy import redacted, without_folders
 from orchestrator.pipeline.failure import tail
+from orchestrator.report.answers import ROWS_SHOWN as ANSWERS_SHOWN
+from orchestrator.report.answers import all_kinds, side_by_side
 from orchestrator.report.charts import Chart, Series, plot
+from orchestrator.report.overview import head, is_plain, text_of, timeline
 from orchestrator.report.summary import advice, comparison, outcome
 from orchestrator.runs.progress import curve, read_log
 from orchestrator.runs.results import summaries
@@ -46,6 +49,7 @@ def facts(folder: Path, record: Json) -> Json:
         **summaries(folder),
     }
     sentence, tone = outcome(record, summary, log)
+    answers = side_by_side(folder, summary)
     last: Json = next(reversed(summary["metrics"].values()), {})
     return {
         "run": record,
@@ -59,12 +63,18 @@ def facts(folder: Path, record: Json) -> Json:
         "beside": [*_beside(primary(last), summary["metrics"].values()), *summary.get("own", ())],
         "curves": {title: chart for title, chart in curves(log).items() if chart},
         "classes": {name: detail for name, detail in summary["detail"].items() if "confusion_matrix" in detail},
+        "head": head(folder, record),
+        "answers": answers[:ANSWERS_SHOWN],
+        "answered": len(answers),
+        "answer_kinds": all_kinds(answers[:ANSWERS_SHOWN]),
+        "modelfiles": modelfiles(folder),
+        "timeline": timeline(record),
         "mistakes": list(mistakes(folder)),
         "findings": findings,
         "stages": list(stages(folder, record)),
         "lineage": list(flat(record.get("lineage", {}))),
         "environment": list(flat(record.get("environment", {}))),
-        "spec": without_folders(_text(folder / layout.SPEC)),
+        "spec": without_folders(text_of(folder / layout.SPEC)),
     }
 
 
@@ -86,7 +96,7 @@ def mistakes(folder: Path) -> Iterator[Json]:
     files = [folder / "evaluation" / "tuned.errors.jsonl", *sorted(folder.glob("evaluation/*.disagreements.jsonl"))]
     for file in files:
         artifact, kind = file.name.split(".")[0], file.name.split(".")[-2]
-        if rows := read_json_lines(file) if file.is_file() else []:
+        if rows := read_json_lines(file) if is_plain(file) else []:
             yield {
                 "artifact": artifact,
                 "title": f"mistakes of {artifact}" if kind == "errors" else f"{artifact} answers otherwise",
@@ -112,6 +122,12 @@ def _doubtful(folder: Path) -> Iterator[Json]:
         }
 
 
+def modelfiles(folder: Path) -> dict[str, str]:
+    """Name → text of what Ollama is given, as it is: it names no folder. The recommended file's comes first."""
+    files = [folder / layout.MODELFILE, *sorted(folder.glob(f"{layout.MODELFILE}.*"))]
+    return {file.name: text for file in files if (text := text_of(file))}
+
+
 def read_findings(folder: Path) -> list[Json]:
     """What the data checks found; empty where they did not run."""
     file = folder / layout.FINDINGS
@@ -122,8 +138,9 @@ def stages(folder: Path, record: Json) -> Iterator[Json]:
     """Each stage with its exact command and configuration; of a failed one also what it said last."""
     for name, entry in record["stages"].items():
         files = [path for path in (f"configs/{name}.yaml", f"configs/{name}.json") if (folder / path).is_file()]
-        configs = [{"path": path, "text": without_folders(_text(folder / path))} for path in files]
-        said = redacted("\n".join(tail(folder / layout.log(name)))) if entry["status"] == "failed" else ""
+        configs = [{"path": path, "text": without_folders(text_of(folder / path))} for path in files]
+        log = folder / layout.log(name)
+        said = redacted("\n".join(tail(log))) if entry["status"] == "failed" and is_plain(log) else ""
         command = without_folders(shlex.join(entry.get("argv", [])))
         yield {**entry, "name": name, "command": command, "configs": configs, "said": without_folders(said)}
 
@@ -138,7 +155,3 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
             yield from flat(inner, f"{name} {number}")
     elif value is not None:
         yield name, without_folders(str(value))
-
-
-def _text(file: Path) -> str:
-    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""

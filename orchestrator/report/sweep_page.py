@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.evaluation.metric import is_lower_better
 from orchestrator.lib import layout
 from orchestrator.lib.secrecy import without_folders
 from orchestrator.report.charts import Axis, Chart, Series, numbered, parallel, plot, short
@@ -16,6 +18,8 @@ Json = dict[str, Any]
 CURVE_POINTS = 60
 """Points of one loss curve: five hundred curves must stay a page that opens at once."""
 
+TOLD_APART = 24
+"""So many curves have a colour and a dash of their own: eight colours, three kinds of line."""
 DRAWN = ("off", "s0", "s3", "s2", "s1")
 """The order of drawing: the best lies on top."""
 RUNNING: Json = {"status": "running", "value": None, "seconds": None, "reason": None}
@@ -37,7 +41,8 @@ def facts(folder: Path, sweep: Json) -> Json:
         "words": words,
         "parameters": {name: scatter(name, sweep, measured) for name in sweep["parameters"]},
         "parallel": coordinates(sweep, measured),
-        "curves": curves(folder.parent, drawn),
+        "curves": curves(folder.parent, told_apart(trials, sweep["metric"])),
+        "told_apart": TOLD_APART,
     }
 
 
@@ -115,6 +120,14 @@ def coordinates(sweep: Json, measured: Sequence[Json]) -> Chart | None:
     ]
     axes.append(Axis(sweep["metric"], [trial["value"]["value"] for trial in measured], False))
     return parallel(axes, [trial["title"] for trial in measured], [trial["look"] for trial in measured])
+
+
+def told_apart(trials: Sequence[Json], metric: str) -> list[Json]:
+    """The trials in the order of drawing, the best last; each of the best with a look of its own, the others faint."""
+    sign = 1 if is_lower_better(metric) else -1
+    best = sorted(trials, key=lambda trial: sign * trial["value"]["value"] if trial["value"] else math.inf)
+    looks = [f"s{place % 8} d{place // 8}" if place < TOLD_APART else "off" for place in range(len(best))]
+    return [{**trial, "look": look} for trial, look in zip(best, looks, strict=True)][::-1]
 
 
 def curves(runs_dir: Path, drawn: Sequence[Json]) -> Chart | None:

@@ -21,8 +21,9 @@ from orchestrator.models import sources
 from orchestrator.pipeline.failure import tail
 from orchestrator.pipeline.plan import Plan, Planned
 from orchestrator.pipeline.stage_process import Launch, start
-from orchestrator.pipeline.workflow import Request, Task, assign, carry_out, load
+from orchestrator.pipeline.workflow import Task, assign, carry_out
 from orchestrator.report.doctor_packages import Check
+from orchestrator.spec.load import load_spec
 
 NAMES = (*environment.TORCH, "llama-cpp-python", "llamafactory", "transformers", "numpy")
 """Distributions whose versions decide whether the others can be imported."""
@@ -106,10 +107,10 @@ def _write_weights(target: Path) -> None:
 
 def convert(project: Path, launch: Launch) -> None:
     """Carry out what the GGUF of a project needs, and nothing else."""
-    task = assign(load(Request(project / "spec.yaml")), "export")
+    task = assign(load_spec(project / "spec.yaml"), "export")
     steps = {planned.step.stage: planned for planned in task.wanted.steps}
     plan = Plan(task.wanted.spec, task.wanted.run, tuple(needed(steps, LAST).values()))
-    carry_out(Task(task.loaded, task.whole, plan, task.run), Nobody(), launch)
+    carry_out(Task(task.project, task.whole, plan, task.run), Nobody(), launch)
 
 
 def needed(steps: dict[str, Planned], stage: str) -> dict[str, Planned]:

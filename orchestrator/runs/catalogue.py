@@ -1,7 +1,7 @@
-"""A cache of what the run records say, so that ten thousand of them answer at once.
+"""The list of runs: what their records say, so that ten thousand of them answer at once.
 
-`runs/.index.sqlite` holds nothing that run.json does not; it may be deleted at any time. An entry is renewed when
-it is looked at and the status of its run.json differs. Where the file cannot be used, the cache lives in memory for
+`runs/.index.sqlite` holds nothing that run.json does not; it may be deleted at any time. Each question looks at
+the status of every run.json, and reads those that changed. Where the file cannot be used, the list lives in memory for
 one question.
 The machines of a cluster have one each: SQLite's write-ahead log cannot be shared over a network disk.
 """
@@ -9,7 +9,6 @@ The machines of a cluster have one each: SQLite's write-ahead log cannot be shar
 from __future__ import annotations
 
 import contextlib
-import enum
 import json
 import os
 import platform
@@ -23,9 +22,7 @@ from orchestrator.lib.errors import InputError
 from orchestrator.machine import environment
 
 FILE = ".index.sqlite"
-OTHERS = ".index-"
-"""How the index of a cluster's machine begins; where there is one, others may work on runs without telling this one."""
-VERSION = 3
+VERSION = 4
 DAMAGED = "damaged"
 """The status of a run whose record is not as it was written; its line says no more unless its copy is whole."""
 TABLES = """
@@ -35,34 +32,9 @@ create table runs (
     id text primary key, stamp text, name text, fingerprint text,
     status text, created_at text, seconds real, sweep text, record text
 );
-create table stages (run text, stage text, fingerprint text);
 create index runs_by_training on runs (name, fingerprint);
-create index runs_by_status on runs (status, id, stamp);
-create index stages_by_fingerprint on stages (stage, fingerprint);
-create index stages_by_run on stages (run);
 """
 
-
-class Look(enum.Enum):
-    """What is looked at before a question is answered; each look costs the more the more runs there are."""
-
-    ALL = enum.auto()
-    """Every run: the answer is what the records say now."""
-    UNFINISHED = enum.auto()
-    """Runs that are new, or had not ended when they were last looked at. Enough for which stages are done: an ended run
-    that is worked on again is forgotten first, and so is new."""
-    NEW = enum.auto()
-    """Runs that are not known yet. Enough for what a run is called and what it trains, which never change."""
-    NONE = enum.auto()
-    """Nothing: the answer may be old, so only a yes that is looked into counts."""
-
-
-DOUBTED = {
-    Look.ALL: "select id, stamp from runs",
-    Look.UNFINISHED: "select id, stamp from runs where status in ('running', 'damaged')",
-    Look.NEW: "select id, stamp from runs where status = 'damaged'",
-}
-"""Which of the known runs are looked at again."""
 
 Json = dict[str, Any]
 Read = Callable[[Path], Json]
@@ -70,30 +42,23 @@ Read = Callable[[Path], Json]
 
 
 @contextlib.contextmanager
-def opened(runs_dir: Path, read: Read, look: Look = Look.ALL) -> Iterator[sqlite3.Connection]:
-    """The index of a folder of runs, renewed as far as `look` says."""
+def opened(runs_dir: Path, read: Read) -> Iterator[sqlite3.Connection]:
+    """The list of a folder of runs, as their records are now."""
     connection = _usable(_file(runs_dir))
     try:
         try:
-            _renew(connection, runs_dir, read, look)
+            _renew(connection, runs_dir, read)
         except sqlite3.Error:  # a disk without locks, or one that is full
             connection.close()
             connection = _connect(":memory:")
-            _renew(connection, runs_dir, read, look)
+            _renew(connection, runs_dir, read)
         yield connection
     finally:
         connection.close()
 
 
-def forget(runs_dir: Path, name: str) -> None:
-    """Make a run new to whoever asks next. Where that cannot be said, its coming results may be made a second time."""
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(_usable(_file(runs_dir))) as connection, connection:
-        connection.execute("delete from runs where id = ?", (name,))
-        connection.execute("delete from stages where run = ?", (name,))
-
-
 def _file(runs_dir: Path) -> Path:
-    return runs_dir / (f"{OTHERS}{platform.node()}.sqlite" if environment.scheduler() else FILE)
+    return runs_dir / (f".index-{platform.node()}.sqlite" if environment.scheduler() else FILE)
 
 
 def _usable(file: Path) -> sqlite3.Connection:
@@ -133,18 +98,13 @@ def _version(connection: sqlite3.Connection) -> int:
     return found
 
 
-def _renew(connection: sqlite3.Connection, runs_dir: Path, read: Read, look: Look) -> None:
-    if look is Look.NONE:
-        return
+def _renew(connection: sqlite3.Connection, runs_dir: Path, read: Read) -> None:
     listed = os.listdir(runs_dir)  # noqa: PTH208 - of ten thousand
-    if look is Look.UNFINISHED and any(name.startswith(OTHERS) for name in listed):
-        look = Look.ALL
     there = {name for name in listed if not name.startswith(".")}
-    known = {name for (name,) in connection.execute("select id from runs")}
-    before = dict(connection.execute(DOUBTED[look]))
-    now = _stamps(runs_dir, (there - known) | before.keys())
+    before = dict(connection.execute("select id, stamp from runs"))
+    now = _stamps(runs_dir, there)
     changed = dict(now.items() - before.items())
-    gone = (known - there) | (before.keys() - now.keys())
+    gone = before.keys() - now.keys()
     if not changed and not gone:
         return
     with connection:
@@ -152,7 +112,6 @@ def _renew(connection: sqlite3.Connection, runs_dir: Path, read: Read, look: Loo
         fresh = _stamps(runs_dir, changed)
         for name in (*gone, *changed):
             connection.execute("delete from runs where id = ?", (name,))
-            connection.execute("delete from stages where run = ?", (name,))
         for name, record in _readable(runs_dir, fresh, read):
             _insert(connection, name, fresh[name], record)
 
@@ -188,9 +147,6 @@ def _insert(connection: sqlite3.Connection, name: str, stamp: str, record: Json)
     text = json.dumps(without_outputs(record), ensure_ascii=False, separators=(",", ":"))
     values = (name, stamp, *heads, seconds, (record.get("sweep") or {}).get("id"), text)
     connection.execute(f"insert or replace into runs values ({', '.join('?' * len(values))})", values)
-    stages = record["stages"].items()
-    done = [(name, stage, entry.get("fingerprint")) for stage, entry in stages if entry.get("status") == "completed"]
-    connection.executemany("insert into stages values (?, ?, ?)", done)
 
 
 def without_outputs(record: Json) -> Json:

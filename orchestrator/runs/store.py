@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import secrets
 import shutil
 import sqlite3
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
@@ -20,8 +21,9 @@ from orchestrator.lib import layout
 from orchestrator.lib.errors import DamagedError, InputError
 from orchestrator.lib.files import HashCache, remove_leftovers, sync, temporary_beside, write_text
 from orchestrator.lib.step import Step
-from orchestrator.runs import schema
-from orchestrator.runs.catalogue import DAMAGED, Look, forget, opened
+from orchestrator.runs import cache, schema
+from orchestrator.runs.cache import Result
+from orchestrator.runs.catalogue import DAMAGED, opened
 from orchestrator.runs.schema import SCHEMA
 
 Json = dict[str, Any]
@@ -71,6 +73,8 @@ class Run:
         """Record how a stage ended."""
         entry = self.record["stages"][stage]
         entry |= {"status": status, "seconds": round(seconds, 3), "exit_code": exit_code, "outputs": outputs}
+        if status == "completed":  # first: a link that says too much is found out
+            cache.remember(self.folder, cache.stage(stage, entry["fingerprint"]))
         self.save()
 
     def forget(self, stage: str) -> None:
@@ -91,11 +95,8 @@ class Run:
 
     def resume(self, **values: Any) -> None:
         """Record that it is being worked on, for the first time or again, and change other fields with that."""
-        ended = self.record["status"] != "running"
         self.record.pop("files", None)  # they may change from now on
         self.set(status="running", finished_at=None, **values)
-        if ended:
-            forget(self.folder.parent, self.id)
 
     def save(self, durable: bool = True) -> None:
         """Write run.json in one step. Only what may not be lost with the power is worth a wait for the disk.
@@ -119,6 +120,7 @@ def create(runs_dir: Path, name: str, **values: Any) -> Run:
         record = {"schema": SCHEMA, "id": identifier, "name": name, "status": "running", "created_at": now()}
         record |= {"finished_at": None, "stages": {}, "metrics": {}, "lineage": {}, "environment": {}, "sweep": None}
         if _placed(runs_dir / identifier, record | values):
+            cache.created(runs_dir / identifier, *_trainings(record | values))
             return Run(runs_dir / identifier, record | values)
 
 
@@ -209,45 +211,68 @@ def find_folder(runs_dir: Path, wanted: str | None) -> Path:
 
 
 def holder(runs_dir: Path, stage: str, fingerprint: str, hashes: HashCache | None = None) -> Run | None:
-    """A run whose stage ended well with this fingerprint and is whole, the newest that is known of, or None.
-
-    In a sweep most trials find what the one before them found, so what the index knows already is tried first.
-    """
-    query = "select run from stages where stage = ? and fingerprint = ? order by run desc"
-    for look in (Look.NONE, Look.UNFINISHED):
-        for (name,) in _ask(runs_dir, query, stage, fingerprint, look=look):
-            with contextlib.suppress(InputError):  # removed just now, or damaged
-                if (run := load(runs_dir / name)).has(stage, fingerprint, hashes):
-                    return run
-    return None
+    """A run whose stage ended well with this fingerprint and is whole, the newest that is known of, or None."""
+    having = "json_extract(record, ?) = ?", f'$.stages."{stage}".fingerprint', fingerprint
+    return _found(runs_dir, cache.stage(stage, fingerprint), lambda run: run.has(stage, fingerprint, hashes), having)
 
 
 def trained(runs_dir: Path, name: str, fingerprint: str) -> Run | None:
     """The newest run of a name whose training has, or had, this fingerprint."""
-    query = "select id from runs where name = ? and fingerprint = ? order by id desc"
-    for (found,) in _ask(runs_dir, query, name, fingerprint, look=Look.NEW):
-        with contextlib.suppress(InputError):  # removed just now, or damaged
-            return load(runs_dir / found)
+    having = "name = ? and fingerprint = ?", name, fingerprint
+
+    def trains(run: Run) -> bool:
+        return bool(run.record["name"] == name and run.record.get("fingerprint") == fingerprint)
+
+    return _found(runs_dir, cache.training(name, fingerprint), trains, having)
+
+
+def _found(runs_dir: Path, result: Result, has: Callable[[Run], bool], having: tuple[str, ...]) -> Run | None:
+    """The run that a result is linked to; where that one has it no longer, the newest of those that the list has."""
+    if not runs_dir.is_dir():
+        return None
+    complete = cache.is_complete(runs_dir, _results)
+    linked = cache.find(runs_dir, result)
+    if linked is None and complete:
+        return None
+    for name in itertools.chain([linked] if linked else [], _listed(runs_dir, *having)):
+        with contextlib.suppress(InputError):  # removed, or damaged
+            if has(run := load(runs_dir / name)):
+                cache.remember(run.folder, *([result] if name != linked else []))
+                return run
     return None
 
 
+def _results(folder: Path) -> Iterator[Result]:
+    """All that a run has, for the cache; nothing where its record cannot be read."""
+    with contextlib.suppress(InputError):
+        record = load(folder).record
+        yield from _trainings(record)
+        for stage, entry in record["stages"].items():
+            if entry.get("status") == "completed" and entry.get("fingerprint"):
+                yield cache.stage(stage, entry["fingerprint"])
+
+
+def _trainings(record: Json) -> Iterator[Result]:
+    if fingerprint := record.get("fingerprint"):
+        yield cache.training(record["name"], fingerprint)
+
+
+def _listed(runs_dir: Path, condition: str, *values: str) -> Iterator[str]:
+    with index(runs_dir) as connection:
+        query = f"select id from runs where {condition} order by id desc"  # nosec B608
+        yield from (name for (name,) in connection.execute(query, values).fetchall())
+
+
 @contextlib.contextmanager
-def index(runs_dir: Path, look: Look = Look.ALL) -> Iterator[sqlite3.Connection]:
-    """The index of all runs, for SQL queries; its tables, and `look`, are described in records_index."""
-    with opened(runs_dir, _indexed, look) as connection:
+def index(runs_dir: Path) -> Iterator[sqlite3.Connection]:
+    """The list of all runs, for SQL queries; its table is described in catalogue.py."""
+    with opened(runs_dir, _indexed) as connection:
         yield connection
 
 
 def _indexed(folder: Path) -> Json:
     run = load(folder)
     return {**run.record, "status": DAMAGED, "problem": run.problem} if run.problem else run.record
-
-
-def _ask(runs_dir: Path, query: str, *values: str, look: Look) -> list[tuple[Any, ...]]:
-    if not runs_dir.is_dir():
-        return []
-    with index(runs_dir, look) as connection:
-        return connection.execute(query, values).fetchall()
 
 
 def _folders(runs_dir: Path) -> list[Path]:

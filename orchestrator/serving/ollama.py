@@ -15,6 +15,7 @@ from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError, MissingError, OrchestratorError, StageError
 from orchestrator.lib.fetch import Progress
 from orchestrator.lib.files import read_json, sha256
+from orchestrator.lib.training_kinds import TRAINING_KINDS
 from orchestrator.runs import store
 from orchestrator.runs.locks import locked
 from orchestrator.runs.store import Run
@@ -80,7 +81,7 @@ def ship(run: Run, kind: str, name: str, server: Ollama, progress: Progress) -> 
     with locked(run.folder):
         replaced = make_room(run, name, server)
         digest = push(run, kind, name, server, progress)
-        asks = read_json(run.folder / "configs/prepare.json")["kind"] != "pt"
+        asks = not TRAINING_KINDS[read_json(run.folder / "configs/prepare.json")["kind"]].reads
         served = ask(run, kind, name, server) if asks else UNASKED
         remember(run, kind, name, digest, served, server.version)
     if served is not UNASKED:

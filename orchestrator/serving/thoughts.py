@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from orchestrator.chat_template.thoughts import Parts, Splitter, split
+
 VARIABLE = "ORCHESTRATOR_THOUGHT_WORDS"
 """Holds the two words around a thought as JSON; unset for models that were not trained to think."""
 _EVENT_ENDS = re.compile(rb"\r?\n\r?\n")
@@ -35,49 +37,6 @@ class Thoughts:
                 await send(one)
 
         await self._app(scope, receive, part)
-
-
-class Splitter:
-    """Tells a thought at the start of a text that comes in pieces from the answer behind it.
-
-    White space in front of the thought and of the answer goes, as Ollama and llama.cpp's server have it.
-    """
-
-    def __init__(self, opening: str, closing: str) -> None:
-        self._opening, self._closing = opening.strip(), closing.strip()
-        self._key, self._held, self._begun = "", "", False
-
-    def feed(self, text: str, last: bool = False) -> Iterator[tuple[str, str]]:
-        """(`reasoning_content` or `content`, piece) as far as they can be told; what is left with the `last` text."""
-        self._held += text
-        if not self._key:
-            self._begin(last)
-        if self._key == "reasoning_content":
-            yield from self._thought(last)
-        if self._key == "content":
-            yield from self._out(self._held)
-            self._held = ""
-
-    def _begin(self, last: bool) -> None:
-        start = self._held.lstrip()
-        if start.startswith(self._opening):
-            self._key, self._held = "reasoning_content", start.removeprefix(self._opening)
-        elif last or not self._opening.startswith(start):
-            self._key, self._begun = "content", True
-
-    def _thought(self, last: bool) -> Iterator[tuple[str, str]]:
-        thought, closed, rest = self._held.partition(self._closing)
-        kept = 0 if closed or last else _overlap(thought, self._closing)
-        yield from self._out(thought[: len(thought) - kept])
-        self._held = rest if closed else thought[len(thought) - kept :]
-        if closed:
-            self._key, self._begun = "content", False
-
-    def _out(self, text: str) -> Iterator[tuple[str, str]]:
-        text = text if self._begun else text.lstrip()
-        if text:
-            self._begun = True
-            yield self._key, text
 
 
 class _Answer:
@@ -113,9 +72,7 @@ class _Answer:
     def _complete(self, answer: dict[str, Any]) -> list[dict[str, Any]]:
         for choice in answer.get("choices") or ():
             message = choice.get("message") or {}
-            parts = dict(Splitter(*self._words).feed(message.get("content") or "", last=True))
-            if "reasoning_content" in parts:
-                message |= {"content": parts.get("content", ""), "reasoning_content": parts["reasoning_content"]}
+            message |= {"content": "", **_told(split(message.get("content") or "", self._words))}
         return [answer]
 
     def _events(self, message: dict[str, Any]) -> Iterator[bytes]:
@@ -138,15 +95,22 @@ class _Answer:
         delta, ended = choice.get("delta") or {}, choice.get("finish_reason") is not None
         if not delta.get("content") and not ended:
             return [chunk]
-        splitter = self._splitters.setdefault(choice.get("index", 0), Splitter(*self._words))
+        splitter = self._splitters.setdefault(choice.get("index", 0), Splitter(self._words))
         others = {key: value for key, value in delta.items() if key != "content"}
-        parts = [{key: text} for key, text in splitter.feed(delta.get("content") or "", last=ended)]
+        added = splitter.feed(delta.get("content") or "") + (splitter.finish() if ended else Parts())
+        parts = [{key: text} for key, text in _told(added).items()]
         deltas = [*parts, *([{}] if ended else [])] or ([{}] if others else [])
         if deltas:
             deltas[0] = {**others, **deltas[0]}
         ends = [None] * (len(deltas) - 1) + [choice.get("finish_reason")]
         made = [{**choice, "delta": one, "finish_reason": end} for one, end in zip(deltas, ends, strict=False)]
         return [{**chunk, "choices": [one]} for one in made]
+
+
+def _told(parts: Parts) -> dict[str, str]:
+    """What there is to say of each part, under OpenAI's name for it."""
+    named = {"reasoning_content": parts.thought, "content": parts.answer}
+    return {key: text for key, text in named.items() if text}
 
 
 def _mapped(body: bytes, change: Any, before: bytes = b"", after: bytes = b"") -> bytes:
@@ -157,8 +121,3 @@ def _mapped(body: bytes, change: Any, before: bytes = b"", after: bytes = b"") -
         return before + body + after
     made = change(found) if isinstance(found, dict) else [found]
     return b"".join(before + json.dumps(one, ensure_ascii=False).encode() + after for one in made)
-
-
-def _overlap(text: str, word: str) -> int:
-    """How many characters at the end of a text may be the start of a word."""
-    return next((n for n in range(min(len(text), len(word) - 1), 0, -1) if word.startswith(text[-n:])), 0)

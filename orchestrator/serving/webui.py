@@ -21,13 +21,11 @@ from orchestrator.lib.render import yaml_scalar
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
 from orchestrator.serving.serve import Where, until_answers
-from orchestrator.spec.sections import DEFAULTS, Spec
+from orchestrator.spec.sections import Spec
 
 FOLDER = "webui"
 CONFIG = "board.json"
 LOG = "board.log"
-STAGES = {"sft": "Supervised Fine-Tuning", "rm": "Reward Modeling", "dpo": "DPO", "kto": "KTO", "pt": "Pre-Training"}
-"""Our stage → TRAINING_STAGES of llamafactory/extras/constants.py."""
 TEXTS = ("learning_rate", "num_train_epochs", "max_grad_norm", "lora_target", "additional_target")
 FIELDS = {
     **{key: f"train.{key}" for key in (*TEXTS, "cutoff_len", "gradient_accumulation_steps", "lr_scheduler_type",
@@ -70,11 +68,11 @@ def finished(runs_dir: Path, base: str) -> Iterator[Run]:
 
 def arguments(spec: Spec, template: str) -> dict[str, Any]:
     """Field of the board → what the spec says: what "Load arguments" fills in."""
-    training = {**DEFAULTS, **spec.train}
+    training = spec.training
     number = "bf16" if training.get("bf16") else "fp16" if training.get("fp16") else "fp32"
     fields = {
         "top.template": template,
-        "train.training_stage": STAGES[training["stage"]],
+        "train.training_stage": spec.kind.title,
         "train.dataset_dir": "data",
         "train.dataset": [f"{spec.name}-train"],
         "train.compute_type": number,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import read_json
 from orchestrator.spec.document import Finding
-from orchestrator.spec.sections import DEFAULTS, Launch
+from orchestrator.spec.sections import Launch, with_defaults
 
 ZERO = {"z0": (0, False), "z2": (2, False), "z3": (3, False), "z2-offload": (2, True), "z3-offload": (3, True)}
 """Name → DeepSpeed's ZeRO stage, and whether main memory holds what the GPUs do not need at the moment."""
@@ -35,7 +35,7 @@ def processes(launch: Launch, train: Mapping[str, Any], gpus: int) -> int:
 
 def accumulation(launch: Launch, train: Mapping[str, Any], gpus: int) -> int:
     """How many batches each process adds up before a step. Raises InputError where no whole number holds the batch."""
-    chosen = {**DEFAULTS, **train}
+    chosen = with_defaults(train)
     wanted, each = launch.global_batch_size, chosen["per_device_train_batch_size"]
     if wanted is None:
         return int(chosen["gradient_accumulation_steps"])
@@ -66,7 +66,7 @@ def zero_stage(launch: Launch, project: Path) -> int | None:
 
 def check_launch(launch: Launch, train: Mapping[str, Any], project: Path) -> Iterator[Finding]:
     """Everything wrong with a launch section beside sound training arguments."""
-    from orchestrator.lib.llamafactory import arguments
+    from orchestrator.spec.training import defaults
 
     try:
         zero = zero_stage(launch, project)
@@ -74,7 +74,7 @@ def check_launch(launch: Launch, train: Mapping[str, Any], project: Path) -> Ite
         reason = getattr(error, "strerror", None) or "no DeepSpeed configuration in JSON"
         yield Finding(("launch", "deepspeed"), f"{launch.deepspeed!r}: {reason}; known are {', '.join(ZERO)}")
         return
-    chosen = {key: DEFAULTS.get(key, argument.default) for key, argument in arguments().items()} | dict(train)
+    chosen = defaults() | dict(train)
     rules = (*RULES, *_sharded("deepspeed" if zero == 3 else "fsdp"), *(ZERO_3 if zero == 3 else ()))
     for rule in rules:
         if getattr(launch, rule.key) and rule.broken(launch, chosen):
@@ -92,7 +92,7 @@ def _check_batch(launch: Launch, train: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(("train", "gradient_accumulation_steps"), "follows from launch.global_batch_size; leave it out")
     if launch.devices == "auto" and not launch.ray:  # the plan sees how many there are
         return
-    each = {**DEFAULTS, **train}["per_device_train_batch_size"]
+    each = with_defaults(train)["per_device_train_batch_size"]
     if problem := indivisible(launch.global_batch_size, each, processes(launch, train, 0) * launch.nodes):
         yield Finding(("launch", "global_batch_size"), problem)
 

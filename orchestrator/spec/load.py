@@ -2,44 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from orchestrator.lib.errors import InputError, some
+from orchestrator.lib.files import HashCache, cache_folder
 from orchestrator.lib.layout import project_of
 from orchestrator.spec.document import MAX_BYTES, Document, Finding, Key
 from orchestrator.spec.document import parse as parse_yaml
 from orchestrator.spec.editing import with_value
+from orchestrator.spec.project import Project
 from orchestrator.spec.sections import Spec
 from orchestrator.spec.validation import examine, parse
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedSpec:
-    """A spec that can run, and where it came from."""
+def load_spec(
+    path: Path,
+    overrides: Sequence[str] = (),
+    runs_dir: Path | None = None,
+    force: Collection[str] = (),
+    *,
+    root: Path | None = None,
+    paranoid: bool = False,
+) -> Project:
+    """The project of a spec file, after overrides of the form `key.path=value`.
 
-    spec: Spec
-    project: Path
-    """The folder that its paths are relative to."""
-    path: Path
-    text: str
-    """The file's text, the overrides written into it."""
-
-
-def load_spec(path: Path, overrides: Sequence[str] = (), project: Path | None = None) -> LoadedSpec:
-    """The spec in a file, after overrides of the form `key.path=value`; its paths are relative to its project.
-
+    `root` is the folder that the spec's paths are relative to, by default the one around the file; runs are kept in its
+    `runs/` unless `runs_dir` says otherwise. A `paranoid` project believes no hash that it did not compute itself.
     Raises InputError with every problem, and MissingError where LLaMA-Factory is not installed.
     """
     text = _read(path)
     document = _override(parse_yaml(text), overrides)
-    project = project or project_of(path)
-    if found := _problems(document, project):
+    root = root or project_of(path)
+    if found := _problems(document, root):
         raise _refusal([f"{f'{path}:{line}' if line else '--set'}: {message}" for line, message in found])
-    return LoadedSpec(parse(document.value), project, path, _overridden(text, overrides))
+    hashes = HashCache(cache_folder() / "hashes.json", paranoid)
+    written = _overridden(text, overrides)
+    return Project(parse(document.value), root, path, written, runs_dir or root / "runs", overrides, force, hashes)
 
 
 def _overridden(text: str, overrides: Sequence[str]) -> str:

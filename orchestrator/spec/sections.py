@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ from orchestrator.executors.base import Wanted
 from orchestrator.executors.ray import Ray
 from orchestrator.executors.slurm import Slurm
 from orchestrator.lib.section import Section
+from orchestrator.lib.training_kinds import TRAINING_KINDS, TrainingKind
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -225,6 +227,16 @@ class Spec(Section):
     llama_cpp: str | None = Field(None, description="A llama.cpp checkout of your own, instead of the pinned one.")
 
     @property
+    def training(self) -> dict[str, Any]:
+        """All training arguments: our defaults, overruled by the user's."""
+        return with_defaults(self.train)
+
+    @property
+    def kind(self) -> TrainingKind:
+        """What kind of training it is, and all that follows from that."""
+        return TRAINING_KINDS[self.training["stage"]]
+
+    @property
     def launched(self) -> dict[str, Any]:
         """The launch section as plain values; empty without one."""
         return self.launch.model_dump() if self.launch else {}
@@ -251,3 +263,8 @@ DEFAULTS: dict[str, Any] = {
     "seed": 42,
 }
 """Where LLaMA-Factory's own defaults would not learn from 300 rows, or would fill the disk."""
+
+
+def with_defaults(train: Mapping[str, Any], **unasked: Any) -> dict[str, Any]:
+    """What stands under `train:` over our defaults; between them, what follows from other sections."""
+    return {**DEFAULTS, **unasked, **train}

@@ -82,13 +82,17 @@ FILES = ("deepspeed", "fsdp_config", "accelerator_config", "hyper_parallel_args"
 POSITIVE = ("learning_rate", "num_train_epochs", "logging_steps", "save_steps", "eval_steps", "loraplus_lr_ratio")
 
 
+def defaults() -> dict[str, Any]:
+    """Every argument of the installed LLaMA-Factory, and what it is where a spec does not say it."""
+    return {key: DEFAULTS.get(key, argument.default) for key, argument in arguments().items()}
+
+
 def check_training(train: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(key, message) for everything wrong under `train:`. Raises MissingError where LLaMA-Factory is not installed."""
     known = arguments()
     found = [(key, message) for key, value in train.items() if (message := _wrong(key, value, known))]
     wrong = {key for key, _ in found}
-    silent = {key: DEFAULTS.get(key, argument.default) for key, argument in known.items()}
-    values = silent | {key: value for key, value in train.items() if key not in wrong}
+    values = defaults() | {key: value for key, value in train.items() if key not in wrong}
     return found + [
         (rule.key, rule.message)
         for rule in RULES

@@ -43,7 +43,6 @@ PROGRAMS = {stage.program: stage for stage in STAGES if stage.program}
 
 def chain(context: Context) -> list[Step]:
     """Every step of the whole chain, each after those it needs."""
-    kind = context.training["stage"]
-    last = PHASES.index("evaluate" if kind == "rm" else PHASES[-1])
+    last = PHASES.index(PHASES[-1] if context.kind.exports else "evaluate")
     steps = [step for stage in STAGES for step in stage.plan(context)]
     return [step for step in steps if PHASES.index(step.phase) <= last]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,7 @@ class Ask(Stage):
         stop_words = read_json(Path(layout.SERVING))["stop"]
         print(f"llama.cpp loads {self.gguf}", flush=True)  # the last line, should a damaged file end this process
         with GgufModel(Path(self.gguf), Path(self.adapter) if self.adapter else None) as model:
-            texts = [prompt_text(model, row["messages"]) for row in rows]
+            texts = [prompt_text(model, row["messages"], row.get("tools", ())) for row in rows]
             prompts = [model.tokenize(text) for text in texts]
             before = Answered(_artifact(self.answers), identity(filter(None, (self.gguf, self.adapter)), stop_words))
             answers = _answers(model, prompts, self.max_new_tokens, stop_words, before)
@@ -128,17 +128,24 @@ def _by_llama_server(model: GgufModel, rows: Sequence[dict[str, Any]]) -> dict[s
         if (known := read_json(file).get("llama_server", {})).get("key") == key:
             return dict(known)
     thinking = read_json(Path(layout.SERVING))["thinking"] or None
-    cases = [llama_server.Case(template, row["messages"], thinking) for row in trained]
+    cases = [llama_server.Case(template, row["messages"], thinking, row.get("tools", ())) for row in trained]
     return {"key": key, **same_texts(trained, llama_server.render(server, cases, tokens), tokens.bos or "")}
 
 
-def prompt_ids(model: GgufModel, messages: Sequence[dict[str, str]]) -> list[int]:
+def prompt_ids(
+    model: GgufModel, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+) -> list[int]:
     """The tokens that llama.cpp evaluates for a conversation, by the template inside the GGUF."""
-    return model.tokenize(prompt_text(model, messages))
+    return model.tokenize(prompt_text(model, messages, tools))
 
 
-def prompt_text(model: GgufModel, messages: Sequence[dict[str, str]]) -> str:
-    """The text of a conversation by the template inside the GGUF. Raises StageError when there is none."""
+def prompt_text(
+    model: GgufModel, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """The text of a conversation by the template inside the GGUF. Raises StageError when there is none.
+
+    `tools` are in the canonical form.
+    """
     from orchestrator.chat_template.jinja import render_messages
     from orchestrator.chat_template.turns import SpecialTokens
 
@@ -146,7 +153,7 @@ def prompt_text(model: GgufModel, messages: Sequence[dict[str, str]]) -> str:
     if template is None:
         raise StageError("the GGUF has no chat template", "Export again; the merged model lost chat_template.jinja.")
     tokens = SpecialTokens(bos=model.bos, eos=model.eos)
-    return render_messages(template, messages, tokens)
+    return render_messages(template, messages, tokens, tools=tools)
 
 
 def _answers(

@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 
 from orchestrator.lib.render import Renderer
 from orchestrator.lib.step import Step
-from orchestrator.spec.sections import DEFAULTS, LORA, Spec
+from orchestrator.lib.training_kinds import TrainingKind
+from orchestrator.spec.sections import LORA, Spec, with_defaults
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,13 @@ class Context:
         """The training arguments: our defaults, overruled by the user's."""
         # A preference is learnt against the model it starts from. With one adapter, LLaMA-Factory's reference would be
         # the model without any: `create_ref_model` in llamafactory/train/trainer_utils.py.
-        prefers = self.adapter and self.spec.train.get("stage") in ("dpo", "kto")
-        return {**DEFAULTS, **({"create_new_adapter": True} if prefers else {}), **self.spec.train}
+        prefers = self.adapter and self.kind.prefers
+        return with_defaults(self.spec.train, **({"create_new_adapter": True} if prefers else {}))
+
+    @property
+    def kind(self) -> TrainingKind:
+        """What kind of training it is, and all that follows from that."""
+        return self.spec.kind
 
     @property
     def adapts(self) -> bool:
@@ -63,12 +69,12 @@ class Context:
     @property
     def answers(self) -> bool:
         """Whether the tuned model is asked the held-out rows, and its GGUFs after it."""
-        return self.training["stage"] in ("sft", "dpo", "kto")
+        return self.kind.answers
 
     @property
     def reads(self) -> bool:
         """Whether the held-out rows are texts that are only read: their perplexity is measured."""
-        return bool(self.training["stage"] == "pt")
+        return self.kind.reads
 
     @property
     def over_adapter(self) -> bool:

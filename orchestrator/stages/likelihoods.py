@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.evaluation.intervals import Array
-
-PAIRED = ("dpo", "rm")
+from orchestrator.lib.training_kinds import TRAINING_KINDS, TrainingKind
 
 
 @dataclass(frozen=True)
@@ -38,20 +37,21 @@ def measure(arguments: Mapping[str, Any], kind: str) -> tuple[Scores, Array]:
     of_model, of_data, of_training, of_finetuning, _ = get_train_args(dict(arguments))
     module = load_tokenizer(of_model)
     template = get_template_and_fix_tokenizer(module["tokenizer"], of_data)
-    stage = "rm" if kind == "dpo" else kind  # as llamafactory/train/dpo/workflow.py does
+    of = TRAINING_KINDS[kind]
+    stage = "rm" if of.pairs else kind  # as llamafactory/train/dpo/workflow.py does
     rows = get_dataset(template, of_model, of_data, of_training, stage=stage, **module)["eval_dataset"]
-    model = load_model(module["tokenizer"], of_model, of_finetuning, False, add_valuehead=kind == "rm")
-    score = _rewards if kind == "rm" else _likelihoods
-    width = 2 if kind in PAIRED else 1
+    model = load_model(module["tokenizer"], of_model, of_finetuning, False, add_valuehead=of.value_head)
+    score = _rewards if of.value_head else _likelihoods
+    width = 2 if of.pairs else 1
     found: list[tuple[float, int]] = []
-    sequences = [sequence for row in rows for sequence in _sequences(row, kind, module["tokenizer"].pad_token_id)]
+    sequences = [sequence for row in rows for sequence in _sequences(row, of, module["tokenizer"].pad_token_id)]
     with torch.inference_mode():
         for start in range(0, len(sequences), size := of_training.per_device_eval_batch_size):
             found += score(model, sequences[start : start + size])
             print(f"{len(found)}/{len(sequences)}", flush=True)
     table = np.array(found, dtype=np.float64).reshape(-1, width, 2)
-    read = tuple(map(_read, sequences)) if kind == "pt" else ()
-    return Scores(table[:, :, 0], table[:, :, 1], read), np.array(rows["kto_tags"] if kind == "kto" else [], dtype=bool)
+    read = tuple(map(_read, sequences)) if of.reads else ()
+    return Scores(table[:, :, 0], table[:, :, 1], read), np.array(rows["kto_tags"] if of.tags else [], dtype=bool)
 
 
 def _read(sequence: tuple[list[int], list[int]]) -> dict[str, list[int]]:
@@ -59,14 +59,14 @@ def _read(sequence: tuple[list[int], list[int]]) -> dict[str, list[int]]:
     return {"ids": ids, "unscored": [at for at, label in enumerate(labels) if label == -100]}
 
 
-def _sequences(row: Mapping[str, Any], kind: str, pad: int) -> list[tuple[list[int], list[int]]]:
+def _sequences(row: Mapping[str, Any], kind: TrainingKind, pad: int) -> list[tuple[list[int], list[int]]]:
     """(token ids, labels) of a row's texts; a label of -100 is not scored.
 
     In a pretraining nothing learns the padding token, which ends every text of a tokenizer that pads with EOS.
     """
-    if kind == "pt":
+    if kind.reads:
         return [(row["input_ids"], [-100 if token == pad else token for token in row["input_ids"]])]
-    prefixes = ("chosen_", "rejected_") if kind in PAIRED else ("",)
+    prefixes = ("chosen_", "rejected_") if kind.pairs else ("",)
     return [(row[f"{prefix}input_ids"], row[f"{prefix}labels"]) for prefix in prefixes]
 
 

@@ -14,6 +14,8 @@ from orchestrator.lib.step import Step
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.convert import source_type
 
+PLAIN, TOOLS = "Modelfile.j2", "Modelfile.tools.j2"
+
 
 @dataclass(frozen=True)
 class Modelfile(Stage):
@@ -42,7 +44,7 @@ class Modelfile(Stage):
                 "modelfile",
                 expects=(layout.MODELFILE, *(f"{layout.MODELFILE}.{kind}" for kind in kinds)),
                 needs=("prepare", "convert"),
-                inputs={"Modelfile.j2": context.render.source_hash("Modelfile.j2")},
+                inputs={PLAIN: context.render.source_hash(PLAIN)},
             )
         ]
 
@@ -50,10 +52,11 @@ class Modelfile(Stage):
         """Write them."""
         trained = read_json(Path(layout.SERVING))
         render, system = Renderer(Path(self.project)), self.system or trained["system"]
-        template = _template(Path(self.converted), trained, system)
+        tools = bool(trained.get("tools"))  # which no TEMPLATE writes as training does, so the GGUF's own is served
+        template = "" if tools else _template(Path(self.converted), trained, system)
         for kind, gguf in self.files.items():
             text = render(
-                "Modelfile.j2",
+                TOOLS if tools else PLAIN,
                 name=self.name,
                 gguf=Path(gguf).name,
                 ollama_template=template,

@@ -43,7 +43,7 @@ def _step(context: Context, artifact: str, model: dict[str, Any], needs: tuple[s
         model=context.spec.model,
         kept=kept,
         max_new_tokens=context.spec.evaluate.max_new_tokens,
-        asked="eval" if context.training["stage"] == "sft" else "asked",
+        asked="asked" if context.kind.prefers else "eval",
         folder=folder,
         layout=layout,
     )

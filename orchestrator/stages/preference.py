@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.lib import layout
 from orchestrator.lib.files import write_json
 from orchestrator.lib.step import Step
+from orchestrator.lib.training_kinds import TRAINING_KINDS, TrainingKind
 from orchestrator.stages.base import TRAINING_PACKAGES, Context, Stage
 from orchestrator.stages.predict import KEPT
 
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
     from orchestrator.evaluation.intervals import Array, Interval
     from orchestrator.stages.likelihoods import Scores
 
-STAGES = {"dpo": "preference", "kto": "preference", "rm": "preference", "pt": "perplexity"}
-"""What is trained → the step that measures it."""
-LIMITS = {
-    "rm": "a GGUF cannot hold the value head of a reward model: nothing is exported",
-}
-"""What the chain leaves out for a kind of training, and why."""
 NO_REFERENCE = ("orpo", "simpo")
 AVERAGED = ("ipo", "orpo", "simpo")
 """DPO losses by the mean log-likelihood of a token; the others take the sum."""
@@ -55,12 +50,11 @@ class Preference(Stage):
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
         """One step for every kind of training but sft, whose answers say it all."""
-        kind = context.training["stage"]
-        if kind not in STAGES:
+        name, loads = context.kind.measured_by, _models(context)
+        if not name:
             return []
-        name, loads = STAGES[kind], _models(context)
         stage = cls(
-            kind=kind,
+            kind=context.training["stage"],
             models=loads,
             arguments=_arguments(context),
             reported=["base", "tuned"] if context.spec.evaluate.asks("base") and "base" in loads else ["tuned"],
@@ -106,30 +100,30 @@ def measured(name: str, scores: Mapping[str, Scores], desirable: Array, config: 
     """A model's figures. Rewards are relative to the reference, which has none of its own."""
     from orchestrator.evaluation import preference
 
-    own = scores[name]
-    if config.kind == "pt":
+    own, kind = scores[name], TRAINING_KINDS[config.kind]
+    if kind.reads:
         return preference.perplexity(own.values[:, 0], own.tokens[:, 0])
     values = own.values
-    if config.kind == "kto" or config.loss in AVERAGED:  # kto's answers belong to different prompts
+    if kind.tags or config.loss in AVERAGED:  # tagged answers belong to different prompts
         values = own.values / own.tokens
-    figures = _accuracy(values, desirable, config.kind, preference.ACCURACY)
-    if config.kind == "rm":
+    figures = _accuracy(values, desirable, kind, preference.ACCURACY)
+    if kind.value_head:
         return figures | preference.margin(own.values)
     if config.reference is None:
         return figures | preference.margin(config.beta * values)
     if name != "tuned":
         return figures
     rewards = config.beta * _implicit(own, scores[config.reference], config.loss)
-    figures |= _accuracy(rewards, desirable, config.kind, preference.REWARD_ACCURACY)
-    if config.kind == "kto":
+    figures |= _accuracy(rewards, desirable, kind, preference.REWARD_ACCURACY)
+    if kind.tags:
         return figures | preference.ranked_margin(rewards[:, 0], desirable)
     return figures | preference.margin(rewards)
 
 
-def _accuracy(values: Array, desirable: Array, kind: str, name: str) -> dict[str, Interval]:
+def _accuracy(values: Array, desirable: Array, kind: TrainingKind, name: str) -> dict[str, Interval]:
     from orchestrator.evaluation import preference
 
-    if kind == "kto":
+    if kind.tags:
         return preference.ranked(values[:, 0], desirable, name)
     return preference.preferred(values, name)
 
@@ -141,21 +135,20 @@ def _implicit(own: Scores, reference: Scores, loss: str) -> Array:
 
 def records(scores: Mapping[str, Scores], desirable: Array, kind: str) -> list[dict[str, Any]]:
     """A row each, with what every model gave it; log-likelihoods in nats."""
-    from orchestrator.stages.likelihoods import PAIRED
-
-    names = ("chosen", "rejected") if kind in PAIRED else ("text",) if kind == "pt" else ("answer",)
+    of = TRAINING_KINDS[kind]
+    names = ("chosen", "rejected") if of.pairs else ("text",) if of.reads else ("answer",)
     rows = []
     for at in range(len(scores["tuned"].values)):
-        given = {model: dict(zip(names, of.values[at].tolist(), strict=True)) for model, of in scores.items()}
-        thumb = {"desirable": bool(desirable[at])} if kind == "kto" else {}
-        read = scores["tuned"].read[at] if kind == "pt" else {}
+        given = {model: dict(zip(names, its.values[at].tolist(), strict=True)) for model, its in scores.items()}
+        thumb = {"desirable": bool(desirable[at])} if of.tags else {}
+        read = scores["tuned"].read[at] if of.reads else {}
         rows.append({"id": str(at + 1), **thumb, **given, **read})
     return rows
 
 
 def _models(context: Context) -> dict[str, dict[str, Any]]:
     """Model → arguments. A reward model has no base to compare: its head was random before training."""
-    if context.training["stage"] == "rm":
+    if context.kind.value_head:
         return {"tuned": context.tuned()}
     other = _other_reference(context)
     return {"base": context.base(), "tuned": context.tuned()} | (
@@ -170,9 +163,8 @@ def _other_reference(context: Context) -> str | None:
 
 
 def _reference(context: Context) -> str | None:
-    training = context.training
-    prefers = training["stage"] == "kto" or training.get("pref_loss") not in NO_REFERENCE
-    if training["stage"] not in ("dpo", "kto") or not prefers:
+    kind, loss = context.kind, context.training.get("pref_loss")
+    if not kind.prefers or (kind.pairs and loss in NO_REFERENCE):  # only pairs have a choice of losses
         return None
     return "reference" if _other_reference(context) else "base"
 

@@ -11,6 +11,7 @@ from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import write_json
 from orchestrator.lib.step import Step
+from orchestrator.lib.training_kinds import TRAINING_KINDS
 from orchestrator.spec.sections import Data
 from orchestrator.stages.base import Context, Stage
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from orchestrator.data import assemble
     from orchestrator.data.conversation import Conversation, Kind
 
-PLAIN = {"user", "assistant"}
+Served = Callable[[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]], str]
+"""Messages and tools → the text of the template that will be served."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,16 +66,17 @@ class Prepare(Stage):
             trust_remote_code=spec.model.trust_remote_code,
             project=str(context.project),
             kind=training["stage"],
-            packing=training.get("packing") is not False if training["stage"] == "pt" else None,
+            packing=training.get("packing") is not False if context.kind.reads else None,
             cutoff_len=training["cutoff_len"],
             task=spec.evaluate.task,
             **spec.data.model_dump(mode="json"),
         )
         packages = context.picked("llamafactory", "transformers")
+        info = context.render("dataset_info.json.j2", kind=stage.kind, kinds=TRAINING_KINDS)
         return [
             stage.step(
                 "prepare",
-                files={layout.DATASET_INFO: context.render("dataset_info.json.j2", kind=stage.kind)},
+                files={layout.DATASET_INFO: info},
                 expects=(*_written(stage.kind), layout.SERVING, layout.DATASET_INFO),
                 leaves=(layout.FINDINGS,),
                 shared=True,
@@ -87,33 +90,53 @@ class Prepare(Stage):
         from orchestrator.chat_template.registry import definition
         from orchestrator.chat_template.turns import special_tokens, stop_words
         from orchestrator.data import assemble
+        from orchestrator.data.canonical import as_trained
         from orchestrator.data.conversation import write_rows
         from orchestrator.evaluation.rows import write_records
         from orchestrator.models.tokenizer import require_sound
 
-        sets = assemble.assemble(self.rows())
+        sets = _canonical(assemble.assemble(self.rows()), self.template)
         rows = [*sets.train, *sets.eval]
+        _require_servable(self, rows)
         base = Path(self.base)
         tokenizer = load_tokenizer(base)
         words = stop_words(definition(self.template), special_tokens(base))
         words, left_out = require_sound(base, tokenizer, words)
-        _require_servable(self, rows)
         encoder = Encoder(self.template, tokenizer, self.thinking)
         lengths = [length(encoder, tokenizer, row) for row in rows]
-        if self.kind == "pt":
+        kind = TRAINING_KINDS[self.kind]
+        if kind.reads:
             _require_a_block(lengths[: len(sets.train)], self)
         elif "tokens_over_cutoff" not in self.accept:
             _require_short(lengths, rows, self.cutoff_len)
-        write_rows(Path(layout.TRAIN_ROWS), sets.train, self.kind)
-        write_rows(Path(layout.EVAL_ROWS), sets.eval, self.kind)
+        write_rows(Path(layout.TRAIN_ROWS), [as_trained(row, self.template) for row in sets.train], self.kind)
+        write_rows(Path(layout.EVAL_ROWS), [as_trained(row, self.template) for row in sets.eval], self.kind)
         write_json(Path(layout.FINDINGS), {"findings": [found.to_json() for found in sets.findings]})
-        if self.kind != "pt":
-            asked = _asked(self.kind, sets.eval)
-            served = _served(self, base, _system(sets))
-            prompts = [_prompt(encoder, tokenizer, served, number, row) for number, row in enumerate(asked, 1)]
+        if not kind.reads:
+            asked = _asked(self.kind, sets.eval, self.template)
+            served = _served(self, base, sets)
+            prompts = [self._prompt(encoder, tokenizer, served, number, row) for number, row in enumerate(asked, 1)]
             write_records(Path(layout.PROMPTS), prompts)
         missing = {"left_out": left_out} if left_out else {}
         write_json(Path(layout.SERVING), _serving(self, words, sets, lengths) | missing)
+
+    def _prompt(
+        self, encoder: Encoder, tokenizer: Any, served: Served, number: int, row: Conversation
+    ) -> dict[str, Any]:
+        """What a held-out row asks, in words and in the tokens of training."""
+        from orchestrator.data import canonical
+
+        messages, tools = _question(row, self.template), canonical.offered(row)
+        ids = encoder.prompt_ids(messages, tools)
+        return {
+            "id": str(number),
+            "prompt": row.prompt,
+            "label": _label(encoder, row),
+            "messages": messages,
+            "text": _text(tokenizer, ids, lambda: served(messages, tools)),
+            "ids": ids,
+            **({"tools": tools} if tools else {}),
+        }
 
     def rows(self) -> assemble.Wanted:
         """Which rows these are."""
@@ -125,35 +148,56 @@ class Prepare(Stage):
 
 def _written(kind: Kind) -> tuple[str, ...]:
     """The files of rows: a pretraining asks nothing, and a preference set is also asked for plain answers."""
-    asked = (layout.ASKED_ROWS,) if kind in ("dpo", "kto") else ()
-    prompts = () if kind == "pt" else (layout.PROMPTS,)
+    asked = (layout.ASKED_ROWS,) if TRAINING_KINDS[kind].prefers else ()
+    prompts = () if TRAINING_KINDS[kind].reads else (layout.PROMPTS,)
     return (layout.TRAIN_ROWS, layout.EVAL_ROWS, *asked, *prompts)
 
 
-def _require_servable(wanted: Prepare, rows: Sequence[Conversation]) -> None:
-    from orchestrator.chat_template.turns import refusal
+def _canonical(sets: assemble.Sets, template: str) -> assemble.Sets:
+    """The rows with tools and calls as servers write them."""
+    from orchestrator.data.canonical import canonical
 
+    train, held_out = ([canonical(row, template) for row in rows] for rows in (sets.train, sets.eval))
+    return replace(sets, train=train, eval=held_out)
+
+
+def _with_tools(sets: assemble.Sets) -> bool:
+    from orchestrator.data.canonical import has_tools
+
+    return any(map(has_tools, [*sets.train, *sets.eval]))
+
+
+def _require_servable(wanted: Prepare, rows: Sequence[Conversation]) -> None:
+    from orchestrator.chat_template.turns import refusal, tool_refusal
+    from orchestrator.data.canonical import has_tools
+
+    first = next(filter(has_tools, rows), None)
+    if first and (reason := tool_refusal(wanted.template, wanted.thinking)):
+        message = f"model.template: {wanted.template!r} cannot be served with tools: {reason}"
+        where = f"{first.source}, row {first.row}, has tools"
+        raise InputError(f"{message} ({where})", "Choose another template, such as qwen, or leave such rows out.")
     earlier_answers = any(message.role == "assistant" for row in rows for message in row.messages[:-1])
     if reason := refusal(wanted.template, wanted.thinking, multi_turn=earlier_answers):
         message = f"model.template: {wanted.template!r} cannot be served: {reason}"
         raise InputError(message, "Choose another template, or rows with a single question.")
 
 
-def _asked(kind: str, rows: Sequence[Conversation]) -> Sequence[Conversation]:
+def _asked(kind: str, rows: Sequence[Conversation], template: str) -> Sequence[Conversation]:
     """The rows whose answer is a good one, which preference sets also get written as plain questions and answers.
 
     Raises InputError when a kto set holds out only one kind of row, for then no preference can be measured.
     """
+    from orchestrator.data.canonical import as_trained
     from orchestrator.data.conversation import write_rows
 
-    if kind == "kto" and len({row.desirable for row in rows}) < 2:
+    if TRAINING_KINDS[kind].tags and len({row.desirable for row in rows}) < 2:
         raise InputError(
             f"the {len(rows)} held-out rows are all {'desirable' if rows[0].desirable else 'undesirable'}",
             "Hold out rows of both kinds: a larger data.eval_fraction, another data.seed, or a data.eval of your own.",
         )
     good = [row for row in rows if row.desirable is not False]
-    if kind in ("dpo", "kto"):
-        write_rows(Path(layout.ASKED_ROWS), [_answered(row) for row in good])
+    if TRAINING_KINDS[kind].prefers:
+        write_rows(Path(layout.ASKED_ROWS), [as_trained(_answered(row), template) for row in good])
     return good
 
 
@@ -163,22 +207,6 @@ def _answered(row: Conversation) -> Conversation:
 
     answer = (Message("assistant", row.chosen),) if row.chosen else ()
     return replace(row, messages=(*row.messages, *answer), chosen="", rejected="", desirable=None)
-
-
-def _prompt(
-    encoder: Encoder, tokenizer: Any, served: Callable[[Any], str], number: int, row: Conversation
-) -> dict[str, Any]:
-    """What a held-out row asks, in words and in the tokens of training."""
-    messages = _question(row)
-    ids = None if _has_tools(row) else encoder.prompt_ids(messages)
-    return {
-        "id": str(number),
-        "prompt": row.prompt,
-        "label": row.answer,
-        "messages": messages,
-        "text": _text(tokenizer, ids, lambda: served(messages)) if ids else None,
-        "ids": ids,
-    }
 
 
 def _text(tokenizer: Any, ids: list[int], served: Callable[[], str]) -> str:
@@ -192,41 +220,50 @@ def _text(tokenizer: Any, ids: list[int], served: Callable[[], str]) -> str:
     return decoded if leads_back(decoded) or not leads_back(text := served()) else text
 
 
-def _served(wanted: Prepare, base: Path, system: str | None) -> Callable[[Any], str]:
+def _label(encoder: Encoder, row: Conversation) -> str:
+    """The right answer as training teaches it."""
+    last = row.messages[-1]
+    return row.chosen or encoder.answer_text({"role": last.role, "content": last.content})
+
+
+def _served(wanted: Prepare, base: Path, sets: assemble.Sets) -> Served:
     """What the template that will be served makes of a conversation."""
     from orchestrator.chat_template.jinja import jinja_template, render_messages
     from orchestrator.chat_template.registry import definition
-    from orchestrator.chat_template.spaces import spaced, spacing_of
+    from orchestrator.chat_template.spaces import spaced, spaced_tools, spacing_of
     from orchestrator.chat_template.turns import special_tokens
 
-    tokens = special_tokens(base)
-    shape = spaced(definition(wanted.template).with_default_system(system), spacing_of(base))
-    template = jinja_template(shape, tokens, wanted.thinking)
-    return lambda messages: render_messages(template, messages, tokens)
+    tokens, spacing = special_tokens(base), spacing_of(base)
+    shape = spaced(definition(wanted.template).with_default_system(_system(sets)), spacing)
+    tools = spaced_tools(wanted.template, spacing) if _with_tools(sets) else None
+    template = jinja_template(shape, tokens, wanted.thinking, tools)
+    return lambda messages, offered: render_messages(template, messages, tokens, tools=offered)
 
 
-def _question(row: Conversation) -> list[dict[str, str]]:
-    """The conversation up to the answer that is asked for."""
+def _question(row: Conversation, template: str) -> list[dict[str, Any]]:
+    """The conversation up to the answer that is asked for, as OpenAI's messages."""
+    from orchestrator.data import canonical
+
+    return list(canonical.messages(row if row.chosen else replace(row, messages=row.messages[:-1]), template))
+
+
+def _plain_question(row: Conversation) -> list[dict[str, Any]]:
     asked = row.messages if row.chosen else row.messages[:-1]
     system = [{"role": "system", "content": row.system}] if row.system else []
     return system + [{"role": message.role, "content": message.content} for message in asked]
 
 
-def _has_tools(row: Conversation) -> bool:
-    """Whether a row offers tools or calls some: no served template is compared on such a one."""
-    return bool(row.tools) or bool({message.role for message in row.messages} - PLAIN)
-
-
 def length(encoder: Encoder, tokenizer: Any, row: Conversation) -> int:
     """Tokens of a row: its prompt as the template makes it, and its longest answer; or a text of a pretraining."""
+    from orchestrator.data.canonical import has_tools
     from orchestrator.data.conversation import Message
 
-    if _has_tools(row):
+    if has_tools(row):
         given = [text for text in (row.chosen, row.rejected) if text]
         answers = [(Message("assistant", text),) for text in given] if given else [()]
         turns = [[{"role": turn.role, "content": turn.content} for turn in row.messages + answer] for answer in answers]
         return max(encoder.row_length(each, row.system, row.tools) for each in turns)
-    prompt = len(encoder.prompt_ids(_question(row))) if row.answer else 0
+    prompt = len(encoder.prompt_ids(_plain_question(row))) if row.answer else 0
     texts = [row.answer or row.prompt, row.rejected]
     return prompt + max(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts) + 1
 
@@ -266,4 +303,5 @@ def _serving(wanted: Prepare, words: list[str], sets: assemble.Sets, lengths: li
         "stop": words,
         "rows": {"read": sets.read, "train": len(sets.train), "eval": len(sets.eval)},
         "tokens": {"longest": max(lengths), "mean": round(sum(lengths) / len(lengths), 1)},
+        **({"tools": True} if _with_tools(sets) else {}),
     }

@@ -54,7 +54,7 @@ class Template(Stage):
         """Write the folder (weights linked, not copied) and the metadata."""
         from orchestrator.chat_template.jinja import jinja_template
         from orchestrator.chat_template.registry import definition
-        from orchestrator.chat_template.spaces import spaced, spacing_of
+        from orchestrator.chat_template.spaces import spaced, spaced_tools, spacing_of
         from orchestrator.chat_template.turns import special_tokens
 
         trained = read_json(Path(layout.SERVING))
@@ -71,7 +71,8 @@ class Template(Stage):
         if spacing.adds == "pieces":
             _leave_spaces_to_the_template()
         tokens = special_tokens(MERGED)
-        text = jinja_template(spaced(shape, spacing), tokens, trained["thinking"])
+        tools = spaced_tools(shape.name, spacing) if trained.get("tools") else None
+        text = jinja_template(spaced(shape, spacing), tokens, trained["thinking"], tools)
         write_text(MERGED / "chat_template.jinja", text)
         _drop_other_templates()
         write_json(Path(METADATA), self.metadata())

@@ -46,7 +46,7 @@ class Train(Stage):
 
 def _program(context: Context) -> tuple[str, ...]:
     """LLaMA-Factory's own command, except where trl brings the trainer."""
-    if context.training["stage"] in ("dpo", "kto"):
+    if context.kind.prefers:
         return (sys.executable, "-m", "orchestrator.stages.trl")
     return ("llamafactory-cli",)
 

@@ -18,8 +18,8 @@ from orchestrator.lib.errors import InputError
 from orchestrator.lib.fetch import Progress
 from orchestrator.lib.files import write_json, write_text
 from orchestrator.lib.render import Renderer
-from orchestrator.pipeline.workflow import Loaded
 from orchestrator.report.charts import Chart, Point, Series, plot
+from orchestrator.spec.project import Project
 from orchestrator.spec.sections import Spec, Sweep
 from orchestrator.sweep.ranking import minimises
 from orchestrator.sweep.trial import SEEDED, Blueprint
@@ -60,13 +60,15 @@ def shares(text: str) -> list[float]:
     return found
 
 
-def blueprint(loaded: Loaded, wanted: Sequence[float], seeds: int, metric: str | None, progress: Progress) -> Blueprint:
+def blueprint(
+    project: Project, wanted: Sequence[float], seeds: int, metric: str | None, progress: Progress
+) -> Blueprint:
     """The sweep behind the curve: sizes × seeds, each with its own sample and its own training seed.
 
     The untouched model is left out: it is the same at every size. Raises InputError when the data is too small.
     """
-    spec = loaded.spec.spec
-    rows = count_rows(spec, loaded.spec.project)
+    spec = project.spec
+    rows = count_rows(spec, project.root)
     sizes = sorted({max(LEAST_ROWS, round(share * rows)) for share in wanted})
     if len(sizes) < 3:
         raise InputError(f"{rows} training rows are too few for a curve", f"Each share needs {LEAST_ROWS} or more.")
@@ -75,7 +77,7 @@ def blueprint(loaded: Loaded, wanted: Sequence[float], seeds: int, metric: str |
     sweep = Sweep(method="grid", parameters={KEY: sizes}, metric=chosen, seeds=seeds, parallel=parallel)
     # A name of its own, so that no run of the spec itself is scored again without its baseline.
     always = {"name": f"{spec.name[:58]}-curve", "evaluate.baseline": False}
-    return Blueprint(loaded, sweep, (*SEEDED, "data.seed"), always, kind=KIND, progress=progress)
+    return Blueprint(project, sweep, (*SEEDED, "data.seed"), always, kind=KIND, progress=progress)
 
 
 def count_rows(spec: Spec, project: Path) -> int:
@@ -84,15 +86,15 @@ def count_rows(spec: Spec, project: Path) -> int:
     return len(assemble(Wanted.of_spec(whole, project)).train)
 
 
-def finish(page: Json, loaded: Loaded) -> Json:
+def finish(page: Json, project: Project) -> Json:
     """Fit the curve to a finished sweep, draw it, and write both to the sweep's folder; returns the page with it."""
-    folder = loaded.question.runs_dir / page["id"]
+    folder = project.runs_dir / page["id"]
     done = [trial for trial in page["trials"] if trial["status"] in ("completed", "unusable")]
     points = [(trial["parameters"][KEY], trial["value"]["value"]) for trial in done]
     page = page | {"curve": describe(points, page["metric"])}
     if points:
         chart = picture(page["curve"], page["metric"])
-        write_text(folder / PICTURE, Renderer(loaded.spec.project)("learning-curve.svg.j2", chart=chart))
+        write_text(folder / PICTURE, Renderer(project.root)("learning-curve.svg.j2", chart=chart))
     write_json(folder / layout.SWEEP, page)
     return page
 

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.evaluation.compare import compare, paired, scores
-from orchestrator.evaluation.preference import MEASURES
 from orchestrator.evaluation.rows import Row, read_rows
 from orchestrator.lib import layout
 from orchestrator.lib.errors import Diverged, InputError, StageError
 from orchestrator.lib.files import read_json
 from orchestrator.runs.query import is_lower_better
 from orchestrator.runs.store import Run
-from orchestrator.spec.sections import DEFAULTS, Evaluate, Spec
+from orchestrator.spec.sections import Evaluate, Spec
 
 EVAL_LOSS = "eval_loss"
 Figure = dict[str, float | None]
@@ -31,9 +30,8 @@ def require_metric(spec: Spec, metric: str) -> None:
     from orchestrator.evaluation.own import OwnMetric
     from orchestrator.evaluation.rows import Row
 
-    stage = {**DEFAULTS, **spec.train}["stage"]
-    known = [EVAL_LOSS, *MEASURES.get(stage, ())]
-    if stage not in ("rm", "pt"):
+    known = [EVAL_LOSS, *spec.kind.metrics]
+    if spec.kind.answers:
         known += measure([Row("1", "", "a", "a")], spec.evaluate.task).metrics
         known += [OwnMetric.of(text).function for text in spec.evaluate.metrics]
     if metric not in known:

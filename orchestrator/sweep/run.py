@@ -12,10 +12,11 @@ from orchestrator.lib.errors import InputError
 from orchestrator.models.speed import devices
 from orchestrator.pipeline.plan import make_plan
 from orchestrator.pipeline.scheduler import Watcher
-from orchestrator.pipeline.workflow import Loaded, fetch
+from orchestrator.pipeline.workflow import fetch
 from orchestrator.report.live import LivePage, LiveSweep
 from orchestrator.runs.locks import locked
 from orchestrator.spec.launching import processes
+from orchestrator.spec.project import Project
 from orchestrator.spec.sections import Sweep
 from orchestrator.sweep import records
 from orchestrator.sweep.ranking import minimises, require_metric
@@ -28,12 +29,12 @@ from orchestrator.sweep.winner import measure_on_test
 Json = dict[str, Any]
 
 
-def section(loaded: Loaded) -> Sweep:
+def section(project: Project) -> Sweep:
     """The `sweep:` section. Raises InputError where there is none."""
-    found: Sweep | None = loaded.spec.spec.sweep
+    found: Sweep | None = project.spec.sweep
     if found is None:
         raise InputError(
-            f"{loaded.spec.path.name} has no sweep: section",
+            f"{project.path.name} has no sweep: section",
             "Add one, such as `sweep: {parameters: {learning_rate: [1.0e-4, 5.0e-4]}}`.",
         )
     return found
@@ -54,18 +55,18 @@ def run_sweep(blueprint: Blueprint, audience: Audience, watcher: Watcher, execut
             measure_on_test(folder, blueprint, watcher)
         finally:
             page.write()
-            blueprint.loaded.request.hashes.save()
+            blueprint.project.hashes.save()
         return records.read(folder)
 
 
 def open_sweep(blueprint: Blueprint) -> Path:
     """The sweep's folder, found or created, once it is clear that its trials can run."""
-    loaded, sweep = blueprint.loaded, blueprint.sweep
-    require_metric(loaded.spec.spec, sweep.metric)
+    project, sweep = blueprint.project, blueprint.sweep
+    require_metric(project.spec, sweep.metric)
     require_specs(blueprint)
-    fetch(loaded, blueprint.progress)
-    key = records.key_of(make_plan(loaded.question, loaded.request.hashes), sweep, blueprint.kind)
-    return records.open_folder(loaded.question.runs_dir, loaded.spec.spec.name, blueprint.kind, key)
+    fetch(project, blueprint.progress)
+    key = records.key_of(make_plan(project), sweep, blueprint.kind)
+    return records.open_folder(project.runs_dir, project.spec.name, blueprint.kind, key)
 
 
 def open_study(folder: Path, blueprint: Blueprint, place: Executor) -> Study:
@@ -92,7 +93,7 @@ def require_specs(blueprint: Blueprint) -> None:
 def trials_ahead(blueprint: Blueprint) -> list[str]:
     """The trials of a sweep, one a line, as far as they are known beforehand. Raises InputError as `run_sweep` does."""
     sweep = blueprint.sweep
-    require_metric(blueprint.loaded.spec.spec, sweep.metric)
+    require_metric(blueprint.project.spec, sweep.metric)
     require_specs(blueprint)
     if sweep.method != "grid":
         return [f"{sweep.trials or DEFAULT_TRIALS} points chosen by {sweep.method}, {sweep.seeds} seeds each"]
@@ -105,6 +106,6 @@ def trials_ahead(blueprint: Blueprint) -> list[str]:
 
 def executor_of(blueprint: Blueprint, folder: Path) -> Executor:
     """Where the trials run. Raises MissingError where that is a cluster which cannot be reached."""
-    sweep, spec = blueprint.sweep, blueprint.loaded.spec.spec
+    sweep, spec = blueprint.sweep, blueprint.project.spec
     each = processes(spec.launch, spec.train, devices(spec.train)) if spec.launch else 1
     return executors.create(sweep.executor, sweep.wanted(sweep.executor, folder / layout.JOBS, each))

@@ -159,7 +159,7 @@ class Sweeper:
         try:
             run = store.load(task.run.folder)  # another process, or machine, may have written it
             value = figure(run, self.blueprint.sweep.metric)
-            reason = unusable(run, task.loaded.spec.spec.evaluate)
+            reason = unusable(run, task.project.spec.evaluate)
             return {"status": "unusable" if reason else "completed", "value": value, "reason": reason}
         except Interrupted:
             raise
@@ -229,13 +229,13 @@ class Sweeper:
     # ---- sweep.json
 
     def _write(self, status: str, ranked: bool) -> Json:
-        began, sweep, base = time.monotonic(), self.blueprint.sweep, self.blueprint.loaded
+        began, sweep, base = time.monotonic(), self.blueprint.sweep, self.blueprint.project
         entries = [self.entries[number] for number in sorted(self.entries)]
         page = records.read(self.folder)
         page |= {
             "status": status,
             "finished_at": store.now() if status == "completed" else None,
-            "spec": _relative(base.spec.path, base.spec.project),
+            "spec": _relative(base.path, base.root),
             "metric": sweep.metric,
             "direction": "minimise" if minimises(sweep.metric) else "maximise",
             **sweep.model_dump(mode="json", include={"method", "parameters", "seeds", "early_stopping"}),
@@ -244,9 +244,7 @@ class Sweeper:
             "running": [running.to_json() for running in self.running],
         }
         if ranked:
-            page["ranking"] = ranking(
-                rank(entries, sweep.metric), self.folder.parent, sweep.metric, base.spec.spec.evaluate
-            )
+            page["ranking"] = ranking(rank(entries, sweep.metric), self.folder.parent, sweep.metric, base.spec.evaluate)
         write_json(self.folder / layout.SWEEP, page, durable=ranked)
         self.write_next = time.monotonic() + (time.monotonic() - began) / SHARE
         return page

@@ -12,11 +12,12 @@ from orchestrator.executors.warm import SEVERAL, launcher
 from orchestrator.lib.fetch import Progress
 from orchestrator.pipeline.remote import TaskJob
 from orchestrator.pipeline.stage_process import Launch, start
-from orchestrator.pipeline.workflow import Loaded, Task, assign, fetch
+from orchestrator.pipeline.workflow import Task, assign, fetch
 from orchestrator.spec.document import parse
 from orchestrator.spec.editing import edited, spec_key, with_value
 from orchestrator.spec.load import build_spec
-from orchestrator.spec.sections import DEFAULTS, Spec, Sweep
+from orchestrator.spec.project import Project
+from orchestrator.spec.sections import Spec, Sweep
 from orchestrator.sweep.ranking import EVAL_LOSS
 from orchestrator.sweep.records import SWEEP
 from orchestrator.sweep.space import Point
@@ -30,7 +31,7 @@ SEEDED = ("train.seed",)
 class Blueprint:
     """What all trials of a sweep have in common."""
 
-    loaded: Loaded
+    project: Project
     sweep: Sweep
     seeded: tuple[str, ...] = SEEDED
     always: Mapping[str, Any] = field(default_factory=dict)
@@ -43,7 +44,7 @@ class Blueprint:
 
     def changes(self, point: Point, repetition: int) -> dict[str, Any]:
         """Dotted key → value: all that a trial's spec has and the file of the sweep's spec has not."""
-        made = {**self._overrides, **implied(self.loaded.spec.spec, self.sweep), **self.always}
+        made = {**self._overrides, **implied(self.project.spec, self.sweep), **self.always}
         made |= {".".join(spec_key(name)): value for name, value in point.items()}
         if self.sweep.seeds > 1:
             made |= {key: made.get(key, self.seed(key)) + repetition for key in self.seeded}
@@ -51,12 +52,11 @@ class Blueprint:
 
     def spec(self, changes: Mapping[str, Any]) -> Spec:
         """The spec of a trial. Raises InputError when it cannot run."""
-        whole = self.loaded.spec
-        values = whole.spec.model_dump(mode="json", exclude_unset=True)
+        values = self.project.spec.model_dump(mode="json", exclude_unset=True)
         values.pop("sweep", None)
         for name, value in changes.items():
             values = with_value(values, name.split("."), value)
-        return build_spec(values, whole.project)
+        return build_spec(values, self.project.root)
 
     def task(self, changes: Mapping[str, Any]) -> Task:
         """The run of a trial, found or created, and what is left to do for it."""
@@ -64,10 +64,10 @@ class Blueprint:
         fetch(trial, self.progress)
         return assign(trial, PHASE)
 
-    def load(self, changes: Mapping[str, Any]) -> Loaded:
+    def load(self, changes: Mapping[str, Any]) -> Project:
         """A trial as if its spec had been read from a file."""
-        text = edited(self.loaded.spec.text, changes, without=("sweep",))
-        return Loaded(self.loaded.request, replace(self.loaded.spec, spec=self.spec(changes), text=text))
+        text = edited(self.project.text, changes, without=("sweep",))
+        return replace(self.project, spec=self.spec(changes), text=text)
 
     def job(self, task: Task) -> Job:
         """What an executor is to do for a task."""
@@ -76,17 +76,17 @@ class Blueprint:
     @functools.cached_property
     def starter(self) -> Launch:
         """What starts the processes of all trials: one forkserver serves them, since a sweep has several stages."""
-        return self.launch or launcher(self.loaded.spec.spec.execution, SEVERAL) or start
+        return self.launch or launcher(self.project.spec.execution, SEVERAL) or start
 
     @functools.cached_property
     def _overrides(self) -> dict[str, Any]:
-        parts = [override.partition("=") for override in self.loaded.request.overrides]
+        parts = [override.partition("=") for override in self.project.overrides]
         return {name.strip(): parse(text).value for name, _, text in parts if not name.startswith("sweep.")}
 
     def seed(self, key: str) -> int:
         """The seed of the spec itself, which the first repetition keeps."""
-        spec = self.loaded.spec.spec
-        seed: int = spec.data.seed if key == "data.seed" else spec.train.get("seed", DEFAULTS["seed"])
+        spec = self.project.spec
+        seed: int = spec.data.seed if key == "data.seed" else spec.training["seed"]
         return seed
 
 

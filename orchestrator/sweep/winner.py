@@ -10,14 +10,15 @@ from typing import Any
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import write_json, write_text
-from orchestrator.lib.layout import project_of
 from orchestrator.lib.step import fingerprint
 from orchestrator.pipeline.plan import Plan, make_plan
 from orchestrator.pipeline.scheduler import Executor, Watcher, adopt
-from orchestrator.pipeline.workflow import Request, create_run, plan
+from orchestrator.pipeline.workflow import create_run, plan
 from orchestrator.runs.results import metrics
 from orchestrator.runs.store import Run
 from orchestrator.spec.editing import edited
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.project import Project
 from orchestrator.sweep import records
 from orchestrator.sweep.trial import Blueprint
 
@@ -31,7 +32,7 @@ def measure_on_test(folder: Path, blueprint: Blueprint, watcher: Watcher) -> Jso
     The best of many looks better than it is on the rows that it was chosen by.
     """
     page = records.read(folder)
-    test = blueprint.loaded.spec.spec.data.test
+    test = blueprint.project.spec.data.test
     if test is None or not page["ranking"]:
         return None
     winner = records.best_trial(folder)
@@ -46,14 +47,13 @@ def measure_on_test(folder: Path, blueprint: Blueprint, watcher: Watcher) -> Jso
 def _measure(blueprint: Blueprint, winner: Json, test: str, trained: Run, watcher: Watcher) -> Run:
     """A run of its own that takes the trained model over and answers the test rows."""
     swap = {"data.eval": test, "data.eval_fraction": None, "data.test": None, "evaluate.baseline": False}
-    loaded = blueprint.load({**winner["changes"], **swap})
-    question, hashes = loaded.question, loaded.request.hashes
-    whole = make_plan(question, hashes)
-    run = create_run(loaded, whole)
-    write_text(run.folder / layout.SPEC, loaded.spec.text)
+    project = blueprint.load({**winner["changes"], **swap})
+    whole = make_plan(project)
+    run = create_run(project, whole)
+    write_text(run.folder / layout.SPEC, project.text)
     training = next(planned.step for planned in whole.steps if planned.step.stage == "train")
     adopt(training, run, trained)
-    Executor(question.runs_dir, hashes, watcher, blueprint.starter).carry_out(_about(whole, trained), run)
+    Executor(project.runs_dir, project.hashes, watcher, blueprint.starter).carry_out(_about(whole, trained), run)
     run.set(metrics=metrics(run.folder))
     return run
 
@@ -70,21 +70,20 @@ def _about(whole: Plan, trained: Run) -> Plan:
     return Plan(whole.spec, None, tuple(steps))
 
 
-def overrides(request: Request, wanted: str) -> list[str]:
-    """What `--set` must say for the spec of a request to be the winner's.
+def overrides(project: Project, wanted: str) -> list[str]:
+    """What `--set` must say for the spec of a project to be the winner's.
 
     Raises InputError when the spec has changed since, so that it would train something else.
     """
-    runs_dir = request.runs_dir or project_of(request.spec) / "runs"
-    folder = records.find(runs_dir, wanted)
+    folder = records.find(project.runs_dir, wanted)
     winner = records.best_run(folder)
     found = [
         f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in records.best_trial(folder)["changes"].items()
     ]
-    planned = plan(replace(request, overrides=(*found, *request.overrides))).run
+    planned = plan(load_spec(project.path, (*found, *project.overrides), project.runs_dir, project.force)).run
     if planned is None or planned.record["fingerprint"] != winner.record["fingerprint"]:
         raise InputError(
-            f"{request.spec} does not train what the winner of {folder.name} was trained with",
+            f"{project.path} does not train what the winner of {folder.name} was trained with",
             f"Name the spec of the sweep ({records.read(folder)['spec']}) as it was, or run the sweep again.",
         )
     return found

@@ -180,6 +180,8 @@ def to_the_rest() -> Iterator[Fault]:
     for name in (".index.sqlite", ".lock", "report.html", "spec.yaml", "logs/train.log", "configs/train.yaml"):
         yield Fault("garbage", name, good, finished=True, damage=partial(_overwrite, name, "no such thing\n" * 9))
     yield Fault("the cache is gone", "cache", good, finished=True, damage=_no_cache)
+    yield Fault("the stage cache is gone", ".cache", good, finished=True, damage=_no_stage_cache)
+    yield Fault("the stage cache is a file", ".cache", good, finished=True, damage=_stage_cache_is_a_file)
     yield Fault("run folder under another name", "runs/", good, finished=True, damage=_rename)
     yield Fault("run folder copied", "runs/", good, finished=True, damage=_copy)
     yield Fault("project moved", "project/", good, finished=True, damage=_move_project)
@@ -227,6 +229,15 @@ def _newer(project: Path) -> None:
 
 def _no_cache(project: Path) -> None:
     shutil.rmtree(project.parent / "cache", ignore_errors=True)
+
+
+def _no_stage_cache(project: Path) -> None:
+    shutil.rmtree(project / "runs/.cache")
+
+
+def _stage_cache_is_a_file(project: Path) -> None:
+    _no_stage_cache(project)
+    (project / "runs/.cache").write_text("no such thing\n")
 
 
 def _rename(project: Path) -> None:

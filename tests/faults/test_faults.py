@@ -11,7 +11,7 @@ from tests.faults.kinds import Fault
 from tests.faults.survival import Example, example, inject
 
 SEED = 20
-KINDS = 39
+KINDS = 41
 """How many kinds there are; each is injected once."""
 
 

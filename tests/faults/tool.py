@@ -20,7 +20,16 @@ from orchestrator.lib import process
 from orchestrator.pipeline import workflow
 from tests.faults.stand_in import LEDGER, Scripts, environment, launcher
 
-EFFECTS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "shutil.copyfile", "sqlite3.connect"}
+EFFECTS = {
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.mkdir",
+    "os.link",
+    "os.symlink",
+    "shutil.copyfile",
+    "sqlite3.connect",
+}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 SECONDS = 120.0
 """A tool that takes longer than that hangs, and is ended with SIGALRM."""
