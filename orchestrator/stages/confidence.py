@@ -96,7 +96,7 @@ class Confidence(Stage):
         stop_words = read_json(Path(layout.SERVING))["stop"]
         gguf, adapter = Path(files[0]), next(map(Path, files[1:]), None)
         with GgufModel(gguf, adapter) as model:
-            texts = [prompt_text(model, row["messages"]) for row in prompts]
+            texts = [prompt_text(model, row["messages"], row.get("tools", ())) for row in prompts]
             asked = [model.tokenize(text) for text in texts]
             before = Answered(artifact, identity(files, stop_words))
             answers = [before.of(ids, self.max_new_tokens) or [] for ids in asked]
