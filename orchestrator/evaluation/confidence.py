@@ -9,10 +9,12 @@ import numpy as np
 
 from orchestrator.evaluation.intervals import Array, Interval, draw_counts, percentile
 
-BINS = 10
+ROWS_PER_BIN = 20
+"""With fewer rows to a bin, the error of a perfectly calibrated model is mostly chance."""
 WANTED = 0.95
 """Accuracy that the rows which are answered must reach."""
 FOLDS = 5
+_CHANCES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class Calibration:
     """Expected calibration error of the probabilities as they are."""
     scaled_ece: Interval
     """The same after temperature scaling, each row by a temperature that others were used to find."""
+    least_ece: float
+    """What a perfectly calibrated model with these confidences shows on so many rows, on average: chance alone."""
     temperature: float
     """For all rows: what probabilities are to be computed with from now on. Above 1 the model was too sure."""
     answerable: Interval
@@ -36,7 +40,10 @@ class Calibration:
     @property
     def sentence(self) -> str:
         """The same in words."""
-        scaled = f"ECE {self.ece.value:.1f} points, {self.scaled_ece.value:.1f} with temperature {self.temperature:.2f}"
+        scaled = (
+            f"ECE {self.ece.value:.1f} points, {self.scaled_ece.value:.1f} with temperature {self.temperature:.2f} "
+            f"({self.least_ece:.1f} would be chance)"
+        )
         if self.threshold is None:
             return f"{scaled}; no share of the rows can be answered at {100 * WANTED:.0f} % accuracy"
         share = f"{self.answerable.value:.0f} % of the rows ({self.answerable.low:.0f}–{self.answerable.high:.0f})"
@@ -49,6 +56,7 @@ class Calibration:
         return {
             "n": self.n,
             **{name: interval.to_json() for name, interval in figures.items()},
+            "least_ece": self.least_ece,
             "temperature": self.temperature,
             "threshold": self.threshold,
             "accuracy": self.accuracy,
@@ -68,6 +76,7 @@ def calibrate(likelihoods: Array, truth: Array, seed: int = 0) -> Calibration:
         len(truth),
         _interval(plain, right, _ece, seed),
         _interval(crossed, right, _ece, seed),
+        _by_chance(crossed, seed),
         temperature,
         _interval(sure, right, lambda c, r: 100 * answerable(c, r)[0], seed),
         threshold,
@@ -103,16 +112,24 @@ def fitted_temperature(likelihoods: Array, truth: Array) -> float:
 
 
 def expected_calibration_error(confidence: Array, right: Array) -> float:
-    """Mean distance of confidence and accuracy over BINS equal bins of confidence, weighted by rows; 0 to 100 points.
+    """Mean distance of confidence and accuracy over equal bins of confidence, weighted by rows; 0 to 100 points.
 
+    There are n / ROWS_PER_BIN bins, 5 at least and the usual 15 at most.
     Naeini, Cooper & Hauskrecht, Obtaining well calibrated probabilities using Bayesian binning, AAAI 2015.
     """
-    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(place, confidence - right, minlength=BINS)
+    bins = min(max(len(right) // ROWS_PER_BIN, 5), 15)
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(place, confidence - right, minlength=bins)
     return 100 * float(np.abs(gaps).sum()) / len(right)
 
 
 _ece = expected_calibration_error
+
+
+def _by_chance(confidence: Array, seed: int) -> float:
+    generator = np.random.default_rng(seed)
+    draws = [generator.random(len(confidence)) < confidence for _ in range(_CHANCES)]
+    return float(np.mean([_ece(confidence, right) for right in draws]))
 
 
 def answerable(confidence: Array, right: Array, wanted: float = WANTED) -> tuple[float, float | None]:
