@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from orchestrator.evaluation.calls import CALL_METRICS, SHARES, is_about, row_score
 from orchestrator.evaluation.classification import confusion
 from orchestrator.evaluation.intervals import Array, Interval, bootstrap, percentile, resampled_sums
-from orchestrator.evaluation.metric import primary_of
+from orchestrator.evaluation.metric import is_lower_better, primary_of
 from orchestrator.evaluation.metrics import Task, check_task
 from orchestrator.evaluation.overlap import rouge
 from orchestrator.evaluation.rows import Row
@@ -69,20 +70,24 @@ def compare(
     names: tuple[str, str] = ("a", "b"),
     labels: Sequence[str] | None = None,
     seed: int = 0,
+    metric: str | None = None,
 ) -> Comparison:
-    """Accuracy by McNemar's exact test for classification, ROUGE-L by the paired bootstrap for generation.
+    """Accuracy by McNemar's exact test for classification, ROUGE-L by the paired bootstrap for generation; for tools
+    the share of rows with the right calls, or another `metric` of calls, over the rows that it is about.
 
     Raises InputError unless both hold the same ids with the same labels.
     """
     check_task(task)
     pairs = paired(a, b, names)
-    metric = primary_of(task)
-    before, after = (scores([pair[i] for pair in pairs], task, labels) for i in (1, 0))
+    metric = metric or _primary(a, task)
+    if metric in CALL_METRICS:
+        pairs = [pair for pair in pairs if is_about(metric, pair[0])]
+    before, after = (_scored([pair[i] for pair in pairs], metric, labels) for i in (1, 0))
     delta = after - before
     value = float(delta.mean())
     draws = resampled_sums(delta[:, None], seed)[:, 0] / len(delta)
-    p_value, needed = _mcnemar(delta) if metric == "accuracy" else _paired_bootstrap(delta, draws)
-    verdict = _verdict(p_value, value)
+    p_value, needed = _mcnemar(delta) if metric in ("accuracy", *SHARES) else _paired_bootstrap(delta, draws)
+    verdict = _verdict(p_value, -value if is_lower_better(metric) else value)
     if needed and verdict == "cannot tell":
         needed = max(needed, len(delta) + 1)
     interval = percentile(value, draws, len(delta), (-100, 100))
@@ -166,9 +171,21 @@ def _paired_bootstrap(delta: Array, draws: Array) -> tuple[float, int | None]:
 
 
 def scores(rows: Sequence[Row], task: Task, labels: Sequence[str] | None = None) -> Array:
-    """Each row's own score, 0 to 100: whether it is right, or its ROUGE-L."""
-    if task == "classification":
+    """Each row's own score, 0 to 100: whether it is right, or its ROUGE-L; of tools, the rows that expect a call."""
+    metric = _primary(rows, task)
+    return _scored([row for row in rows if metric != "call_accuracy" or is_about(metric, row)], metric, labels)
+
+
+def _primary(rows: Sequence[Row], task: Task) -> str:
+    """What the rows are judged by: where none expects a call, that of texts."""
+    return primary_of(task) if task != "tools" or any(row.expected for row in rows) else "rougeL"
+
+
+def _scored(rows: Sequence[Row], metric: str, labels: Sequence[str] | None) -> Array:
+    if metric == "accuracy":
         return 100 * confusion(rows, labels).correct
+    if metric in CALL_METRICS:
+        return np.array([100 * row_score(row, metric) for row in rows], dtype=np.float64)
     return np.array([rouge(row.truth, row.answer)[2] for row in rows])
 
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from orchestrator.evaluation.rows import Row
 
-ANSWERS = ("classification", "generation")
+ANSWERS = ("classification", "generation", "tools")
 """Kinds of tasks whose rows have answers."""
+TOOLS = ("tools",)
+"""The kind whose answers are calls of tools, or texts where no tool is called for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,14 @@ METRICS = {
             sentence="The tuned model reaches perplexity {} {} on",
         ),
         Metric(
+            "call_accuracy", "calls", tasks=TOOLS, on_card=True,
+            sentence="The tuned model makes the right calls in {} % {} of those that call for one among",
+            column=("spurious_calls", "missed_calls"),
+            beside=(
+                "name_accuracy", "argument_f1", "spurious_calls", "missed_calls", "rougeL", "empty_rate", AGREEMENT,
+            ),
+        ),
+        Metric(
             "rougeL", "ROUGE-L", on_card=True,
             sentence="The tuned model reaches ROUGE-L {} {} on",
             column=("bleu", "rouge1"),
@@ -72,6 +82,10 @@ METRICS = {
         Metric("balanced_accuracy", "balanced accuracy", tasks=("classification",), on_card=True),
         Metric("macro_f1", "macro F1", tasks=("classification",), on_card=True),
         Metric("invalid_label_rate", "no known label", tasks=("classification",), higher_is_better=False),
+        Metric("name_accuracy", "tool names", tasks=TOOLS, on_card=True),
+        Metric("argument_f1", "arguments F1", tasks=TOOLS, on_card=True),
+        Metric("spurious_calls", "spurious", tasks=TOOLS, higher_is_better=False, on_card=True),
+        Metric("missed_calls", "missed", tasks=TOOLS, higher_is_better=False, on_card=True),
         Metric("rouge1", "ROUGE-1", on_card=True),
         Metric("rouge2", "ROUGE-2"),
         Metric("bleu", "BLEU", on_card=True),

@@ -68,7 +68,9 @@ class Data(Section):
 class Evaluate(Section):
     """How the held-out rows are answered and scored."""
 
-    task: Literal["classification", "generation"] = Field("classification", description="What the answers are.")
+    task: Literal["classification", "generation", "tools"] = Field(
+        "classification", description="What the answers are: labels, texts, or calls of tools."
+    )
     baseline: bool = Field(True, description="Also score the untouched base model.")
     max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = Field(16, description="The longest answer, in tokens.")
     labels: tuple[str, ...] | None = Field(None, description="The known labels; by default those of the held-out rows.")

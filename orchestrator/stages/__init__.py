@@ -8,6 +8,7 @@ from orchestrator.stages.ask import Ask
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.confidence import Confidence
 from orchestrator.stages.convert import Convert
+from orchestrator.stages.llamafactory import LlamaFactory
 from orchestrator.stages.merge import Merge
 from orchestrator.stages.modelfile import Modelfile
 from orchestrator.stages.perplexity import GatePerplexity, ReadTexts
@@ -37,7 +38,8 @@ STAGES: tuple[type[Stage], ...] = (
     GatePerplexity,
     Confidence,
 )
-PROGRAMS = {stage.program: stage for stage in STAGES if stage.program}
+WORKERS: tuple[type[Stage], ...] = (*STAGES, LlamaFactory)
+PROGRAMS = {stage.program: stage for stage in WORKERS if stage.program}
 """Name on the command line of `python -m orchestrator.stages` → what it carries out."""
 
 

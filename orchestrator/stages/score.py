@@ -6,7 +6,7 @@ reads the summary to stop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,9 +37,11 @@ class Score(Stage):
 
     program = "score"
     phase = "evaluate"
-    optional = ("gate", "files", "parity", "better_than", "metrics")
+    optional = ("gate", "files", "parity", "better_than", "metrics", "template")
     task: Task
     labels: list[str] | None = None
+    template: str | None = None
+    """Whose calls the answers hold, of a task about tools."""
     seed: int = 0
     artifacts: Mapping[str, Source]
     reference: str = "tuned"
@@ -85,6 +87,8 @@ class Score(Stage):
         from orchestrator.evaluation.own import registered
 
         rows = {artifact: artifact_rows(artifact, source) for artifact, source in self.artifacts.items()}
+        if self.template:
+            rows = with_calls(rows, self.template)
         with registered(self.metrics or ()):
             scores = score(rows, self)
         for artifact in rows:
@@ -129,16 +133,31 @@ class Scores:
     failures: list[Failure]
     notes: list[str] = field(default_factory=list)
     """What the figures cannot tell."""
+    more: list[Comparison] = field(default_factory=list)
+    """By other metrics than the one that verdicts are about."""
     learnt: dict[str, Any] = field(default_factory=dict)
     """What is known of the training's effect: comparisons with what needs no training, and what advice goes by."""
 
 
 def _asked_for(context: Context) -> dict[str, Any]:
     evaluate = context.spec.evaluate
-    asked = {"task": evaluate.task, "labels": list(evaluate.labels) if evaluate.labels else None}
+    asked: dict[str, Any] = {"task": evaluate.task, "labels": list(evaluate.labels) if evaluate.labels else None}
+    asked |= {"template": _readable(context.template)} if evaluate.task == "tools" else {}
     usual = evaluate.better_than == type(evaluate).model_fields["better_than"].default
     asked |= {} if usual else {"better_than": list(evaluate.better_than)}  # finished runs know of no such field
     return asked | ({"metrics": list(evaluate.metrics)} if evaluate.metrics else {})
+
+
+def _readable(template: str) -> str:
+    """The template. Raises InputError for one whose calls nobody could read."""
+    from orchestrator.evaluation.calls import CallReader
+
+    if CallReader(template).reads_back:
+        return template
+    raise InputError(
+        f"evaluate.task: LLaMA-Factory does not find the calls that template {template!r} writes",
+        "Choose another model.template, or evaluate.task: generation, which compares calls as texts.",
+    )
 
 
 def _sources(context: Context, metrics: Sequence[str] | None) -> dict[str, str]:
@@ -193,6 +212,14 @@ def artifact_rows(artifact: str, source: Source) -> list[Row]:
     return [Row(str(row["id"]), row["prompt"], row["label"], answer["predict"]) for row, answer in pairs]
 
 
+def with_calls(rows: Mapping[str, list[Row]], template: str) -> dict[str, list[Row]]:
+    """The rows with the calls in them."""
+    from orchestrator.evaluation.calls import CallReader
+
+    reader = CallReader(template)
+    return {artifact: [row.with_calls(reader) for row in of] for artifact, of in rows.items()}
+
+
 def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
     """Every figure, comparison and failure; what is neither reference nor baseline is held against the reference."""
     from orchestrator.evaluation.answers import untold, useless
@@ -223,9 +250,11 @@ def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
     notes = [uncompared_sentence(name, report) for name, report in reports.items() if uncompared(report)]
     if unclear := untold(rows[reference]):
         notes.append(unclear)
+    notes += _notes_on_calls(rows, config)
     missed, open_, learnt = _learnt(rows, config)
     failures = [*missed, *failures] if reference not in {failure.artifact for failure in failures} else failures
-    return Scores(measurements, agreements, comparisons, with_causes(failures, reports), [*notes, *open_], learnt)
+    more, failures = _by_call(rows, against, config), with_causes(failures, reports)
+    return Scores(measurements, agreements, comparisons, failures, [*notes, *open_], more, learnt)
 
 
 def _learnt(rows: Mapping[str, list[Row]], config: Score) -> tuple[list[Failure], list[str], dict[str, Any]]:
@@ -287,7 +316,10 @@ def summarise(scores: Scores, config: Score) -> dict[str, Any]:
     summary = {
         "metrics": {name: _figures(name, scores, config.reference) for name in scores.measurements},
         "detail": {name: measurement.detail for name, measurement in scores.measurements.items()},
-        "comparisons": [comparison.to_json() for comparison in scores.comparisons.values()],
+        "comparisons": [
+            *(comparison.to_json() for comparison in scores.comparisons.values()),
+            *(_told_by_metric(comparison) for comparison in scores.more),
+        ],
         "failures": [asdict(failure) for failure in scores.failures],
         "recommendation": asdict(recommendation) if recommendation else None,
         "sizes": sizes,
@@ -298,6 +330,42 @@ def summarise(scores: Scores, config: Score) -> dict[str, Any]:
     named = {name: source["rouge"] for name, source in config.artifacts.items() if not isinstance(source, str)}
     own = {name: _own_rouge(file) for name, file in named.items()}
     return summary | ({"predict_rouge": own} if own else {})
+
+
+def _by_call(rows: Mapping[str, list[Row]], against: Mapping[str, str], config: Score) -> list[Comparison]:
+    """The same comparisons by the other metrics of calls, as far as rows tell them."""
+    from orchestrator.evaluation.calls import CALL_METRICS, is_about
+    from orchestrator.evaluation.compare import compare
+
+    asked = rows[config.reference]
+    told = [name for name in CALL_METRICS[1:] if config.task == "tools" and any(is_about(name, row) for row in asked)]
+    return [
+        compare(rows[a], rows[b], config.task, names=(a, b), seed=config.seed, metric=name)
+        for a, b in against.items()
+        for name in told
+    ]
+
+
+def _told_by_metric(comparison: Comparison) -> dict[str, Any]:
+    from orchestrator.evaluation.metric import METRICS
+
+    told = comparison.to_json()
+    return {**told, "sentence": f"{METRICS[comparison.metric].title}: {told['sentence']}"}
+
+
+def _notes_on_calls(rows: Mapping[str, list[Row]], config: Score) -> Iterator[str]:
+    """What was no call although it began as one, and rows that ask for none."""
+    from orchestrator.evaluation.calls import CallReader
+
+    if config.task != "tools":
+        return
+    if not any(row.expected for row in rows[config.reference]):
+        yield "no held-out row expects a call: hold out rows that do, or say evaluate.task: generation"
+    reader = CallReader(config.template) if config.template else None
+    for artifact, of in rows.items():
+        if broken := sum(bool(reader and reader.is_broken(row.answer)) for row in of):
+            why = "cut off by max_new_tokens, or no JSON"
+            yield f"{artifact}: {broken} of {len(of)} answers begin a call that is none: {why}"
 
 
 def _figures(name: str, scores: Scores, reference: str) -> dict[str, Any]:
