@@ -128,7 +128,7 @@ _ece = expected_calibration_error
 
 def _by_chance(confidence: Array, seed: int) -> float:
     generator = np.random.default_rng(seed)
-    draws = [generator.random(len(confidence)) < confidence for _ in range(_CHANCES)]
+    draws = [(generator.random(len(confidence)) < confidence).astype(np.float64) for _ in range(_CHANCES)]
     return float(np.mean([_ece(confidence, right) for right in draws]))
 
 
