@@ -85,6 +85,9 @@ class Evaluate(Section):
         description="What the tuned model must be shown to beat (stage sft), else exit code 5: the untouched base model"
         " and always answering the most frequent training label; `[]` asks for nothing.",
     )
+    confidence: bool = Field(
+        True, description="Measure how sure each GGUF of a classification is of its answers, and what that is worth."
+    )
     metrics: tuple[str, ...] = Field(
         (), description="Metrics of your own: `FILE.py:FUNCTION`, a row → a number from 0 to 1, more being better."
     )
