@@ -6,9 +6,11 @@ from orchestrator.lib.step import PHASES, Step
 from orchestrator.stages.adapter import Adapter
 from orchestrator.stages.ask import Ask
 from orchestrator.stages.base import Context, Stage
+from orchestrator.stages.confidence import Confidence
 from orchestrator.stages.convert import Convert
 from orchestrator.stages.diverge import Diverge, ReadTuned
 from orchestrator.stages.importance import Importance
+from orchestrator.stages.llamafactory import LlamaFactory
 from orchestrator.stages.merge import Merge
 from orchestrator.stages.modelfile import Modelfile
 from orchestrator.stages.perplexity import GatePerplexity, ReadTexts
@@ -39,8 +41,10 @@ STAGES: tuple[type[Stage], ...] = (
     Diverge,
     Gate,
     GatePerplexity,
+    Confidence,
 )
-PROGRAMS = {stage.program: stage for stage in STAGES if stage.program}
+WORKERS: tuple[type[Stage], ...] = (*STAGES, LlamaFactory)
+PROGRAMS = {stage.program: stage for stage in WORKERS if stage.program}
 """Name on the command line of `python -m orchestrator.stages` → what it carries out."""
 
 
