@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from benchmarks import chain, data_check, evaluation, growth, records, startup, sweep
+from benchmarks import chain, data_check, evaluation, growth, records, startup, sweep, vocabulary
 from benchmarks.harness import ROOT, Bench, machine
 from orchestrator.lib.files import read_json, write_json, write_text
 
@@ -23,6 +23,7 @@ BENCHMARKS = {
     "train": chain.train,
     "chain": chain.chain,
     "throughput": chain.throughput,
+    "vocabulary": vocabulary.vocabulary,
     "sweep": sweep.sweep,
     "evaluation": evaluation.evaluation,
     "vllm": evaluation.vllm,
@@ -49,6 +50,7 @@ def main(only: str | None, repeats: int, sets: tuple[str, ...], work: Path | Non
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench((work or Path(temporary)).resolve(), repeats, sets)
         bench.work.mkdir(parents=True, exist_ok=True)
+        print(f"on {_machine(machine())}")
         for name in names:
             before = len(bench.rows)
             BENCHMARKS[name](bench)

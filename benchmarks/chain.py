@@ -17,6 +17,10 @@ from orchestrator.models import llamacpp
 MADE = ("convert", "quantise")
 
 
+EQUAL = 1e-5
+"""How far the losses of equal trainings may be apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """One turn: our run of a job, and what each command took by hand."""
@@ -35,7 +39,7 @@ def chain(bench: Bench) -> None:
     pairs = [turn(bench, CHAIN, number) for number in range(bench.repeats)]
     ours, bare = [pair.ours.seconds for pair in pairs], [pair.by_hand_seconds for pair in pairs]
     what = "48 rows, predict 100 twice, merge, 3 GGUF, all asked, over by hand"
-    bench.add(ratio("chain", what, 0.60, ours, bare))
+    bench.add(ratio("chain", what, 0.50, ours, bare))
     made = [_sum(stage_seconds(pair.folder)) for pair in pairs]
     by_hand = [_sum({name: one.seconds for name, one in pair.by_hand.items()}) for pair in pairs]
     bench.add(ratio("gguf", "conversion and quantisations over converter and quantiser", 0.7, made, by_hand))
@@ -47,7 +51,7 @@ def headlines(bench: Bench) -> None:
     pairs = [turn(bench, HEADLINES, number) for number in range(bench.repeats)]
     ours, bare = [pair.ours.seconds for pair in pairs], [pair.by_hand_seconds for pair in pairs]
     bench.add(
-        ratio("headlines", "300 rows x 3 epochs to two GGUF, verified, over by hand unverified", 0.70, ours, bare)
+        ratio("headlines", "300 rows x 3 epochs to two GGUF, verified, over by hand unverified", 0.55, ours, bare)
     )
 
 
@@ -77,7 +81,7 @@ def memory(bench: Bench, pairs: list[Pair]) -> None:
 
 def throughput(bench: Bench) -> None:
     """Row 10: trainings alone, in turns."""
-    ours, bare, same = [], [], True
+    ours, bare, apart = [], [], 0.0
     for number in range(bench.repeats):
         runs_dir = fresh(bench.work / f"throughput-{number}")
         run([ORCHESTRATOR, "train", *settings(bench, CHAIN, runs_dir)])
@@ -86,11 +90,12 @@ def throughput(bench: Bench) -> None:
         run([LLAMAFACTORY, "train", "configs/train.yaml"], hand)
         ours.append(_speed(folder))
         bare.append(_speed(hand))
-        same = same and _losses(folder) == _losses(hand)
+        pairs = zip(_losses(folder), _losses(hand), strict=True)
+        apart = max([apart, *(abs(one - other) for one, other in pairs)])
     value = median(ours) / median(bare)
-    note = "losses equal to the last digit" if same else "LOSSES DIFFER"
+    note = f"losses differ by {apart:.0e} at most"
     what = "training throughput over LLaMA-Factory's defaults"
-    bench.add(Row("throughput", what, value, "≥ 1.3", value >= 1.3 and same, ours, bare, note))
+    bench.add(Row("throughput", what, value, "≥ 1.8", value >= 1.8 and apart <= EQUAL, ours, bare, note))
 
 
 def turn(bench: Bench, job: Job, number: int) -> Pair:

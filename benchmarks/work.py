@@ -10,6 +10,8 @@ from typing import Any
 
 from benchmarks.harness import ORCHESTRATOR, Bench, run
 from orchestrator.lib.files import read_json
+from orchestrator.models.speed import MICRO
+from orchestrator.spec.sections import DEFAULTS
 
 OPEN_GATE = "export.gate={min_agreement: 0.0, max_accuracy_drop: 1.0}"
 ALL_GGUF = "export.gguf=[f16, q8_0, q6_k, q5_k_m, q5_0, q4_k_m, q4_0, q3_k_m]"
@@ -66,6 +68,16 @@ def by_hand_folder(work: Path, job: Job, prepared: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(prepared / "data", folder / "data")
     shutil.copytree(prepared / "configs", folder / "configs")
+    for config in folder.glob("configs/*.yaml"):
+        config.write_text(as_written(config.read_text(encoding="utf-8")), encoding="utf-8")
     (folder / "export").mkdir()
     (folder / "evaluation").mkdir()
     return folder
+
+
+def as_written(text: str) -> str:
+    """A configuration of LLaMA-Factory's as someone writes it: without what `speed: auto` chose."""
+    head, found, _ = text.partition("\n# speed: auto")
+    trains = "\ndo_train: true" in head
+    missing = [f"{name}: {DEFAULTS[name]}\n" for name in MICRO if found and trains and f"\n{name}:" not in head]
+    return head.rstrip() + "\n" + "".join(missing)

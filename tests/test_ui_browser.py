@@ -124,7 +124,7 @@ def test_a_live_run_is_followed_without_reload(browser: Browser, address: str, w
             "return document.querySelector('svg.chart polyline:not(.ghost)').getAttribute('points').split(' ').length"
         )
         until(browser, lambda: browser.execute_script(points) == 9)
-        assert len(all_of(browser, "svg.chart .ghost")) >= 1, "still smoothed"
+        until(browser, lambda: len(all_of(browser, "svg.chart .ghost")) >= 1)  # still smoothed
         assert all_of(browser, "details[open]") != [], "still unfolded"
         run.set(status="completed")
         until(browser, lambda: all_of(browser, "main[hx-trigger]") == [])

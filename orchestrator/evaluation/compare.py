@@ -52,9 +52,7 @@ class Comparison:
         interval = f"{difference.value:+.1f}, 95 % {difference.low:+.1f}…{difference.high:+.1f}"
         if self.verdict != "cannot tell":
             return f"{self.a} is {self.verdict} than {self.b}: {values} ({interval}, n = {self.n})"
-        needed = (
-            f"about {_rounded(self.rows_needed)} rows would be needed" if self.rows_needed else "no difference seen"
-        )
+        needed = f"about {rounded(self.rows_needed)} rows would be needed" if self.rows_needed else "no difference seen"
         return f"cannot tell {self.a} from {self.b} with {self.n} rows: {values} ({interval}); {needed}"
 
     def to_json(self) -> dict[str, Any]:
@@ -78,11 +76,7 @@ def compare(
     Raises InputError unless both hold the same ids with the same labels.
     """
     check_task(task)
-    pairs = paired(a, b, names)
-    metric = metric or _primary(a, task)
-    if metric in CALL_METRICS:
-        pairs = [pair for pair in pairs if is_about(metric, pair[0])]
-    before, after = (_scored([pair[i] for pair in pairs], metric, labels) for i in (1, 0))
+    metric, before, after = paired_scores(a, b, task, names, labels, metric)
     delta = after - before
     value = float(delta.mean())
     draws = resampled_sums(delta[:, None], seed)[:, 0] / len(delta)
@@ -134,6 +128,26 @@ def paired(a: Sequence[Row], b: Sequence[Row], names: tuple[str, str] = ("a", "b
                 "Score both on the same rows.",
             )
     return [(row, right[row.id]) for row in a]
+
+
+def paired_scores(
+    a: Sequence[Row],
+    b: Sequence[Row],
+    task: Task,
+    names: tuple[str, str] = ("a", "b"),
+    labels: Sequence[str] | None = None,
+    metric: str | None = None,
+) -> tuple[str, Array, Array]:
+    """What they are compared by, and each row's score, 0 to 100, of `b` and of `a`.
+
+    Raises InputError unless both hold the same ids with the same labels.
+    """
+    pairs = paired(a, b, names)
+    metric = metric or _primary(a, task)
+    if metric in CALL_METRICS:
+        pairs = [pair for pair in pairs if is_about(metric, pair[0])]
+    before, after = (_scored([pair[i] for pair in pairs], metric, labels) for i in (1, 0))
+    return metric, before, after
 
 
 def _mcnemar(delta: Array) -> tuple[float, int | None]:
@@ -195,7 +209,7 @@ def _verdict(p_value: float, difference: float) -> Verdict:
     return "better" if difference > 0 else "worse"
 
 
-def _rounded(rows: int) -> int:
+def rounded(rows: int) -> int:
     """Two leading digits, rounded up: the formula promises no more."""
     unit = int(10 ** max(0, len(str(rows)) - 2))
     return -(-rows // unit) * unit

@@ -45,6 +45,10 @@ class Metric:
 
 
 AGREEMENT = "agreement_with_tuned"
+DIVERGENCE = "divergence"
+PROBABILITY_CHANGE = "probability_change"
+FROM_LOGITS = (DIVERGENCE, PROBABILITY_CHANGE)
+"""What is measured of an artifact's probabilities, not of its answers."""
 
 METRICS = {
     metric.name: metric
@@ -53,13 +57,13 @@ METRICS = {
             "accuracy", "accuracy", tasks=("classification",), on_card=True,
             sentence="The tuned model answers {} % {} of",
             column=("macro_f1", "rouge1"),
-            beside=("macro_f1", "invalid_label_rate", "empty_rate", "rouge1", AGREEMENT),
+            beside=("macro_f1", "invalid_label_rate", "empty_rate", "rouge1", AGREEMENT, *FROM_LOGITS),
         ),
         Metric(
             "preference_accuracy", "preference", tasks=(), on_card=True,
             sentence="The tuned model prefers the better answer in {} % {} of",
             column=("reward_margin", "rougeL"),
-            beside=("reward_accuracy", "reward_margin", "rougeL", AGREEMENT),
+            beside=("reward_accuracy", "reward_margin", "rougeL", AGREEMENT, *FROM_LOGITS),
         ),
         Metric(
             "perplexity", "perplexity", tasks=(), higher_is_better=False, on_card=True,
@@ -77,7 +81,7 @@ METRICS = {
             "rougeL", "ROUGE-L", on_card=True,
             sentence="The tuned model reaches ROUGE-L {} {} on",
             column=("bleu", "rouge1"),
-            beside=("rouge1", "rouge2", "bleu", "empty_rate", AGREEMENT),
+            beside=("rouge1", "rouge2", "bleu", "empty_rate", AGREEMENT, *FROM_LOGITS),
         ),
         Metric("balanced_accuracy", "balanced accuracy", tasks=("classification",), on_card=True),
         Metric("macro_f1", "macro F1", tasks=("classification",), on_card=True),
@@ -94,6 +98,8 @@ METRICS = {
         Metric("reward_accuracy", "reward accuracy", tasks=(), on_card=True),
         Metric("reward_margin", "margin", tasks=(), digits=2, on_card=True),
         Metric(AGREEMENT, "agrees"),
+        Metric(DIVERGENCE, "KL", tasks=(), higher_is_better=False, digits=4),
+        Metric(PROBABILITY_CHANGE, "probability", tasks=(), digits=2),
     )
 }  # fmt: skip
 """Name → metric. What runs are about comes first, in the order in which one is looked for."""

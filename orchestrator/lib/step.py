@@ -53,12 +53,20 @@ class Step:
     """Whether it takes the whole machine, so that nothing is started beside it."""
     judges: bool = False
     """Whether its failure is the artifact's, and so the gate's to report, rather than the machine's."""
+    unset: tuple[str, ...] = ()
+    """Arguments that nobody wrote: they hold our defaults, and `speed: auto` may choose others."""
+    speed: Mapping[str, str] = field(default_factory=dict)
+    """What `speed: auto` chose for it: name → YAML scalar."""
 
 
 def with_arguments(step: Step, arguments: Mapping[str, str], why: str) -> Step:
-    """The step with more arguments in its configuration, as YAML scalars; one that is there already stays as it is."""
+    """The step with more arguments in its configuration, as YAML scalars; one that is there already stays as it is,
+    unless nobody wrote it and it has our default."""
     config = layout.config(step.stage)
     text = step.files[config]
+    for name in step.unset:
+        if name in arguments:
+            text = re.sub(rf"^{name}: {step.arguments[name]}\n", "", text, flags=re.MULTILINE)
     new = {name: value for name, value in arguments.items() if not re.search(rf"^{name}\s*:", text, re.MULTILINE)}
     if not new:
         return step

@@ -42,6 +42,8 @@ class Setting:
     """GPUs; 0 for the CPU."""
     zero: int = 0
     """DeepSpeed's ZeRO stage: 1 divides the optimizer among devices, 2 also gradients, 3 also weights."""
+    answer: int | None = None
+    """Most tokens of a row that a loss is computed on, where logits are computed at those alone; None: everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +153,9 @@ def _passing(model: Model, setting: Setting) -> dict[str, int]:
     layer = layer_activations(model, chosen, tokens)
     if chosen.get("flash_attn") == "disabled":
         layer += 3 * width * model.heads * tokens * setting.tokens
+    at = tokens if setting.answer is None else rows * min(setting.tokens, setting.answer + 1)
     none = chosen.get("enable_liger_kernel") or kind.value_head
-    logits = 0 if none else tokens * model.vocabulary * LOGITS[width]
+    logits = 0 if none else at * model.vocabulary * LOGITS[width]
     if chosen.get("disable_gradient_checkpointing"):
         return {"activations": model.layers * layer, "logits": logits}
     # One layer is computed anew at a time, when the logits are gone; until then only its inputs are kept.

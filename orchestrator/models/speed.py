@@ -1,30 +1,24 @@
-"""`speed: auto`: arguments of LLaMA-Factory that change how fast it runs and nothing else, where memory allows.
+"""`speed: auto`: what changes how fast LLaMA-Factory runs, and no result, where memory allows.
 
-They are chosen when a stage starts, from its arguments, the lengths that `prepare` measured and the
-memory that is free then. They are no part of the fingerprint: another machine may choose otherwise and still reuse
-the result. What the user wrote is never overruled.
+It is chosen when a stage starts, from its arguments, the lengths that `prepare` measured and the memory that is free
+then. It is no part of the fingerprint: another machine may choose otherwise and still reuse the result. The run's
+record says what was chosen. What the user wrote is never overruled.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.executors.local import visible
-from orchestrator.lib import layout
 from orchestrator.lib.cpu import threads
-from orchestrator.lib.files import read_json
-from orchestrator.lib.step import Step, with_arguments
+from orchestrator.lib.step import Step
 from orchestrator.machine import environment
-from orchestrator.models.memory import Forecast, Setting, computed_bytes, merge, predict, train
-from orchestrator.models.shape import Model, read_model
+from orchestrator.models import card
+from orchestrator.models.memory import Setting, computed_bytes, merge, predict, train
+from orchestrator.models.situation import Situation, counted, devices, of_step, total
 
-SHARE = 0.25
-"""Of the free memory that a training may be forecast to take: a forecast is only a forecast, and no result depends on
-it."""
 CHECKPOINTING = "disable_gradient_checkpointing"
 UNSAFE = ("gradient_checkpointing", "use_unsloth", "quantization_bit", "deepspeed", "fsdp", "use_kt")
 """Where one of these is set, checkpointing is the user's choice or another library's."""
@@ -32,9 +26,32 @@ BATCH = "per_device_eval_batch_size"
 ANSWERED_TOGETHER = 32
 """Rows; a 135M model on two cores answered 2.4 times as many a second as with LLaMA-Factory's 8, and no more with 100.
 """
-
 TOGETHER = 2
 """Stages at once: two predictions with one thread each took 0.78 of the time of one after the other with two."""
+LOGITS, SORTED = "answer_logits", "by_length"
+OWN = (LOGITS, SORTED)
+"""Choices that no argument of LLaMA-Factory makes: fields of the program that runs in its command's place."""
+MICRO = ("per_device_train_batch_size", "gradient_accumulation_steps")
+ALIKE = 2.0
+"""The longest row over the mean up to which large micro-batches are chosen: each is padded to its longest row."""
+
+WHOLE_LOGITS = {
+    "packing": "packing", "neat_packing": "packing", "use_dft_loss": "the dft loss", "use_eaft_loss": "the eaft loss",
+    "use_asft_loss": "the asft loss", "label_smoothing_factor": "label smoothing",
+    "compute_accuracy": "compute_accuracy", "enable_liger_kernel": "Liger's own loss", "use_unsloth": "unsloth",
+    "use_unsloth_gc": "unsloth", "quantization_bit": "a quantised model", "mixture_of_depths": "mixture of depths",
+    "deepspeed": "deepspeed", "fsdp": "fsdp", "use_kt": "KTransformers", "ld_alpha": "ld_alpha", "use_mca": "mcore",
+    "fp8": "fp8", "use_hyper_parallel": "hyper parallel", "trust_remote_code": "the model's own code",
+}  # fmt: skip
+"""Argument → what needs, or may need, the logits of every token."""
+UNEQUAL = (
+    "lora_dropout", "neftune_noise_alpha", "dataloader_drop_last", "streaming", "moe_aux_loss_coef", "use_badam",
+    "use_galore", "use_apollo", "label_smoothing_factor", "use_eaft_loss", "use_asft_loss", "mixture_of_depths",
+    "trust_remote_code", "deepspeed", "fsdp", "use_kt", "use_mca", "use_hyper_parallel", "use_unsloth",
+    "auto_find_batch_size",
+)  # fmt: skip
+"""Where one of these is set, another division of a step's rows would be another training: what is drawn, dropped or
+averaged is so for each micro-batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,48 +61,113 @@ class Choice:
     argument: str
     why: str
 
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """What a choice depends on."""
-
-    arguments: Mapping[str, Any]
-    """Of LLaMA-Factory, as the configuration has them."""
-    model: Model | None
-    """None for an architecture that no forecast is known for."""
-    longest: int
-    """Tokens of the longest row."""
-    free: float
-    """Bytes."""
-
-    def affords(self, forecast: Forecast) -> bool:
-        """Whether there is memory to spare for it."""
-        return _bytes(forecast) <= SHARE * self.free
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Name and YAML scalar."""
+        name, _, value = self.argument.partition("=")
+        return name, value
 
 
 def for_training(now: Situation) -> list[Choice]:
-    """No gradient checkpointing, where all activations fit."""
+    """Logits at the answers alone, no gradient checkpointing where all activations fit, and large micro-batches."""
+    found = [] if whole_logits(now) else [_answer_logits(now)]
+    now = replace(now, answer=now.answer if found else None)
+    found += _no_checkpointing(now)
+    return found + _micro_batches(now, kept=bool(found and found[-1].argument.startswith(CHECKPOINTING)))
+
+
+def whole_logits(now: Situation) -> str:
+    """Why logits are computed at every token; nothing where those of the answers do."""
+    stage = now.arguments["stage"]
+    if stage not in ("sft", "dpo", "kto", "pt"):
+        return f"stage {stage}"
+    if stage == "pt" and now.arguments.get("packing") is not False:
+        return "packing"
+    return next((why for name, why in WHOLE_LOGITS.items() if now.arguments.get(name)), now.barred)
+
+
+def _answer_logits(now: Situation) -> Choice:
+    of = f"at most {now.answer} of {now.longest} tokens of a row" if now.answer else "the tokens of a row"
+    return Choice(f"{LOGITS}=true", f"logits at {of} that carry a loss; none needs the others")
+
+
+def _no_checkpointing(now: Situation) -> list[Choice]:
     if now.model is None or CHECKPOINTING in now.arguments or any(now.arguments.get(key) for key in UNSAFE):
         return []
-    arguments = {**now.arguments, CHECKPOINTING: True}
-    needed = train(now.model, Setting(arguments, now.longest, devices=devices(arguments)))
+    needed = training_bytes(now, {CHECKPOINTING: True})
     if not now.affords(needed):
         return []
-    why = f"training takes about {_gib(_bytes(needed))} with all activations kept, and {_gib(now.free)} are free"
+    why = f"training takes about {_gib(needed)} with all activations kept, and {_gib(now.free)} are free"
     return [Choice(f"{CHECKPOINTING}=true", why)]
 
 
-def for_predicting(now: Situation) -> list[Choice]:
-    """More rows at a time. In half precision the size of a batch shows in the rounding, so there it stays as it is."""
-    if now.model is None or BATCH in now.arguments or computed_bytes(now.model, now.arguments) < 4:
+def _micro_batches(now: Situation, kept: bool) -> list[Choice]:
+    """A step's rows in fewer micro-batches, as large as memory affords, where nobody wrote how many."""
+    if now.model is None or set(MICRO) - set(now.unset) or not (divides_equally(now) and saves_passes(now)):
         return []
+    split = larger(now, kept)
+    if split is None:
+        return []
+    rows, times = split
+    needed = training_bytes(now, _split(rows, times, kept))
+    why = f"{rows} × {times} rows a step take about {_gib(needed)}; equal but for rounding to {_written(now)}"
+    return [Choice(f"{name}={value}", why) for name, value in zip(MICRO, split, strict=True)]
+
+
+def divides_equally(now: Situation) -> bool:
+    """Whether a step's result, rounding aside, is the same however its rows are divided: where a loss is summed over
+    the tokens of all of them, as transformers does for sft and pt of models of text."""
+    unequal = any(now.arguments.get(name) for name in UNEQUAL)
+    return now.arguments["stage"] in ("sft", "pt") and not unequal and not now.barred
+
+
+def saves_passes(now: Situation) -> bool:
+    """Whether fewer passes outweigh the padding of larger micro-batches: rows are of like lengths."""
+    return now.longest <= ALIKE * now.mean
+
+
+def larger(now: Situation, kept: bool) -> tuple[int, int] | None:
+    """Rows × times of the largest micro-batch that memory affords, larger than the present one; None if there is none.
+    `kept` says whether all activations are."""
+    rows, times = (int(now.arguments[name]) for name in MICRO)
+    for many in range(rows * times, rows, -1):
+        if (rows * times) % many == 0:
+            split = many, rows * times // many
+            if now.affords(training_bytes(now, _split(*split, kept))):
+                return split
+    return None
+
+
+def _split(rows: int, times: int, kept: bool) -> dict[str, Any]:
+    return dict(zip(MICRO, (rows, times), strict=True)) | ({CHECKPOINTING: True} if kept else {})
+
+
+def _written(now: Situation) -> str:
+    return " × ".join(str(now.arguments[name]) for name in MICRO)
+
+
+def training_bytes(now: Situation, changes: Mapping[str, Any]) -> int:
+    """The forecast of a training with other arguments."""
+    assert now.model is not None
+    arguments = {**now.arguments, **changes}
+    return total(train(now.model, Setting(arguments, now.longest, devices=devices(arguments), answer=now.answer)))
+
+
+def for_predicting(now: Situation) -> list[Choice]:
+    """More rows at a time, and those of like lengths together. In half precision the size of a batch shows in the
+    rounding, so there both stay as they are."""
+    if now.model is None or computed_bytes(now.model, now.arguments) < 4:
+        return []
+    found = [] if now.barred else [Choice(f"{SORTED}=true", "rows of like lengths need little padding")]
+    if BATCH in now.arguments:
+        return found
     arguments = {**now.arguments, BATCH: ANSWERED_TOGETHER}
     new_tokens = now.arguments["max_new_tokens"]
-    needed = predict(now.model, Setting(arguments, now.longest, new_tokens, devices(arguments)))
+    needed = total(predict(now.model, Setting(arguments, now.longest, new_tokens, devices(arguments))))
     if not now.affords(needed):
-        return []
-    why = f"{ANSWERED_TOGETHER} rows at a time take about {_gib(_bytes(needed))}, and {_gib(now.free)} are free"
-    return [Choice(f"{BATCH}={ANSWERED_TOGETHER}", why)]
+        return found
+    why = f"{ANSWERED_TOGETHER} rows at a time take about {_gib(needed)}, and {_gib(now.free)} are free"
+    return [*found, Choice(f"{BATCH}={ANSWERED_TOGETHER}", why)]
 
 
 CHOOSE: Mapping[str, Callable[[Situation], list[Choice]]] = {
@@ -96,21 +178,11 @@ CHOOSE: Mapping[str, Callable[[Situation], list[Choice]]] = {
 """Stage → what is chosen for it."""
 
 
-def devices(training: Mapping[str, Any]) -> int:
-    """How many GPUs a training would use."""
-    if training.get("use_cpu"):
-        return 0
-    return len(visible(len(environment.gpus()), os.environ.get("CUDA_VISIBLE_DEVICES")))
-
-
 def choices(step: Step, run_folder: Path | None, share: float = 1.0) -> list[Choice]:
-    """What would be chosen for a step now, with a share of the free memory.
-
-    Before `prepare` has measured the rows, each counts as long as is allowed.
-    """
-    if step.stage not in CHOOSE:
+    """What would be chosen for a step now, with a share of the free memory."""
+    if step.stage not in CHOOSE or not share:
         return []
-    return CHOOSE[step.stage](_situation(step, run_folder, share))
+    return CHOOSE[step.stage](of_step(step, run_folder, share))
 
 
 def at_once(steps: Sequence[Step], run_folder: Path, share: float = 1.0) -> int:
@@ -121,7 +193,7 @@ def at_once(steps: Sequence[Step], run_folder: Path, share: float = 1.0) -> int:
     asked = [step for step in steps if CHOOSE.get(step.stage) is for_predicting]
     if share < 1 or threads() < TOGETHER or not asked:
         return 1
-    now = _situation(asked[-1], run_folder, share)
+    now = of_step(asked[-1], run_folder, share)
     if now.model is None:
         return 1
     setting = Setting(now.arguments, now.longest, now.arguments["max_new_tokens"])
@@ -129,41 +201,34 @@ def at_once(steps: Sequence[Step], run_folder: Path, share: float = 1.0) -> int:
     return TOGETHER if 2 * TOGETHER * largest <= environment.free_main_memory() else 1
 
 
-def _situation(step: Step, run_folder: Path | None, share: float) -> Situation:
-    arguments = step.arguments
-    longest = min(_measured(run_folder) or arguments["cutoff_len"], arguments["cutoff_len"])
-    model = _model((run_folder or Path()) / arguments["model_name_or_path"])
-    if not devices(arguments):  # the processes of one training share the main memory
-        share /= int(step.env.get("NPROC_PER_NODE", 1))
-    return Situation(arguments, model, longest, share * environment.free_memory())
-
-
 def forecast(step: Step, run_folder: Path | None) -> dict[str, str]:
-    """Argument → reason, as a plan shows it."""
+    """Argument → reason, as a plan shows it; what is left out, and what is the user's to change, in words."""
     found = {choice.argument: choice.why for choice in choices(step, run_folder)}
-    if step.stage == "train" and not found and not _measured(run_folder):
-        return {"speed: auto": "decided once `prepare` has measured the rows"}
+    if step.stage != "train":
+        return found
+    if not counted(run_folder):
+        found = {name: why for name, why in found.items() if name.startswith(LOGITS)}
+        return found | {"speed: auto": "the rest is decided once `prepare` has measured the rows"}
+    now = of_step(step, run_folder, 1.0)
+    gpu = card.here()
+    return found | dict(remarks(now)) | dict(card.advice(now, gpu) if gpu else ())
+
+
+def remarks(now: Situation) -> list[tuple[str, str]]:
+    """What is not chosen for a training, and why: said once, in the plan."""
+    found = []
+    if why := whole_logits(now):
+        found.append(("logits of every token", f"computed, because of {why}"))
+    if now.model and set(MICRO) - set(now.unset) and divides_equally(now) and saves_passes(now):
+        now = replace(now, answer=None if found else now.answer)
+        kept = bool(now.arguments.get(CHECKPOINTING))
+        if split := larger(now, kept):
+            needed, present = training_bytes(now, _split(*split, kept)), training_bytes(now, {})
+            found.append((
+                f"{' × '.join(map(str, split))} instead of your {_written(now)}",
+                f"would take about {_gib(needed)} instead of {_gib(present)} and be faster; equal but for rounding",
+            ))  # fmt: skip
     return found
-
-
-def hastened(step: Step, run_folder: Path, share: float = 1.0) -> Step:
-    """A step that is about to start, with what is chosen for it in its configuration."""
-    chosen = dict(choice.argument.split("=", 1) for choice in choices(step, run_folder, share))
-    return with_arguments(step, chosen, "speed: auto chose what follows; no result depends on it") if chosen else step
-
-
-def _model(folder: Path) -> Model | None:
-    return read_model(folder) if (folder / "config.json").is_file() else None
-
-
-def _measured(run_folder: Path | None) -> int | None:
-    """Tokens of the longest row, or None before `prepare` has counted them."""
-    file = run_folder / layout.SERVING if run_folder else None
-    return int(read_json(file)["tokens"]["longest"]) if file and file.is_file() else None
-
-
-def _bytes(forecast: Forecast) -> int:
-    return sum((forecast.gpu or forecast.host).values())
 
 
 def _gib(size: float) -> str:

@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.lib import layout
 from orchestrator.lib.files import read_json
-from orchestrator.lib.training_kinds import TRAINING_KINDS
 from orchestrator.machine import environment
 from orchestrator.models import sources, speed
 from orchestrator.models.memory import Forecast, Setting, merge, predict, train
-from orchestrator.models.shape import read_model
+from orchestrator.models.shape import Model, read_model
+from orchestrator.models.situation import Situation, barred, counted, devices, longest, with_loss
 from orchestrator.pipeline.plan import Plan
 from orchestrator.spec.launching import ZERO, processes
 from orchestrator.spec.sections import Launch, Spec
@@ -63,20 +62,43 @@ def outlook(subject: Subject) -> Outlook | None:
     if model is None:
         return None
     spec, chosen = subject.spec, subject.spec.training
-    longest = _longest(subject.run, chosen)
-    tokens = longest or chosen["cutoff_len"]
-    asking = chosen | {"max_new_tokens": spec.evaluate.max_new_tokens}
-    now = speed.Situation(asking, model, tokens, environment.free_memory())
-    if spec.speed == "auto" and speed.for_predicting(now):
-        chosen.setdefault(speed.BATCH, speed.ANSWERED_TOGETHER)
-    if spec.speed == "auto" and speed.for_training(now):
-        chosen[speed.CHECKPOINTING] = True
-    devices = speed.devices(chosen)
-    everywhere = processes(spec.launch, chosen, devices) * spec.launch.nodes if spec.launch and devices else devices
-    setting = Setting(chosen, tokens, spec.evaluate.max_new_tokens, everywhere, _zero(spec.launch, chosen))
-    alone = replace(setting, devices=min(devices, 1), zero=0) if spec.launch else setting
-    free = {"host": environment.free_main_memory()} | ({"gpu": environment.free_memory()} if devices else {})
-    return Outlook((train(model, setting), predict(model, alone), merge(model)), tokens, longest is not None, free)
+    rows, answer = counted(subject.run), None
+    tokens = longest(chosen, rows)
+    if spec.speed == "auto":
+        import yaml
+
+        now = _situation(subject, model, chosen, tokens)
+        picked = dict(choice.pair for choice in (*speed.for_training(now), *speed.for_predicting(now)))
+        answer = now.answer if speed.LOGITS in picked else None
+        chosen |= {name: yaml.safe_load(value) for name, value in picked.items() if name not in speed.OWN}
+    gpus = devices(chosen)
+    everywhere = processes(spec.launch, chosen, gpus) * spec.launch.nodes if spec.launch and gpus else gpus
+    zero = _zero(spec.launch, chosen)
+    setting = Setting(chosen, tokens, spec.evaluate.max_new_tokens, everywhere, zero, answer)
+    alone = replace(setting, devices=min(gpus, 1), zero=0) if spec.launch else setting
+    free = {"host": environment.free_main_memory()} | ({"gpu": environment.free_memory()} if gpus else {})
+    return Outlook((train(model, setting), predict(model, alone), merge(model)), tokens, bool(rows), free)
+
+
+def _situation(subject: Subject, model: Model, chosen: dict[str, Any], tokens: int) -> Situation:
+    """What `speed: auto` will look at when the spec's training and predictions start."""
+    spec, folder, rows = subject.spec, subject.model, counted(subject.run)
+    assert folder is not None
+    many = bool(spec.launch) or devices(chosen) > 1
+    return Situation(
+        arguments=chosen
+        | {
+            "max_new_tokens": spec.evaluate.max_new_tokens,
+            "trust_remote_code": spec.model.trust_remote_code,
+        },
+        model=model,
+        longest=tokens,
+        free=environment.free_memory(),
+        answer=with_loss(chosen, rows),
+        mean=float(rows.get("mean", 0.0)),
+        unset=() if spec.launch or set(speed.MICRO) & set(spec.train) else speed.MICRO,
+        barred="several processes" if many else barred(folder),
+    )
 
 
 def lines(found: Outlook | None) -> list[str]:
@@ -119,15 +141,6 @@ def _places(forecast: Forecast) -> dict[str, int]:
 
 def _gib(size: int) -> str:
     return f"{size / 2**30:.1f}" if size < 100 * 2**30 else f"{size / 2**30:.0f}"
-
-
-def _longest(run: Path | None, chosen: Mapping[str, Any]) -> int | None:
-    """Tokens of the longest row that `prepare` counted; packed rows are as long as they may be."""
-    file = run / layout.SERVING if run else None
-    if file is None or not file.is_file():
-        return None
-    packed = chosen.get("packing") or TRAINING_KINDS[chosen["stage"]].reads
-    return int(chosen["cutoff_len"] if packed else min(read_json(file)["tokens"]["longest"], chosen["cutoff_len"]))
 
 
 def _zero(launch: Launch | None, chosen: Mapping[str, Any]) -> int:

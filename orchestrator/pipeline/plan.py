@@ -18,7 +18,8 @@ from orchestrator.lib.errors import InputError, MissingError
 from orchestrator.lib.files import HashCache
 from orchestrator.lib.render import Renderer
 from orchestrator.lib.step import PHASES, Step, fingerprint
-from orchestrator.models import earlier, llamacpp, sources, speed
+from orchestrator.models import earlier, llamacpp, sources
+from orchestrator.models.situation import devices
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
 from orchestrator.spec.project import Project
@@ -154,7 +155,7 @@ def make_context(project: Project) -> Context:
         converter=converter,
         render=Renderer(project.root),
         adapter=base.adapter,
-        gpus=speed.devices(spec.train),
+        gpus=devices(spec.train),
         cores=cores(),
     )
 

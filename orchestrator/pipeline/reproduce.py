@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,8 @@ def reproduce(run: Run, root: Path, into: Path, watcher: Watcher, progress: Prog
     if into.resolve() == run.folder.parent.resolve():
         raise InputError(f"{into} holds the run itself", "Name another folder with --into: nothing may be taken over.")
     project = load_spec(run.folder / layout.SPEC, runs_dir=into, root=root)
+    chosen = {stage: entry.get("speed", {}) for stage, entry in run.record["stages"].items()}
+    project = replace(project, chosen=chosen)  # the last digits depend on it
     fetch(project, progress)
     try:
         again = run_until(project, _furthest(run, project), watcher, progress)

@@ -19,6 +19,7 @@ from orchestrator.pipeline.stage_process import Launch, Underway, require_succes
 from orchestrator.runs import store
 from orchestrator.runs.locks import locked
 from orchestrator.runs.store import Run
+from orchestrator.stages.llamafactory import with_choices
 
 Adapt = Callable[[Step, Path], Step]
 """Step, run folder → the step as it starts on this machine, with what changes no result."""
@@ -195,7 +196,7 @@ def adopt(step: Step, run: Run, donor: Run) -> None:
     """Take a finished stage's outputs from another run: linked where the disk can, copied elsewhere."""
     entry = donor.stage(step.stage)
     run.forget(step.stage)
-    for path, text in step.files.items():
+    for path, text in with_choices(step, entry.get("speed", {})).files.items():
         write_text(run.folder / path, text, durable=False)  # written again by whoever needs it
     for output in entry.get("outputs", ()):
         link(donor.folder / output["path"], run.folder / output["path"])

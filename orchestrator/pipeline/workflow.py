@@ -18,7 +18,7 @@ from orchestrator.lib.step import Step
 from orchestrator.machine import environment, requirements
 from orchestrator.models import llamacpp, sources
 from orchestrator.models.earlier import run_of
-from orchestrator.models.speed import CHOOSE, at_once, hastened
+from orchestrator.models.speed import CHOOSE, at_once
 from orchestrator.pipeline.plan import Plan, data_files, make_plan, versions
 from orchestrator.pipeline.scheduler import Executor, Watcher
 from orchestrator.pipeline.stage_process import Launch, start
@@ -28,6 +28,7 @@ from orchestrator.runs.results import metrics
 from orchestrator.runs.store import Run
 from orchestrator.spec.project import Project
 from orchestrator.stages.launch import placed
+from orchestrator.stages.llamafactory import hastened, with_choices
 
 
 def plan(project: Project) -> Plan:
@@ -106,7 +107,8 @@ def _mended(project: Project, whole: Plan, run: Run, say: Callable[[str], None])
     if run.record["status"] == "running" or not (store.doubt(run) or proof.broken(run, hashes)):
         return False
     store.refuse_links(run.folder)
-    texts = {path: text for planned in whole.steps for path, text in planned.step.files.items()}
+    steps = [with_choices(one.step, run.stage(one.step.stage).get("speed", {})) for one in whole.steps]
+    texts = {path: text for step in steps for path, text in step.files.items()}
     with contextlib.suppress(BusyError), locked(run.folder):
         texts[layout.SPEC] = project.text
         for line in proof.mend(run, texts, {one.step.stage for one in whole.steps}, hashes):
@@ -128,6 +130,9 @@ def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share:
         return at_once(steps, folder, share)
 
     def adapt(step: Step, folder: Path) -> Step:
+        before = chosen_before(task, step)
+        if before is not None and share:
+            return placed(with_choices(step, before), folder)
         part = share if step.alone or step.stage not in CHOOSE else share / beside(folder)
         return placed(hastened(step, folder, part), folder)
 
@@ -138,6 +143,19 @@ def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share:
     write_text(run.folder / layout.SPEC, project.text, durable=False)
     executor = Executor(project.runs_dir, project.hashes, watcher, launch, adapt, beside)
     executor.carry_out(task.wanted, run, findings)
+
+
+def chosen_before(task: Task, step: Step) -> Mapping[str, str] | None:
+    """What `speed: auto` chose when the same stage was done, or begun; None where it may choose anew.
+
+    A stage that is repeated because a file is damaged should come out the same, to the last digit, and so should one
+    that goes on from a checkpoint. One that failed may have lacked memory.
+    """
+    prints = {planned.step.stage: planned.fingerprint for planned in task.wanted.steps}
+    before = task.run.stage(step.stage)
+    if before.get("fingerprint") != prints.get(step.stage):
+        return task.project.chosen.get(step.stage)
+    return before.get("speed", {}) if before.get("status") in ("completed", "interrupted") else None
 
 
 def create_run(project: Project, whole: Plan) -> Run:

@@ -66,6 +66,7 @@ class Run:
             "fingerprint": fingerprint,
             "argv": list(argv),
             "started_at": now(),
+            **({"speed": dict(step.speed)} if step.speed else {}),
         }
         self.save(durable=replaces)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Project:
     force: Collection[str]
     """Stages or phases to repeat even if they are up to date."""
     hashes: HashCache
+    chosen: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Stage → what `speed: auto` chose, of a run that is made again."""
 
     @property
     def training(self) -> Mapping[str, Any]:

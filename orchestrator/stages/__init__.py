@@ -7,6 +7,9 @@ from orchestrator.stages.adapter import Adapter
 from orchestrator.stages.ask import Ask
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.convert import Convert
+from orchestrator.stages.diverge import Diverge, ReadTuned
+from orchestrator.stages.importance import Importance
+from orchestrator.stages.llamafactory import LlamaFactory
 from orchestrator.stages.merge import Merge
 from orchestrator.stages.modelfile import Modelfile
 from orchestrator.stages.perplexity import GatePerplexity, ReadTexts
@@ -28,14 +31,18 @@ STAGES: tuple[type[Stage], ...] = (
     Template,
     Convert,
     Modelfile,
+    Importance,
     Quantise,
     Adapter,
     Ask,
     ReadTexts,
+    ReadTuned,
+    Diverge,
     Gate,
     GatePerplexity,
 )
-PROGRAMS = {stage.program: stage for stage in STAGES if stage.program}
+WORKERS: tuple[type[Stage], ...] = (*STAGES, LlamaFactory)
+PROGRAMS = {stage.program: stage for stage in WORKERS if stage.program}
 """Name on the command line of `python -m orchestrator.stages` → what it carries out."""
 
 

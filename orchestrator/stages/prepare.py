@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from orchestrator.data import assemble
     from orchestrator.data.conversation import Conversation, Kind
 
+ENDING = 8
+"""Tokens that a template may write around an answer: an empty thought, its end, and what follows."""
 Served = Callable[[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]], str]
 """Messages and tools → the text of the template that will be served."""
 
@@ -104,6 +106,7 @@ class Prepare(Stage):
         words, left_out = require_sound(base, tokenizer, words)
         encoder = Encoder(self.template, tokenizer, self.thinking)
         lengths = [length(encoder, tokenizer, row) for row in rows]
+        answers = [with_loss(tokenizer, row, long) for row, long in zip(rows, lengths, strict=True)]
         kind = TRAINING_KINDS[self.kind]
         if kind.reads:
             _require_a_block(lengths[: len(sets.train)], self)
@@ -118,7 +121,7 @@ class Prepare(Stage):
             prompts = [self._prompt(encoder, tokenizer, served, number, row) for number, row in enumerate(asked, 1)]
             write_records(Path(layout.PROMPTS), prompts)
         missing = {"left_out": left_out} if left_out else {}
-        write_json(Path(layout.SERVING), _serving(self, words, sets, lengths) | missing)
+        write_json(Path(layout.SERVING), _serving(self, words, sets, lengths, max(answers)) | missing)
 
     def _prompt(
         self, encoder: Encoder, tokenizer: Any, served: Served, number: int, row: Conversation
@@ -264,8 +267,22 @@ def length(encoder: Encoder, tokenizer: Any, row: Conversation) -> int:
         turns = [[{"role": turn.role, "content": turn.content} for turn in row.messages + answer] for answer in answers]
         return max(encoder.row_length(each, row.system, row.tools) for each in turns)
     prompt = len(encoder.prompt_ids(_plain_question(row))) if row.answer else 0
+    return prompt + _answer(tokenizer, row) + 1
+
+
+def _answer(tokenizer: Any, row: Conversation) -> int:
+    """Tokens of a row's longest answer, or of a pretraining's text."""
     texts = [row.answer or row.prompt, row.rejected]
-    return prompt + max(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts) + 1
+    return max(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
+
+
+def with_loss(tokenizer: Any, row: Conversation, length: int) -> int:
+    """At most so many of a row's tokens have a loss: those of its answer and what ends it, or where it has several
+    answers or tools, all of its `length`."""
+    from orchestrator.data.canonical import has_tools
+
+    several = sum(message.role != "user" for message in row.messages) > 1
+    return length if several or has_tools(row) else min(length, _answer(tokenizer, row) + ENDING)
 
 
 def _require_short(lengths: list[int], rows: Sequence[Conversation], cutoff: int) -> None:
@@ -295,13 +312,14 @@ def _system(sets: assemble.Sets) -> str | None:
     return systems.pop() or None if len(systems) == 1 else None
 
 
-def _serving(wanted: Prepare, words: list[str], sets: assemble.Sets, lengths: list[int]) -> dict[str, Any]:
+def _serving(wanted: Prepare, words: list[str], sets: assemble.Sets, lengths: list[int], answer: int) -> dict[str, Any]:
+    mean = round(sum(lengths) / len(lengths), 1)
     return {
         "template": wanted.template,
         "thinking": wanted.thinking,
         "system": _system(sets),
         "stop": words,
         "rows": {"read": sets.read, "train": len(sets.train), "eval": len(sets.eval)},
-        "tokens": {"longest": max(lengths), "mean": round(sum(lengths) / len(lengths), 1)},
+        "tokens": {"longest": max(lengths), "mean": mean, "longest_answer": answer},
         **({"tools": True} if _with_tools(sets) else {}),
     }

@@ -7,22 +7,26 @@ reads the summary to stop.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError, StageError
-from orchestrator.lib.files import read_json, write_json
+from orchestrator.lib.files import read_json, read_json_lines, write_json
 from orchestrator.lib.step import Step
 from orchestrator.stages.ask import kinds_asked
 from orchestrator.stages.base import Context, Stage
+from orchestrator.stages.convert import source_type
+from orchestrator.stages.diverge import reference_of
+from orchestrator.stages.recommendation import compared, diverged, losses, recommended
 
 if TYPE_CHECKING:
     from orchestrator.evaluation.compare import Comparison
     from orchestrator.evaluation.gate import Failure
     from orchestrator.evaluation.intervals import Interval
     from orchestrator.evaluation.metrics import Measurement, Task
+    from orchestrator.evaluation.noninferiority import Loss
     from orchestrator.evaluation.rows import Row
 
 BESIDE = ("errors", "disagreements")
@@ -37,7 +41,7 @@ class Score(Stage):
 
     program = "score"
     phase = "evaluate"
-    optional = ("gate", "files", "parity", "better_than", "metrics", "template")
+    optional = ("gate", "files", "parity", "better_than", "metrics", "template", "divergence", "held_against")
     task: Task
     labels: list[str] | None = None
     template: str | None = None
@@ -55,6 +59,10 @@ class Score(Stage):
     """What the tuned model must beat; None for all of learnt.BASELINES."""
     metrics: Sequence[str] | None = None
     """Functions of the user's own, whose files the run keeps beside its configurations."""
+    divergence: Mapping[str, str] | None = None
+    """Artifact → what it gave the tuned model's answers."""
+    held_against: Mapping[str, str] | None = None
+    """Artifact → the one that its divergence is measured from."""
 
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
@@ -114,12 +122,15 @@ class Gate(Score):
         stage = cls(
             artifacts=sources,
             summary=layout.summary("judge"),
-            gate=export.gate.model_dump(exclude={"max_perplexity_rise"}),
+            gate=export.gate.model_dump(exclude={"max_perplexity_rise"}, exclude_none=True),
             files={f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in export.gguf},
             parity={f"gguf-{kind}": layout.parity(f"gguf-{kind}") for kind in wanted},
+            divergence={f"gguf-{kind}": layout.divergence(f"gguf-{kind}") for kind in wanted},
+            held_against={f"gguf-{kind}": reference_of(kind, source_type(export.gguf)) for kind in wanted},
             **_asked_for(context),
         )
-        return [stage.scoring("judge", context, ("score", *(f"ask-{kind}" for kind in wanted)))]
+        proofs = (f"{proof}-{kind}" for proof in ("ask", "diverge") for kind in wanted)
+        return [stage.scoring("judge", context, ("score", *proofs))]
 
 
 @dataclass(frozen=True)
@@ -137,6 +148,10 @@ class Scores:
     """By other metrics than the one that verdicts are about."""
     learnt: dict[str, Any] = field(default_factory=dict)
     """What is known of the training's effect: comparisons with what needs no training, and what advice goes by."""
+    losses: Mapping[str, Loss] = field(default_factory=dict)
+    """Artifact → what it may lose against the reference, where the gate limits that."""
+    divergences: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Artifact → each row's divergence."""
 
 
 def _asked_for(context: Context) -> dict[str, Any]:
@@ -224,7 +239,7 @@ def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
     """Every figure, comparison and failure; what is neither reference nor baseline is held against the reference."""
     from orchestrator.evaluation.answers import untold, useless
     from orchestrator.evaluation.compare import agreement, compare
-    from orchestrator.evaluation.gate import judge, judge_answers, judge_parity, with_causes
+    from orchestrator.evaluation.gate import judge, judge_answers, judge_divergence, judge_parity, with_causes
     from orchestrator.evaluation.metrics import measure
     from orchestrator.evaluation.own import judge_own, titles
     from orchestrator.evaluation.parity import uncompared, uncompared_sentence
@@ -245,6 +260,8 @@ def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
         agrees = agreements[name]
         failures += judge_parity(name, report, agrees.value if agrees else 0.0, config.gate or {})
     failures += judge(measurements, agreements, config.gate or {}, reference)
+    divergences = {name: read_json_lines(Path(file)) for name, file in (config.divergence or {}).items()}
+    failures += judge_divergence(divergences, (config.gate or {}).get("max_divergence"))
     own = list(titles(config.metrics or ()))
     failures += judge_own(measurements, list(agreements), own, config.gate or {}, reference)
     notes = [uncompared_sentence(name, report) for name, report in reports.items() if uncompared(report)]
@@ -254,7 +271,8 @@ def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
     missed, open_, learnt = _learnt(rows, config)
     failures = [*missed, *failures] if reference not in {failure.artifact for failure in failures} else failures
     more, failures = _by_call(rows, against, config), with_causes(failures, reports)
-    return Scores(measurements, agreements, comparisons, failures, [*notes, *open_], more, learnt)
+    found = Scores(measurements, agreements, comparisons, failures, [*notes, *open_], more, learnt)
+    return replace(found, losses=losses(rows, agreements, config), divergences=divergences)
 
 
 def _learnt(rows: Mapping[str, list[Row]], config: Score) -> tuple[list[Failure], list[str], dict[str, Any]]:
@@ -305,19 +323,15 @@ def write_artifact(artifact: str, rows: Mapping[str, list[Row]], config: Score) 
 
 def summarise(scores: Scores, config: Score) -> dict[str, Any]:
     """The summary as plain JSON; `predict_rouge` is there only where LLaMA-Factory's own figures were named."""
-    from orchestrator.evaluation.gate import recommend
     from orchestrator.evaluation.own import titles
 
     sizes = {name: Path(file).stat().st_size for name, file in (config.files or {}).items()}
-    candidates = {name: scores.comparisons[name] for name in scores.agreements}
-    refused = {failure.artifact for failure in scores.failures}
-    # What nothing was taught is not shipped, in whatever file.
-    recommendation = None if config.reference in refused else recommend(candidates, sizes, refused)
+    recommendation = recommended(scores, sizes, config.reference)
     summary = {
         "metrics": {name: _figures(name, scores, config.reference) for name in scores.measurements},
         "detail": {name: measurement.detail for name, measurement in scores.measurements.items()},
         "comparisons": [
-            *(comparison.to_json() for comparison in scores.comparisons.values()),
+            *(compared(comparison, scores.losses.get(a)) for a, comparison in scores.comparisons.items()),
             *(_told_by_metric(comparison) for comparison in scores.more),
         ],
         "failures": [asdict(failure) for failure in scores.failures],
@@ -327,6 +341,8 @@ def summarise(scores: Scores, config: Score) -> dict[str, Any]:
         "learnt": scores.learnt,
         **({"own": titles(config.metrics)} if config.metrics else {}),
     }
+    if scores.divergences:
+        summary["divergence"] = diverged(scores.divergences, config.held_against or {})
     named = {name: source["rouge"] for name, source in config.artifacts.items() if not isinstance(source, str)}
     own = {name: _own_rouge(file) for name, file in named.items()}
     return summary | ({"predict_rouge": own} if own else {})
@@ -369,10 +385,15 @@ def _notes_on_calls(rows: Mapping[str, list[Row]], config: Score) -> Iterator[st
 
 
 def _figures(name: str, scores: Scores, reference: str) -> dict[str, Any]:
+    from orchestrator.evaluation import divergence
+
     measurement = scores.measurements[name]
     figures = {metric: interval.to_json() for metric, interval in measurement.metrics.items()}
     if agrees := scores.agreements.get(name):
         figures[f"agreement_with_{reference}"] = agrees.to_json()
+    figures |= {
+        metric: found.to_json() for metric, found in divergence.figures(scores.divergences.get(name, ())).items()
+    }
     return {"n": measurement.n, **figures}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.step import Step
+from orchestrator.models.speed import MICRO
 from orchestrator.stages.base import TRAINING_PACKAGES, Context, Stage
 from orchestrator.stages.launch import launched, launches
 
@@ -30,7 +31,7 @@ class Train(Stage):
                 phase=cls.phase,
                 argv=(*_program(context), "train", config),
                 files={config: render(context, many.arguments), **many.files},
-                arguments={**context.base(), **context.training, **many.arguments},
+                arguments={**_loads(context), **context.training, **many.arguments},
                 expects=(*WEIGHTS[context.adapts], "train/trainer_state.json", "train/all_results.json"),
                 needs=("prepare",),
                 inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES), **many.inputs},
@@ -40,6 +41,7 @@ class Train(Stage):
                 checkpoints=True,
                 launches=launches(context, many.env),
                 alone=True,
+                unset=() if context.spec.launch or any(key in context.spec.train for key in MICRO) else MICRO,
             )
         ]
 
@@ -49,6 +51,10 @@ def _program(context: Context) -> tuple[str, ...]:
     if context.kind.prefers:
         return (sys.executable, "-m", "orchestrator.stages.trl")
     return ("llamafactory-cli",)
+
+
+def _loads(context: Context) -> dict[str, Any]:
+    return {**context.base(), "trust_remote_code": context.spec.model.trust_remote_code}
 
 
 def render(context: Context, changes: Mapping[str, Any]) -> str:

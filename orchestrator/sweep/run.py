@@ -9,7 +9,7 @@ from orchestrator import executors
 from orchestrator.executors.base import Executor
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
-from orchestrator.models.speed import devices
+from orchestrator.models.situation import devices
 from orchestrator.pipeline.plan import make_plan
 from orchestrator.pipeline.scheduler import Watcher
 from orchestrator.pipeline.workflow import fetch
