@@ -89,6 +89,7 @@ def main(which: str | None, runs_dir: Path) -> None:
     page = write(run.folder).as_uri()
     with browser(1100) as driver, window(run.folder.parent) as address:
         take(driver, page, "report")
+        take(driver, page, "mistakes", "Worst mistakes")
         take(driver, page, "answers", "Every answer")
         driver.get(f"{address}/?key={KEY}")
         take(driver, f"{address}/", "ui-runs")
