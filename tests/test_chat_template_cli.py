@@ -72,6 +72,9 @@ def test_what_show_refuses(call: Callable[..., tuple[str, str]], arguments: tupl
 def test_check_without_names_takes_the_template_of_the_spec(call: Callable[..., tuple[str, str]]) -> None:
     answer = json.loads(call("check", "--json")[0])
     assert [(row["template"], row["passed"]) for row in answer["templates"]] == [("smollm2", True)]
+    assert [(row["template"], row["passed"], row["cases"] > 8) for row in answer["with_tools"]] == [
+        ("smollm2", True, True)
+    ]
 
 
 def test_check_names_what_is_not_served_as_trained(
@@ -88,6 +91,25 @@ def test_a_refused_template_fails_only_when_it_was_asked_for(
     call: Callable[..., tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.chat_template.check.check", lambda *_: [Result("empty", None, 0, refused="why")])
+    no_tools = [Result("smollm2", None, 0, refused="no tools", tools=True)]
+    monkeypatch.setattr("orchestrator.chat_template.check.check_tools", lambda *_: no_tools)
     assert "refused: why" in call("check", "--all")[0]
-    with pytest.raises(GateError, match="empty"):
-        call("check", "empty")
+    with pytest.raises(GateError, match=r"not served as trained: empty$"):
+        call("check", "empty", "smollm2")
+
+
+def test_show_writes_tools_and_calls_as_training_does(
+    call: Callable[..., tuple[str, str]], project: Path, tiny_model: Path
+) -> None:
+    called = {"function": {"name": "now", "arguments": '{"zone": "北京"}'}}
+    messages = [*CONVERSATION, {"role": "assistant", "tool_calls": [called]}, {"role": "tool", "content": "12:00"}]
+    asked = {"messages": messages, "tools": [{"name": "now", "parameters": {"properties": {"zone": {"default": "x"}}}}]}
+    (project / "chat.json").write_text(json.dumps(asked), encoding="utf-8")
+    prompt, ids = call("show", "qwen3", "--messages", "chat.json", "-v")
+    assert load_tokenizer(tiny_model).decode(json.loads(ids)) == prompt
+    assert '"properties": {"zone": {}}' in prompt
+    assert '<tool_call>\n{"name": "now", "arguments": {"zone": "北京"}}\n</tool_call><|im_end|>' in prompt
+    assert "message['tool_calls']" in call("show", "qwen3", "--tools")[0]
+    assert "tool" not in call("show", "qwen3")[0]
+    with pytest.raises(InputError, match="no TEMPLATE of Ollama's writes tools"):
+        call("show", "qwen3", "--tools", "--ollama")

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from orchestrator.evaluation.compare import Comparison, compare
-from orchestrator.evaluation.gate import Failure, judge, judge_parity, judge_perplexity, recommend, with_causes
+from orchestrator.evaluation.compare import Comparison, compare, paired_scores
+from orchestrator.evaluation.gate import (
+    Candidate,
+    Failure,
+    judge,
+    judge_divergence,
+    judge_parity,
+    judge_perplexity,
+    recommend,
+    with_causes,
+)
 from orchestrator.evaluation.intervals import Interval
 from orchestrator.evaluation.metrics import Measurement
+from orchestrator.evaluation.noninferiority import loss
 from orchestrator.evaluation.rows import Row, read_records, read_rows, write_records, write_rows
 from orchestrator.lib.errors import StageError
 from orchestrator.lib.files import read_json, write_json
@@ -150,24 +161,75 @@ def test_a_perplexity_that_is_no_number_passes_no_gate() -> None:
     assert [(failure.artifact, failure.what) for failure in found] == [("tuned", "perplexity")]
 
 
-def against_tuned(right: dict[str, int]) -> dict[str, Comparison]:
-    tuned = rows_with(80)
-    return {name: compare(rows_with(n), tuned, "classification", names=(name, "tuned")) for name, n in right.items()}
+def candidates(right: dict[str, int], n: int = 100, **nats: float) -> tuple[dict[str, Comparison], list[Candidate]]:
+    """GGUFs that answer so many of n rows rightly, of 80 % that the tuned model does, each half as large."""
+    tuned = rows_with(8 * n // 10, n)
+    comparisons, found = {}, []
+    for number, (kind, count) in enumerate(right.items()):
+        rows, name = rows_with(count, n), f"gguf-{kind}"
+        comparisons[name] = compare(rows, tuned, "classification", names=(name, "tuned"))
+        _, before, after = paired_scores(rows, tuned, "classification")
+        size = 272_000_000 // 2**number
+        found.append(Candidate(name, size, loss(after - before, 3.0), nats.get(kind)))
+    return comparisons, found
 
 
-def test_the_smallest_file_without_a_proven_loss_is_recommended() -> None:
-    comparisons = against_tuned({"gguf-f16": 80, "gguf-q4_k_m": 78, "gguf-q2_k": 50})
-    sizes = {"gguf-f16": 270_000_000, "gguf-q4_k_m": 105_000_000, "gguf-q2_k": 90_000_000}
-    found = recommend(comparisons, sizes)
+def recommended(*about: Any) -> str | None:
+    found = recommend(*about)
+    return found and found.artifact
+
+
+def test_the_smallest_file_that_is_shown_to_keep_the_limit_is_recommended() -> None:
+    comparisons, files = candidates({"f16": 80, "q8_0": 80, "q4_k_m": 78, "q2_k": 50})
+    found = recommend(comparisons, files)
     assert found is not None
-    assert (found.artifact, found.bytes) == ("gguf-q4_k_m", 105_000_000)
-    assert found.sentence.startswith(
-        "gguf-q4_k_m (105.0 MB) is the smallest file whose loss against tuned cannot be told"
+    assert (found.artifact, found.bytes) == ("gguf-q8_0", 136_000_000)
+    assert found.sentence == (
+        "gguf-q8_0 (136.0 MB) is shown to lose at most 3.0 points (95 % sure: 2.96); gguf-q4_k_m may lose 6.2, "
+        "about 840 rows would tell (accuracy 80.0 against 80.0 of tuned, 100 rows)"
     )
-    refused = recommend(comparisons, sizes, refused=["gguf-q4_k_m"])
-    assert refused is not None and refused.artifact == "gguf-f16"
-    assert recommend(against_tuned({"gguf-q2_k": 50}), sizes) is None
-    assert recommend(comparisons, {}) is None
+    assert recommended(comparisons, files, ["gguf-q8_0"]) == "gguf-f16"
+    assert recommended(comparisons, files, [one.artifact for one in files]) is None
+    assert recommend(comparisons, []) is None
+
+
+def test_more_rows_show_more() -> None:
+    assert recommended(*candidates({"f16": 800, "q4_k_m": 790, "q2_k": 500}, 1000)) == "gguf-q4_k_m"
+
+
+def test_where_no_file_is_shown_the_nearest_is_named_with_the_rows_that_would_do() -> None:
+    found = recommend(*candidates({"f16": 40, "q4_k_m": 40}, 50, f16=0.0001, q4_k_m=0.01))
+    assert found is not None and found.artifact == "gguf-f16"
+    assert "no file is shown to lose at most 3.0 points, about 99 rows would tell" in found.sentence
+    assert "(272.0 MB) is the nearest to the model (divergence 0.0001) and may lose 5.8" in found.sentence
+    assert recommended(*candidates({"f16": 40, "q4_k_m": 40}, 50)) == "gguf-f16"  # the largest, nothing else known
+    assert recommended(*candidates({"f16": 20}, 50)) is None  # it is worse
+
+
+def test_an_equal_file_that_is_a_little_larger_beats_a_worse_one() -> None:
+    comparisons, files = candidates({"f16": 80, "q5_k_m": 80, "q4_k_m": 80}, f16=0.0, q5_k_m=0.006, q4_k_m=0.011)
+    assert recommended(comparisons, files) == "gguf-q4_k_m"
+    close = [replace(one, bytes=size) for one, size in zip(files, (270_000_000, 112_000_000, 105_000_000), strict=True)]
+    found = recommend(comparisons, close)
+    assert found is not None and found.artifact == "gguf-q5_k_m"
+    assert "and is nearer to the model than gguf-q4_k_m, which is little smaller" in found.sentence
+
+
+def test_a_file_below_one_that_is_not_shown_to_keep_the_limit_is_not_looked_at() -> None:
+    comparisons, files = candidates({"f16": 80, "q8_0": 79, "q4_k_m": 80})
+    assert recommended(comparisons, files) == "gguf-f16"
+    comparisons, files = candidates({"f16": 79, "q8_0": 80, "q4_k_m": 80})
+    assert recommended(comparisons, files) == "gguf-q4_k_m"
+
+
+def test_the_gate_limits_the_divergence() -> None:
+    rows = {"gguf-q2_k": [{"id": str(i), "divergence": i / 100, "probability": 0.5, "before": 0.6} for i in range(9)]}
+    assert judge_divergence(rows, None) == judge_divergence(rows, 0.04) == []
+    (failure,) = judge_divergence(rows, 0.03)
+    assert failure.sentence == ("gguf-q2_k diverges by 0.0400 nats a token, most on rows 8, 7, 6; the gate allows 0.03")
+    rows["gguf-q2_k"][4]["divergence"] = None
+    (broken,) = judge_divergence(rows, None)
+    assert broken.sentence == "gguf-q2_k gives no probabilities on rows 4, 8, 7: it computes nothing there"
 
 
 @pytest.fixture
@@ -260,7 +322,8 @@ def test_ggufs_are_judged_against_the_tuned_model(run: Path) -> None:
     assert [(c["a"], c["b"]) for c in found["comparisons"]] == [
         ("tuned", "base"), ("gguf-f16", "tuned"), ("gguf-q4_k_m", "tuned"),
     ]  # fmt: skip
-    assert found["recommendation"]["artifact"] == "gguf-q4_k_m"
+    assert [c["verdict"] for c in found["comparisons"]] == ["better", "as good", "cannot tell"]
+    assert found["recommendation"]["artifact"] == "gguf-f16"
     assert "predict_rouge" not in found
     ((_, row),) = read_records(Path("evaluation/gguf-q4_k_m.disagreements.jsonl"))
     assert (row["id"], row["gguf-q4_k_m"], row["tuned"]) == ("79", "国际", "体育")
@@ -357,7 +420,7 @@ def test_the_table_fits_80_columns(run: Path) -> None:
     assert lines[3].rstrip().endswith("90.0 27.0 MB fails gate")
     assert lines[4].rstrip().endswith("99.0 10.5 MB cannot tell")
     assert max(map(len, lines)) <= 80
-    assert any(line.startswith("  * gguf-q4_k_m (10.5 MB) is the smallest file") for line in lines)
+    assert any(line.startswith("  * no file is shown to lose at most 3.0 points, about 220 rows") for line in lines)
 
 
 def test_the_table_of_a_generation_task_shows_rouge_l() -> None:

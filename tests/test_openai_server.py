@@ -12,11 +12,12 @@ import pytest
 from orchestrator.chat_template.thoughts import Parts
 from orchestrator.serving.openai_server.answer import Answer, up_to
 from orchestrator.serving.openai_server.app import LONGEST_BODY, Served, make_app
-from orchestrator.serving.openai_server.engine import Message, Piece, Sampling
+from orchestrator.serving.openai_server.engine import Message, Piece, Sampling, Tool
 from orchestrator.serving.openai_server.request import ChatRequest, CompletionRequest, Refused, read
 
 THINK = ("<think>", "</think>")
 QUESTION = [{"role": "user", "content": "今天?"}]
+OSLO = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
 
 
 # ---- what a request may say
@@ -82,7 +83,9 @@ def test_an_answer_of_ours_may_come_back_as_the_client_keeps_it() -> None:
         ({"logprobs": True}, "logprobs"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"logit_bias": {"1": 5}}, "logit_bias"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": ""}}]}, "tools"),
+        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"tools": "f"}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"modalities": ["text", "audio"]}, "modalities"),
@@ -97,6 +100,8 @@ def test_an_answer_of_ours_may_come_back_as_the_client_keeps_it() -> None:
         ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
         ({"messages": [{"role": "bot", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [*QUESTION, {"role": "assistant"}]}, "messages[1].content"),
+        ({"messages": [{**QUESTION[0], "tool_calls": [OSLO]}]}, "messages[0].tool_calls"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
             "messages[0].content[0].type",
@@ -179,7 +184,8 @@ class Scripted:
         self.given = 0
         self.ended = 0
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
+        self.told = list(messages), list(tools)
         return self.encode("".join(message["content"] for message in messages))
 
     def encode(self, text: str) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,8 @@ from orchestrator.chat_template.jinja import jinja_template, render_messages
 from orchestrator.chat_template.registry import definition, tool_definition
 from orchestrator.chat_template.tool_cases import tool_conversations
 from orchestrator.chat_template.turns import special_tokens
+from orchestrator.data.canonical import canonical
+from orchestrator.data.checks import Mode, check_data
 from orchestrator.data.checks.tokens import token_counter
 from orchestrator.data.conversation import Conversation, Message
 from orchestrator.evaluation.gate import judge_parity
@@ -165,3 +168,44 @@ def test_a_byte_more_in_a_tool_fails_the_gate(tiny_model: Path) -> None:
     changed = jinja.replace("{{ '\\n' + (tool | tojson) }}", "{{ '\\n ' + (tool | tojson) }}")
     assert len(changed) == len(jinja) + 1
     assert gate(changed) == ["parity"]
+
+
+@pytest.mark.parametrize(
+    ("template", "kind", "said"),
+    [
+        (
+            "gemma4",
+            "tools_not_served",
+            "2 of 3 rows have tools, and template gemma4 cannot be served with tools: the tool",
+        ),
+        (
+            "glm4",
+            "tools_not_trained",
+            "1 of 3 rows have tools or calls that template glm4 cannot train: the tool format",
+        ),
+        ("mistral", "tools_not_trained", "1 of 3 rows .* no text or thought beside a call"),
+        ("smollm2", "tools_not_trained", "1 of 3 rows .* the values of an enum as texts, and those of 天气.n are none"),
+        ("qwen", None, ""),
+    ],
+)
+def test_check_names_rows_whose_tools_a_template_cannot_serve(template: str, kind: str | None, said: str) -> None:
+    number = {"properties": {"n": {"enum": [1, 2]}}}
+    two = f"[{CALL}, {CALL}]" if template == "glm4" else f"<think>\n好\n</think>\n\n{CALL}"
+    tools = json.dumps([{"name": "天气", "parameters": number if template == "smollm2" else {}}], ensure_ascii=False)
+    rows = [
+        Conversation((Message("user", "北京的天气？"), Message("function_call", CALL)), tools=TOOLS, row=1),
+        Conversation((Message("user", "上海的天气？"), Message("function_call", two)), tools=tools, row=2),
+        Conversation(PLAIN, row=3),
+    ]
+    found = {
+        each.kind: each for each in check_data(rows, mode=Mode(template, False, False)) if each.severity == "error"
+    }
+    assert [name for name in found if name.startswith("tools")] == ([kind] if kind else [])
+    if kind:
+        assert re.match(said, found[kind].message)
+        with pytest.raises(InputError, match=r"row [12]: .* cannot train it|cannot be served") as refused:
+            for row in rows:
+                prepare._require_servable(
+                    SimpleNamespace(template=template, thinking=False), [canonical(row, template)]
+                )
+        assert refused.value.hint

@@ -72,7 +72,7 @@ BAD_SECTIONS = [
     ("evaluate: {max_new_tokens: }", "5: evaluate.max_new_tokens: expected a whole number, got nothing"),
     (
         "evaluate: {task: classify}",
-        "5: evaluate.task: expected one of classification, generation, got the text 'classify'",
+        "5: evaluate.task: expected one of classification, generation, tools, got the text 'classify'",
     ),
     ("evaluate: {labels: [1, a]}", "5: evaluate.labels[0]: expected text, got 1"),
     ("export: {gguf: []}", "5: export.gguf: expected at least 1 entry, got an empty list"),

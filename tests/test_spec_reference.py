@@ -41,7 +41,7 @@ def test_rows_of_each_kind() -> None:
         "| `model.thinking` | true or false | `false` | ",
         "| `data.train` | text or list of text | required | ",
         "| `data.eval_fraction` | number > 0, < 1 |  | ",
-        "| `evaluate.task` | `classification`, `generation` | `classification` | ",
+        "| `evaluate.task` | `classification`, `generation`, `tools` | `classification` | ",
         "| `evaluate.max_new_tokens` | whole number ≥ 1, ≤ 32768 | `16` | ",
         "| `sweep.parallel` | whole number ≥ 1 or `auto` | `1` | ",
         "| `train.learning_rate` | `0.0001` | ",

@@ -141,9 +141,7 @@ def tool_prompt(name: str) -> str:
         match statement:
             case ast.Assign(targets=[ast.Name(id=found)], value=value) if found == name:
                 return str(ast.literal_eval(value))
-    raise InputError(
-        f"LLaMA-Factory has no {name} in data/tool_utils.py", "Install the version that requirements.txt names."
-    )
+    raise InputError(f"LLaMA-Factory has no {name} in data/tool_utils.py", "Run `orchestrator doctor`.")
 
 
 def _tool_format(formatter: ast.expr | None) -> str:

@@ -99,9 +99,7 @@ def _rounded(value: Any, path: str = "") -> Iterator[tuple[str, int | float]]:
             return
         case int() if abs(value) > EXACT:
             yield path, value
-        case float() if not value.is_integer() and float(f"{value:.{PRECISION}g}") != value:
-            yield path, value
-        case float() if value.is_integer() and abs(value) > EXACT:
+        case float() if not (value.is_integer() and abs(value) <= EXACT) and f"{value:.{PRECISION}g}" != repr(value):
             yield path, value
 
 

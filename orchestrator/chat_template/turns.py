@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def refusal(name: str, thinking: bool, multi_turn: bool = False) -> str | None:
     return None
 
 
+@cache
 def tool_refusal(name: str, thinking: bool) -> str | None:
     """Why a template cannot be served faithfully to a model with tools, or None. Raises InputError for an unknown one.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +60,9 @@ def check(spec: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     from orchestrator.data.checks import require_clean
     from orchestrator.machine import requirements
     from orchestrator.pipeline import estimate
+    from orchestrator.pipeline.plan import mode_of
 
-    wanted = assemble.Wanted.of_spec(project.spec, project.root)
+    wanted = replace(assemble.Wanted.of_spec(project.spec, project.root), mode=mode_of(project.spec))
     findings = assemble.check(wanted)
     require_clean(findings, wanted.data.accept)
     told = _examined(project)

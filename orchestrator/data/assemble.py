@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from orchestrator.data.checks import Finding, check_data, require_clean
+from orchestrator.data.checks import Finding, Mode, check_data, require_clean
 from orchestrator.data.checks.tokens import TokenCounter
 from orchestrator.data.conversation import Conversation, Kind
 from orchestrator.data.hub import local_files
@@ -28,6 +28,8 @@ class Wanted:
     kind: Kind = "sft"
     labels: bool | None = None
     """Whether the answers are labels; None lets the answers say it."""
+    mode: Mode | None = None
+    """How they will be trained, where that is known."""
 
     @classmethod
     def of_spec(cls, spec: Spec, project: Path) -> Wanted:
@@ -64,7 +66,9 @@ def assemble(wanted: Wanted) -> Sets:
     else:
         train, held_out = split(train, data.eval_fraction or 0.2, seed=data.seed)
     train = _sample(_mix(train, data), data)
-    findings = check_data(chain(train, learnt.problems), chain(held_out, asked.problems), labels_task=wanted.labels)
+    findings = check_data(
+        chain(train, learnt.problems), chain(held_out, asked.problems), labels_task=wanted.labels, mode=wanted.mode
+    )
     require_clean(findings, data.accept)
     return Sets(train, held_out, learnt.rows + asked.rows, findings)
 
@@ -74,7 +78,7 @@ def check(
 ) -> list[Finding]:
     """Returns what the checks find in the files as they stand, read as a stream: nothing is held out or sampled."""
     train, held_out = (_stream(wanted, names) for names in (wanted.data.train, wanted.data.eval))
-    return check_data(train, held_out, labels_task=wanted.labels, tokens=tokens, progress=progress)
+    return check_data(train, held_out, labels_task=wanted.labels, tokens=tokens, mode=wanted.mode, progress=progress)
 
 
 def _stream(wanted: Wanted, names: str | Sequence[str] | None) -> Iterator[Conversation | RowProblem]:

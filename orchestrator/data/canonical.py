@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from orchestrator.chat_template.messages import join_calls, split_calls, to_mess
 from orchestrator.chat_template.registry import definition, tool_definition
 from orchestrator.chat_template.tool_formats import row_refusal, told_to_training
 from orchestrator.chat_template.tools import ToolError, canonical_tools
-from orchestrator.data.conversation import Conversation, Message
+from orchestrator.data.conversation import Conversation
 from orchestrator.lib.errors import InputError
 
 
@@ -24,26 +24,48 @@ def canonical(row: Conversation, template: str) -> Conversation:
     """The row with its tools and calls in the canonical form. Raises InputError for what the template cannot train."""
     if not has_tools(row):
         return row
-    shape, tools = definition(template), tool_definition(template)
     try:
-        calls = [
-            (turn, *split_calls(turn.content, shape.thought_words, tools.call_words))
-            for turn in row.messages
-            if turn.role == "function_call"
-        ]
-        offered = canonical_tools(json.loads(row.tools))[0] if row.tools else []
-        contents = {id(turn): join_calls(text, made, tools.call_words) for turn, text, made in calls}
+        tools, answers = _read(row, template)
+        if reason := _unfit(template, tools, answers):
+            raise ToolError(reason)
+        words = tool_definition(template).call_words
+        contents = {number: join_calls(text, calls, words) for number, (text, calls) in answers.items()}
     except ToolError as error:
-        raise InputError(f"{row.source}, row {row.row}: {error}", "Run `orchestrator data check`.") from None
-    reason = row_refusal((tools.format, tools.call_format), offered, [len(made) for _, _, made in calls])
-    if any(text for _, text, _ in calls) and not tools.text_beside_calls:
-        reason = "LLaMA-Factory reads no text or thought beside a call with this template"
-    if reason:
-        message = f"{row.source}, row {row.row}: {template!r} cannot train it: {reason}"
-        raise InputError(message, "Choose another model.template, such as qwen, or leave such rows out.")
-    turns = [Message(turn.role, contents.get(id(turn), turn.content)) for turn in row.messages]
-    written = json.dumps(offered, ensure_ascii=False) if offered else ""
-    return replace(row, messages=tuple(turns), tools=written)
+        message = f"{row.source}, row {row.row}: {template!r} cannot train it: {error}"
+        raise InputError(message, "Choose another model.template, such as qwen, or leave such rows out.") from None
+    turns = (replace(turn, content=contents.get(number, turn.content)) for number, turn in enumerate(row.messages))
+    return replace(row, messages=tuple(turns), tools=json.dumps(tools, ensure_ascii=False) if tools else "")
+
+
+def untrainable(row: Conversation, template: str) -> str | None:
+    """Why a template cannot train on the tools and calls of a row, or None."""
+    if not has_tools(row):
+        return None
+    try:
+        return _unfit(template, *_read(row, template))
+    except ToolError as error:
+        return str(error)
+
+
+Answers = Mapping[int, tuple[str, list[Any]]]
+"""Number of a turn → the text in front of its calls, and the calls."""
+
+
+def _read(row: Conversation, template: str) -> tuple[list[dict[str, Any]], Answers]:
+    shape, tools = definition(template), tool_definition(template)
+    answers = {
+        number: split_calls(turn.content, shape.thought_words, tools.call_words)
+        for number, turn in enumerate(row.messages)
+        if turn.role == "function_call"
+    }
+    return canonical_tools(json.loads(row.tools))[0] if row.tools else [], answers
+
+
+def _unfit(template: str, tools: Sequence[Mapping[str, Any]], answers: Answers) -> str | None:
+    shape = tool_definition(template)
+    if any(text for text, _ in answers.values()) and not shape.text_beside_calls:
+        return "LLaMA-Factory reads no text or thought beside a call with this template"
+    return row_refusal((shape.format, shape.call_format), tools, [len(calls) for _, calls in answers.values()])
 
 
 def as_trained(row: Conversation, template: str) -> Conversation:

@@ -46,6 +46,8 @@ class Format:
     columns: Mapping[str, str]
     kind: Kind = "sft"
     system: str = ""
+    react: bool = False
+    """Whether actions in the text of answers become calls."""
 
     def get(self, row: Row, role: str) -> Any:
         """The value of the column with that role, or None where the file or the row has none."""

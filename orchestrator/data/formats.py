@@ -13,7 +13,10 @@ from typing import Any
 
 from orchestrator.data.columns import Format, Row, as_text
 from orchestrator.data.conversation import Conversation, Message, Role
+from orchestrator.data.react import to_calls
 from orchestrator.data.rows import RowError
+from orchestrator.data.tools import check_calls, read_calls, read_tools
+from orchestrator.evaluation.rows import strip_thinking
 from orchestrator.lib.training_kinds import TRAINING_KINDS
 
 _MEDIA = ("images", "image", "videos", "audios")
@@ -39,12 +42,14 @@ def to_conversation(row: Row, form: Format, source: str, number: int) -> Convers
         text = Message("user", _filled(form.get(row, "prompt"), "text", "empty_row"))
         return Conversation((text,), source=source, row=number)
     turns, own_system = _turns(row, form)
+    turns = to_calls(turns) if form.react else turns
     pair = _pair(row, form) if kind.pairs else ("", "")
     check_turns(turns, ends_with_answer=not any(pair))
+    check_calls(turns, tools := read_tools(form.get(row, "tools")))
     return Conversation(
         tuple(turns),
         own_system or form.system,
-        _tools(form.get(row, "tools")),
+        tools,
         *pair,
         desirable=_tag(form.get(row, "kto_tag")) if kind.tags else None,
         source=source,
@@ -114,13 +119,14 @@ def _parts(content: Any, number: int) -> Any:
 
 
 def _tool_calls(calls: Any, content: Any, number: int) -> Message:
-    if content:
+    thought = _parts(content, number) or ""
+    if not isinstance(thought, str) or strip_thinking(thought):
         raise RowError("tool_call_text", f"turn {number} has text and tool calls: LLaMA-Factory would drop the text")
     try:
         functions = [{"name": c["function"]["name"], "arguments": _parsed(c["function"]["arguments"])} for c in calls]
     except (KeyError, TypeError, ValueError, RecursionError):
         raise RowError("bad_function_call", f"turn {number}: a tool call needs function.name and .arguments") from None
-    return Message("function_call", json.dumps(functions, ensure_ascii=False))
+    return Message("function_call", thought + json.dumps(functions, ensure_ascii=False))
 
 
 def _parsed(value: Any) -> Any:
@@ -150,21 +156,12 @@ def check_turns(turns: Sequence[Message], *, ends_with_answer: bool = True) -> N
         if turn.role not in expected:
             raise RowError("role_order", f"turn {number} is {turn.role}, expected {expected[0]}: roles must alternate")
         if turn.role == "function_call":
-            _check_function_call(turn.content)
+            read_calls(turn.content)
         if turn.role == "user" and not turn.content.strip():
             raise RowError("empty_row", f"turn {number}, the prompt, is empty")
     if (len(turns) % 2 == 0) != ends_with_answer:
         wanted = "with an answer" if ends_with_answer else "with the user, before chosen and rejected"
         raise RowError("odd_turns", f"ends with the turn of the {turns[-1].role}; it must end {wanted}")
-
-
-def _check_function_call(content: str) -> None:
-    try:
-        calls = json.loads(content)
-        for call in calls if isinstance(calls, list) else [calls]:
-            call["name"], call["arguments"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise RowError("bad_function_call", "a function_call turn must be JSON with name and arguments") from None
 
 
 def _pair(row: Row, form: Format) -> tuple[str, str]:
@@ -190,18 +187,6 @@ def _tag(value: Any) -> bool:
     if tag is None:
         raise RowError("missing_tag", f"kto_tag must be true or false, not {value!r:.40}")
     return tag
-
-
-def _tools(value: Any) -> str:
-    if value is None or value == "" or value == []:
-        return ""
-    try:
-        tools = json.loads(value) if isinstance(value, str) else value
-        for tool in tools:
-            tool.get("function", tool)["name"]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise RowError("bad_tools", "tools must be a JSON list of objects with a name") from None
-    return json.dumps(tools, ensure_ascii=False)
 
 
 # ---- values

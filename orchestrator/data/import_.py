@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.data.clean import tidy
 from orchestrator.data.conversation import Conversation, Kind, write_rows
+from orchestrator.data.react import tools_called
 from orchestrator.data.reading import Loaded, RowProblem, load
 from orchestrator.data.rows import RowError, detect_encoding, read_rows
 from orchestrator.data.split import label_counts, split
+from orchestrator.data.tools import calls_of
 from orchestrator.lib.errors import InputError
 
 _LABEL_TOKENS, _ANSWER_TOKENS = 16, 256  # max_new_tokens to suggest
@@ -35,6 +38,14 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Calling:
+    """How many rows call tools, and the tools that none of them offered and that were made from their calls."""
+
+    rows: int = 0
+    inferred: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Imported:
     """What an import wrote and what it left out."""
 
@@ -44,11 +55,14 @@ class Imported:
     left_out: tuple[RowProblem, ...]
     labels: Counter[str]  # empty when the answers are no labels
     encoding: str  # of a text file
+    calls: Calling = field(default_factory=Calling)
 
     def snippet(self) -> str:
         """The lines of a spec.yaml that use the data set."""
         held_out = f"  eval: {self.folder.as_posix()}/eval.json" if self.held_out else "  eval_fraction: 0.2"
         task, tokens = ("classification", _LABEL_TOKENS) if self.labels else ("generation", _ANSWER_TOKENS)
+        if self.calls.rows:
+            task, tokens = "tools", _ANSWER_TOKENS
         lines = ["data:", f"  train: {self.folder.as_posix()}/train.json", held_out]
         return "\n".join([*lines, "evaluate:", f"  task: {task}", f"  max_new_tokens: {tokens}"])
 
@@ -60,15 +74,28 @@ def import_file(path: Path, folder: Path, recipe: Recipe, *, overwrite: bool = F
     """
     if not overwrite and (folder / "train.json").exists():
         raise InputError(f"{folder} already holds a data set", "give another --out, or --overwrite")
-    loaded = load(path, recipe.kind, recipe.columns, recipe.system)
+    loaded = load(path, recipe.kind, recipe.columns, recipe.system, react=recipe.kind == "sft")
     rows = [tidy(row) for row in _usable(path, loaded)]
+    rows, inferred = _with_tools(rows)
     groups = _groups(path, recipe.group, rows) if recipe.group else None
     train, held_out = split(rows, recipe.fraction, seed=recipe.seed, groups=groups) if recipe.fraction else (rows, [])
     write_rows(folder / "train.json", train, recipe.kind)
     if held_out:
         write_rows(folder / "eval.json", held_out, recipe.kind)
     encoding = "" if path.suffix.lower() in _BINARY else detect_encoding(path).removesuffix("-sig")
-    return Imported(folder, len(train), len(held_out), loaded.problems, label_counts(rows), encoding)
+    calling = sum(1 for row in rows if any(calls_of(row)))
+    calls = Calling(calling, inferred)
+    return Imported(folder, len(train), len(held_out), loaded.problems, label_counts(rows), encoding, calls)
+
+
+def _with_tools(rows: list[Conversation]) -> tuple[list[Conversation], tuple[str, ...]]:
+    """Rows that call tools and offer none, as ReAct's have them in their instructions, offer all that these rows call;
+    and the names of those tools."""
+    bare = [row for row in rows if not row.tools and any(calls_of(row))]
+    tools = tools_called(bare)
+    offered = json.dumps(tools, ensure_ascii=False)
+    found = [replace(row, tools=offered) if row in bare else row for row in rows] if bare else rows
+    return found, tuple(tool["function"]["name"] for tool in tools)
 
 
 def _usable(path: Path, loaded: Loaded) -> tuple[Conversation, ...]:

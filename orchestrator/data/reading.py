@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +52,18 @@ def read(
     system: str = "",
     *,
     name: str = "",
+    react: bool = False,
 ) -> Iterator[Conversation | RowProblem]:
     """Yields each row of a file as a Conversation, or as a RowProblem; memory stays constant.
 
-    The rows' source is `name`, or else the path. Raises InputError when the file is missing, unreadable, or has no
+    The rows' source is `name`, or else the path; `react` turns the actions of ReAct texts into calls.
+    Raises InputError when the file is missing, unreadable, or has no
     prompt or answer column.
     """
     rows, source = read_rows(Path(path)), name or str(path)
     head = list(itertools.islice(rows, _LOOK_AT))
     samples = [value for _, value in head if not isinstance(value, RowError)]
-    form = _format(source, samples, kind, columns, system)
+    form = replace(_format(source, samples, kind, columns, system), react=react)
     for number, value in itertools.chain(head, rows):
         try:
             if isinstance(value, RowError):
@@ -87,10 +89,12 @@ def load(
     kind: Kind = "sft",
     columns: Mapping[str, str] | None = None,
     system: str = "",
+    *,
+    react: bool = False,
 ) -> Loaded:
     """Returns all rows of one or several files, the good and the bad. Raises InputError as `read` does."""
     files = [paths] if isinstance(paths, str | Path) else list(paths)
-    items = itertools.chain.from_iterable(read(path, kind, columns, system) for path in files)
+    items = itertools.chain.from_iterable(read(path, kind, columns, system, react=react) for path in files)
     return collect(items, tuple(map(str, files)))
 
 

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from orchestrator.evaluation.calls import CALL_METRICS, SHARES, is_about, row_score
 from orchestrator.evaluation.classification import confusion
 from orchestrator.evaluation.intervals import Array, Interval, bootstrap, percentile, resampled_sums
-from orchestrator.evaluation.metric import primary_of
+from orchestrator.evaluation.metric import is_lower_better, primary_of
 from orchestrator.evaluation.metrics import Task, check_task
 from orchestrator.evaluation.overlap import rouge
 from orchestrator.evaluation.rows import Row
@@ -51,9 +52,7 @@ class Comparison:
         interval = f"{difference.value:+.1f}, 95 % {difference.low:+.1f}…{difference.high:+.1f}"
         if self.verdict != "cannot tell":
             return f"{self.a} is {self.verdict} than {self.b}: {values} ({interval}, n = {self.n})"
-        needed = (
-            f"about {_rounded(self.rows_needed)} rows would be needed" if self.rows_needed else "no difference seen"
-        )
+        needed = f"about {rounded(self.rows_needed)} rows would be needed" if self.rows_needed else "no difference seen"
         return f"cannot tell {self.a} from {self.b} with {self.n} rows: {values} ({interval}); {needed}"
 
     def to_json(self) -> dict[str, Any]:
@@ -69,20 +68,20 @@ def compare(
     names: tuple[str, str] = ("a", "b"),
     labels: Sequence[str] | None = None,
     seed: int = 0,
+    metric: str | None = None,
 ) -> Comparison:
-    """Accuracy by McNemar's exact test for classification, ROUGE-L by the paired bootstrap for generation.
+    """Accuracy by McNemar's exact test for classification, ROUGE-L by the paired bootstrap for generation; for tools
+    the share of rows with the right calls, or another `metric` of calls, over the rows that it is about.
 
     Raises InputError unless both hold the same ids with the same labels.
     """
     check_task(task)
-    pairs = paired(a, b, names)
-    metric = primary_of(task)
-    before, after = (scores([pair[i] for pair in pairs], task, labels) for i in (1, 0))
+    metric, before, after = paired_scores(a, b, task, names, labels, metric)
     delta = after - before
     value = float(delta.mean())
     draws = resampled_sums(delta[:, None], seed)[:, 0] / len(delta)
-    p_value, needed = _mcnemar(delta) if metric == "accuracy" else _paired_bootstrap(delta, draws)
-    verdict = _verdict(p_value, value)
+    p_value, needed = _mcnemar(delta) if metric in ("accuracy", *SHARES) else _paired_bootstrap(delta, draws)
+    verdict = _verdict(p_value, -value if is_lower_better(metric) else value)
     if needed and verdict == "cannot tell":
         needed = max(needed, len(delta) + 1)
     interval = percentile(value, draws, len(delta), (-100, 100))
@@ -131,6 +130,26 @@ def paired(a: Sequence[Row], b: Sequence[Row], names: tuple[str, str] = ("a", "b
     return [(row, right[row.id]) for row in a]
 
 
+def paired_scores(
+    a: Sequence[Row],
+    b: Sequence[Row],
+    task: Task,
+    names: tuple[str, str] = ("a", "b"),
+    labels: Sequence[str] | None = None,
+    metric: str | None = None,
+) -> tuple[str, Array, Array]:
+    """What they are compared by, and each row's score, 0 to 100, of `b` and of `a`.
+
+    Raises InputError unless both hold the same ids with the same labels.
+    """
+    pairs = paired(a, b, names)
+    metric = metric or _primary(a, task)
+    if metric in CALL_METRICS:
+        pairs = [pair for pair in pairs if is_about(metric, pair[0])]
+    before, after = (_scored([pair[i] for pair in pairs], metric, labels) for i in (1, 0))
+    return metric, before, after
+
+
 def _mcnemar(delta: Array) -> tuple[float, int | None]:
     """The exact p-value of McNemar's test (a binomial test on the rows where only one is right), and pairs needed."""
     from scipy.stats import binomtest
@@ -166,9 +185,21 @@ def _paired_bootstrap(delta: Array, draws: Array) -> tuple[float, int | None]:
 
 
 def scores(rows: Sequence[Row], task: Task, labels: Sequence[str] | None = None) -> Array:
-    """Each row's own score, 0 to 100: whether it is right, or its ROUGE-L."""
-    if task == "classification":
+    """Each row's own score, 0 to 100: whether it is right, or its ROUGE-L; of tools, the rows that expect a call."""
+    metric = _primary(rows, task)
+    return _scored([row for row in rows if metric != "call_accuracy" or is_about(metric, row)], metric, labels)
+
+
+def _primary(rows: Sequence[Row], task: Task) -> str:
+    """What the rows are judged by: where none expects a call, that of texts."""
+    return primary_of(task) if task != "tools" or any(row.expected for row in rows) else "rougeL"
+
+
+def _scored(rows: Sequence[Row], metric: str, labels: Sequence[str] | None) -> Array:
+    if metric == "accuracy":
         return 100 * confusion(rows, labels).correct
+    if metric in CALL_METRICS:
+        return np.array([100 * row_score(row, metric) for row in rows], dtype=np.float64)
     return np.array([rouge(row.truth, row.answer)[2] for row in rows])
 
 
@@ -178,7 +209,7 @@ def _verdict(p_value: float, difference: float) -> Verdict:
     return "better" if difference > 0 else "worse"
 
 
-def _rounded(rows: int) -> int:
+def rounded(rows: int) -> int:
     """Two leading digits, rounded up: the formula promises no more."""
     unit = int(10 ** max(0, len(str(rows)) - 2))
     return -(-rows // unit) * unit

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from orchestrator.evaluation.rows import Row
 
-ANSWERS = ("classification", "generation")
+ANSWERS = ("classification", "generation", "tools")
 """Kinds of tasks whose rows have answers."""
+TOOLS = ("tools",)
+"""The kind whose answers are calls of tools, or texts where no tool is called for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,10 @@ class Metric:
 
 
 AGREEMENT = "agreement_with_tuned"
+DIVERGENCE = "divergence"
+PROBABILITY_CHANGE = "probability_change"
+FROM_LOGITS = (DIVERGENCE, PROBABILITY_CHANGE)
+"""What is measured of an artifact's probabilities, not of its answers."""
 
 METRICS = {
     metric.name: metric
@@ -51,27 +57,39 @@ METRICS = {
             "accuracy", "accuracy", tasks=("classification",), on_card=True,
             sentence="The tuned model answers {} % {} of",
             column=("macro_f1", "rouge1"),
-            beside=("macro_f1", "invalid_label_rate", "empty_rate", "rouge1", AGREEMENT),
+            beside=("macro_f1", "invalid_label_rate", "empty_rate", "rouge1", AGREEMENT, *FROM_LOGITS),
         ),
         Metric(
             "preference_accuracy", "preference", tasks=(), on_card=True,
             sentence="The tuned model prefers the better answer in {} % {} of",
             column=("reward_margin", "rougeL"),
-            beside=("reward_accuracy", "reward_margin", "rougeL", AGREEMENT),
+            beside=("reward_accuracy", "reward_margin", "rougeL", AGREEMENT, *FROM_LOGITS),
         ),
         Metric(
             "perplexity", "perplexity", tasks=(), higher_is_better=False, on_card=True,
             sentence="The tuned model reaches perplexity {} {} on",
         ),
         Metric(
+            "call_accuracy", "calls", tasks=TOOLS, on_card=True,
+            sentence="The tuned model makes the right calls in {} % {} of those that call for one among",
+            column=("spurious_calls", "missed_calls"),
+            beside=(
+                "name_accuracy", "argument_f1", "spurious_calls", "missed_calls", "rougeL", "empty_rate", AGREEMENT,
+            ),
+        ),
+        Metric(
             "rougeL", "ROUGE-L", on_card=True,
             sentence="The tuned model reaches ROUGE-L {} {} on",
             column=("bleu", "rouge1"),
-            beside=("rouge1", "rouge2", "bleu", "empty_rate", AGREEMENT),
+            beside=("rouge1", "rouge2", "bleu", "empty_rate", AGREEMENT, *FROM_LOGITS),
         ),
         Metric("balanced_accuracy", "balanced accuracy", tasks=("classification",), on_card=True),
         Metric("macro_f1", "macro F1", tasks=("classification",), on_card=True),
         Metric("invalid_label_rate", "no known label", tasks=("classification",), higher_is_better=False),
+        Metric("name_accuracy", "tool names", tasks=TOOLS, on_card=True),
+        Metric("argument_f1", "arguments F1", tasks=TOOLS, on_card=True),
+        Metric("spurious_calls", "spurious", tasks=TOOLS, higher_is_better=False, on_card=True),
+        Metric("missed_calls", "missed", tasks=TOOLS, higher_is_better=False, on_card=True),
         Metric("rouge1", "ROUGE-1", on_card=True),
         Metric("rouge2", "ROUGE-2"),
         Metric("bleu", "BLEU", on_card=True),
@@ -80,6 +98,8 @@ METRICS = {
         Metric("reward_accuracy", "reward accuracy", tasks=(), on_card=True),
         Metric("reward_margin", "margin", tasks=(), digits=2, on_card=True),
         Metric(AGREEMENT, "agrees"),
+        Metric(DIVERGENCE, "KL", tasks=(), higher_is_better=False, digits=4),
+        Metric(PROBABILITY_CHANGE, "probability", tasks=(), digits=2),
     )
 }  # fmt: skip
 """Name → metric. What runs are about comes first, in the order in which one is looked for."""

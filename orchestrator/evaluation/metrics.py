@@ -10,6 +10,7 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
+from orchestrator.evaluation.calls import argument_f1, call_metrics, same
 from orchestrator.evaluation.classification import classification_detail, classification_metrics, confusion
 from orchestrator.evaluation.intervals import Interval, bootstrap
 from orchestrator.evaluation.metric import samples
@@ -17,7 +18,7 @@ from orchestrator.evaluation.overlap import overlap_metrics, rouge
 from orchestrator.evaluation.rows import Row, has_thinking, read_rows
 from orchestrator.lib.errors import InputError
 
-Task = Literal["classification", "generation"]
+Task = Literal["classification", "generation", "tools"]
 
 _MOST_LABELS = 50
 _LONGEST_LABEL = 40  # characters
@@ -37,7 +38,7 @@ class Measurement:
 
 
 def measure(rows: Sequence[Row], task: Task, labels: Sequence[str] | None = None, seed: int = 0) -> Measurement:
-    """The figures of the task; classification also has those of generation, for its answers are texts too.
+    """The figures of the task; the others also have those of generation, for their answers are texts too.
 
     Raises InputError without rows or for an unknown task.
     """
@@ -54,6 +55,8 @@ def measure(rows: Sequence[Row], task: Task, labels: Sequence[str] | None = None
         table = confusion(rows, labels)
         metrics |= classification_metrics(table, seed)
         detail |= classification_detail(table)
+    if task == "tools":
+        metrics |= call_metrics(rows, seed)
     return Measurement(len(rows), metrics | overlap_metrics(rows, seed) | sampled(rows, task, seed), detail)
 
 
@@ -85,7 +88,10 @@ def evaluate_file(path: Path, task: str | None = None, labels: Sequence[str] | N
 
 
 def guess_task(rows: Sequence[Row]) -> tuple[Task, str]:
-    """Classification where the labels are few, short and repeat, else generation; and the reason in words."""
+    """Tools where some row expects a call, classification where the labels are few, short and repeat, else generation;
+    and the reason in words."""
+    if called := sum(bool(row.expected) for row in rows):
+        return "tools", f"{called} of {len(rows)} rows expect a call"
     labels = {row.truth for row in rows}
     seen = f"{len(labels)} distinct labels in {len(rows)} rows, the longest of {max(map(len, labels))} characters"
     short = all(len(label) <= _LONGEST_LABEL and "\n" not in label for label in labels)
@@ -104,9 +110,22 @@ def check_task(task: str) -> Task:
 def mistakes(rows: Sequence[Row], task: Task, labels: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Every wrong row as plain JSON with the reason.
 
-    Classification: answers that name no label, then the most frequent confusions. Generation: lowest ROUGE-L first.
+    Classification: answers that name no label, then the most frequent confusions. Tools: other calls than expected,
+    then as generation, whose lowest ROUGE-L comes first.
     """
-    return _wrong_labels(rows, labels) if task == "classification" else _low_overlap(rows)
+    if task == "classification":
+        return _wrong_labels(rows, labels)
+    if task == "tools":
+        return [*_wrong_calls(rows), *_low_overlap([row for row in rows if not (row.calls or row.expected)])]
+    return _low_overlap(rows)
+
+
+def _wrong_calls(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Fewest right arguments first."""
+    called = [row for row in rows if row.calls or row.expected]
+    wrong = [row for row in called if not same(row.calls or (), row.expected or ())]
+    scored = [(argument_f1(row.calls or (), row.expected or ()), row) for row in wrong]
+    return [_entry(row, argument_f1=score) for score, row in sorted(scored, key=lambda pair: pair[0])]
 
 
 def _wrong_labels(rows: Sequence[Row], labels: Sequence[str] | None) -> list[dict[str, Any]]:

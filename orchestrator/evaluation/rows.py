@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.evaluation.calls import CallReader, Calls, expected_calls, from_json
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import write_text
 
@@ -21,6 +22,16 @@ class Row:
     prompt: str
     label: str
     prediction: str
+    calls: Calls | None = None
+    """The calls of tools in the prediction; None where nobody looked for them."""
+    expected: Calls | None = None
+    """Those in the label."""
+
+    def with_calls(self, reader: CallReader) -> Row:
+        """The row with the calls that a template's reader finds in both texts, where they are not known yet."""
+        calls = reader.read(self.answer) if self.calls is None else self.calls
+        expected = expected_calls(self.truth, reader) if self.expected is None else self.expected
+        return replace(self, calls=calls, expected=expected)
 
     @property
     def answer(self) -> str:
@@ -36,7 +47,8 @@ class Row:
 def read_rows(path: Path) -> list[Row]:
     """The rows of a JSONL file with `label` and `prediction` (or LLaMA-Factory's `predict`).
 
-    `id` defaults to the row's number, counted from 1, and `prompt` to nothing: no metric needs it.
+    `id` defaults to the row's number, counted from 1, and `prompt` to nothing: no metric needs it. `calls` and
+    `expected`, lists of {name, arguments}, are there where tools were offered.
     Raises InputError, naming file and line, for a file that is missing or blank, for a row that is not one, and for two
     with the same id.
     """
@@ -62,12 +74,17 @@ def read_records(path: Path) -> list[tuple[int, dict[str, Any]]]:
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Replace a predictions file in one step."""
-    write_records(path, (asdict(row) for row in rows))
+    write_records(path, map(_record, rows))
 
 
 def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Replace a JSONL file in one step."""
     write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def _record(row: Row) -> dict[str, Any]:
+    """A row as it is written; what nobody looked for is left out."""
+    return {name: value for name, value in asdict(row).items() if value is not None}
 
 
 def _object(text: str, where: str) -> dict[str, Any]:
@@ -91,10 +108,25 @@ def _row(record: dict[str, Any], where: str, number: int) -> Row:
             raise InputError(
                 f"{where}: no {key!r} among {', '.join(map(repr, record))}", "Each row needs label and prediction."
             )
-    row = Row(*(str(record[key]) for key in ("id", "prompt", "label", "prediction")))
+    row = Row(
+        str(record["id"]),
+        str(record["prompt"]),
+        str(record["label"]),
+        str(record["prediction"]),
+        calls=_calls(record, "calls", where),
+        expected=_calls(record, "expected", where),
+    )
     if not row.truth:
         raise InputError(f"{where}: the label is empty", "A row without an expected answer cannot be scored.")
     return row
+
+
+def _calls(record: Mapping[str, Any], key: str, where: str) -> Calls | None:
+    if record.get(key) is None:
+        return None
+    if (calls := from_json(record[key])) is None:
+        raise InputError(f"{where}: {key!r} are no calls", "Write a list of {name, arguments}, which may be empty.")
+    return calls
 
 
 def _require_own_ids(path: Path, rows: list[Row], lines: list[int]) -> None:

@@ -69,6 +69,25 @@ def answered(artifact: str) -> str:
     return f"evaluation/{artifact}.answered.jsonl"
 
 
+GIVEN = "evaluation/given.jsonl"
+"""The tuned model's answers that every artifact is given to read: {id, prompt, answer}, both as token ids, a line."""
+
+
+def expectations(artifact: str) -> str:
+    """What an artifact expects at each token of those answers."""
+    return f"evaluation/{artifact}.expectations.npz"
+
+
+def divergence(artifact: str) -> str:
+    """How far an artifact is from its reference: {id, tokens, divergence, probability, before} a line."""
+    return f"evaluation/{artifact}.divergence.jsonl"
+
+
+def importance(name: str) -> str:
+    """What matters in each weight matrix on the training rows: llama.cpp's importance matrix."""
+    return f"export/{name}.imatrix"
+
+
 def summary(stage: str) -> str:
     """The figures that a scoring stage measured."""
     return f"evaluation/summary-{stage}.json"

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -85,6 +86,22 @@ def package_folder(package: str) -> Path:
     if found is None or found.origin is None:
         raise MissingError(f"{package} is not installed", "Run `make setup`, or `pip install llamafactory`.")
     return Path(found.origin).parent
+
+
+@cache
+def tool_utils(name: str) -> Any:
+    """LLaMA-Factory's reader and writer of one way to write calls.
+
+    Its module needs the standard library only, so it is loaded by itself: importing the package would load torch.
+    """
+    source = package_folder("llamafactory") / "data/tool_utils.py"
+    described = importlib.util.spec_from_file_location("llamafactory_tool_utils", source)
+    if described is None or described.loader is None:
+        raise MissingError(f"no {source.name} in the installed llamafactory", "Run `make setup`.")
+    module = importlib.util.module_from_spec(described)
+    sys.modules[described.name] = module  # where dataclasses look for their own module
+    described.loader.exec_module(module)
+    return module.get_tool_utils(name)
 
 
 def _fingerprint() -> str:

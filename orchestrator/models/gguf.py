@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.lib.cpu import threads
 from orchestrator.lib.errors import StageError
@@ -18,6 +18,11 @@ BATCH_TOKENS = 512
 """Tokens decoded at once; llama.cpp's own default for its physical batch."""
 SEQUENCES = 32
 """Prompts under way at once. More gain little on a CPU, since a batch is then bound by arithmetic, not by memory."""
+
+T = TypeVar("T")
+Look = Callable[[Any, int, int], T]
+"""What is made of the logits (float32, vocabulary; gone with the next batch) for a row's token: row, its place in the
+answer."""
 
 
 @dataclass(slots=True)
@@ -138,21 +143,57 @@ class GgufModel:
         finally:
             self._api.llama_free(context)
 
+    def read_answers(
+        self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], look: Look[T]
+    ) -> Iterator[list[T]]:
+        """For each prompt what `look` makes of the logits for every token of an answer that is given, not chosen.
+
+        Raises StageError when llama.cpp fails.
+        """
+        shared = _common_prefix(prompts)
+        longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
+        context = self._context(len(shared) + longest, 2)
+        decoder = _Decoder(self._api, context, self._vocab, 1, frozenset())
+        try:
+            decoder.decode_prefix(shared)
+            for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+                yield decoder.read(prompt[len(shared) :], answer, len(shared), functools.partial(_of_row, look, row))
+        finally:
+            self._api.llama_free(context)
+
     def log_likelihoods(self, texts: Sequence[Sequence[int]]) -> Iterator[list[float]]:
         """For each text the log-probability in nats of every token but the first, after those before it.
 
         Raises StageError when llama.cpp fails.
         """
-        context = self._context(max(map(len, texts)), 1)
+        from scipy.special import log_softmax
+
+        def look(logits: Any, row: int, place: int) -> float:
+            return float(log_softmax(logits)[texts[row][place + 1]])
+
+        yield from self.read_answers([text[:1] for text in texts], [text[1:] for text in texts], look)
+
+    def observed(self, texts: Sequence[Sequence[int]], observe: Callable[[int, bool, Any], bool]) -> Iterator[int]:
+        """Read the texts, many at once; llama.cpp calls `observe` before and after it computes each node of its graph.
+
+        Yields how many were read. Raises StageError when llama.cpp fails.
+        """
+        called = self._api.ggml_backend_sched_eval_callback(observe)
+        batches = list(_batches(texts))
+        context = self._context(max(sum(map(len, batch)) for batch in batches), max(map(len, batches)), called)
         decoder = _Decoder(self._api, context, self._vocab, 1, frozenset())
         try:
-            for tokens in texts:
-                yield decoder.read(tokens)
+            read = 0
+            for batch in batches:
+                decoder.read_together(batch)
+                yield (read := read + len(batch))
         finally:
             self._api.llama_free(context)
 
-    def _context(self, tokens: int, sequences: int) -> Any:
+    def _context(self, tokens: int, sequences: int, observer: Any = None) -> Any:
         parameters = self._api.llama_context_default_params()
+        if observer:
+            parameters.cb_eval = observer
         parameters.n_ctx = -(-tokens // 256) * 256
         parameters.n_batch = parameters.n_ubatch = BATCH_TOKENS
         parameters.n_seq_max = sequences
@@ -179,7 +220,7 @@ class _Decoder:
     def run(
         self, prompts: Sequence[Sequence[int]], shared: Sequence[int], limit: int
     ) -> Iterator[tuple[int, list[int]]]:
-        self._decode_prefix(shared)
+        self.decode_prefix(shared)
         waiting = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
         active: dict[int, _Sequence] = {}
         while waiting or active:
@@ -193,17 +234,31 @@ class _Decoder:
                     self._release(active, slot)
                     yield sequence.prompt, sequence.answer
 
-    def read(self, tokens: Sequence[int]) -> list[float]:
-        """The log-probability of every token but the first; nothing of it stays in the context."""
-        found: list[float] = []
-        for start in range(0, len(tokens) - 1, BATCH_TOKENS):
-            part = tokens[start : min(start + BATCH_TOKENS, len(tokens) - 1)]
-            self._decode([(token, start + at, 0, True) for at, token in enumerate(part)])
-            found += [self._log_probability(at, tokens[start + at + 1]) for at in range(len(part))]
-        self._api.llama_memory_seq_rm(self._memory, 0, -1, -1)
+    def read(self, prompt: Sequence[int], answer: Sequence[int], at: int, look: Callable[[Any, int], T]) -> list[T]:
+        """What `look` makes of the logits for each token of the answer; `prompt` goes on at position `at`, behind what
+        sequence 0 holds, and nothing of it stays in the context."""
+        tokens, first = [*prompt, *answer][:-1], len(prompt) - 1
+        found: list[T] = []
+        self._api.llama_memory_seq_cp(self._memory, 0, 1, -1, -1)
+        for start in range(0, len(tokens), BATCH_TOKENS):
+            places = range(start, min(start + BATCH_TOKENS, len(tokens)))
+            self._decode([(tokens[place], at + place, 1, place >= first) for place in places])
+            found += [look(self._logits(place - start), place - first) for place in places if place >= first]
+        self._api.llama_memory_seq_rm(self._memory, 1, -1, -1)
         return found
 
-    def _decode_prefix(self, shared: Sequence[int]) -> None:
+    def read_together(self, texts: Sequence[Sequence[int]]) -> None:
+        """Decode some texts, each a sequence of its own, that fit into a batch; or one that is longer.
+
+        Logits are asked for everywhere: llama.cpp's last layer leaves the other tokens out.
+        """
+        entries = [(token, at, slot, True) for slot, text in enumerate(texts) for at, token in enumerate(text)]
+        for start in range(0, len(entries), BATCH_TOKENS):
+            self._decode(entries[start : start + BATCH_TOKENS])
+        for slot in range(len(texts)):
+            self._api.llama_memory_seq_rm(self._memory, slot, -1, -1)
+
+    def decode_prefix(self, shared: Sequence[int]) -> None:
         for start in range(0, len(shared), BATCH_TOKENS):
             part = shared[start : start + BATCH_TOKENS]
             self._decode([(token, start + offset, 0, False) for offset, token in enumerate(part)])
@@ -253,11 +308,6 @@ class _Decoder:
     def _best(self, index: int) -> int:
         return int(self._logits(index).argmax())
 
-    def _log_probability(self, index: int, token: int) -> float:
-        from scipy.special import log_softmax
-
-        return float(log_softmax(self._logits(index))[token])
-
     def _logits(self, index: int) -> Any:
         import numpy as np
 
@@ -274,6 +324,22 @@ def _silence() -> Any:
     import llama_cpp
 
     return llama_cpp.llama_log_callback(lambda level, text, data: None)
+
+
+def _batches(texts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+    """The texts in order, as many together as a batch holds, at least one."""
+    batch: list[Sequence[int]] = []
+    for text in texts:
+        if batch and (len(batch) == SEQUENCES or sum(map(len, batch)) + len(text) > BATCH_TOKENS):
+            yield batch
+            batch = []
+        batch.append(text)
+    if batch:
+        yield batch
+
+
+def _of_row(look: Look[T], row: int, logits: Any, place: int) -> T:
+    return look(logits, row, place)
 
 
 def _common_prefix(prompts: Sequence[Sequence[int]]) -> Sequence[int]:

@@ -8,7 +8,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from orchestrator.chat_template.registry import definition
 from orchestrator.chat_template.turns import refusal
 from orchestrator.data.hub import local_files
 from orchestrator.lib.cpu import cores
@@ -24,6 +26,9 @@ from orchestrator.spec.project import Project
 from orchestrator.spec.sections import Spec
 from orchestrator.stages import chain
 from orchestrator.stages.base import Context
+
+if TYPE_CHECKING:
+    from orchestrator.data.checks import Mode
 
 PACKAGES = (
     "llamafactory",
@@ -167,6 +172,14 @@ def resolve_template(spec: Spec, runs_dir: Path | None = None) -> str:
             "Name one, such as `template: qwen`; `orchestrator template check --all` lists them.",
         )
     return found
+
+
+def mode_of(spec: Spec) -> Mode:
+    """How a spec's rows are trained, as far as it decides what becomes of their thoughts."""
+    from orchestrator.data.checks import Mode
+
+    template = resolve_template(spec)
+    return Mode(template, definition(template).reasons, spec.model.thinking)
 
 
 def data_files(spec: Spec) -> list[str]:

@@ -10,7 +10,7 @@ from rich.filesize import decimal
 from rich.padding import Padding
 from rich.table import Table
 
-from orchestrator.evaluation.metric import AGREEMENT, METRICS, added, primary
+from orchestrator.evaluation.metric import AGREEMENT, DIVERGENCE, METRICS, added, primary
 
 Summary = Mapping[str, Any]
 Cell = Callable[[str, Summary], str]
@@ -23,12 +23,25 @@ def artifact_table(summary: Summary, console: Console) -> None:
     80 columns are enough; without a terminal, or with NO_COLOR, the same text is plain.
     """
     sentences = [(comparison["sentence"], "dim") for comparison in summary.get("comparisons", ())]
+    sentences += [(line, "dim") for line in divergence_lines(summary)]
     sentences += [(f"! {note}", "yellow") for note in summary.get("notes", ())]
     if recommendation := summary.get("recommendation"):
         sentences.append((f"* {recommendation['sentence']}", "green"))
     console.print(_table(summary))
     for sentence, style in sentences:
         console.print(Padding(sentence, (0, 0, 0, 2), style=style), highlight=False)
+
+
+def divergence_lines(summary: Summary) -> list[str]:
+    """Which files are nearer to what they were made from, and where the furthest are furthest; none for older runs."""
+    if not (found := summary.get("divergence")) or not found["ranking"]:
+        return []
+    names = [entry["artifact"].removeprefix("gguf-") for entry in found["ranking"]]
+    signs = ["", *(" < " if entry["apart"] else " ≈ " for entry in found["ranking"][1:])]
+    order = "".join(sign + name for sign, name in zip(signs, names, strict=True))
+    furthest = found["ranking"][-1]["artifact"]
+    rows = ", ".join(f"{row['id']} ({row[DIVERGENCE]:.3f})" for row in found["worst"][furthest])
+    return [f"divergence (KL, nats a token): {order}; {furthest} most on rows {rows}"]
 
 
 def _table(summary: Summary) -> Table:
@@ -48,6 +61,9 @@ def _columns(summary: Summary) -> dict[str, Cell]:
     shown = list(about.column)
     if "empty_rate" in about.beside and any(_is_some(of.get("empty_rate")) for of in summary["metrics"].values()):
         shown[-1] = "empty_rate"  # 80 columns hold no more
+    nats = DIVERGENCE in measured
+    if nats and len(shown) > 1 and "empty_rate" not in shown:
+        shown.pop()
     known = [METRICS[name] for name in (*shown, *added(measured)) if name in measured or about.tasks]
     return {
         "n": lambda artifact, summary: str(summary["metrics"][artifact].get("n", "")),
@@ -55,6 +71,7 @@ def _columns(summary: Summary) -> dict[str, Cell]:
         **{metric.title: _value(metric.name, metric.digits) for metric in known},
         **{title: _value(name) for name, title in summary.get("own", {}).items()},
         METRICS[AGREEMENT].title: _value(AGREEMENT),
+        **({METRICS[DIVERGENCE].title: _value(DIVERGENCE, METRICS[DIVERGENCE].digits)} if nats else {}),
         "size": _size,
         "verdict": _verdict,
     }

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.files import read_json
 from orchestrator.runs.progress import curve, read_log
 from orchestrator.runs.results import metrics, summaries
 from orchestrator.runs.store import Run
+
+if TYPE_CHECKING:
+    from orchestrator.evaluation.rows import Row
 
 Json = dict[str, Any]
 
@@ -70,9 +74,19 @@ def sentence(run: Run, reference: Run, artifact: str) -> str:
     task = detail.get("task", "generation")
     try:
         rows, others = (read_rows(file) for file in files)
+        if task == "tools":
+            rows, others = (_with_calls(each, of) for each, of in zip((run, reference), (rows, others), strict=True))
         return compare(rows, others, task, names=(run.id, reference.id), labels=labels).sentence
     except InputError as error:
         return error.message
+
+
+def _with_calls(run: Run, rows: Sequence[Row]) -> list[Row]:
+    """The rows with the calls in them: what a GGUF answered was written without."""
+    from orchestrator.evaluation.calls import CallReader
+
+    reader = CallReader(read_json(run.folder / layout.SERVING)["template"])
+    return [row.with_calls(reader) for row in rows]
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:

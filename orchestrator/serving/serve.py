@@ -81,7 +81,8 @@ def server(run: Run, artifact: str, at: Where) -> Server:
     """The command: llama.cpp for GGUFs, vLLM for the merged model where installed, else LLaMA-Factory."""
     if artifact not in artifacts.LLAMA_FACTORY:
         return llama_cpp_server(run, artifact, at)
-    if artifact == "tuned" and importlib.util.find_spec("vllm") and (run.folder / layout.MERGED).is_dir():
+    merged = artifact == "tuned" and (run.folder / layout.MERGED).is_dir()
+    if merged and not artifacts.serving(run).get("tools") and importlib.util.find_spec("vllm"):
         return vllm_server(run, artifact, at)
     return llama_factory_server(run, artifact, at)
 
@@ -136,6 +137,7 @@ def _own_server(
     config, trained = f"configs/serve-{artifact}.json", artifacts.serving(run)
     asked = {"name": f"{run.record['name']}-{artifact}", "host": at.host, "port": at.port, "context": at.context}
     asked["thoughts"] = thought_words(trained["template"], trained["thinking"])
+    asked |= {"calls_of": trained["template"]} if trained.get("tools") else {}
     return Server(
         argv=(sys.executable, "-m", f"orchestrator.serving.{worker}", config),
         env={KEY_VARIABLE: at.key or "", **(env or {})},

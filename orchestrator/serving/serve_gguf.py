@@ -20,7 +20,7 @@ from orchestrator.lib import program
 from orchestrator.lib.cpu import threads
 from orchestrator.lib.errors import MissingError, StageError
 from orchestrator.lib.files import read_json
-from orchestrator.serving.openai_server.engine import Message, Piece, Sampling
+from orchestrator.serving.openai_server.engine import Message, Piece, Sampling, Tool
 
 LONGEST_TOKEN = 512
 """Bytes; llama-cpp-python's own 32 lose the longer ones, such as runs of spaces."""
@@ -75,13 +75,13 @@ class LlamaCpp:
         words = [self.encode(word) for word in stop]
         self._ends = frozenset(word[0] for word in words if len(word) == 1)
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
         """The tokens of what the template makes; it writes BOS itself."""
         given = messages[0]["role"] == "system" and messages[0]["content"]
         if self._system and not given:
             rest = messages[1:] if messages[0]["role"] == "system" else messages
             messages = [{"role": "system", "content": self._system}, *rest]
-        return self.encode(render_messages(self._template, messages, self._special))
+        return self.encode(render_messages(self._template, messages, self._special, tools=tools))
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text, special ones read as such."""

@@ -14,10 +14,15 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.chat_template.messages import to_turns
+from orchestrator.chat_template.registry import tool_definition
+from orchestrator.chat_template.tool_formats import told_to_training
 from orchestrator.lib import program
 from orchestrator.lib.files import read_json
-from orchestrator.serving.openai_server.engine import Message, Piece, Sampling
+from orchestrator.serving.openai_server.engine import Message, Piece, Sampling, Tool
 
+TURNS = {"function_call": "function"}
+"""What LLaMA-Factory calls a turn inside; the others have the same name in data and encoder."""
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 """What transformers' tokenizers write for the bytes of a character that is not whole yet."""
 
@@ -27,7 +32,7 @@ def main(config: Path) -> None:
     from orchestrator.serving.openai_server.run import serve
 
     wanted = read_json(config)
-    serve(Transformers(load(wanted["arguments"]), wanted["context"]), wanted)
+    serve(Transformers(load(wanted["arguments"]), wanted["context"], wanted["arguments"]["template"]), wanted)
 
 
 def load(arguments: Mapping[str, Any]) -> Any:
@@ -49,17 +54,20 @@ class Transformers:
 
     lacks = frozenset({"presence_penalty", "frequency_penalty"})
 
-    def __init__(self, loaded: Any, context: int) -> None:
+    def __init__(self, loaded: Any, context: int, template: str) -> None:
+        self._tools = tool_definition(template)
         self._model, self._tokenizer, self._template = loaded.model, loaded.tokenizer, loaded.template
         self.context = context
         self._ends = [token for token in loaded.template.get_stop_token_ids(loaded.tokenizer) if token is not None]
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
         """The tokens that LLaMA-Factory's template makes, as in training; without a system text, with its default."""
-        rest = [dict(message) for message in messages]
+        rest = to_turns(messages, self._tools.call_words)
         system = rest.pop(0)["content"] or None if rest[0]["role"] == "system" else None
-        question = [*rest, {"role": "assistant", "content": ""}]
-        prompt, _ = self._template.encode_oneturn(self._tokenizer, question, system)
+        told = told_to_training(self._tools.format, system, tools, self._template.default_system)
+        question = [{**turn, "role": TURNS.get(turn["role"], turn["role"])} for turn in rest]
+        question.append({"role": "assistant", "content": ""})
+        prompt, _ = self._template.encode_oneturn(self._tokenizer, question, *told)
         return list(prompt)
 
     def encode(self, text: str) -> list[int]:

@@ -21,7 +21,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Quantisation = Literal[
     "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q5_0", "q5_1", "q4_k_m", "q4_k_s", "q4_0", "q4_1",
     "q3_k_l", "q3_k_m", "q3_k_s", "q2_k", "q2_k_s",
+    "iq4_nl", "iq4_xs", "iq3_m", "iq3_s", "iq3_xs", "iq3_xxs", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s",
 ]  # fmt: skip
+NEEDS_IMPORTANCE = ("q2_k_s", "iq3_xxs", "iq3_xs", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s")
+"""Types that llama.cpp makes by an importance matrix only (`tensor_requires_imatrix` in src/llama-quant.cpp)."""
 
 
 def _known_executor(name: str) -> str:
@@ -68,7 +71,9 @@ class Data(Section):
 class Evaluate(Section):
     """How the held-out rows are answered and scored."""
 
-    task: Literal["classification", "generation"] = Field("classification", description="What the answers are.")
+    task: Literal["classification", "generation", "tools"] = Field(
+        "classification", description="What the answers are: labels, texts, or calls of tools."
+    )
     baseline: bool = Field(True, description="Also score the untouched base model.")
     max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = Field(16, description="The longest answer, in tokens.")
     labels: tuple[str, ...] | None = Field(None, description="The known labels; by default those of the held-out rows.")
@@ -99,6 +104,10 @@ class Gate(Section):
 
     min_agreement: Share = Field(0.9, description="Least share of rows answered exactly as the tuned model does.")
     max_accuracy_drop: Share = Field(0.03, description="Largest loss of accuracy (or ROUGE-L) against the tuned model.")
+    max_divergence: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="Largest mean divergence (KL) from what a GGUF was made from, in nats a token; none by default.",
+    )
     max_uncompared: Share = Field(
         0.0, description="Largest share of rows whose prompts need not be compared with training's (those with tools)."
     )
@@ -124,6 +133,10 @@ class Export(Section):
     """What is made of the trained model."""
 
     gguf: tuple[Quantisation, ...] = Field(("f16",), min_length=1, description="GGUF files to make and to prove.")
+    importance: Literal["auto", "off"] = Field(
+        "auto",
+        description="`auto` quantises types below q8_0 by what matters on the training rows (an importance matrix).",
+    )
     gate: Gate = Field(default_factory=Gate, description="What every GGUF must reach.")
     ollama: Ollama = Field(default_factory=Ollama, description="What stands in the Modelfile.")
     adapter: bool = Field(False, description="Also make a LoRA adapter GGUF and prove it over the base model's GGUF.")

@@ -18,7 +18,7 @@ from orchestrator.lib.section import Section
 from orchestrator.spec.document import Finding, Key, closest, did_you_mean, one_of, quote
 from orchestrator.spec.editing import section_at
 from orchestrator.spec.launching import check_launch
-from orchestrator.spec.sections import Data, Evaluate, Export, Launch, Model, Spec, Sweep
+from orchestrator.spec.sections import NEEDS_IMPORTANCE, Data, Evaluate, Export, Launch, Model, Spec, Sweep
 from orchestrator.spec.sweeping import check_sweep
 from orchestrator.spec.training import check_training
 
@@ -127,10 +127,12 @@ def check_evaluate(evaluate: Evaluate, project: Path) -> Iterator[Finding]:
 
 
 def check_export(export: Export, project: Path) -> Iterator[Finding]:
-    """No file is made twice."""
+    """No file is made twice, and none without the importance matrix that its type is made by."""
     for name, count in Counter(export.gguf).items():
         if count > 1:
             yield Finding(("export", "gguf"), f"{name} stands {count} times in the list; keep one")
+    if export.importance == "off" and (needing := [kind for kind in export.gguf if kind in NEEDS_IMPORTANCE]):
+        yield Finding(("export", "importance"), f"is off, and {needing[0]} is made by an importance matrix; say auto")
 
 
 def check_llama_cpp(folder: str, project: Path) -> Iterator[Finding]:

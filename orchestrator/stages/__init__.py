@@ -7,6 +7,8 @@ from orchestrator.stages.adapter import Adapter
 from orchestrator.stages.ask import Ask
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.convert import Convert
+from orchestrator.stages.diverge import Diverge, ReadTuned
+from orchestrator.stages.importance import Importance
 from orchestrator.stages.llamafactory import LlamaFactory
 from orchestrator.stages.merge import Merge
 from orchestrator.stages.modelfile import Modelfile
@@ -29,10 +31,13 @@ STAGES: tuple[type[Stage], ...] = (
     Template,
     Convert,
     Modelfile,
+    Importance,
     Quantise,
     Adapter,
     Ask,
     ReadTexts,
+    ReadTuned,
+    Diverge,
     Gate,
     GatePerplexity,
 )

@@ -5,14 +5,16 @@ Rows are tokenised and models loaded by LLaMA-Factory itself, as in training.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from orchestrator.evaluation.intervals import Array
 from orchestrator.lib.training_kinds import TRAINING_KINDS, TrainingKind
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,45 @@ def measure(arguments: Mapping[str, Any], kind: str) -> tuple[Scores, Array]:
     table = np.array(found, dtype=np.float64).reshape(-1, width, 2)
     read = tuple(map(_read, sequences)) if of.reads else ()
     return Scores(table[:, :, 0], table[:, :, 1], read), np.array(rows["kto_tags"] if of.tags else [], dtype=bool)
+
+
+def load(arguments: Mapping[str, Any]) -> tuple[Any, Any, int]:
+    """A model as LLaMA-Factory answers with it, its tokenizer, and how many rows it takes at once."""
+    from llamafactory.data import get_template_and_fix_tokenizer
+    from llamafactory.hparams import get_train_args
+    from llamafactory.model import load_model, load_tokenizer
+
+    of_model, of_data, of_training, of_finetuning, _ = get_train_args(dict(arguments))
+    tokenizer = load_tokenizer(of_model)["tokenizer"]
+    get_template_and_fix_tokenizer(tokenizer, of_data)
+    return load_model(tokenizer, of_model, of_finetuning, False), tokenizer, of_training.per_device_eval_batch_size
+
+
+def read_answers(
+    model: Any, pairs: Sequence[tuple[list[int], list[int]]], look: Callable[[Array, int], T], at_once: int
+) -> Iterator[list[T]]:
+    """For each (prompt, answer) what `look` makes of the logits for every token of the answer, and of that token.
+
+    Logits are computed only where a row of the batch has an answer, where the model can leave the others out.
+    """
+    import inspect
+
+    import torch
+
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    chooses = "logits_to_keep" in inspect.signature(bare.forward).parameters
+    for start in range(0, len(pairs), at_once):
+        batch = pairs[start : start + at_once]
+        ids, labels, mask = _padded(model, [([*p, *a], [-100] * len(p) + a) for p, a in batch])
+        places = (labels[:, 1:] != -100).any(0).nonzero().squeeze(1)
+        only = {"logits_to_keep": places} if chooses else {}
+        with torch.inference_mode():
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **only).logits
+        at = {int(place): number for number, place in enumerate(places)} if chooses else range(logits.shape[1])
+        for (prompt, answer), row in zip(batch, logits, strict=True):
+            first = len(prompt) - 1
+            yield [look(row[at[first + n]].float().cpu().numpy(), token) for n, token in enumerate(answer)]
+        print(f"{min(start + at_once, len(pairs))}/{len(pairs)}", flush=True)
 
 
 def _read(sequence: tuple[list[int], list[int]]) -> dict[str, list[int]]:

@@ -84,7 +84,7 @@ class GatePerplexity(Stage):
             artifacts={f"gguf-{kind}": layout.predictions(f"gguf-{kind}") for kind in wanted},
             parity={f"gguf-{kind}": layout.parity(f"gguf-{kind}") for kind in wanted},
             files={f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in export.gguf},
-            gate=export.gate.model_dump(),
+            gate=export.gate.model_dump(exclude={"max_divergence"}),
             summary=layout.summary("judge"),
         )
         needs = ("perplexity", *(f"ask-{kind}" for kind in wanted))

@@ -178,7 +178,7 @@ def _require_servable(wanted: Prepare, rows: Sequence[Conversation]) -> None:
     if first and (reason := tool_refusal(wanted.template, wanted.thinking)):
         message = f"model.template: {wanted.template!r} cannot be served with tools: {reason}"
         where = f"{first.source}, row {first.row}, has tools"
-        raise InputError(f"{message} ({where})", "Choose another template, such as qwen, or leave such rows out.")
+        raise InputError(f"{message} ({where})", "Choose another model.template, such as qwen, or leave such rows out.")
     earlier_answers = any(message.role == "assistant" for row in rows for message in row.messages[:-1])
     if reason := refusal(wanted.template, wanted.thinking, multi_turn=earlier_answers):
         message = f"model.template: {wanted.template!r} cannot be served: {reason}"

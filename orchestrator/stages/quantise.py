@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from orchestrator.lib import layout
 from orchestrator.lib.cpu import threads
@@ -11,6 +12,8 @@ from orchestrator.lib.errors import StageError
 from orchestrator.lib.step import Step
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.convert import source_type
+from orchestrator.stages.importance import NAME as IMPORTANCE
+from orchestrator.stages.importance import uses_it
 
 
 @dataclass(frozen=True)
@@ -19,9 +22,12 @@ class Quantise(Stage):
 
     program = "quantise"
     phase = "quantise"
+    optional = ("importance",)
     source: str
     target: str
     type: str
+    importance: str | None = None
+    """The importance matrix to quantise by."""
 
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
@@ -34,20 +40,27 @@ class Quantise(Stage):
         """Write the target. Raises StageError when llama.cpp reports a failure."""
         import llama_cpp
 
+        from orchestrator.models import importance
+
         parameters = llama_cpp.llama_model_quantize_default_params()
         parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_{_name(self.type)}")
         parameters.nthread = threads()
+        if self.importance:
+            matrices = importance.as_argument(importance.read(Path(self.importance)))
+            parameters.imatrix = matrices
         source, target = os.fsencode(self.source), os.fsencode(self.target)
         if (code := llama_cpp.llama_model_quantize(source, target, parameters)) != 0:
             raise StageError(f"llama.cpp could not quantise {self.source} to {self.type} (code {code})")
 
 
 def _step(context: Context, source: str, kind: str) -> Step:
-    target = layout.gguf(context.spec.name, kind)
-    return Quantise(layout.gguf(context.spec.name, source), layout.partial(target), kind).step(
+    name = context.spec.name
+    target, matters = layout.gguf(name, kind), uses_it(context.spec.export, kind)
+    matrix = layout.importance(name) if matters else None
+    return Quantise(layout.gguf(name, source), layout.partial(target), kind, matrix).step(
         f"quantise-{kind}",
         expects=(target,),
-        needs=("convert",),
+        needs=("convert", IMPORTANCE) if matters else ("convert",),
         inputs=context.picked("llama-cpp-python"),
         partials={layout.partial(target): target},
     )

@@ -6,23 +6,27 @@ reads the summary to stop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError, StageError
-from orchestrator.lib.files import read_json, write_json
+from orchestrator.lib.files import read_json, read_json_lines, write_json
 from orchestrator.lib.step import Step
 from orchestrator.stages.ask import kinds_asked
 from orchestrator.stages.base import Context, Stage
+from orchestrator.stages.convert import source_type
+from orchestrator.stages.diverge import reference_of
+from orchestrator.stages.recommendation import compared, diverged, losses, recommended
 
 if TYPE_CHECKING:
     from orchestrator.evaluation.compare import Comparison
     from orchestrator.evaluation.gate import Failure
     from orchestrator.evaluation.intervals import Interval
     from orchestrator.evaluation.metrics import Measurement, Task
+    from orchestrator.evaluation.noninferiority import Loss
     from orchestrator.evaluation.rows import Row
 
 BESIDE = ("errors", "disagreements")
@@ -37,9 +41,11 @@ class Score(Stage):
 
     program = "score"
     phase = "evaluate"
-    optional = ("gate", "files", "parity", "better_than", "metrics")
+    optional = ("gate", "files", "parity", "better_than", "metrics", "template", "divergence", "held_against")
     task: Task
     labels: list[str] | None = None
+    template: str | None = None
+    """Whose calls the answers hold, of a task about tools."""
     seed: int = 0
     artifacts: Mapping[str, Source]
     reference: str = "tuned"
@@ -53,6 +59,10 @@ class Score(Stage):
     """What the tuned model must beat; None for all of learnt.BASELINES."""
     metrics: Sequence[str] | None = None
     """Functions of the user's own, whose files the run keeps beside its configurations."""
+    divergence: Mapping[str, str] | None = None
+    """Artifact → what it gave the tuned model's answers."""
+    held_against: Mapping[str, str] | None = None
+    """Artifact → the one that its divergence is measured from."""
 
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
@@ -85,6 +95,8 @@ class Score(Stage):
         from orchestrator.evaluation.own import registered
 
         rows = {artifact: artifact_rows(artifact, source) for artifact, source in self.artifacts.items()}
+        if self.template:
+            rows = with_calls(rows, self.template)
         with registered(self.metrics or ()):
             scores = score(rows, self)
         for artifact in rows:
@@ -110,12 +122,15 @@ class Gate(Score):
         stage = cls(
             artifacts=sources,
             summary=layout.summary("judge"),
-            gate=export.gate.model_dump(exclude={"max_perplexity_rise"}),
+            gate=export.gate.model_dump(exclude={"max_perplexity_rise"}, exclude_none=True),
             files={f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in export.gguf},
             parity={f"gguf-{kind}": layout.parity(f"gguf-{kind}") for kind in wanted},
+            divergence={f"gguf-{kind}": layout.divergence(f"gguf-{kind}") for kind in wanted},
+            held_against={f"gguf-{kind}": reference_of(kind, source_type(export.gguf)) for kind in wanted},
             **_asked_for(context),
         )
-        return [stage.scoring("judge", context, ("score", *(f"ask-{kind}" for kind in wanted)))]
+        proofs = (f"{proof}-{kind}" for proof in ("ask", "diverge") for kind in wanted)
+        return [stage.scoring("judge", context, ("score", *proofs))]
 
 
 @dataclass(frozen=True)
@@ -129,16 +144,35 @@ class Scores:
     failures: list[Failure]
     notes: list[str] = field(default_factory=list)
     """What the figures cannot tell."""
+    more: list[Comparison] = field(default_factory=list)
+    """By other metrics than the one that verdicts are about."""
     learnt: dict[str, Any] = field(default_factory=dict)
     """What is known of the training's effect: comparisons with what needs no training, and what advice goes by."""
+    losses: Mapping[str, Loss] = field(default_factory=dict)
+    """Artifact → what it may lose against the reference, where the gate limits that."""
+    divergences: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Artifact → each row's divergence."""
 
 
 def _asked_for(context: Context) -> dict[str, Any]:
     evaluate = context.spec.evaluate
-    asked = {"task": evaluate.task, "labels": list(evaluate.labels) if evaluate.labels else None}
+    asked: dict[str, Any] = {"task": evaluate.task, "labels": list(evaluate.labels) if evaluate.labels else None}
+    asked |= {"template": _readable(context.template)} if evaluate.task == "tools" else {}
     usual = evaluate.better_than == type(evaluate).model_fields["better_than"].default
     asked |= {} if usual else {"better_than": list(evaluate.better_than)}  # finished runs know of no such field
     return asked | ({"metrics": list(evaluate.metrics)} if evaluate.metrics else {})
+
+
+def _readable(template: str) -> str:
+    """The template. Raises InputError for one whose calls nobody could read."""
+    from orchestrator.evaluation.calls import CallReader
+
+    if CallReader(template).reads_back:
+        return template
+    raise InputError(
+        f"evaluate.task: LLaMA-Factory does not find the calls that template {template!r} writes",
+        "Choose another model.template, or evaluate.task: generation, which compares calls as texts.",
+    )
 
 
 def _sources(context: Context, metrics: Sequence[str] | None) -> dict[str, str]:
@@ -193,11 +227,19 @@ def artifact_rows(artifact: str, source: Source) -> list[Row]:
     return [Row(str(row["id"]), row["prompt"], row["label"], answer["predict"]) for row, answer in pairs]
 
 
+def with_calls(rows: Mapping[str, list[Row]], template: str) -> dict[str, list[Row]]:
+    """The rows with the calls in them."""
+    from orchestrator.evaluation.calls import CallReader
+
+    reader = CallReader(template)
+    return {artifact: [row.with_calls(reader) for row in of] for artifact, of in rows.items()}
+
+
 def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
     """Every figure, comparison and failure; what is neither reference nor baseline is held against the reference."""
     from orchestrator.evaluation.answers import untold, useless
     from orchestrator.evaluation.compare import agreement, compare
-    from orchestrator.evaluation.gate import judge, judge_answers, judge_parity, with_causes
+    from orchestrator.evaluation.gate import judge, judge_answers, judge_divergence, judge_parity, with_causes
     from orchestrator.evaluation.metrics import measure
     from orchestrator.evaluation.own import judge_own, titles
     from orchestrator.evaluation.parity import uncompared, uncompared_sentence
@@ -218,14 +260,19 @@ def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
         agrees = agreements[name]
         failures += judge_parity(name, report, agrees.value if agrees else 0.0, config.gate or {})
     failures += judge(measurements, agreements, config.gate or {}, reference)
+    divergences = {name: read_json_lines(Path(file)) for name, file in (config.divergence or {}).items()}
+    failures += judge_divergence(divergences, (config.gate or {}).get("max_divergence"))
     own = list(titles(config.metrics or ()))
     failures += judge_own(measurements, list(agreements), own, config.gate or {}, reference)
     notes = [uncompared_sentence(name, report) for name, report in reports.items() if uncompared(report)]
     if unclear := untold(rows[reference]):
         notes.append(unclear)
+    notes += _notes_on_calls(rows, config)
     missed, open_, learnt = _learnt(rows, config)
     failures = [*missed, *failures] if reference not in {failure.artifact for failure in failures} else failures
-    return Scores(measurements, agreements, comparisons, with_causes(failures, reports), [*notes, *open_], learnt)
+    more, failures = _by_call(rows, against, config), with_causes(failures, reports)
+    found = Scores(measurements, agreements, comparisons, failures, [*notes, *open_], more, learnt)
+    return replace(found, losses=losses(rows, agreements, config), divergences=divergences)
 
 
 def _learnt(rows: Mapping[str, list[Row]], config: Score) -> tuple[list[Failure], list[str], dict[str, Any]]:
@@ -276,18 +323,17 @@ def write_artifact(artifact: str, rows: Mapping[str, list[Row]], config: Score) 
 
 def summarise(scores: Scores, config: Score) -> dict[str, Any]:
     """The summary as plain JSON; `predict_rouge` is there only where LLaMA-Factory's own figures were named."""
-    from orchestrator.evaluation.gate import recommend
     from orchestrator.evaluation.own import titles
 
     sizes = {name: Path(file).stat().st_size for name, file in (config.files or {}).items()}
-    candidates = {name: scores.comparisons[name] for name in scores.agreements}
-    refused = {failure.artifact for failure in scores.failures}
-    # What nothing was taught is not shipped, in whatever file.
-    recommendation = None if config.reference in refused else recommend(candidates, sizes, refused)
+    recommendation = recommended(scores, sizes, config.reference)
     summary = {
         "metrics": {name: _figures(name, scores, config.reference) for name in scores.measurements},
         "detail": {name: measurement.detail for name, measurement in scores.measurements.items()},
-        "comparisons": [comparison.to_json() for comparison in scores.comparisons.values()],
+        "comparisons": [
+            *(compared(comparison, scores.losses.get(a)) for a, comparison in scores.comparisons.items()),
+            *(_told_by_metric(comparison) for comparison in scores.more),
+        ],
         "failures": [asdict(failure) for failure in scores.failures],
         "recommendation": asdict(recommendation) if recommendation else None,
         "sizes": sizes,
@@ -295,16 +341,59 @@ def summarise(scores: Scores, config: Score) -> dict[str, Any]:
         "learnt": scores.learnt,
         **({"own": titles(config.metrics)} if config.metrics else {}),
     }
+    if scores.divergences:
+        summary["divergence"] = diverged(scores.divergences, config.held_against or {})
     named = {name: source["rouge"] for name, source in config.artifacts.items() if not isinstance(source, str)}
     own = {name: _own_rouge(file) for name, file in named.items()}
     return summary | ({"predict_rouge": own} if own else {})
 
 
+def _by_call(rows: Mapping[str, list[Row]], against: Mapping[str, str], config: Score) -> list[Comparison]:
+    """The same comparisons by the other metrics of calls, as far as rows tell them."""
+    from orchestrator.evaluation.calls import CALL_METRICS, is_about
+    from orchestrator.evaluation.compare import compare
+
+    asked = rows[config.reference]
+    told = [name for name in CALL_METRICS[1:] if config.task == "tools" and any(is_about(name, row) for row in asked)]
+    return [
+        compare(rows[a], rows[b], config.task, names=(a, b), seed=config.seed, metric=name)
+        for a, b in against.items()
+        for name in told
+    ]
+
+
+def _told_by_metric(comparison: Comparison) -> dict[str, Any]:
+    from orchestrator.evaluation.metric import METRICS
+
+    told = comparison.to_json()
+    return {**told, "sentence": f"{METRICS[comparison.metric].title}: {told['sentence']}"}
+
+
+def _notes_on_calls(rows: Mapping[str, list[Row]], config: Score) -> Iterator[str]:
+    """What was no call although it began as one, and rows that ask for none."""
+    from orchestrator.evaluation.calls import CallReader
+
+    if config.task != "tools":
+        return
+    if not any(row.expected for row in rows[config.reference]):
+        yield "no held-out row expects a call: hold out rows that do, or say evaluate.task: generation"
+    reader = CallReader(config.template) if config.template else None
+    for artifact, of in rows.items():
+        if broken := sum(bool(reader and reader.is_broken(row.answer)) for row in of):
+            why = "cut off by max_new_tokens, or no JSON"
+            yield f"{artifact}: {broken} of {len(of)} answers begin a call that is none: {why}"
+
+
 def _figures(name: str, scores: Scores, reference: str) -> dict[str, Any]:
+    from orchestrator.evaluation import divergence
+
     measurement = scores.measurements[name]
     figures = {metric: interval.to_json() for metric, interval in measurement.metrics.items()}
     if agrees := scores.agreements.get(name):
         figures[f"agreement_with_{reference}"] = agrees.to_json()
+    figures |= {
+        metric: found.to_json() for metric, found in divergence.figures(scores.divergences.get(name, ())).items()
+    }
     return {"n": measurement.n, **figures}
 
 

@@ -26,13 +26,16 @@ Figure = dict[str, float | None]
 
 def require_metric(spec: Spec, metric: str) -> None:
     """Raise InputError unless the evaluation of this spec measures the metric."""
+    from orchestrator.evaluation.calls import Call
     from orchestrator.evaluation.metrics import measure
     from orchestrator.evaluation.own import OwnMetric
     from orchestrator.evaluation.rows import Row
 
     known = [EVAL_LOSS, *spec.kind.metrics]
     if spec.kind.answers:
-        known += measure([Row("1", "", "a", "a")], spec.evaluate.task).metrics
+        called = (Call("a", {}),)
+        rows = [Row("1", "", "a", "a"), Row("2", "", "a", "a", called, called)]
+        known += measure(rows, spec.evaluate.task).metrics
         known += [OwnMetric.of(text).function for text in spec.evaluate.metrics]
     if metric not in known:
         raise InputError(f"sweep.metric: nothing measures {metric!r} here", f"Choose one of: {', '.join(known)}.")

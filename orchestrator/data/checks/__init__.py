@@ -12,12 +12,13 @@ from orchestrator.data.checks.copies import duplicates, leakage
 from orchestrator.data.checks.corpus import Corpus, build
 from orchestrator.data.checks.finding import Finding, finding
 from orchestrator.data.checks.labels import are_labels, label_findings
+from orchestrator.data.checks.speech import Mode, Speech
 from orchestrator.data.checks.tokens import TokenCounter
 from orchestrator.data.conversation import Conversation
 from orchestrator.data.reading import MIN_TRAINING_ROWS, RowProblem
 from orchestrator.lib.errors import InputError
 
-__all__ = ["Finding", "check_data", "require_clean"]
+__all__ = ["Finding", "Mode", "check_data", "require_clean"]
 Rows = Iterable[Conversation | RowProblem]
 _ORDER = ("error", "warning", "info")
 _LISTED = 6  # errors in one message
@@ -29,17 +30,22 @@ def check_data(
     *,
     labels_task: bool | None = None,
     tokens: TokenCounter | None = None,
+    mode: Mode | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Finding]:
     """Returns everything that is wrong or odd, errors first.
 
-    The rows are what `reading.read` yields. `labels_task` None means: find out from the answers. `progress` hears the
-    number of rows read so far. Time grows as n log n in the rows (copies.py), memory with the rows.
+    The rows are what `reading.read` yields. `labels_task` None means: find out from the answers. `mode` is how they
+    will be trained, where that is known. `progress` hears the number of rows read so far. Time grows as n log n in the
+    rows (copies.py), memory with the rows.
     """
+    speech = Speech(mode)
+    train = speech.watch(train)
     learnt = build(tokens.watch(train) if tokens else train, progress)
     asked = build(tokens.watch(held_out) if tokens else held_out, progress)
     labels = are_labels(learnt.labels) if labels_task is None else labels_task
     findings = [*leakage(learnt, asked), *_sizes(learnt, asked), *(tokens.findings() if tokens else ())]
+    findings += speech.findings()
     if labels:
         findings += label_findings(learnt, asked)
     for corpus in (learnt, asked):

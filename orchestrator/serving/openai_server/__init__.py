@@ -2,6 +2,7 @@
 
 request.py  the body of a request, checked before an engine sees it
 engine.py   what an engine has to do: make a prompt of a conversation, and answer it token by token
-answer.py   pieces of text → content, thoughts and the reason why it ended
+answer.py   pieces of text → content, thoughts, calls and the reason why it ended
+calls.py    the calls in it
 app.py      the routes, one answer at a time, whole or as a stream
 """

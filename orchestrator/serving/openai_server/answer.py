@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from orchestrator.chat_template.thoughts import Parts, Splitter
+from orchestrator.evaluation.calls import Calls
+from orchestrator.serving.openai_server.calls import CallSplitter
 from orchestrator.serving.openai_server.engine import Piece
 
 Words = tuple[str, str]
@@ -20,6 +22,8 @@ class Answer:
     limit: int
     stops: Sequence[str] = ()
     thoughts: Words | None = None
+    caller: CallSplitter | None = None
+    """Where tools were offered."""
     tokens: int = 0
     stopped: bool = False
     parts: Parts = field(default_factory=Parts)
@@ -38,11 +42,23 @@ class Answer:
 
     def end(self) -> Parts:
         """What was held back for what might have come after it."""
-        return self._grow(complete=True) + self._add(self._splitter.finish())
+        grown = self._grow(complete=True) + self._add(self._splitter.finish())
+        if self.caller is None:
+            return grown
+        held = Parts(answer=self.caller.finish())
+        self.parts += held
+        return grown + held
 
     @property
-    def finish_reason(self) -> Literal["stop", "length"]:
+    def calls(self) -> Calls:
+        """The calls in it, once it has ended."""
+        return self.caller.calls if self.caller else ()
+
+    @property
+    def finish_reason(self) -> Literal["stop", "length", "tool_calls"]:
         """Why it ended, in OpenAI's words."""
+        if self.calls:
+            return "tool_calls"
         return "length" if self.tokens >= self.limit and not self.stopped else "stop"
 
     def _grow(self, complete: bool) -> Parts:
@@ -51,6 +67,8 @@ class Answer:
         return self._add(self._splitter.feed(new))
 
     def _add(self, grown: Parts) -> Parts:
+        if self.caller:
+            grown = replace(grown, answer=self.caller.feed(grown.answer))
         self.parts += grown
         return grown
 

@@ -18,8 +18,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from orchestrator.chat_template.thoughts import Parts
+from orchestrator.evaluation.calls import CallReader
 from orchestrator.serving.openai_server import shapes
 from orchestrator.serving.openai_server.answer import Answer, Words
+from orchestrator.serving.openai_server.calls import CallSplitter
 from orchestrator.serving.openai_server.engine import Engine
 from orchestrator.serving.openai_server.request import ChatRequest, CompletionRequest, Refused, read
 from orchestrator.serving.openai_server.schema import GETS, POSTS, openapi
@@ -45,6 +47,8 @@ class Served:
     key: str | None = field(default=None, repr=False)
     thoughts: Words | None = None
     """What surrounds the thoughts of a model that was trained to think: they are answered apart from the content."""
+    reader: CallReader | None = field(default=None, repr=False)
+    """Of a model that was trained with tools: reads its calls."""
 
 
 def make_app(served: Served) -> Any:
@@ -120,6 +124,8 @@ class _Server:
         return await self._answered(request, asked, Text(self._served.name))
 
     async def _answered(self, request: Request, asked: Asked, shape: Chat) -> Response:
+        if isinstance(asked, ChatRequest) and asked.about_tools and self._served.reader is None:
+            raise Refused(400, "this model was trained without tools", "tools", "invalid_value")
         prompt = await self._prompt(asked, shape)
         if asked.stream:
             events, kept = self._events(asked, prompt, shape), {"Cache-Control": "no-store"}
@@ -148,7 +154,9 @@ class _Server:
 
     def _begin(self, asked: Asked, prompt: list[int], shape: Chat) -> Answer:
         room = self._engine.context - len(prompt)
-        return Answer(min(asked.limit or room, room), asked.stops, shape.thoughts)
+        offered = isinstance(asked, ChatRequest) and asked.offered
+        caller = CallSplitter(self._served.reader) if offered and self._served.reader else None
+        return Answer(min(asked.limit or room, room), asked.stops, shape.thoughts, caller)
 
     async def _grow(self, answer: Answer, asked: Asked, prompt: list[int], index: int) -> AsyncGenerator[Parts]:
         """One answer, when it is its turn. Closing it ends the computation, and gives the turn to the next."""
@@ -179,6 +187,8 @@ class _Server:
                     async for parts in growing:
                         if parts:
                             yield shapes.event(shape.more(index, parts))
+                if answer.calls:
+                    yield shapes.event(shape.called(index, answer.calls))
                 yield shapes.event(shape.last(index, answer))
                 tokens += answer.tokens
             if asked.with_usage:

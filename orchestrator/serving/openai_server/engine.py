@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
+"""OpenAI's: role, content, and for tools tool_calls and tool_call_id."""
+Tool = Mapping[str, Any]
+"""In the canonical form of chat_template/tools.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Engine(Protocol):
     lacks: frozenset[str]
     """Parameters that it cannot compute with."""
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
         """The tokens of a conversation, special ones read as in training, up to where the answer begins."""
 
     def encode(self, text: str) -> list[int]:

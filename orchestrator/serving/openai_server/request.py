@@ -6,6 +6,7 @@ parameter that nobody knows, as OpenAI does. Nothing that was asked for is left 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
+from orchestrator.chat_template.tools import ToolError, canonical_call, canonical_tools
 from orchestrator.serving.openai_server.engine import Engine, Message, Sampling
 
 COOLEST = 0.01
@@ -40,6 +42,15 @@ def _asks_for_nothing(value: Any) -> Any:
     return None
 
 
+def _canonical(value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    try:
+        return canonical_tools(value)[0]
+    except ToolError as error:
+        raise PydanticCustomError("no_tools", "{said}", {"said": str(error)}) from None
+
+
+Tools = Annotated[list[dict[str, Any]], AfterValidator(_canonical)]
+"""Tools, brought into the form that they were trained in."""
 NotDone = Annotated[Any, AfterValidator(_asks_for_nothing)]
 """What OpenAI's protocol knows and this server does not do."""
 Ignored = Annotated[Any, Field(default=None)]
@@ -57,23 +68,53 @@ class TextPart(_Body):
     text: str
 
 
+class Function(_Body):
+    """What is called, with arguments as JSON text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(_Body):
+    """A call of an earlier answer."""
+
+    id: Ignored
+    index: Ignored
+    type: Literal["function"] = "function"
+    function: Function
+
+
 class Turn(_Body):
     """One message. An answer of ours may come back as it was given; training takes its thoughts out, and so do we."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
     name: Ignored
+    tool_call_id: Ignored
     reasoning_content: str | None = None
     annotations: Ignored
     refusal: NotDone = None
     audio: NotDone = None
     function_call: NotDone = None
-    tool_calls: NotDone = None
+    tool_calls: list[ToolCall] | None = None
 
     @property
     def text(self) -> str:
         """The parts joined as LLaMA-Factory joins them: with nothing in between."""
+        if self.content is None:
+            return ""
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+    def said(self) -> dict[str, Any]:
+        """The text and the calls, as templates take them. Raises Refused for arguments that are no JSON object."""
+        if not self.tool_calls:
+            return {"content": self.text}
+        try:
+            calls = [canonical_call(call.model_dump(exclude_none=True))[0] for call in self.tool_calls]
+        except ToolError as error:
+            raise Refused(400, str(error), "messages", "invalid_value") from None
+        made = [{"type": "function", "function": call} for call in calls]
+        return {"content": self.text, "tool_calls": made}
 
 
 class StreamOptions(_Body):
@@ -120,6 +161,9 @@ class _Request(_Body):
         """Whether a stream ends with a count of its tokens."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
+    def require_sound(self) -> None:
+        """Raise Refused for what no single field shows."""
+
     def sampling(self) -> Sampling:
         """How the next token is chosen. Greedily unless told otherwise, as answers are measured; nothing is cut off
         and nothing is punished unasked."""
@@ -155,8 +199,8 @@ class ChatRequest(_Request):
     prediction: NotDone = None
     reasoning_effort: NotDone = None
     response_format: NotDone = None
-    tool_choice: NotDone = None
-    tools: NotDone = None
+    tool_choice: Literal["auto", "none"] | None = None
+    tools: Tools | None = None
     top_logprobs: NotDone = None
     verbosity: NotDone = None
     web_search_options: NotDone = None
@@ -169,11 +213,23 @@ class ChatRequest(_Request):
     @property
     def characters(self) -> int:
         """Characters of all its texts."""
-        return sum(len(turn.text) for turn in self.messages)
+        called = (call.function for turn in self.messages for call in turn.tool_calls or ())
+        tools = len(json.dumps(self.tools, ensure_ascii=False)) if self.tools else 0
+        return sum(len(turn.text) for turn in self.messages) + sum(len(one.arguments) for one in called) + tools
+
+    @property
+    def offered(self) -> list[dict[str, Any]]:
+        """The tools that may be called."""
+        return [] if self.tool_choice == "none" else self.tools or []
+
+    @property
+    def about_tools(self) -> bool:
+        """Whether tools are offered, or were called before."""
+        return bool(self.offered) or any(turn.role == "tool" or turn.tool_calls for turn in self.messages)
 
     def tokens(self, engine: Engine) -> list[int]:
         """What the model is given: the conversation in its template."""
-        return engine.prompt(self.conversation())
+        return engine.prompt(self.conversation(), self.offered)
 
     def conversation(self) -> list[Message]:
         """The messages as a template takes them: at most one system text, at the start, and a question at the end.
@@ -184,9 +240,22 @@ class ChatRequest(_Request):
         if "system" in roles[1:]:
             at = roles.index("system", 1)
             raise Refused(400, "a system text stands at the start, and there is one of them", f"messages[{at}].role")
-        if roles[-1] != "user":
+        if roles[-1] not in ("user", "tool"):
             raise Refused(400, f"a conversation ends with a user's message, not with one of {roles[-1]!r}", "messages")
-        return [{"role": role, "content": turn.text} for role, turn in zip(roles, self.messages, strict=True)]
+        return [{"role": role, **turn.said()} for role, turn in zip(roles, self.messages, strict=True)]
+
+    def require_sound(self) -> None:
+        """Raise Refused for a message without a text, and for a tool's answer to no call."""
+        called = False
+        for at, turn in enumerate(self.messages):
+            if turn.content is None and not turn.tool_calls:
+                raise Refused(400, f"messages[{at}].content: a text is missing", f"messages[{at}].content")
+            if turn.role == "tool" and not called:
+                raise Refused(400, f"messages[{at}]: no call that this tool answers", f"messages[{at}].role")
+            if turn.tool_calls and turn.role != "assistant":
+                said = f"messages[{at}]: {turn.role!r} calls no tools"
+                raise Refused(400, said, f"messages[{at}].tool_calls")
+            called = bool(turn.tool_calls) or (called and turn.role == "tool")
 
 
 class CompletionRequest(_Request):
@@ -216,9 +285,11 @@ def read(body: bytes, kind: type[Request]) -> Request:
     pydantic's reader of JSON knows no half surrogates, and no nesting that a stack could not hold.
     """
     try:
-        return kind.model_validate_json(body)
+        request = kind.model_validate_json(body)
     except ValidationError as error:
         raise _refusal(error) from None
+    request.require_sound()
+    return request
 
 
 def _refusal(error: ValidationError) -> Refused:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.evaluation.calls import CallReader
 from orchestrator.serving.guard import Guard
 from orchestrator.serving.openai_server.app import Served, make_app
 from orchestrator.serving.openai_server.engine import Engine
@@ -21,6 +22,7 @@ def serve(engine: Engine, wanted: Mapping[str, Any]) -> None:
 
     key = os.environ.pop(KEY_VARIABLE, "") or None
     thoughts = tuple(wanted["thoughts"]) if wanted["thoughts"] else None
-    app = Guard(make_app(Served(engine, wanted["name"], key, thoughts)))
+    reader = CallReader(wanted["calls_of"]) if wanted.get("calls_of") else None
+    app = Guard(make_app(Served(engine, wanted["name"], key, thoughts, reader)))
     at = {"host": wanted["host"], "port": wanted["port"]}
     uvicorn.run(app, **at, log_level="info", timeout_graceful_shutdown=LAST_SECONDS)

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.chat_template.thoughts import Parts
+from orchestrator.evaluation.calls import Calls
 from orchestrator.serving.openai_server.answer import Answer, Words
+from orchestrator.serving.openai_server.calls import as_openai
 from orchestrator.serving.openai_server.request import Refused
 
 DONE = "data: [DONE]\n\n"
@@ -43,6 +45,11 @@ class Chat:
         """A chunk with what the answer has grown by."""
         return self._chunk([self._choice(index, {"delta": _said(parts, whole=False)})])
 
+    def called(self, index: int, calls: Calls) -> dict[str, Any]:
+        """The chunk with the calls of an answer."""
+        made = [as_openai(call, number) for number, call in enumerate(calls)]
+        return self._chunk([self._choice(index, {"delta": {"tool_calls": made}})])
+
     def last(self, index: int, answer: Answer) -> dict[str, Any]:
         """The chunk that says why an answer ended."""
         return self._chunk([self._choice(index, {"delta": {}}, answer)])
@@ -52,7 +59,10 @@ class Chat:
         return {**self._chunk([]), "usage": counts}
 
     def _said(self, answer: Answer) -> dict[str, Any]:
-        return {"message": {"role": "assistant", **_said(answer.parts, whole=True)}}
+        message = {"role": "assistant", **_said(answer.parts, whole=True)}
+        if answer.calls:
+            message |= {"content": message["content"] or None, "tool_calls": list(map(as_openai, answer.calls))}
+        return {"message": message}
 
     def _choice(self, index: int, said: dict[str, Any], ended: Answer | None = None) -> dict[str, Any]:
         return {"index": index, **said, "logprobs": None, "finish_reason": ended.finish_reason if ended else None}
@@ -86,7 +96,7 @@ class Text(Chat):
         return {"text": answer.parts.answer}
 
 
-def _said(parts: Parts, whole: bool) -> dict[str, str]:
+def _said(parts: Parts, whole: bool) -> dict[str, Any]:
     """Thoughts apart from the content, under the name that llama-server and vLLM give them; a whole has a content."""
     thought = {"reasoning_content": parts.thought} if parts.thought else {}
     return thought | ({"content": parts.answer} if parts.answer or whole else {})

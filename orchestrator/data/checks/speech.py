@@ -1,0 +1,138 @@
+"""Findings about tools and thoughts: how many rows have them, and what training and serving make of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from orchestrator.chat_template.turns import tool_refusal
+from orchestrator.data.canonical import has_tools, untrainable
+from orchestrator.data.checks.finding import MAX_ROWS, Finding, Place, finding
+from orchestrator.data.conversation import Conversation
+from orchestrator.data.reading import RowProblem
+from orchestrator.data.tools import declared
+from orchestrator.evaluation.rows import split_thinking
+
+_NAMED = 6  # keys in one message
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """How the rows will be trained."""
+
+    template: str
+    reasons: bool
+    """Whether LLaMA-Factory gives answers without a thought an empty one."""
+    thinking: bool
+
+
+@dataclass
+class Noted:
+    """How many rows, and which the first of them are: a million places would be no small thing."""
+
+    count: int = 0
+    places: list[Place] = field(default_factory=list)
+
+    def add(self, row: Conversation) -> None:
+        """One more."""
+        self.count += 1
+        if len(self.places) < MAX_ROWS:
+            self.places.append((row.source, row.row))
+
+
+@dataclass
+class Speech:
+    """Notes what the rows that flow through it hold besides questions and answers."""
+
+    mode: Mode | None = None
+    rows: int = 0
+    thinking: Noted = field(default_factory=Noted)
+    silent: Noted = field(default_factory=Noted)
+    """Rows in which no answer has a thought."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    reduced: Noted = field(default_factory=Noted)
+    toolless: Noted = field(default_factory=Noted)
+    unserved: Noted = field(default_factory=Noted)
+    unfit: Noted = field(default_factory=Noted)
+    unfit_reason: str = ""
+    """Of the first of them."""
+
+    def watch(self, rows: Iterable[Conversation | RowProblem]) -> Iterator[Conversation | RowProblem]:
+        """Yields the rows unchanged."""
+        for row in rows:
+            if isinstance(row, Conversation):
+                self._look(row)
+            yield row
+
+    def findings(self) -> Iterator[Finding]:
+        """Yields what there is to say about all of them."""
+        if self.reduced.count:
+            keys = [f"{path} ({count} rows)" for path, count in self.dropped.most_common(_NAMED)]
+            more = f" and {len(self.dropped) - _NAMED} more" if len(self.dropped) > _NAMED else ""
+            message = (
+                f"{self.reduced.count} of {self.rows} rows have tools with parts that Ollama leaves out or writes "
+                f"otherwise, so they are trained without: {', '.join(keys)}{more}"
+            )
+            yield finding("tools_reduced", "info", message, self.reduced.places)
+        if self.mode and self.unserved.count:
+            reason = tool_refusal(self.mode.template, self.mode.thinking)
+            message = (
+                f"{self.unserved.count} of {self.rows} rows have tools, and template {self.mode.template} cannot be "
+                f"served with tools: {reason}; choose another, such as qwen"
+            )
+            yield finding("tools_not_served", "error", message, self.unserved.places)
+        if self.mode and self.unfit.count:
+            message = (
+                f"{self.unfit.count} of {self.rows} rows have tools or calls that template {self.mode.template} cannot "
+                f"train: {self.unfit_reason}"
+            )
+            yield finding("tools_not_trained", "error", message, self.unfit.places)
+        if self.toolless.count:
+            counts = f"{self.toolless.count} of {self.rows} rows call tools and offer none"
+            message = f"{counts}: servers read calls only where tools are offered"
+            yield finding("calls_without_tools", "warning", message, self.toolless.places)
+        yield from self._thoughts()
+
+    def _look(self, row: Conversation) -> None:
+        self.rows += 1
+        if row.tools and (dropped := declared(row.tools).dropped):
+            self.dropped.update(dropped)
+            self.reduced.add(row)
+        if not row.tools and any(turn.role == "function_call" for turn in row.messages):
+            self.toolless.add(row)
+        if self.mode and has_tools(row):
+            self._fit(row, self.mode)
+        answers = [row.chosen] if row.chosen else [turn.content for turn in row.messages if turn.role in _ANSWERS]
+        (self.thinking if any(split_thinking(text)[0] for text in answers) else self.silent).add(row)
+
+    def _fit(self, row: Conversation, mode: Mode) -> None:
+        if tool_refusal(mode.template, mode.thinking):
+            self.unserved.add(row)
+        elif reason := untrainable(row, mode.template):
+            self.unfit_reason = self.unfit_reason or reason
+            self.unfit.add(row)
+
+    def _thoughts(self) -> Iterator[Finding]:
+        counts = f"{self.thinking.count} of {self.rows} rows have a thought in an answer, {self.silent.count} have none"
+        if self.thinking.count:
+            made = f"; {_made_of_thoughts(self.mode)}" if self.mode else ""
+            yield finding("thoughts", "info", counts + made, self.thinking.places)
+        if self.silent.count and self.mode and self.mode.reasons and self.mode.thinking:
+            message = (
+                f"{self.silent.count} of {self.rows} rows teach an empty thought: with model.thinking: true "
+                f"{self.mode.template} answers <think></think> where a row has none"
+            )
+            yield finding("empty_thoughts", "warning", message, self.silent.places)
+
+
+_ANSWERS = ("assistant", "function_call")
+
+
+def _made_of_thoughts(mode: Mode) -> str:
+    """What training does with thoughts (ReasoningTemplate of llamafactory/data/template.py)."""
+    if not mode.reasons:
+        return f"template {mode.template} knows no thoughts: they are trained, and answered, as text"
+    if mode.thinking:
+        return "with model.thinking: true they are learnt, and servers show them apart from the answer"
+    return "with model.thinking: false training takes them out, and every question ends with an empty one"

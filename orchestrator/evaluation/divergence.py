@@ -1,0 +1,153 @@
+"""How far one model's expectations lie from another's, token by token of answers that both are given. Pure.
+
+At each token of an answer a model gives every token of the vocabulary a probability. The Kullback–Leibler divergence of
+a candidate's probabilities q from a reference's p, Σ p·log(p/q), in nats, is 0 only where both are the same; a hundred
+answers that are equal to the letter still have one. (Kullback & Leibler, On Information and Sufficiency, 1951.)
+
+Of the reference its likeliest tokens are kept, and what all the others have together. What is computed from that is
+never more than the divergence over the whole vocabulary (the log-sum inequality), and less only by what happens among
+the tokens that the reference thinks least of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.evaluation.intervals import Array, Interval
+from orchestrator.evaluation.metric import DIVERGENCE, PROBABILITY_CHANGE
+
+MOST = 256
+"""Tokens kept of each place of an answer."""
+FEWEST = 16
+ROOM = 4_000_000
+"""Tokens kept in all, as far as FEWEST allows: 32 MB."""
+WORST = 3
+"""Rows that are named."""
+RESAMPLES = 9999
+SMALLEST = 1e-30
+"""What stands for a probability of nothing, which has no logarithm."""
+
+
+@dataclass(frozen=True)
+class Expectations:
+    """What a model expects at each place of some answers, row after row; logarithms of probabilities, in nats."""
+
+    tokens: NDArray[np.int32]
+    """Places × kept: the likeliest tokens, in no order."""
+    logs: NDArray[np.float32]
+    """The same shape: theirs."""
+    rest: NDArray[np.float32]
+    """Places: of all other tokens together."""
+    chosen: NDArray[np.float32]
+    """Places: of the token that the answer has there."""
+
+
+def kept(places: int) -> int:
+    """How many tokens are kept of each place, for so many places."""
+    return max(FEWEST, min(MOST, ROOM // max(1, places)))
+
+
+def expectation(logits: Array, chosen: int, keep: int) -> tuple[Any, ...]:
+    """One place's row of Expectations: tokens, logs, rest, chosen."""
+    logs = log_softmax(logits)
+    tokens = np.argpartition(logs, -min(keep, len(logs)))[-keep:].astype(np.int32)
+    return tokens, logs[tokens], _rest(logs, tokens), logs[chosen]
+
+
+def expectations(places: Iterable[tuple[Any, ...]]) -> Expectations:
+    """All places together."""
+    tokens, logs, rest, chosen = zip(*places, strict=True)
+    return Expectations(
+        np.array(tokens, dtype=np.int32), *(np.array(of, dtype=np.float32) for of in (logs, rest, chosen))
+    )
+
+
+def at_place(reference: Expectations, place: int, logits: Array, chosen: int) -> tuple[float, float]:
+    """A candidate's divergence from the reference at one place, in nats, and its log-probability of the token there.
+
+    Not finite where the logits are not.
+    """
+    tokens, logs = reference.tokens[place], log_softmax(logits)
+    p = np.append(reference.logs[place], reference.rest[place]).astype(np.float64)
+    q = np.append(logs[tokens], _rest(logs, tokens))
+    return max(0.0, float(np.sum(np.exp(p) * (p - q)))), float(logs[chosen])
+
+
+def row(name: str, places: Sequence[tuple[float, float]], before: NDArray[np.float32]) -> dict[str, Any]:
+    """One row's figures: the mean divergence of its answer's tokens in nats, and the probability of the whole answer
+    by the candidate and by the reference, whose log-probabilities are `before`. None stands for what is no number."""
+    nats, logs = (np.array(column, dtype=np.float64) for column in zip(*places, strict=True))
+    return {
+        "id": name,
+        "tokens": len(places),
+        DIVERGENCE: _finite(float(nats.mean())),
+        "probability": _finite(float(np.exp(logs.sum()))),
+        "before": float(np.exp(before.astype(np.float64).sum())),
+    }
+
+
+def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Interval]:
+    """Over the rows: the mean divergence in nats a token, and by how many points of probability their answers became
+    less likely or more. None at all where a row has no number."""
+    if not rows or any(of[DIVERGENCE] is None or of["probability"] is None for of in rows):
+        return {}
+    change = [100 * (of["probability"] - of["before"]) for of in rows]
+    return {DIVERGENCE: mean([of[DIVERGENCE] for of in rows]), PROBABILITY_CHANGE: mean(change)}
+
+
+def mean(values: Sequence[float]) -> Interval:
+    """A mean with its 95 % interval over the rows: bias-corrected and accelerated bootstrap, since divergences are
+    skewed (Efron, Better Bootstrap Confidence Intervals, 1987)."""
+    from scipy.stats import bootstrap
+
+    sample = np.array(values, dtype=np.float64)
+    value = float(sample.mean())
+    if len(sample) < 2 or np.ptp(sample) == 0:
+        return Interval(value, value, value)
+    found = bootstrap((sample,), np.mean, n_resamples=RESAMPLES, batch=1000, rng=np.random.default_rng(0))
+    low, high = map(float, found.confidence_interval)
+    return Interval(value, min(low, value), max(high, value))
+
+
+def worst(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that diverge most, those without a number first."""
+    by_size = sorted(rows, key=lambda of: (of[DIVERGENCE] is not None, -(of[DIVERGENCE] or 0.0)))
+    return [dict(of) for of in by_size[:WORST]]
+
+
+def ranking(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Artifacts from the nearest to the furthest, each with the interval of how much further than the one before it
+    lies, over the same rows; `apart` says whether that interval leaves zero out."""
+    measured = {name: np.array([of[DIVERGENCE] for of in table]) for name, table in rows.items() if figures(table)}
+    order = sorted(measured, key=lambda name: float(measured[name].mean()))
+    ranked: list[dict[str, Any]] = [{"artifact": name} for name in order[:1]]
+    for nearer, further in pairwise(order):
+        gap = mean((measured[further] - measured[nearer]).tolist())
+        ranked.append({"artifact": further, "further": gap.to_json(), "apart": gap.low > 0})
+    return ranked
+
+
+def log_softmax(logits: Array) -> Array:
+    """Log-probabilities in float64, whatever the logits are in."""
+    from scipy.special import log_softmax as softmax
+
+    found: Array = softmax(logits.astype(np.float64))
+    return found
+
+
+def _rest(logs: Array, tokens: NDArray[np.int32]) -> float:
+    others = np.ones(len(logs), dtype=bool)
+    others[tokens] = False
+    left: float = np.exp(logs[others]).sum()
+    return math.log(max(left, SMALLEST)) if math.isfinite(left) else math.nan
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

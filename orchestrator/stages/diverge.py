@@ -1,0 +1,217 @@
+"""read-tuned, diverge-…: how likely tuned model and GGUFs find the tuned model's own answers, token by token.
+
+What the converter wrote is held against the tuned model, so that conversion is seen by itself; what was quantised is
+held against what it was quantised from, so that quantisation is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.lib import layout
+from orchestrator.lib.errors import StageError
+from orchestrator.lib.files import read_json
+from orchestrator.lib.step import Step
+from orchestrator.stages import adapter
+from orchestrator.stages.ask import files_of, kinds_asked, made_by
+from orchestrator.stages.base import TRAINING_PACKAGES, Context, Stage
+from orchestrator.stages.convert import source_type
+from orchestrator.stages.predict import KEPT
+
+if TYPE_CHECKING:
+    from orchestrator.evaluation.divergence import Expectations
+
+READ = "read-tuned"
+
+
+@dataclass(frozen=True)
+class ReadTuned(Stage):
+    """The tuned model's answers as tokens, and what it expects at each of them."""
+
+    program = READ
+    phase = "verify"
+    arguments: Mapping[str, Any]
+    """What makes LLaMA-Factory load it."""
+    prompts: str
+    generated: str
+    """Its answers, as LLaMA-Factory left them."""
+    max_new_tokens: int
+    answers: str
+    expectations: str
+
+    @classmethod
+    def plan(cls, context: Context) -> list[Step]:
+        """One step where there are GGUFs to prove by their answers."""
+        if not context.answers or not kinds_asked(context):
+            return []
+        stage = cls(
+            arguments=_arguments(context),
+            prompts=layout.PROMPTS,
+            generated=f"{layout.generated('tuned')}/generated_predictions.jsonl",
+            max_new_tokens=context.spec.evaluate.max_new_tokens,
+            answers=layout.GIVEN,
+            expectations=layout.expectations("tuned"),
+        )
+        return [
+            stage.step(
+                READ,
+                expects=(stage.answers, stage.expectations),
+                needs=("prepare", "train", "predict-tuned"),
+                inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES)},
+                alone=context.gpus > 0,
+            )
+        ]
+
+    def run(self) -> None:
+        """Write both. Raises StageError where no row can be read."""
+        from orchestrator.evaluation.divergence import expectation, expectations, kept
+        from orchestrator.evaluation.rows import read_records, write_records
+        from orchestrator.stages.likelihoods import load, read_answers
+
+        rows = [record for _, record in read_records(Path(self.prompts))]
+        said = [record["predict"] for _, record in read_records(Path(self.generated))]
+        model, tokenizer, size = load(self.arguments)
+        stop = _stop(tokenizer)
+        given = [
+            {"id": row["id"], "prompt": row["ids"], "answer": _tokens(tokenizer, text, stop, self.max_new_tokens)}
+            for row, text in zip(rows, said, strict=True)
+            if row["ids"]
+        ]
+        if not given:
+            raise StageError("no held-out row can be read: all have tools", "Hold out rows without tools.")
+        keep = kept(sum(len(row["answer"]) for row in given))
+        pairs = [(row["prompt"], row["answer"]) for row in given]
+        read = read_answers(model, pairs, lambda logits, token: expectation(logits, token, keep), size)
+        write_records(Path(self.answers), given)
+        save(Path(self.expectations), expectations(place for places in read for place in places))
+
+
+@dataclass(frozen=True)
+class Diverge(Stage):
+    """Each row's divergence of one GGUF from its reference; of one that others are held against, what it expects."""
+
+    program = "diverge"
+    phase = "verify"
+    optional = ("adapter", "expectations")
+    gguf: str
+    answers: str
+    reference: str
+    rows: str
+    adapter: str | None = None
+    expectations: str | None = None
+
+    @classmethod
+    def plan(cls, context: Context) -> list[Step]:
+        """One process for each GGUF that is proven, and for the one that these were quantised from."""
+        if not context.answers or not (asked := kinds_asked(context)):
+            return []
+        source = source_type(context.spec.export.gguf)
+        quantised = [kind for kind in asked if kind not in (source, adapter.NAME)]
+        first = [source] if source in asked or quantised else []
+        others = [kind for kind in asked if kind != source]
+        return [_step(context, kind, source, bool(quantised)) for kind in (*first, *others)]
+
+    def run(self) -> None:
+        """Write them."""
+        import numpy as np
+
+        from orchestrator.evaluation.divergence import at_place, expectation, expectations, row
+        from orchestrator.evaluation.rows import read_records, write_records
+        from orchestrator.models.gguf import GgufModel
+
+        given = [record for _, record in read_records(Path(self.answers))]
+        reference = load(Path(self.reference))
+        starts = np.cumsum([0, *(len(one["answer"]) for one in given)])
+        own: list[tuple[Any, ...]] = []
+
+        def look(logits: Any, at: int, place: int) -> tuple[float, float]:
+            token = given[at]["answer"][place]
+            if self.expectations:
+                own.append(expectation(logits, token, reference.tokens.shape[1]))
+            return at_place(reference, starts[at] + place, logits, token)
+
+        found = []
+        print(f"llama.cpp loads {self.gguf}", flush=True)  # the last line, should a damaged file end this process
+        with GgufModel(Path(self.gguf), Path(self.adapter) if self.adapter else None) as model:
+            places = model.read_answers([one["prompt"] for one in given], [one["answer"] for one in given], look)
+            for at, (one, seen) in enumerate(zip(given, places, strict=True)):
+                found.append(row(one["id"], seen, reference.chosen[starts[at] : starts[at + 1]]))
+                print(f"{len(found)}/{len(given)}", flush=True)
+        write_records(Path(self.rows), found)
+        if self.expectations:
+            save(Path(self.expectations), expectations(own))
+
+
+def reference_of(kind: str, source: str) -> str:
+    """The artifact that a GGUF is held against."""
+    return "tuned" if kind in (source, adapter.NAME) else f"gguf-{source}"
+
+
+def _step(context: Context, kind: str, source: str, is_reference: bool) -> Step:
+    (gguf, over), reference = files_of(context, kind), reference_of(kind, source)
+    own = layout.expectations(f"gguf-{kind}") if is_reference and kind == source else None
+    stage = Diverge(
+        gguf=gguf,
+        answers=layout.GIVEN,
+        reference=layout.expectations(reference),
+        rows=layout.divergence(f"gguf-{kind}"),
+        adapter=over,
+        expectations=own,
+    )
+    return stage.step(
+        f"diverge-{kind}",
+        expects=(stage.rows, *((own,) if own else ())),
+        needs=(READ, made_by(context, kind), *(() if reference == "tuned" else (f"diverge-{source}",))),
+        inputs=context.picked("llama-cpp-python"),
+        judges=True,
+    )
+
+
+def _arguments(context: Context) -> dict[str, Any]:
+    kept = {key: context.training[key] for key in KEPT if key in context.training}
+    return {
+        **context.tuned(),
+        "trust_remote_code": context.spec.model.trust_remote_code,
+        "template": context.template,
+        "enable_thinking": context.spec.model.thinking,
+        "do_eval": True,
+        "dataset_dir": layout.DATA,
+        "eval_dataset": "eval",
+        "output_dir": "evaluation",
+        "report_to": "none",
+        "per_device_eval_batch_size": 8,
+        **kept,
+    }
+
+
+def _stop(tokenizer: Any) -> int:
+    """The token that ends an answer."""
+    word = read_json(Path(layout.SERVING))["stop"][0]
+    known = tokenizer.convert_tokens_to_ids(word)
+    return int(tokenizer.eos_token_id if known is None or known == tokenizer.unk_token_id else known)
+
+
+def _tokens(tokenizer: Any, text: str, stop: int, limit: int) -> list[int]:
+    """An answer's tokens, with the one that ends it unless it was cut off."""
+    ids = list(tokenizer.encode(text, add_special_tokens=False))
+    return ids if len(ids) >= limit else [*ids, stop]
+
+
+def save(file: Path, found: Expectations) -> None:
+    """Write expectations as a NumPy archive."""
+    import numpy as np
+
+    np.savez(file, tokens=found.tokens, logs=found.logs, rest=found.rest, chosen=found.chosen)
+
+
+def load(file: Path) -> Expectations:
+    """What `save` wrote."""
+    import numpy as np
+
+    from orchestrator.evaluation.divergence import Expectations
+
+    with np.load(file, allow_pickle=False) as archive:
+        return Expectations(*(archive[name] for name in ("tokens", "logs", "rest", "chosen")))
