@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from orchestrator.chat_template import check as check_module
-from orchestrator.chat_template import engines
-from orchestrator.chat_template.check import Engines, check
+from orchestrator.chat_template import engines, llama_server
+from orchestrator.chat_template.check import Engines, check, check_tools
 from orchestrator.chat_template.encode import training_prompt_ids
 from orchestrator.chat_template.jinja import jinja_template, render_messages
 from orchestrator.chat_template.ollama import ollama_template
-from orchestrator.chat_template.registry import definition, template_names
+from orchestrator.chat_template.registry import definition, template_names, tool_definition
 from orchestrator.chat_template.turns import special_tokens
 from orchestrator.lib import process
 from orchestrator.lib.errors import InputError
@@ -108,3 +108,39 @@ def test_no_double_bos_where_the_runtime_adds_one(name: str, tiny_model: Path, v
     assert served == trained
     bos = vocabulary.token_bos()
     assert [ids[:3].count(bos) for ids in served] == [2, 2, 2]
+
+
+ONE_OF_EACH_FORMAT = (
+    "smollm2", "bailing_v2", "glm4", "glm4_moe", "lfm2", "llama3", "minimax1", "minimax2", "mistral", "phi4_mini",
+    "qwen", "qwen3", "qwen3_5", "seed_oss",
+)  # fmt: skip
+
+
+def test_every_tool_format_is_served_as_it_was_trained(tiny_model: Path) -> None:
+    results = check_tools(ONE_OF_EACH_FORMAT, tiny_model, Engines(), reference=True)
+    assert [(result.template, result.mismatch) for result in results if not result.passed] == []
+    assert [result.template for result in results if result.refused or result.cases < 14] == []
+    formats = {
+        name for chosen in map(tool_definition, ONE_OF_EACH_FORMAT) for name in (chosen.format, chosen.call_format)
+    }
+    every = {name for chosen in map(tool_definition, template_names()) for name in (chosen.format, chosen.call_format)}
+    assert every - formats == {"gemma4"}
+
+
+@pytest.mark.skipif(llama_server.find() is None, reason="no llama.cpp server: pip install xllamacpp")
+def test_llama_cpps_server_writes_tools_as_they_were_trained(tiny_model: Path) -> None:
+    results = check_tools(["qwen3", "smollm2"], tiny_model, Engines(server=llama_server.find()))
+    assert [(result.template, result.thinking, result.mismatch) for result in results] == [
+        ("qwen3", True, ""),
+        ("qwen3", False, ""),
+        ("smollm2", None, ""),
+    ]
+
+
+def test_a_byte_in_a_tools_rendering_is_noticed(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def changed(*of: Any) -> str:
+        return jinja_template(*of).replace("(tool | tojson)", "(tool | tojson) + ' '")
+
+    monkeypatch.setattr(check_module, "jinja_template", changed)
+    [result] = check_tools(["qwen"], tiny_model, Engines())
+    assert result.mismatch.startswith("Jinja, user: token")

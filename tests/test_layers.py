@@ -19,6 +19,7 @@ FLOORS = (
     "pipeline",
     "report serving",
     "sweep",
+    "ui",
     "cli __main__",
 )
 """From the ground up; a room may use its own floor and those below."""

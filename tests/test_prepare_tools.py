@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from orchestrator.chat_template.jinja import jinja_template, render_messages
 from orchestrator.chat_template.registry import definition, tool_definition
 from orchestrator.chat_template.tool_cases import tool_conversations
 from orchestrator.chat_template.turns import special_tokens
-from orchestrator.data.canonical import canonical
+from orchestrator.data.canonical import as_trained, canonical, messages, offered
 from orchestrator.data.checks import Mode, check_data
 from orchestrator.data.checks.tokens import token_counter
 from orchestrator.data.conversation import Conversation, Message
@@ -209,3 +210,22 @@ def test_check_names_rows_whose_tools_a_template_cannot_serve(template: str, kin
                     SimpleNamespace(template=template, thinking=False), [canonical(row, template)]
                 )
         assert refused.value.hint
+
+
+def test_the_day_of_training_stands_in_no_prompt(tiny_model: Path) -> None:
+    from orchestrator.chat_template.encode import _template
+
+    row = as_trained(told := canonical(Conversation(TOLD, system="简短。", tools=TOOLS), "llama3"), "llama3")
+    assert row.tools == ""
+    assert row.system.startswith("简短。Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\nYou have")
+    tokenizer = load_tokenizer(tiny_model)
+    of = _template("llama3", tokenizer, False)
+    theirs = of.format_tools.apply(content=told.tools)[0]
+    assert re.sub("Today Date: .*", "", theirs) == re.sub("Today Date: .*", "", row.system.removeprefix("简短。"))
+    turns = [
+        {"role": {"function_call": "function"}.get(turn.role, turn.role), "content": turn.content} for turn in TOLD
+    ]
+    asked = replace(told, messages=TOLD[:-1])
+    ids = Encoder("llama3", tokenizer, False).prompt_ids(list(messages(asked, "llama3")), offered(told))
+    assert ids == list(of.encode_oneturn(tokenizer, turns, row.system, None)[0])
+    assert as_trained(canonical(Conversation(PLAIN), "llama3"), "llama3") == Conversation(PLAIN)

@@ -86,6 +86,21 @@ def start(command: Command) -> LocalChild:
     return LocalChild(popen)
 
 
+def start_detached(command: Command) -> None:
+    """Start a command that goes on when this process has ended; its output is appended to the log."""
+    command.log.parent.mkdir(parents=True, exist_ok=True)
+    with command.log.open("ab") as log:
+        subprocess.Popen(
+            list(command.argv),
+            cwd=command.cwd,
+            env=child_environment(command.env),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
 def wait(child: Child, watch: Callable[[], None] = lambda: None) -> int:
     """The exit code of a child; `watch` is called while it runs. Whatever interrupts the wait ends the child."""
     return wait_any([child], watch)[1]

@@ -121,6 +121,11 @@ class GgufModel:
             pieces.append(buffer.raw[: max(0, length)])
         return b"".join(pieces).decode("utf-8", "replace")
 
+    def ends_with(self, word: str) -> bool:
+        """Whether llama.cpp ends an answer at this word by itself: EOS, and what it takes for an end of turn."""
+        ids = self.tokenize(word)
+        return len(ids) == 1 and bool(self._api.llama_vocab_is_eog(self._vocab, ids[0]))
+
     def stops(self, words: Sequence[str]) -> frozenset[int]:
         """The ids of stop words that are single tokens."""
         ids = [self.tokenize(word) for word in words]

@@ -60,7 +60,8 @@ class JobElsewhere:
         fetch(self.project, lambda done, total: None)
         while not (task := self._task()).done:
             try:
-                work(task, self.launch or self._launcher(task), env, check)
+                launch = self.launch or launcher(self.project.spec.execution, task.left) or start
+                work(task, launch, env, check)
                 return task.run.set(environment=made_with(self.project))  # the one that created it said what it had
             except BusyError:
                 check()
@@ -75,9 +76,6 @@ class JobElsewhere:
                 "Give all machines the same environment, best one folder on the shared disk.",
             )
         return Task(self.project, whole, whole.until(self.phase), whole.run)
-
-    def _launcher(self, task: Task) -> Launch:
-        return launcher(self.project.spec.execution, task.left) or start
 
 
 def work(task: Task, launch: Launch, env: Mapping[str, str], check: Callable[[], None]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
@@ -11,6 +11,9 @@ from orchestrator.lib.files import read_json, remove_leftovers, write_text
 from orchestrator.lib.render import Renderer
 from orchestrator.lib.secrecy import without_folders
 from orchestrator.runs import store
+
+if TYPE_CHECKING:
+    from orchestrator.report.charts import Chart
 
 
 def write(folder: Path) -> Path:
@@ -39,14 +42,20 @@ def is_current(folder: Path) -> bool:
 
 def write_comparison(compared: dict[str, Any], file: Path) -> None:
     """Write the page of some runs side by side."""
-    from orchestrator.report.charts import Series, plot
     from orchestrator.report.page import page
 
     settings = [{**line, "values": [_sent(value) for value in line["values"]]} for line in compared["settings"]]
     compared = {**compared, "settings": settings}
+    write_text(file, page(Renderer(Path.cwd()), "report_compare.html.j2", **compared, curve=loss_of_each(compared)))
+
+
+def loss_of_each(compared: dict[str, Any]) -> Chart | None:
+    """The losses of some runs in one chart."""
+    from orchestrator.report.charts import Series, plot
+
     losses = enumerate(compared["losses"].items())
-    curve = plot("Loss", "step", "loss", [Series(run, points, f"s{place % 8}") for place, (run, points) in losses])
-    write_text(file, page(Renderer(Path.cwd()), "report_compare.html.j2", **compared, curve=curve))
+    looks = [Series(run, points, f"s{place % 8} d{place // 8 % 3}") for place, (run, points) in losses]
+    return plot("Loss", "step", "loss", looks)
 
 
 def _sent(value: Any) -> Any:

@@ -26,6 +26,10 @@ ROWS_SHOWN = 300
 """Mistakes of one artifact on the page; the files hold all of them."""
 
 
+LEAST_CERTAIN = 50
+"""Rows on the page that a classifier is least certain of."""
+
+
 def _beside(headline: str, measured: Iterable[Json]) -> list[str]:
     """The metrics beside the primary one that some artifact has."""
     known = {name for metrics in measured for name in metrics}
@@ -100,6 +104,22 @@ def mistakes(folder: Path) -> Iterator[Json]:
                 "rows": rows[:ROWS_SHOWN],
                 "file": f"evaluation/{file.name}",
             }
+    yield from _doubtful(folder)
+
+
+def _doubtful(folder: Path) -> Iterator[Json]:
+    """The rows that one of the GGUFs is least certain of, right or wrong."""
+    files = sorted(folder.glob(layout.confidence("gguf-*")))
+    for file in files[:1]:
+        artifact, rows = file.name.split(".")[0], read_json_lines(file)
+        shown = rows[: min(ROWS_SHOWN, LEAST_CERTAIN)]
+        yield {
+            "artifact": artifact,
+            "title": f"{artifact} is least certain",
+            "count": len(rows),
+            "rows": [{**row, "prediction": f"{row['prediction']} ({100 * row['confidence']:.0f} %)"} for row in shown],
+            "file": f"evaluation/{file.name}",
+        }
 
 
 def modelfiles(folder: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,3 +27,28 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def worker(folder: Path) -> int | None:
+    """The process of this machine that works on a run or a sweep; None when there is none, or it is somebody else's."""
+    import psutil
+
+    lock = os.path.realpath(folder / layout.LOCK)
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            ours = process.name().startswith(("python", "orchestrator"))
+            if ours and any(opened.path == lock for opened in process.open_files()):
+                return int(process.pid)
+    return None
+
+
+def stop(folder: Path) -> bool:
+    """Ask the process that works on a run or a sweep to end, as Ctrl-C does; False when nobody here does."""
+    import psutil
+
+    pid = worker(folder)
+    if pid is None:
+        return False
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).terminate()
+    return True

@@ -1,0 +1,322 @@
+"""Training and serving side by side: which part differs, and at which character and token. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestrator.chat_template.registry import Definition
+from orchestrator.serving.diagnose.finding import Finding
+from orchestrator.serving.diagnose.probes import Probe, Row, labels
+from orchestrator.serving.diagnose.shipped import Shipped
+from orchestrator.serving.diagnose.trained import Prompt
+
+SHOWN = 24
+"""Characters of either text that a difference quotes."""
+OPEN_THOUGHT = re.compile(r"<think>\s*(</think>\s*)?\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What was trained and what is served, ready to be compared."""
+
+    shape: Definition
+    """The template of training, with its system text."""
+    thinking: bool | None
+    system: str
+    bos: str | None
+    stop: Sequence[str]
+    """What ends an answer; the first is EOS."""
+    probes: Sequence[Probe]
+    trained: Sequence[Prompt]
+    shipped: Shipped
+    encode: Callable[[str], Sequence[int]]
+    """The tokens of training."""
+    served_tokens: Callable[[str], Sequence[int]] | None = None
+    """Those of the GGUF; None where it cannot be read."""
+    ends: Callable[[str], bool] | None = None
+    """Whether the GGUF ends an answer at a word by itself."""
+    cutoff: int | None = None
+    """Tokens of a row in training at most; None where nothing tells."""
+    rows: Sequence[Row] = ()
+    known: Callable[[Sequence[str]], str] = lambda texts: ""
+    """The name of the template that writes these prompts, or ""."""
+
+
+def judge(seen: Seen) -> list[Finding]:
+    """Everything that differs."""
+    return [*_prompts(seen), *_tokens(seen), *_stop(seen), *_parameters(seen), *_context(seen), *_quantisation(seen)]
+
+
+# ---- prompts
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """One prompt as trained and as served, BOS at the start left out of both."""
+
+    probe: Probe
+    trained: str
+    served: str
+    ids: Sequence[int]
+
+    @property
+    def equal(self) -> bool:
+        return self.trained == self.served
+
+
+def _prompts(seen: Seen) -> Iterator[Finding]:
+    yield from _bos(seen)
+    pairs = [pair for pair in _pairs(seen) if not _same_tokens(seen, pair)]
+    if not pairs and not any(text is not None for text in seen.shipped.texts):
+        if seen.shipped.kind == "gguf":
+            yield Finding("template", *_no_template(seen))
+        return
+    thought = [pair for pair in pairs if _other_thought(pair)]
+    if thought:
+        yield _thinking(seen, thought[0])
+    rest = [pair for pair in map(_evened, pairs) if not pair.equal]
+    by_shape = {
+        shape: [pair for pair in rest if pair.probe.shape == shape] for shape in ("question", "system", "turns")
+    }
+    if by_shape["question"] and not by_shape["system"]:
+        yield _system(seen, by_shape["question"][0])
+    elif rest:
+        yield _template(seen, rest[0], only_later=not by_shape["question"] and not by_shape["system"])
+
+
+def _pairs(seen: Seen) -> Iterator[_Pair]:
+    for probe, prompt, text in zip(seen.probes, seen.trained, seen.shipped.texts, strict=True):
+        if text is not None:
+            yield _Pair(probe, _bare(prompt.text, seen.bos), _bare(text, seen.bos), _bare_ids(prompt.ids, seen))
+
+
+def _bare(text: str, bos: str | None) -> str:
+    while bos and text.startswith(bos):
+        text = text.removeprefix(bos)
+    return text
+
+
+def _bare_ids(ids: Sequence[int], seen: Seen) -> list[int]:
+    (bos,) = seen.encode(seen.bos) if seen.bos and len(seen.encode(seen.bos)) == 1 else (None,)
+    kept = list(ids)
+    while kept and kept[0] == bos:
+        kept.pop(0)
+    return kept
+
+
+def _same_tokens(seen: Seen, pair: _Pair) -> bool:
+    """Equal texts, and texts that become the tokens of training all the same, as SentencePiece's spaces may."""
+    return pair.equal or list(seen.encode(pair.served)) == list(pair.ids)
+
+
+def _bos(seen: Seen) -> Iterator[Finding]:
+    adds_bos = _adds_bos(seen)
+    if not seen.bos or adds_bos is None:
+        return
+    for prompt, text in zip(seen.trained, seen.shipped.texts, strict=True):
+        if text is None:
+            continue
+        wanted, written = _count(prompt.text, seen.bos), _count(text, seen.bos)
+        given, other = written + adds_bos, _bare(text, seen.bos) != _bare(prompt.text, seen.bos)
+        if given == wanted or (given < wanted and other):  # another template says that already
+            continue
+        times = {0: "without", 1: "with one", 2: "with two"}
+        said = (
+            f"prompts begin {times.get(given, f'with {given}')} {seen.bos!r}, in training {times.get(wanted, wanted)}: "
+            "token 1 on"
+        )
+        yield Finding("bos", said, _bos_cure(seen, adds_bos, written, wanted))
+        return
+
+
+def _adds_bos(seen: Seen) -> bool | None:
+    """As the GGUF says, or else the number of tokens that the server counts in the first prompt."""
+    text, count = seen.shipped.texts[0], seen.shipped.first_count
+    if seen.shipped.adds_bos is not None or text is None or count is None:
+        return seen.shipped.adds_bos
+    return {0: False, 1: True}.get(count - len(seen.encode(text)))
+
+
+def _bos_cure(seen: Seen, adds: bool, written: int, wanted: int) -> str:
+    if adds and written:
+        return f"{seen.shipped.maker} writes {seen.bos!r}, and llama.cpp adds it too: take it out of the template"
+    if adds and not wanted:
+        return (
+            "no Modelfile can stop llama.cpp from adding it: convert again with `add_bos_token: false` in "
+            "tokenizer_config.json, or run `gguf-set-metadata FILE tokenizer.ggml.add_bos_token false`"
+        )
+    return f"write {seen.bos!r} at the start of the template" if wanted else f"take {seen.bos!r} out of the template"
+
+
+def _count(text: str, word: str) -> int:
+    count = 0
+    while text.startswith(word):
+        text, count = text.removeprefix(word), count + 1
+    return count
+
+
+def _other_thought(pair: _Pair) -> bool:
+    """Whether one prompt ends with an open or empty thought and the other does not, or with another."""
+    trained, served = (OPEN_THOUGHT.search(text) for text in (pair.trained, pair.served))
+    return (trained[0] if trained else "") != (served[0] if served else "")
+
+
+def _evened(pair: _Pair) -> _Pair:
+    """The pair with what its prompts end with in training, as far as thoughts go."""
+    trained, text = OPEN_THOUGHT.search(pair.trained), OPEN_THOUGHT.sub("", pair.served)
+    return replace(pair, served=text + (trained[0] if trained else "")) if _other_thought(pair) else pair
+
+
+def _thinking(seen: Seen, pair: _Pair) -> Finding:
+    said = {True: "to think", False: "not to think", None: "with a template that knows no thoughts"}[seen.thinking]
+    ends = [OPEN_THOUGHT.search(text) for text in (pair.trained, pair.served)]
+    trained, served = (repr(found[0]) if found else "nothing" for found in ends)
+    sentence = f"trained {said}: {_place(seen, pair)}; what prompts end with: {served}, in training {trained}"
+    cure = f"the template is to end prompts with {trained}" if ends[0] else "the template is to leave the thought out"
+    return Finding("thinking", sentence, cure)
+
+
+def _system(seen: Seen, pair: _Pair) -> Finding:
+    given = seen.shipped.system
+    wanted = f"{seen.system[:60]!r}" if seen.system else "no system text"
+    has = f"puts {given[:60]!r} in front" if given else "has another one, or none"
+    sentence = f"questions that bring none: {seen.shipped.name} {has}, training had {wanted} ({_place(seen, pair)})"
+    return Finding("system", sentence, f"SYSTEM is to be {wanted}" if seen.system else "take the SYSTEM line out")
+
+
+def _template(seen: Seen, pair: _Pair, only_later: bool) -> Finding:
+    texts = [_bare(text, seen.bos) for text in seen.shipped.texts if text is not None]
+    name = seen.known(texts)
+    is_of = f"; it is {name}" if name and name != seen.shape.name else ""
+    over = (
+        ", which Ollama takes instead of TEMPLATE because it knows more of tools or thinking,"
+        if (seen.shipped.passed_over)
+        else ""
+    )
+    later = " only after an earlier answer" if only_later else ""
+    sentence = (
+        f"{seen.shipped.maker}{over} is not {seen.shape.name}, as trained with{later}: {_place(seen, pair)}{is_of}"
+    )
+    return Finding("template", sentence, f"serve the prompts of template {seen.shape.name}")
+
+
+def _no_template(seen: Seen) -> tuple[str, str]:
+    if seen.shipped.template:
+        sentence = "the chat template inside the GGUF fails on a plain question"
+    else:
+        sentence = "the GGUF carries no chat template, so every program guesses one"
+    return sentence, f"serve the prompts of template {seen.shape.name}"
+
+
+def _place(seen: Seen, pair: _Pair) -> str:
+    """Character and token, counted from 1, BOS left out, with what either has there."""
+    at = _first_difference(pair.trained, pair.served)
+    token = _first_difference(list(pair.ids), list(seen.encode(pair.served)))
+    here, there = (repr(text[at : at + SHOWN]) if at < len(text) else "its end" for text in (pair.served, pair.trained))
+    return f"{pair.probe.title}, character {at + 1}, token {token + 1}: {here}, in training {there}"
+
+
+def _first_difference(one: Sequence[Any], other: Sequence[Any]) -> int:
+    pairs = zip(one, other, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+# ---- tokens
+
+
+def _tokens(seen: Seen) -> Iterator[Finding]:
+    """The GGUF's own tokenizer on the very texts of training."""
+    if seen.served_tokens is None:
+        return
+    for probe, prompt in zip(seen.probes, seen.trained, strict=True):
+        wanted, text = _bare_ids(prompt.ids, seen), _bare(prompt.text, seen.bos)
+        made = list(seen.served_tokens(text))
+        if made != wanted and list(seen.encode(text)) == wanted:
+            at = _first_difference(wanted, made)
+            sentence = (
+                f"the GGUF cuts the same text into other tokens: {probe.title}, token {at + 1}: "
+                f"{made[at : at + 4]}, in training {wanted[at : at + 4]}"
+            )
+            cure = "convert again with the base model's tokenizer files (tokenizer.model, tokenizer_config.json) beside"
+            yield Finding("tokenizer", sentence, f"{cure} the merged weights")
+            return
+
+
+# ---- what ends an answer
+
+
+def _stop(seen: Seen) -> Iterator[Finding]:
+    if seen.shipped.kind == "openai" and seen.ends is None:
+        return
+    ends = seen.ends or (lambda word: False)
+    end, given = seen.stop[0] if seen.stop else "", seen.shipped.stop
+    if end and end not in given and not ends(end) and (seen.ends or seen.shipped.kind == "ollama"):
+        sentence = f"answers were trained to end with {end!r}, which {seen.shipped.name} does not stop at: they run on"
+        yield Finding("stop", sentence, f"PARAMETER stop {end}")
+    for word in given:
+        cut = next((row.answer for row in seen.rows if word.strip(" ") and word in row.answer), None)
+        if word not in seen.stop and cut is not None:
+            sentence = f"stop word {word!r} stands inside right answers, such as {cut[:40]!r}: they are cut off there"
+            yield Finding("stop", sentence, f"take PARAMETER stop {word} out")
+
+
+# ---- parameters
+
+
+def _parameters(seen: Seen) -> Iterator[Finding]:
+    given = seen.shipped.parameters
+    for name, neutral in (("repeat_penalty", 1), ("presence_penalty", 0), ("frequency_penalty", 0)):
+        if _number(given.get(name, neutral)) != neutral:
+            sentence = f"{name} is {given[name]}: tokens that occurred before are made less likely, labels among them"
+            yield Finding("parameters", sentence, f"PARAMETER {name} {neutral}")
+    yield from _temperature(seen)
+
+
+def _temperature(seen: Seen) -> Iterator[Finding]:
+    given = seen.shipped.parameters.get("temperature")
+    if seen.shipped.kind == "gguf" or (given is None and seen.shipped.kind != "ollama"):
+        return
+    value = 0.8 if given is None else _number(given)
+    said = "temperature is not set, and Ollama takes 0.8" if given is None else f"temperature is {given}"
+    if value > 1 or (value > 0 and labels(seen.rows)):
+        yield Finding("parameters", f"{said}: answers are drawn at random, not chosen", "PARAMETER temperature 0")
+    elif value > 0:
+        sentence = f"{said}: the same question may get several answers; labels want 0"
+        yield Finding("parameters", sentence, "PARAMETER temperature 0", wrong=False)
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def _context(seen: Seen) -> Iterator[Finding]:
+    window, answer = (_number(seen.shipped.parameters.get(name)) for name in ("num_ctx", "num_predict"))
+    longest = max(len(prompt.ids) for prompt in seen.trained)
+    answers = [len(seen.encode(row.answer)) for row in seen.rows]
+    if window and window < longest + max(answers, default=1):
+        sentence = f"num_ctx is {window:.0f}, and a prompt has {longest} tokens: what does not fit is cut off unsaid"
+        yield Finding("context", sentence, f"PARAMETER num_ctx {seen.cutoff or _rounded(2 * longest)}")
+    elif window and seen.cutoff and window < seen.cutoff:
+        sentence = f"num_ctx is {window:.0f}, rows of training may have had {seen.cutoff} tokens (cutoff_len)"
+        yield Finding("context", sentence, f"PARAMETER num_ctx {seen.cutoff}", wrong=False)
+    if answer > 0 and answers and answer < max(answers):
+        sentence = f"num_predict is {answer:.0f}, and a right answer has {max(answers)} tokens: it is cut off"
+        yield Finding("context", sentence, f"PARAMETER num_predict {_rounded(2 * max(answers))}")
+
+
+def _rounded(tokens: int) -> int:
+    return -(-tokens // 512) * 512
+
+
+def _quantisation(seen: Seen) -> Iterator[Finding]:
+    kind = seen.shipped.quantisation.upper()
+    if bits := re.match(r"I?T?Q([123])", kind):
+        sentence = f"the weights were cut to {bits[1]} bits ({kind}), where small models lose what they learnt"
+        cure = "quantise again, to Q4_K_M or above, from f16"
+        yield Finding("quantisation", sentence, cure, wrong=bits[1] < "3")

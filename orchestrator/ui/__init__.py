@@ -1,0 +1,1 @@
+"""The window: the same functions as the command line, in a browser of this machine. It holds no state of its own."""
