@@ -74,6 +74,9 @@ class Evaluate(Section):
     task: Literal["classification", "generation", "tools"] = Field(
         "classification", description="What the answers are: labels, texts, or calls of tools."
     )
+    turns: Literal["last", "all"] = Field(
+        "last", description="Which answers of a held-out conversation are asked for and scored."
+    )
     baseline: bool = Field(True, description="Also score the untouched base model.")
     max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = Field(16, description="The longest answer, in tokens.")
     labels: tuple[str, ...] | None = Field(None, description="The known labels; by default those of the held-out rows.")
