@@ -61,6 +61,7 @@ def facts(folder: Path, record: Json) -> Json:
         "comparison": comparison,
         "told": told,
         "headline": primary(last),
+        "digits": {name: metric.digits for name, metric in METRICS.items()},
         "beside": [*_beside(primary(last), summary["metrics"].values()), *summary.get("own", ())],
         "curves": {title: chart for title, chart in curves(log).items() if chart},
         "classes": {name: detail for name, detail in summary["detail"].items() if "confusion_matrix" in detail},
