@@ -18,6 +18,7 @@ from orchestrator.chat_template.registry import definition
 from orchestrator.chat_template.turns import SpecialTokens
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import read_json, write_json
+from orchestrator.models import gguf_tensor
 from orchestrator.models.saves import read_saves
 from orchestrator.runs.store import Run
 from orchestrator.serving import bundle
@@ -179,7 +180,7 @@ def test_a_planted_fault_is_named(
     fault: str, server: FakeOllama, sound: Made, saves: Path, shipped_run: Run, tmp_path: Path
 ) -> None:
     kind, words, plant = FAULTS[fault]
-    with_rows = kind not in ("base", "tokenizer")  # what such a file answers is nothing
+    with_rows = kind in ("stop", "parameters", "context")  # which are of answers
     data = shipped_run.folder / "data/eval.json" if with_rows else None
     spoilt = plant(server, sound, shipped_run, tmp_path)
     diagnosis = found(server, spoilt, saves, data)
@@ -195,6 +196,17 @@ def mended(server: FakeOllama, made: Made, modelfile: str) -> Made:
     read = bundle.parse(modelfile)
     assert read.model == str(server.blob(made.blob))
     return replace(made, template=read.template or "", system=read.system or "", parameters=read.parameters)
+
+
+def test_one_matrix_is_read_as_the_gguf_package_reads_it(shipped_run: Run, tmp_path: Path) -> None:
+    from gguf import GGUFReader, dequantize
+
+    Quantise(str(shipped_run.folder / "export/tiny-f16.gguf"), str(tmp_path / "q8.gguf"), "q8_0").run()
+    for file in (shipped_run.folder / "export/tiny-f16.gguf", tmp_path / "q8.gguf"):
+        wanted = next(one for one in GGUFReader(file).tensors if one.name == "blk.1.attn_v.weight")
+        values = dequantize(wanted.data, wanted.tensor_type).reshape(wanted.shape[::-1])
+        assert (gguf_tensor.matrix(file, "blk.1.attn_v.weight") == values).all()
+    assert gguf_tensor.matrix(file, "blk.9.attn_v.weight") is None
 
 
 def test_few_bits_are_named_unless_the_answers_are_right(

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import orchestrator as package
-from orchestrator.cli import cli, project
+from orchestrator.cli import COMMANDS, GROUPS, cli, project
 from orchestrator.lib import process
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import read_json
@@ -58,9 +58,20 @@ def test_a_file_where_the_folder_should_be_is_an_answer(tmp_path: Path) -> None:
 def test_every_target_of_its_makefile_calls_a_command(tmp_path: Path) -> None:
     project.create(tmp_path)
     lines = (tmp_path / "Makefile").read_text().splitlines()
-    called = {line.split()[1] for line in lines if line.startswith("\t@$(TOOL)")}
+    called = {line.split()[1] for line in lines if line.startswith("\t@$(ORCHESTRATOR)")}
     assert called <= set(cli.list_commands(click.Context(cli)))
     assert called >= {"check", "train", "evaluate", "export", "run", "sweep", "report", "doctor"}
+
+
+def test_its_makefile_finds_the_orchestrator_that_wrote_it(tmp_path: Path) -> None:
+    project.create(tmp_path / "项目 one")
+    bare = ["env", "-C", str(tmp_path / "项目 one"), "PATH=/usr/bin:/bin", "make"]
+    assert f'"{sys.executable}" -m orchestrator check spec.yaml' in process.output([*bare, "-n", "check"])
+    assert process.output([*bare, "-n", "check", "TOOL=/elsewhere"]).split() == ["/elsewhere", "check", "spec.yaml"]
+    with pytest.raises(process.Failed) as failed:
+        process.output([*bare, "check", "PYTHON=/gone"])
+    (line,) = failed.value.stderr.splitlines()  # type: ignore[union-attr]
+    assert "no orchestrator at /gone or on PATH: install it, or say make check TOOL=" in line
 
 
 def test_the_wheel_carries_what_init_writes(tmp_path: Path) -> None:
@@ -99,6 +110,10 @@ def test_every_help_has_an_example(path: str) -> None:
     help_text = CliRunner().invoke(cli, [*path.split()[1:], "--help"]).output.partition("\n")[2]  # after the usage
     calls = {path, path.replace("sweep run", "sweep")}  # the default command of its group
     assert any(re.search(rf"{call}(\s|$)", help_text) for call in calls)
+
+
+def test_help_lists_every_command_once() -> None:
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(COMMANDS)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -46,6 +46,18 @@ COMMANDS = {
 """Name → module of this package, and the line that `--help` shows without importing it."""
 
 
+GROUPS = {
+    "Start": ("init", "doctor", "check", "plan"),
+    "Run": ("train", "evaluate", "export", "run"),
+    "Inspect": ("ui", "runs", "report", "verify", "reproduce"),
+    "Ship": ("chat", "serve", "push", "diagnose", "template", "webui"),
+    "Data and models": ("data", "model"),
+    "Sweep": ("sweep", "learning-curve"),
+    "Editor and shell": ("schema", "completion"),
+}
+"""How `--help` lists them."""
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called."""
 
@@ -75,8 +87,10 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        width = max(map(len, COMMANDS))
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), COMMANDS[name][1]) for name in names])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,18 +16,23 @@ from orchestrator.lib.render import PACKAGED
 
 @click.command()
 @click.argument("folder", default=".", metavar="[DIR]", type=click.Path(path_type=Path))
-def init(folder: Path) -> None:
+@click.option("--from", "source", metavar="PATH", type=click.Path(path_type=Path),
+              help="Somebody's train.yaml, or the output_dir of a training: the spec says the same.")  # fmt: skip
+def init(folder: Path, source: Path | None) -> None:
     """Write a project that runs: spec.yaml and its schema, a Makefile, a small dataset, .gitignore.
 
     Nothing is asked and nothing replaced.
 
+    \b
     Example: orchestrator init my-model
+             orchestrator init my-model --from saves/Qwen2.5-7B/lora/train_1
     """
 
-    for path in create(folder):
+    spec = taken_over(source, folder) if source else None
+    for path in create(folder, spec):
         click.echo(path)
     where = "" if folder == Path() else f"cd {folder} && "
-    click.echo(f"next: {where}orchestrator check && orchestrator run", err=True)
+    click.echo(f"next: {where}make check all", err=True)
 
 
 SCHEMA = "spec.schema.json"
@@ -41,9 +47,30 @@ COPIED = {
 """File of the project → the file it is copied from, inside the installed package or beside it in a checkout."""
 
 
-def create(folder: Path) -> list[Path]:
-    """Write a project that runs and return its files. Raises InputError rather than replace one that is there."""
+def taken_over(source: Path, folder: Path) -> str:
+    """The spec that says what a LLaMA-Factory YAML or a training's folder says. Raises InputError for neither."""
+    import re
+
+    from orchestrator.models.saves import read_arguments, read_saves
+    from orchestrator.spec.foreign import Foreign, spec_text
+
+    name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "model"
+    if source.is_dir():
+        saves = read_saves(source)
+        given = Foreign(saves.arguments, f"{source}/{saves.arguments_from or 'adapter_config.json'}", saves.base)
+    else:
+        given = Foreign(read_arguments(source), str(source))
+    return spec_text(given, name, Path())
+
+
+def create(folder: Path, spec: str | None = None) -> list[Path]:
+    """Write a project that runs, around `spec` where one is given, and return its files.
+
+    Raises InputError rather than replace a file that is there.
+    """
     texts = _texts()
+    if spec is not None:
+        texts = {**texts, "spec.yaml": "# yaml-language-server: $schema=./spec.schema.json\n" + spec}
     if there := [name for name in texts if (folder / name).exists()]:
         raise InputError(f"{folder} already has {', '.join(there)}", "Name a new folder.")
     try:
@@ -60,6 +87,7 @@ def _texts() -> Mapping[str, str]:
     from orchestrator.spec.reference import json_schema
 
     copies = {name: _shipped(source).read_text(encoding="utf-8") for name, source in COPIED.items()}
+    copies["Makefile"] = copies["Makefile"].replace("@PYTHON@", sys.executable.replace("$", "$$"))
     return {**copies, SCHEMA: json.dumps(json_schema(), ensure_ascii=False, indent=1) + "\n"}
 
 

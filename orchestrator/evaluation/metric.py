@@ -73,7 +73,7 @@ METRICS = {
         Metric(
             "call_accuracy", "calls", tasks=TOOLS, on_card=True,
             sentence="The tuned model makes the right calls in {} % {} of those that call for one among",
-            column=("spurious_calls", "missed_calls"),
+            column=("missed_calls", "spurious_calls"),
             beside=(
                 "name_accuracy", "argument_f1", "spurious_calls", "missed_calls", "rougeL", "empty_rate", AGREEMENT,
             ),

@@ -95,5 +95,14 @@ def fetch(base: str) -> Path:
 def unreachable(name: str, error: Exception) -> MissingError:
     """What to say when a client failed: each raises a dozen kinds, all of which mean that it is not to be had."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    hint = "Check the name and the network; a mirror can be set with HF_ENDPOINT, a token with HF_TOKEN."
-    return MissingError(f"cannot download {name}: {reason}", hint)
+    message = f"cannot download {name}: {reason}"
+    source, _, repository = name.partition(":")
+    if source == "hf" and ":" not in repository:
+        other = f"modelscope:{repository.partition('@')[0]}"
+        return MissingError(
+            message,
+            f"Try a mirror with `export HF_ENDPOINT=https://hf-mirror.com`, or {other}; private ones need HF_TOKEN.",
+        )
+    return MissingError(
+        message, "Check the name and the network; a mirror can be set with HF_ENDPOINT, a token with HF_TOKEN."
+    )

@@ -16,7 +16,7 @@ from orchestrator.report.answers import ROWS_SHOWN as ANSWERS_SHOWN
 from orchestrator.report.answers import all_kinds, side_by_side
 from orchestrator.report.charts import Chart, Series, plot
 from orchestrator.report.overview import head, is_plain, text_of, timeline
-from orchestrator.report.summary import advice, comparison, outcome
+from orchestrator.report.summary import advice, comparison, outcome, told
 from orchestrator.runs.progress import curve, read_log
 from orchestrator.runs.results import summaries
 
@@ -59,6 +59,7 @@ def facts(folder: Path, record: Json) -> Json:
         "advice": advice(record, summary, log, findings),
         "summary": summary,
         "comparison": comparison,
+        "told": told,
         "headline": primary(last),
         "beside": [*_beside(primary(last), summary["metrics"].values()), *summary.get("own", ())],
         "curves": {title: chart for title, chart in curves(log).items() if chart},

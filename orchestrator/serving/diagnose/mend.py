@@ -45,12 +45,12 @@ def _template(trained: Trained, shipped: Shipped) -> str:
 def _words_that_ollama_looks_for(template: str, shipped: Shipped) -> str:
     """What never runs, but lets Ollama take TEMPLATE: it prefers the GGUF's Jinja where that knows more of tools and
     thinking, told by these words (server/images.go)."""
-    words = []
+    words = ""
     if "tools" in shipped.capabilities and ".Tools" not in template:
-        words.append("{{ .Tools }}")
+        words += "{{ if false }}{{ .Tools }}{{ end }}"
     if "thinking" in shipped.capabilities and ".Thinking" not in template:
-        words.append("<think>{{ range .Messages }}{{ .Thinking }}{{ end }}</think>")
-    return f"{{{{ if false }}}}{''.join(words)}{{{{ end }}}}" if words else ""
+        words += "{{ range .Messages }}{{ if false }}<think>{{ .Thinking }}</think>{{ end }}{{ end }}"
+    return words
 
 
 def _parameters(shipped: Shipped, findings: list[Finding]) -> dict[str, Any]:

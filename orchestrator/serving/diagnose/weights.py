@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.models import gguf_tensor
 from orchestrator.models.saves import Saves
 from orchestrator.models.tokenizer_files import json_object
 from orchestrator.serving.diagnose.finding import Finding
@@ -53,7 +54,7 @@ def share_learnt(saves: Saves, gguf: Path) -> tuple[float, float] | None:
     if base is None or not saves.adapter or not (saves.folder / WEIGHTS).is_file():
         return None
     for path, layer, module in _candidates(saves.folder / WEIGHTS):
-        tensor = _tensor(gguf, f"blk.{layer}.{NAMES[module]}.weight")
+        tensor = gguf_tensor.matrix(gguf, f"blk.{layer}.{NAMES[module]}.weight")
         matrix = _matrix(base, f"{path.removeprefix('base_model.model.')}.weight")
         if tensor is not None and matrix is not None and tensor.shape == matrix.shape:
             return _compared(tensor, matrix, _delta(saves, path))
@@ -118,17 +119,6 @@ def _matrix(folder: Path, name: str) -> Any:
             if name in weights.keys():  # noqa: SIM118  # no mapping
                 return weights.get_tensor(name).float().numpy()
     return None
-
-
-def _tensor(gguf: Path, name: str) -> Any:
-    """A matrix of a GGUF, its quantisation undone, or None."""
-    from gguf import GGUFReader, dequantize
-
-    tensor = next((one for one in GGUFReader(gguf).tensors if one.name == name), None)
-    if tensor is None:
-        return None
-    rows, columns = int(tensor.shape[1]), int(tensor.shape[0])
-    return dequantize(tensor.data, tensor.tensor_type).reshape(rows, columns)
 
 
 def _delta(saves: Saves, path: str) -> Any:
