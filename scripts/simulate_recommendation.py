@@ -143,11 +143,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=int, nargs="+", default=[60, 100, 400])
     given = parser.parse_args()
     print(f"| job | rows | {' | '.join(WAYS)} | shown |")
     print("|---|---|" + "---|" * (len(WAYS) + 1))
     for kind in (ordinary, at_the_limit, half_beyond):
-        for rows in (60, 100, 200, 400, 1000):
+        for rows in given.rows:
             rng = np.random.default_rng(given.seed)
             wrong, shown = dict.fromkeys(WAYS, 0), 0
             for job in (draw(kind, rows, rng) for _ in range(given.jobs)):

@@ -10,11 +10,13 @@ import pytest
 from click.testing import CliRunner
 
 from orchestrator.cli.data import data
+from orchestrator.data.assemble import Wanted, assemble
 from orchestrator.data.checks import Mode, check_data
 from orchestrator.data.conversation import Conversation, Message
 from orchestrator.data.import_ import Recipe, import_file
 from orchestrator.data.reading import load, read
 from orchestrator.lib.errors import InputError
+from orchestrator.spec.sections import Data
 
 ASK = {"from": "human", "value": "北京天气"}
 TELL = {"from": "gpt", "value": "晴"}
@@ -174,3 +176,19 @@ def test_thoughts_are_counted_and_empty_ones_warned_of() -> None:
     assert "takes them out" in thinking(5, Mode("qwen3", True, False))["thoughts"][1]
     assert "as text" in thinking(12, Mode("qwen", False, True))["thoughts"][1]
     assert not {"thoughts", "empty_thoughts"} & set(thinking(0, Mode("qwen3", True, False)))
+
+
+def test_every_answer_of_a_held_out_conversation_may_be_asked_for(tmp_path: Path) -> None:
+    turns = [ASK, call("weather", {"city": "北京"}), {"from": "observation", "value": "晴"}, TELL]
+    train = [row({"from": "human", "value": f"第{n}座城市怎么样？"}, TELL) for n in range(12)]
+    for name, rows in (("train.json", train), ("eval.json", [row(*turns)])):
+        (tmp_path / name).write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    data = Data(train="train.json", eval="eval.json")
+
+    last, each = (assemble(Wanted(tmp_path, data, every_answer=all_)).eval for all_ in (False, True))
+
+    assert [[turn.role for turn in row.messages] for row in each] == [
+        ["user", "function_call"],
+        ["user", "function_call", "observation", "assistant"],
+    ]
+    assert list(last) == list(each[1:])

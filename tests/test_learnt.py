@@ -106,6 +106,7 @@ def judged(**changes: Any) -> dict[str, Any]:
     artifacts = {name: f"evaluation/{name}.jsonl" for name in ("base", "tuned", "gguf-f16")}
     files = {"gguf-f16": "export/news-f16.gguf"}
     summary = layout.summary("judge")
+    changes = {"gate": {"min_agreement": 0.9, "max_accuracy_drop": 0.03}, **changes}
     score.Gate(**{"task": "classification", "artifacts": artifacts, "summary": summary, "files": files} | changes).run()
     found: dict[str, Any] = read_json(Path(summary))
     return found

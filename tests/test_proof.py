@@ -138,7 +138,8 @@ def test_a_record_of_an_earlier_version_proves_less_and_says_so(run: Run) -> Non
     answer = call("verify")
     assert answer.exit_code == 0
     assert "its record: not proven: written by an earlier version" in answer.stdout
-    assert "configs/ (13)" in answer.stdout
+    written = list((run.folder / "configs").iterdir())
+    assert f"configs/ ({len(written)})" in answer.stdout and len(written) > 10
 
 
 def test_who_takes_the_digest_out_has_not_made_an_earlier_record(run: Run) -> None:

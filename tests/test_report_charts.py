@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.lib.render import Renderer
 from orchestrator.report.charts import Axis, Scale, Series, parallel, plot, scale, short
-from orchestrator.report.summary import advice, outcome
+from orchestrator.report.summary import advice, outcome, told
 from orchestrator.report.sweep_page import thinned
 
 
@@ -206,3 +206,11 @@ def test_advice_of_an_unfinished_run() -> None:
     stages = {"train": {"status": "failed"}}
     assert advice({"status": "running", "stages": {}}, {}, [], []) == []
     assert advice({"status": "failed", "stages": stages}, {}, [], [])[0] == "Read logs/train.log."
+
+
+def test_a_verdict_leads_to_what_it_is_about() -> None:
+    assert [told(word) for word in ("better", "as good", "cannot tell")] == [
+        "better than",
+        "as good as",
+        "cannot be told from",
+    ]

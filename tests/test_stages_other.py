@@ -119,7 +119,7 @@ QUESTION = (Message("user", "今天的新闻？"),)
 def test_a_pair_is_asked_for_its_chosen_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rows = [Conversation(QUESTION, chosen="体育", rejected="政治")]
-    assert prepare._asked("dpo", rows) == rows
+    assert prepare._asked("dpo", rows, "qwen") == rows
     written = json.loads((tmp_path / layout.ASKED_ROWS).read_text(encoding="utf-8"))
     turns = [{"from": "human", "value": "今天的新闻？"}, {"from": "gpt", "value": "体育"}]
     assert written == [{"conversations": turns, "system": "", "tools": ""}]
@@ -128,10 +128,10 @@ def test_a_pair_is_asked_for_its_chosen_answer(tmp_path: Path, monkeypatch: pyte
 def test_only_good_answers_are_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     good, bad = (Conversation((*QUESTION, Message("assistant", "体育")), desirable=thumb) for thumb in (True, False))
-    assert prepare._asked("kto", [bad, good]) == [good]
+    assert prepare._asked("kto", [bad, good], "qwen") == [good]
     assert "kto_tag" not in (tmp_path / layout.ASKED_ROWS).read_text(encoding="utf-8")
     with pytest.raises(InputError, match="2 held-out rows are all undesirable"):
-        prepare._asked("kto", [bad, bad])
+        prepare._asked("kto", [bad, bad], "qwen")
 
 
 def pretraining(packing: bool) -> prepare.Prepare:

@@ -112,8 +112,9 @@ def _show_import(done: Imported, as_json: bool) -> None:
 @data.command()
 @spec_argument
 @click.option("--eval", "held_out", type=click.Path(path_type=Path), help="Held-out rows, where SPEC is a data file.")
+@click.option("--with", "doubter", metavar="RUN", help="Also name labels that the base model of this run doubts.")
 @json_option
-def check(spec: Path, held_out: Path | None, as_json: bool) -> None:
+def check(spec: Path, held_out: Path | None, doubter: str | None, as_json: bool) -> None:
     """Find leakage, copies, contradictory labels, odd and overlong rows; SPEC may be a data file.
 
     Example: orchestrator data check spec.yaml
@@ -124,11 +125,29 @@ def check(spec: Path, held_out: Path | None, as_json: bool) -> None:
     wanted, tokens = _wanted(spec, held_out)
     with _progress() as progress:
         findings = assemble.check(wanted, tokens, progress)
+    if doubter:
+        findings += _doubts(spec, wanted, doubter)
     if as_json:
         print_json({"findings": [found.to_json() for found in findings], **(tokens.to_json() if tokens else {})})
     else:
         _show_findings(findings, tokens)
     require_clean(findings, wanted.data.accept)
+
+
+def _doubts(spec: Path, wanted: Wanted, name: str) -> list[Finding]:
+    from orchestrator.data import assemble
+    from orchestrator.data.doubt import doubtful_labels
+    from orchestrator.lib.errors import MissingError
+    from orchestrator.lib.files import read_json
+    from orchestrator.lib.layout import project_of
+    from orchestrator.runs import store
+
+    run = store.find(project_of(spec) / "runs", name)
+    config = run.folder / "configs/prepare.json"
+    base = Path(read_json(config)["base"]) if config.is_file() else Path()
+    if not (base / "config.json").is_file():
+        raise MissingError(f"the base model of {run.id} is not on this machine", "Run `orchestrator model fetch`.")
+    return doubtful_labels(list(assemble.assemble(wanted).train), base)
 
 
 def _wanted(path: Path, held_out: Path | None) -> tuple[Wanted, TokenCounter | None]:

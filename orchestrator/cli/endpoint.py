@@ -60,7 +60,7 @@ def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
     from orchestrator.runs import store
     from orchestrator.serving import asked as answers
     from orchestrator.serving import rows
-    from orchestrator.serving.artifacts import thinking
+    from orchestrator.serving.artifacts import call_reader, thinking
     from orchestrator.serving.endpoint import connect
 
     assert asked.url is not None
@@ -70,7 +70,8 @@ def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
     moment = store.now()
     manner = rows.Manner(asked.max_new_tokens, asked.concurrency)
     if run:
-        endpoint, manner = rows.as_trained(run, endpoint), replace(manner, words=thinking(run)[1])
+        manner = replace(manner, words=thinking(run)[1], reader=call_reader(run))
+        endpoint = rows.as_trained(run, endpoint)
     progress = download_progress(stderr_console(), "asking", counts=True)
     replies = rows.ask(questions, endpoint, manner, progress)
     own = (run.folder / "evaluation" if run else Path()) / answers.file_name(endpoint, moment)

@@ -36,6 +36,7 @@ force_option = click.option("--force", is_flag=True, help="Take files that are n
 @run_options
 @click.option("--against", metavar="ARTIFACT", help="Ask this artifact too, side by side.")
 @click.option("--system", help="System text [the one of training].")
+@click.option("--tools", type=click.Path(path_type=Path), help="JSON list of tools to offer [those of held-out rows].")
 @click.option("--once", metavar="TEXT", help="Ask this and end.")
 @click.option("--max-new-tokens", default=512, show_default=True, help="The longest answer.")
 @force_option
@@ -45,6 +46,7 @@ def chat(
     artifact: str | None,
     against: str | None,
     system: str | None,
+    tools: Path | None,
     once: str | None,
     max_new_tokens: int,
     force: bool,
@@ -53,19 +55,24 @@ def chat(
 
     Example: orchestrator chat --artifact q4_k_m --once "News category: Polka fever sweeps the charts"
     """
-    from orchestrator.serving.artifacts import choose, thinking
+    from orchestrator.serving.artifacts import choose, thinking, tools_of
     from orchestrator.serving.chat import Conversation, talk
 
     run = _find(runs_dir, which)
     names = [choose(run, artifact, force), *([choose(run, against, force)] if against else [])]
     with contextlib.ExitStack() as stack:
         endpoints = {name: stack.enter_context(_served(run, name)) for name in names}
-        words = thinking(run)[1]
-        conversations = {name: Conversation(at, max_new_tokens, system, words) for name, at in endpoints.items()}
+        words, offered = thinking(run)[1], _read_tools(tools) if tools else tools_of(run)
+        conversations = {
+            name: Conversation(at, max_new_tokens, system, words, offered) for name, at in endpoints.items()
+        }
         if once is not None:
             _show_answers(conversations, once)
             return
         click.echo(f"{' and '.join(names)} of {run.id}. /new forgets what was said, /quit ends.", err=True)
+        if offered:
+            named = ", ".join(tool["function"]["name"] for tool in offered)
+            click.echo(f"It may call {named}; answer a call with /result TEXT.", err=True)
         talk(conversations, _read_line, _show_answers)
 
 
@@ -214,6 +221,20 @@ def _served(run: Run, name: str) -> Iterator[Endpoint]:
         loaded = stack.pop_all()
     with loaded:
         yield endpoint
+
+
+def _read_tools(file: Path) -> list[dict[str, Any]]:
+    """Raises InputError for a file that is not there or holds no tools."""
+    from orchestrator.chat_template.tools import ToolError, canonical_tools
+    from orchestrator.lib.errors import InputError
+    from orchestrator.lib.files import read_json
+
+    try:
+        return canonical_tools(read_json(file))[0]
+    except (OSError, ValueError, ToolError) as error:
+        raise InputError(
+            f"--tools {str(file)!r}: {error}", "Write a JSON list of tools as OpenAI takes them."
+        ) from None
 
 
 def _read_line() -> str | None:

@@ -30,6 +30,8 @@ class Wanted:
     """Whether the answers are labels; None lets the answers say it."""
     mode: Mode | None = None
     """How they will be trained, where that is known."""
+    every_answer: bool = False
+    """Whether a held-out conversation is asked for each of its answers."""
 
     @classmethod
     def of_spec(cls, spec: Spec, project: Path) -> Wanted:
@@ -70,6 +72,8 @@ def assemble(wanted: Wanted) -> Sets:
         chain(train, learnt.problems), chain(held_out, asked.problems), labels_task=wanted.labels, mode=wanted.mode
     )
     require_clean(findings, data.accept)
+    if wanted.every_answer and wanted.kind == "sft":
+        held_out = [part for row in held_out for part in row.each_answer()]
     return Sets(train, held_out, learnt.rows + asked.rows, findings)
 
 

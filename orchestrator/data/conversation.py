@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +61,15 @@ class Conversation:
         if self.chosen:
             return self.chosen
         return next((m.content for m in reversed(self.messages) if m.role in ("assistant", "function_call")), "")
+
+    def each_answer(self) -> Iterator[Conversation]:
+        """The conversation up to each of its answers; a pair, whose answers stand apart, as it is."""
+        if self.chosen:
+            yield self
+            return
+        for end, turn in enumerate(self.messages, start=1):
+            if turn.role in ("assistant", "function_call"):
+                yield replace(self, messages=self.messages[:end])
 
     def to_sharegpt(self) -> dict[str, Any]:
         """The row as LLaMA-Factory's sharegpt format spells it.

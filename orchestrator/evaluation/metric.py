@@ -47,6 +47,7 @@ class Metric:
 AGREEMENT = "agreement_with_tuned"
 DIVERGENCE = "divergence"
 PROBABILITY_CHANGE = "probability_change"
+CONFIDENCE = ("scaled_ece", "answerable")
 FROM_LOGITS = (DIVERGENCE, PROBABILITY_CHANGE)
 """What is measured of an artifact's probabilities, not of its answers."""
 
@@ -57,7 +58,7 @@ METRICS = {
             "accuracy", "accuracy", tasks=("classification",), on_card=True,
             sentence="The tuned model answers {} % {} of",
             column=("macro_f1", "rouge1"),
-            beside=("macro_f1", "invalid_label_rate", "empty_rate", "rouge1", AGREEMENT, *FROM_LOGITS),
+            beside=("macro_f1", "invalid_label_rate", "empty_rate", "rouge1", AGREEMENT, *FROM_LOGITS, *CONFIDENCE),
         ),
         Metric(
             "preference_accuracy", "preference", tasks=(), on_card=True,
@@ -72,7 +73,7 @@ METRICS = {
         Metric(
             "call_accuracy", "calls", tasks=TOOLS, on_card=True,
             sentence="The tuned model makes the right calls in {} % {} of those that call for one among",
-            column=("spurious_calls", "missed_calls"),
+            column=("missed_calls", "spurious_calls"),
             beside=(
                 "name_accuracy", "argument_f1", "spurious_calls", "missed_calls", "rougeL", "empty_rate", AGREEMENT,
             ),
@@ -95,6 +96,9 @@ METRICS = {
         Metric("bleu", "BLEU", on_card=True),
         Metric("exact_match", "exact match", on_card=True),
         Metric("empty_rate", "empty", higher_is_better=False),
+        Metric("ece", "ECE", tasks=(), higher_is_better=False),
+        Metric("scaled_ece", "ECE, scaled", tasks=(), higher_is_better=False),
+        Metric("answerable", "at 95 %", tasks=()),
         Metric("reward_accuracy", "reward accuracy", tasks=(), on_card=True),
         Metric("reward_margin", "margin", tasks=(), digits=2, on_card=True),
         Metric(AGREEMENT, "agrees"),

@@ -69,6 +69,11 @@ def answered(artifact: str) -> str:
     return f"evaluation/{artifact}.answered.jsonl"
 
 
+def confidence(artifact: str) -> str:
+    """How sure an artifact is of each row, the least certain first."""
+    return f"evaluation/{artifact}.confidence.jsonl"
+
+
 GIVEN = "evaluation/given.jsonl"
 """The tuned model's answers that every artifact is given to read: {id, prompt, answer}, both as token ids, a line."""
 

@@ -18,7 +18,7 @@ from orchestrator.lib.errors import GateError, InputError
 from orchestrator.lib.files import read_json, temporary_beside, write_text
 from orchestrator.lib.render import Renderer
 from orchestrator.lib.secrecy import without_folders
-from orchestrator.report.summary import comparison
+from orchestrator.report.summary import comparison, told
 from orchestrator.runs import proof
 from orchestrator.runs.results import summaries
 from orchestrator.runs.store import Run
@@ -166,8 +166,8 @@ def _proofs(run: Run, summary: Json, shipped: str) -> Iterator[tuple[str, str, s
         yield "ships", "no file was made yet", SOFT
     yield from _tokens(run, summary, shipped)
     if against := comparison(summary, "tuned"):
-        told = {"cannot tell": "cannot be told from"}.get(against["verdict"], f"is {against['verdict']} than")
-        yield "paired test", f"the tuned model {told} the base model, on the same rows", INK
+        is_ = "" if against["verdict"] == "cannot tell" else "is "
+        yield "paired test", f"the tuned model {is_}{told(against['verdict'])} the base model, on the same rows", INK
 
 
 def _tokens(run: Run, summary: Json, shipped: str) -> Iterator[tuple[str, str, str]]:

@@ -16,7 +16,7 @@ from orchestrator.report.answers import ROWS_SHOWN as ANSWERS_SHOWN
 from orchestrator.report.answers import all_kinds, side_by_side
 from orchestrator.report.charts import Chart, Series, plot
 from orchestrator.report.overview import head, is_plain, text_of, timeline
-from orchestrator.report.summary import advice, comparison, outcome
+from orchestrator.report.summary import advice, comparison, outcome, told
 from orchestrator.runs.progress import curve, read_log
 from orchestrator.runs.results import summaries
 
@@ -24,6 +24,10 @@ Json = dict[str, Any]
 
 ROWS_SHOWN = 300
 """Mistakes of one artifact on the page; the files hold all of them."""
+
+
+LEAST_CERTAIN = 50
+"""Rows on the page that a classifier is least certain of."""
 
 
 def _beside(headline: str, measured: Iterable[Json]) -> list[str]:
@@ -55,7 +59,9 @@ def facts(folder: Path, record: Json) -> Json:
         "advice": advice(record, summary, log, findings),
         "summary": summary,
         "comparison": comparison,
+        "told": told,
         "headline": primary(last),
+        "digits": {name: metric.digits for name, metric in METRICS.items()},
         "beside": [*_beside(primary(last), summary["metrics"].values()), *summary.get("own", ())],
         "curves": {title: chart for title, chart in curves(log).items() if chart},
         "classes": {name: detail for name, detail in summary["detail"].items() if "confusion_matrix" in detail},
@@ -100,6 +106,22 @@ def mistakes(folder: Path) -> Iterator[Json]:
                 "rows": rows[:ROWS_SHOWN],
                 "file": f"evaluation/{file.name}",
             }
+    yield from _doubtful(folder)
+
+
+def _doubtful(folder: Path) -> Iterator[Json]:
+    """The rows that one of the GGUFs is least certain of, right or wrong."""
+    files = sorted(folder.glob(layout.confidence("gguf-*")))
+    for file in files[:1]:
+        artifact, rows = file.name.split(".")[0], read_json_lines(file)
+        shown = rows[: min(ROWS_SHOWN, LEAST_CERTAIN)]
+        yield {
+            "artifact": artifact,
+            "title": f"{artifact} is least certain",
+            "count": len(rows),
+            "rows": [{**row, "prediction": f"{row['prediction']} ({100 * row['confidence']:.0f} %)"} for row in shown],
+            "file": f"evaluation/{file.name}",
+        }
 
 
 def modelfiles(folder: Path) -> dict[str, str]:

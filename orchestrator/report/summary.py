@@ -107,6 +107,11 @@ def comparison(summary: Json, artifact: str) -> Json | None:
     return next((entry for entry in summary.get("comparisons", []) if entry["a"] == artifact), None)
 
 
+def told(verdict: str) -> str:
+    """A verdict with the words that lead to what it is about: `better than`, `as good as`, …"""
+    return {"cannot tell": "cannot be told from", "as good": "as good as"}.get(verdict, f"{verdict} than")
+
+
 def about_files(summary: Json) -> Iterator[str]:
     """Which files of figures are not as they were recorded, and what makes them again."""
     for path in summary.get("not_as_recorded", ()):

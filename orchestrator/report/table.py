@@ -27,9 +27,19 @@ def artifact_table(summary: Summary, console: Console) -> None:
     sentences += [(f"! {note}", "yellow") for note in summary.get("notes", ())]
     if recommendation := summary.get("recommendation"):
         sentences.append((f"* {recommendation['sentence']}", "green"))
+    if known := _confidence(summary):
+        sentences.append((known, "dim"))
     console.print(_table(summary))
     for sentence, style in sentences:
         console.print(Padding(sentence, (0, 0, 0, 2), style=style), highlight=False)
+
+
+def _confidence(summary: Summary) -> str:
+    """How far the recommended file's own probabilities go; of the first one where none is recommended."""
+    found = summary.get("confidence") or {}
+    recommended = (summary.get("recommendation") or {}).get("artifact")
+    artifact = recommended if recommended in found else next(iter(found), "")
+    return f"confidence of {artifact}: {found[artifact]['sentence']}" if artifact else ""
 
 
 def divergence_lines(summary: Summary) -> list[str]:

@@ -32,7 +32,7 @@ def metrics(folder: Path) -> dict[str, Any]:
     return found
 
 
-SCORING = ("score", "judge", "perplexity", "preference")
+SCORING = ("score", "judge", "perplexity", "preference", "confidence")
 """The stages that measure; what the later ones say of answers is laid over what the earlier ones did."""
 
 
@@ -59,6 +59,8 @@ def _merged(folder: Path, skipped: Sequence[str]) -> dict[str, Any]:
         for artifact, figures in summary.get("metrics", {}).items():
             known = merged.setdefault("metrics", {})
             known[artifact] = {**known.get(artifact, {}), **figures}
+        if stage in summary:  # what a stage says of itself beside the figures
+            merged[stage] = summary[stage]
     return merged
 
 

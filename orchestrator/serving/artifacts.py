@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.chat_template.registry import definition
+from orchestrator.evaluation.calls import CallReader
 from orchestrator.lib import layout
 from orchestrator.lib.errors import GateError, InputError, MissingError
-from orchestrator.lib.files import read_json
+from orchestrator.lib.files import read_json, read_json_lines
 from orchestrator.runs.store import Run
 from orchestrator.serving.proven import require_proven
 
@@ -107,6 +108,19 @@ def thinking(run: Run) -> tuple[bool | None, tuple[str, str]]:
     trained = serving(run)
     shape = definition(trained["template"])
     return (bool(trained["thinking"]) if shape.reasons else None), shape.thought_words
+
+
+def call_reader(run: Run) -> CallReader | None:
+    """Reads and writes the calls of a run that was trained with tools; None for any other."""
+    trained = serving(run)
+    return CallReader(trained["template"]) if trained.get("tools") else None
+
+
+def tools_of(run: Run) -> list[dict[str, Any]]:
+    """The tools that the held-out rows of a run offer, each name once; none where it was trained without."""
+    file = run.folder / layout.PROMPTS
+    rows = read_json_lines(file) if serving(run).get("tools") and file.is_file() else []
+    return list({tool["function"]["name"]: tool for row in rows for tool in row.get("tools", ())}.values())
 
 
 def _verdict(run: Run) -> dict[str, Any]:

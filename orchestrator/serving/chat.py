@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.serving.endpoint import THOUGHT_WORDS, Endpoint, Message, ask, stream
+from orchestrator.evaluation.calls import Call
+from orchestrator.serving.endpoint import THOUGHT_WORDS, Endpoint, Message, Tools, stream
+from orchestrator.serving.openai_server.calls import as_openai
 
 QUIT = ("/quit", "/exit", "/q")
 FORGET = "/new"
+RESULT = "/result "
+"""In front of what a tool answers to the call before."""
+LINE = "\n"
 
 
 @dataclass(slots=True)
@@ -20,30 +26,60 @@ class Conversation:
     system: str | None = None
     words: tuple[str, str] = THOUGHT_WORDS
     """Around a thought, which the model is to find in earlier answers as training had it."""
+    tools: Tools = ()
     turns: list[Message] = field(default_factory=list)
+    _open: list[str] = field(default_factory=list)
+    """The ids of calls that nothing was answered to yet."""
 
     def say(self, text: str) -> Iterator[str]:
-        """The answer to a text, piece by piece; remembered once it is whole."""
-        question = {"role": "user", "content": text}
-        pieces: list[str] = []
-        for piece in stream(self.endpoint, self._messages(question), self.max_new_tokens, self.words):
-            pieces.append(piece)
-            yield piece
-        self._remember(question, "".join(pieces))
+        """The answer to a text, piece by piece, a call in a line of its own; remembered once it is whole.
+
+        A result of a tool is answered once every call has one.
+        """
+        self.turns.append(self._turn(text))
+        if self._open:
+            yield f"{len(self._open)} more calls want a result"
+            return
+        pieces, calls = list[str](), list[Call]()
+        for piece in stream(self.endpoint, self._messages(), self.max_new_tokens, self.words, self.tools):
+            if isinstance(piece, Call):
+                calls.append(piece)
+                yield f"{LINE if pieces or calls[1:] else ''}{shown(piece)}"
+            else:
+                pieces.append(piece)
+                yield piece
+        self._remember("".join(pieces), calls)
 
     def answer(self, text: str) -> str:
         """The whole answer at once."""
-        question = {"role": "user", "content": text}
-        answer = ask(self.endpoint, self._messages(question), self.max_new_tokens).whole(self.words)
-        self._remember(question, answer)
-        return answer
+        return "".join(self.say(text))
 
-    def _messages(self, question: Message) -> list[Message]:
+    def forget(self) -> None:
+        """Begin anew."""
+        self.turns.clear()
+        self._open.clear()
+
+    def _turn(self, text: str) -> Message:
+        if self._open and text.startswith(RESULT):
+            return {"role": "tool", "tool_call_id": self._open.pop(0), "content": text.removeprefix(RESULT)}
+        self._open.clear()
+        return {"role": "user", "content": text}
+
+    def _messages(self) -> list[Message]:
         system = [{"role": "system", "content": self.system}] if self.system else []
-        return [*system, *self.turns, question]
+        return [*system, *self.turns]
 
-    def _remember(self, question: Message, answer: str) -> None:
-        self.turns += [question, {"role": "assistant", "content": answer}]
+    def _remember(self, answer: str, calls: Sequence[Call]) -> None:
+        made = [as_openai(call) for call in calls]
+        self._open = [call["id"] for call in made]
+        self.turns.append({"role": "assistant", "content": answer, **({"tool_calls": made} if made else {})})
+
+
+def shown(call: Call) -> str:
+    """A call as a line: `→ get_weather(city="Oslo")`."""
+    given = call.arguments.items() if isinstance(call.arguments, Mapping) else [("", call.arguments)]
+    written = (f"{key}{'=' if key else ''}{json.dumps(value, ensure_ascii=False)}" for key, value in given)
+    return f"→ {call.name}({', '.join(written)})"
 
 
 def talk(
@@ -55,6 +91,6 @@ def talk(
     while (line := read()) is not None and line.strip() not in QUIT:
         if line.strip() == FORGET:
             for conversation in conversations.values():
-                conversation.turns.clear()
+                conversation.forget()
         elif line.strip():
             show(conversations, line)

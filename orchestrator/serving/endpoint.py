@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from orchestrator.chat_template.messages import with_parsed_arguments
+from orchestrator.evaluation.calls import Call, CallReader, Calls
 from orchestrator.lib.errors import InputError, StageError
 from orchestrator.serving.http import Endpoint as Endpoint
 from orchestrator.serving.http import error_text, get, http_client, post, refused, unreachable
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
+"""OpenAI's: role, content, and for tools tool_calls and tool_call_id."""
+Tools = Sequence[Mapping[str, Any]]
+"""In the canonical form of chat_template/tools.py."""
 THOUGHT_WORDS = ("<think>\n", "\n</think>\n\n")
 """What most templates of LLaMA-Factory put around a thought."""
 THOUGHT_KEYS = ("thinking", "reasoning_content", "reasoning")
@@ -27,10 +33,16 @@ class Reply:
     thought: str = ""
     """What the server tells apart from the answer: Ollama as `thinking` or `reasoning`, others as `reasoning_content`
     or `reasoning`."""
+    calls: Calls = ()
+    """What the server tells apart as calls of tools."""
 
-    def whole(self, words: tuple[str, str] = THOUGHT_WORDS) -> str:
-        """Thought and answer put together again, as the model wrote them."""
-        return enclosed(self.thought, words) + self.text if self.thought else self.text
+    def whole(self, words: tuple[str, str] = THOUGHT_WORDS, reader: CallReader | None = None) -> str:
+        """Thought, answer and calls put together again, as the model wrote them: calls as its template writes them,
+        as JSON without a reader."""
+        text = self.text
+        if self.calls:
+            text += reader.written(self.calls) if reader else _as_json(self.calls)
+        return enclosed(self.thought, words) + text if self.thought else text
 
 
 def connect(url: str, model: str | None = None, key: str | None = None, timeout: float = 120.0) -> Endpoint:
@@ -58,12 +70,12 @@ def models(endpoint: Endpoint) -> list[str]:
     return [str(entry[name]) for entry in listed.get(entries) or ()]
 
 
-def ask(endpoint: Endpoint, messages: Sequence[Message], max_new_tokens: int) -> Reply:
+def ask(endpoint: Endpoint, messages: Sequence[Message], max_new_tokens: int, tools: Tools = ()) -> Reply:
     """One answer, greedy unless the endpoint is asked as it serves.
 
     Raises MissingError when nobody answers, InputError or StageError when the server refuses.
     """
-    path, body = _request(endpoint, messages, max_new_tokens, stream=False)
+    path, body = _request(endpoint, messages, max_new_tokens, tools, stream=False)
     answer = post(endpoint, endpoint.url + path, body)
     try:
         if endpoint.protocol == "ollama":
@@ -80,8 +92,22 @@ def enclosed(thought: str, words: tuple[str, str] = THOUGHT_WORDS) -> str:
 
 def _reply(message: Mapping[str, Any], prompt_tokens: int | None) -> Reply:
     thought = next((str(message[key]) for key in THOUGHT_KEYS if message.get(key)), "")
-    text = message.get("content") if thought else message["content"]
-    return Reply(text or "", prompt_tokens, thought)
+    calls = tuple(map(_call, message.get("tool_calls") or ()))
+    text = message.get("content") if thought or calls else message["content"]
+    return Reply(text or "", prompt_tokens, thought, calls)
+
+
+def _call(told: Mapping[str, Any]) -> Call:
+    """A call as OpenAI tells it, its arguments as JSON text, or as Ollama does, as an object."""
+    name, arguments = told["function"]["name"], told["function"].get("arguments") or {}
+    if isinstance(arguments, str):
+        with contextlib.suppress(ValueError):
+            arguments = json.loads(arguments)
+    return Call(str(name), arguments)
+
+
+def _as_json(calls: Calls) -> str:
+    return json.dumps([call.to_json() for call in calls], ensure_ascii=False)
 
 
 def ask_all(
@@ -90,13 +116,15 @@ def ask_all(
     max_new_tokens: int,
     concurrency: int = 4,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    tools: Sequence[Tools] | None = None,
 ) -> list[Reply]:
-    """The greedy answers to many conversations, in their order; the first failure ends it."""
+    """The greedy answers to many conversations, each with its tools, in their order; the first failure ends it."""
     from concurrent.futures import ThreadPoolExecutor, as_completed
 
     pool = ThreadPoolExecutor(max(1, concurrency))
     try:
-        futures = [pool.submit(ask, endpoint, messages, max_new_tokens) for messages in conversations]
+        pairs = zip(conversations, tools or [()] * len(conversations), strict=True)
+        futures = [pool.submit(ask, endpoint, messages, max_new_tokens, offered) for messages, offered in pairs]
         for done, future in enumerate(as_completed(futures), 1):
             future.result()
             progress(done, len(futures))
@@ -110,13 +138,18 @@ def stream(
     messages: Sequence[Message],
     max_new_tokens: int,
     words: tuple[str, str] = THOUGHT_WORDS,
-) -> Iterator[str]:
-    """The pieces of one greedy answer of an OpenAI-compatible server, as they come; a thought between its words.
+    tools: Tools = (),
+) -> Iterator[str | Call]:
+    """The pieces of one greedy answer of an OpenAI-compatible server, as they come; a thought between its words. Calls
+    come last, each whole.
 
     Raises what `ask` raises; an error in mid-stream as StageError.
     """
     thinking, line_ends = False, ""
-    for delta in _deltas(endpoint, messages, max_new_tokens):
+    called: dict[int, dict[str, str]] = {}
+    for delta in _deltas(endpoint, messages, max_new_tokens, tools):
+        for part in delta.get("tool_calls") or ():
+            _gather(called.setdefault(part.get("index", len(called)), {"name": "", "arguments": ""}), part)
         thought = next((str(delta[key]) for key in THOUGHT_KEYS if delta.get(key)), "")
         text = delta.get("content") or ""
         if thought:
@@ -127,12 +160,22 @@ def stream(
         if text:
             yield words[1] + text if thinking else text
             thinking = False
+    yield from (_call({"function": function}) for function in called.values())
 
 
-def _deltas(endpoint: Endpoint, messages: Sequence[Message], max_new_tokens: int) -> Iterator[dict[str, Any]]:
+def _gather(call: dict[str, str], part: Mapping[str, Any]) -> None:
+    """Add a piece of a call: servers send names whole, arguments in pieces."""
+    function = part.get("function") or {}
+    call["name"] += function.get("name") or ""
+    call["arguments"] += function.get("arguments") or ""
+
+
+def _deltas(
+    endpoint: Endpoint, messages: Sequence[Message], max_new_tokens: int, tools: Tools
+) -> Iterator[dict[str, Any]]:
     import httpx
 
-    path, body = _request(endpoint, messages, max_new_tokens, stream=True)
+    path, body = _request(endpoint, messages, max_new_tokens, tools, stream=True)
     try:
         with http_client(endpoint) as client, client.stream("POST", endpoint.url + path, json=body) as response:
             if response.status_code >= 400:
@@ -163,15 +206,21 @@ def _pieces(endpoint: Endpoint, chunk: dict[str, Any]) -> Iterator[dict[str, Any
 
 
 def _request(
-    endpoint: Endpoint, messages: Sequence[Message], max_new_tokens: int, stream: bool
+    endpoint: Endpoint, messages: Sequence[Message], max_new_tokens: int, tools: Tools, stream: bool
 ) -> tuple[str, dict[str, Any]]:
-    body: dict[str, Any] = {"model": endpoint.model, "messages": list(messages), "stream": stream}
+    body = {"model": endpoint.model, **conversation(endpoint, messages, tools), "stream": stream}
     if endpoint.protocol == "ollama":
         if endpoint.think is not None:
             body["think"] = endpoint.think
         greedy = {} if endpoint.as_served else {"temperature": 0, "seed": 0}
         return "/api/chat", body | {"options": greedy | {"num_predict": max_new_tokens}}
     return "/chat/completions", body | {"temperature": 0, "max_tokens": max_new_tokens}
+
+
+def conversation(endpoint: Endpoint, messages: Sequence[Message], tools: Tools) -> dict[str, Any]:
+    """The messages and tools as the protocol has them: Ollama's own takes arguments as objects."""
+    said = with_parsed_arguments(messages) if endpoint.protocol == "ollama" else list(messages)
+    return {"messages": said} | ({"tools": list(tools)} if tools else {})
 
 
 def _is_ollama(root: str, timeout: float) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.serving.endpoint import Message
+from orchestrator.serving.endpoint import Message, Tools, conversation
 from orchestrator.serving.http import Endpoint, post, try_post
 
 SHOWN = 24
@@ -51,28 +51,32 @@ class Comparison:
         return "the server does not tell what it makes of a conversation"
 
 
-def rendered(endpoint: Endpoint, messages: Sequence[Message]) -> str | None:
+def rendered(endpoint: Endpoint, messages: Sequence[Message], tools: Tools = ()) -> str | None:
     """The exact prompt that a server makes of a conversation, without an answer; None where it does not tell.
 
     Ollama tells for `_debug_render_only` (0.17.4 and later), llama.cpp's server at /apply-template. Neither writes the
     BOS that its engine adds.
     """
     if endpoint.protocol == "ollama":
-        body: dict[str, Any] = {"model": endpoint.model, "messages": list(messages), "stream": False}
+        body = {"model": endpoint.model, **conversation(endpoint, messages, tools), "stream": False}
         body |= {"_debug_render_only": True, "options": {"num_predict": 1}}  # an old one answers: one token, then
         if endpoint.think is not None:
             body["think"] = endpoint.think
         told = post(endpoint, endpoint.url + "/api/chat", body).get("_debug_info") or {}
         return told.get("rendered_template")
     path = endpoint.url.removesuffix("/v1") + "/apply-template"
-    return (try_post(endpoint, path, {"messages": list(messages)}) or {}).get("prompt")
+    return (try_post(endpoint, path, conversation(endpoint, messages, tools)) or {}).get("prompt")
 
 
-def render_all(endpoint: Endpoint, conversations: Sequence[Sequence[Message]]) -> list[str | None]:
-    """`rendered` for each conversation; a server that does not tell for the first is not asked for the others."""
+def render_all(
+    endpoint: Endpoint, conversations: Sequence[Sequence[Message]], tools: Sequence[Tools] | None = None
+) -> list[str | None]:
+    """`rendered` for each conversation and its tools; a server that does not tell for the first is not asked for the
+    others."""
     texts: list[str | None] = []
-    for messages in conversations:
-        texts.append(rendered(endpoint, messages) if not texts or texts[0] is not None else None)
+    for messages, offered in zip(conversations, tools or [()] * len(conversations), strict=True):
+        told = not texts or texts[0] is not None
+        texts.append(rendered(endpoint, messages, offered) if told else None)
     return texts
 
 

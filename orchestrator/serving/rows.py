@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.chat_template.messages import to_messages
+from orchestrator.chat_template.tools import canonical_tools
 from orchestrator.chat_template.turns import special_tokens
+from orchestrator.evaluation.calls import CallReader, in_json
 from orchestrator.evaluation.rows import Row
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
@@ -28,7 +32,8 @@ class Question:
     id: str
     prompt: str
     label: str
-    messages: list[dict[str, str]]
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +43,14 @@ class Manner:
     max_new_tokens: int
     concurrency: int = 4
     words: tuple[str, str] = THOUGHT_WORDS
+    reader: CallReader | None = None
+    """Writes calls that a server tells apart as the models of the run write them."""
 
 
 def of_run(run: Run) -> list[Question]:
     """The held-out rows as the run asked them."""
     keys = ("id", "prompt", "label", "messages")
-    return [Question(*(record[key] for key in keys)) for record in _records(run)]
+    return [Question(**{key: record[key] for key in keys}, tools=record.get("tools", [])) for record in _records(run)]
 
 
 def of_file(path: Path) -> list[Question]:
@@ -52,7 +59,8 @@ def of_file(path: Path) -> list[Question]:
 
     conversations = require(load([str(path)]), at_least=1)
     return [
-        Question(str(number), row.prompt, row.answer, _messages(row)) for number, row in enumerate(conversations, 1)
+        Question(str(number), row.prompt, row.answer, _messages(row), _tools(row))
+        for number, row in enumerate(conversations, 1)
     ]
 
 
@@ -64,15 +72,25 @@ def ask(
 ) -> list[Reply]:
     """The endpoint's answers."""
     conversations = [question.messages for question in questions]
-    return ask_all(endpoint, conversations, manner.max_new_tokens, manner.concurrency, progress)
+    tools = [question.tools for question in questions]
+    return ask_all(endpoint, conversations, manner.max_new_tokens, manner.concurrency, progress, tools)
 
 
 def predictions(questions: Sequence[Question], replies: Sequence[Reply], manner: Manner) -> list[Row]:
-    """The rows with the answers to them, thoughts included: as the models of a run write them."""
-    return [
-        Row(question.id, question.prompt, question.label, reply.whole(manner.words))
-        for question, reply in zip(questions, replies, strict=True)
-    ]
+    """The rows with the answers to them, thoughts and calls included: as the models of a run write them."""
+    return [_prediction(question, reply, manner) for question, reply in zip(questions, replies, strict=True)]
+
+
+def _prediction(question: Question, reply: Reply, manner: Manner) -> Row:
+    """Calls are those the server tells apart; where it tells none, those that stand in its text."""
+    row = Row(question.id, question.prompt, question.label, reply.whole(manner.words, manner.reader))
+    if reply.calls:
+        row = replace(row, calls=reply.calls)
+    if manner.reader:
+        return row.with_calls(manner.reader)
+    if not question.tools:
+        return row
+    return replace(row, calls=reply.calls, expected=in_json(question.label))
 
 
 def as_trained(run: Run, endpoint: Endpoint) -> Endpoint:
@@ -86,7 +104,8 @@ def as_trained(run: Run, endpoint: Endpoint) -> Endpoint:
 def against_training(run: Run, endpoint: Endpoint, replies: Sequence[Reply]) -> Comparison:
     """The prompts that the server made of the run's rows against those of training, as far as it tells them."""
     records = _records(run)
-    texts = render_all(endpoint, [record["messages"] for record in records])
+    tools = [record.get("tools", ()) for record in records]
+    texts = render_all(endpoint, [record["messages"] for record in records], tools)
     told = [Told(text, reply.prompt_tokens) for text, reply in zip(texts, replies, strict=True)]
     kind = next(iter(artifacts.ggufs(run)), None)
     if kind is None:
@@ -107,7 +126,12 @@ def _records(run: Run) -> list[dict[str, Any]]:
     return read_json_lines(file)
 
 
-def _messages(row: Any) -> list[dict[str, str]]:
+def _messages(row: Any) -> list[dict[str, Any]]:
     asked = row.messages if row.chosen else row.messages[:-1]
     system = [{"role": "system", "content": row.system}] if row.system else []
-    return system + [{"role": message.role, "content": message.content} for message in asked]
+    turns = [{"role": message.role, "content": message.content} for message in asked]
+    return to_messages([*system, *turns])
+
+
+def _tools(row: Any) -> list[dict[str, Any]]:
+    return canonical_tools(json.loads(row.tools))[0] if row.tools else []

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.evaluation.calls import CallReader, same
 from orchestrator.evaluation.rows import split_thinking
 from orchestrator.lib import layout
 from orchestrator.lib.errors import GateError, MissingError
@@ -68,10 +69,10 @@ def check(run: Run, kind: str, endpoint: Endpoint, shown: ShowResponse) -> Serve
     `shown` is what Ollama's /api/show says of the model.
     """
     rows = read_json_lines(run.folder / layout.PROMPTS)
-    conversations = [row["messages"] for row in rows]
+    conversations, tools = [row["messages"] for row in rows], [row.get("tools", ()) for row in rows]
     asked = replace(endpoint, think=think(run, shown.capabilities or ()), as_served=True)
-    texts = render_all(asked, conversations)
-    replies = ask_all(asked, conversations, _limit(run, kind), concurrency=1)
+    texts = render_all(asked, conversations, tools)
+    replies = ask_all(asked, conversations, _limit(run, kind), concurrency=1, tools=tools)
     told = [Told(text, reply.prompt_tokens) for text, reply in zip(texts, replies, strict=True)]
     with vocabulary(run, kind) as gguf:
         return Served(
@@ -141,14 +142,25 @@ def _temperature(run: Run, kind: str) -> float:
 
 
 def _agreement(run: Run, kind: str, rows: Sequence[dict[str, Any]], replies: Sequence[Reply]) -> float:
-    """The share of equal answers: thoughts and answers apart, since every server puts them together differently."""
+    """The share of equal answers: thoughts, texts and calls apart, for every server puts them together differently."""
     file = artifacts.answers(run, kind)
     if not file.is_file():
         raise MissingError(f"no {file.name}: this GGUF was not asked yet", "Run `orchestrator export` first.")
-    measured = {row["id"]: split_thinking(row["prediction"]) for row in read_json_lines(file)}
-    _, words = artifacts.thinking(run)
+    measured = {row["id"]: row["prediction"] for row in read_json_lines(file)}
+    words, reader = artifacts.thinking(run)[1], artifacts.call_reader(run)
     given = zip(rows, replies, strict=True)
-    return sum(split_thinking(reply.whole(words)) == measured[row["id"]] for row, reply in given) / len(rows)
+    same = (_same(reply, measured[row["id"]], words, reader) for row, reply in given)
+    return sum(same) / len(rows)
+
+
+def _same(reply: Reply, measured: str, words: tuple[str, str], reader: CallReader | None) -> bool:
+    """Whether an answer is the one measured; calls that the server tells apart are compared as calls."""
+    thought, answer = split_thinking(measured)
+    if reply.calls and reader:
+        before = answer.partition(reader.start)[0].strip() if reader.start else ""
+        told = split_thinking(replace(reply, calls=()).whole(words))
+        return told == (thought, before) and same(reply.calls, reader.read(answer))
+    return split_thinking(reply.whole(words, reader)) == (thought, answer)
 
 
 def _template_used(run: Run, kind: str, shown: ShowResponse, gguf: GgufModel) -> str:
@@ -161,5 +173,7 @@ def _template_used(run: Run, kind: str, shown: ShowResponse, gguf: GgufModel) ->
 
 
 def _unasked(endpoint: Endpoint, row: dict[str, Any], asked: str | None, bos: str | None) -> str:
-    plain = rendered(endpoint, row["messages"]) if asked is not None and row["ids"] is not None else None
+    if asked is None or row["ids"] is None:
+        return ""
+    plain = rendered(endpoint, row["messages"], row.get("tools", ()))
     return "" if plain in (None, asked) else text_difference(row, str(plain), bos)

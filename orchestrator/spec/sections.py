@@ -74,6 +74,9 @@ class Evaluate(Section):
     task: Literal["classification", "generation", "tools"] = Field(
         "classification", description="What the answers are: labels, texts, or calls of tools."
     )
+    turns: Literal["last", "all"] = Field(
+        "last", description="Which answers of a held-out conversation are asked for and scored."
+    )
     baseline: bool = Field(True, description="Also score the untouched base model.")
     max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = Field(16, description="The longest answer, in tokens.")
     labels: tuple[str, ...] | None = Field(None, description="The known labels; by default those of the held-out rows.")
@@ -81,6 +84,9 @@ class Evaluate(Section):
         ("base", "majority"),
         description="What the tuned model must be shown to beat (stage sft), else exit code 5: the untouched base model"
         " and always answering the most frequent training label; `[]` asks for nothing.",
+    )
+    confidence: bool = Field(
+        True, description="Measure how sure each GGUF of a classification is of its answers, and what that is worth."
     )
     metrics: tuple[str, ...] = Field(
         (), description="Metrics of your own: `FILE.py:FUNCTION`, a row → a number from 0 to 1, more being better."

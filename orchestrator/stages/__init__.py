@@ -6,6 +6,7 @@ from orchestrator.lib.step import PHASES, Step
 from orchestrator.stages.adapter import Adapter
 from orchestrator.stages.ask import Ask
 from orchestrator.stages.base import Context, Stage
+from orchestrator.stages.confidence import Confidence
 from orchestrator.stages.convert import Convert
 from orchestrator.stages.diverge import Diverge, ReadTuned
 from orchestrator.stages.importance import Importance
@@ -40,6 +41,7 @@ STAGES: tuple[type[Stage], ...] = (
     Diverge,
     Gate,
     GatePerplexity,
+    Confidence,
 )
 WORKERS: tuple[type[Stage], ...] = (*STAGES, LlamaFactory)
 PROGRAMS = {stage.program: stage for stage in WORKERS if stage.program}

@@ -32,7 +32,7 @@ class Prepare(Stage):
 
     program = "prepare"
     phase = "prepare"
-    optional = ("packing",)
+    optional = ("packing", "turns")
     base: str
     """The base model's folder."""
     template: str
@@ -45,6 +45,8 @@ class Prepare(Stage):
     """Of a pretraining: whether its texts are packed into blocks, as LLaMA-Factory does unless told otherwise."""
     cutoff_len: int
     task: str
+    turns: str | None = None
+    """`all` where every answer of a held-out conversation is asked for."""
     # what follows is the spec's data: section, whole
     train: str | Sequence[str]
     eval: str | Sequence[str] | None
@@ -71,6 +73,7 @@ class Prepare(Stage):
             packing=training.get("packing") is not False if context.kind.reads else None,
             cutoff_len=training["cutoff_len"],
             task=spec.evaluate.task,
+            turns="all" if spec.evaluate.turns == "all" else None,
             **spec.data.model_dump(mode="json"),
         )
         packages = context.picked("llamafactory", "transformers")
@@ -146,7 +149,8 @@ class Prepare(Stage):
         from orchestrator.data import assemble
 
         data = Data.model_validate({name: getattr(self, name) for name in Data.model_fields}, strict=False)
-        return assemble.Wanted(Path(self.project), data, self.kind, self.task == "classification")
+        labels, every = self.task == "classification", self.turns == "all"
+        return assemble.Wanted(Path(self.project), data, self.kind, labels, every_answer=every)
 
 
 def _written(kind: Kind) -> tuple[str, ...]:

@@ -374,6 +374,8 @@ def _notes_on_calls(rows: Mapping[str, list[Row]], config: Score) -> Iterator[st
     from orchestrator.evaluation.calls import CallReader
 
     if config.task != "tools":
+        if Path(layout.SERVING).is_file() and read_json(Path(layout.SERVING)).get("tools"):
+            yield "the rows have tools, and calls are compared as texts; evaluate.task: tools compares them as calls"
         return
     if not any(row.expected for row in rows[config.reference]):
         yield "no held-out row expects a call: hold out rows that do, or say evaluate.task: generation"

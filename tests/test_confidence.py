@@ -1,0 +1,157 @@
+"""A classifier's own probabilities: calibrated or not, and how many rows they are good for."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orchestrator.evaluation.confidence import (
+    answerable,
+    calibrate,
+    expected_calibration_error,
+    fitted_temperature,
+    probabilities,
+)
+from orchestrator.evaluation.rows import Row, write_records
+from orchestrator.lib import layout
+from orchestrator.lib.files import read_json, read_json_lines, write_json
+from orchestrator.models.choices import log_likelihoods, tree
+from orchestrator.models.gguf import GgufModel
+from orchestrator.report.run_page import mistakes
+from orchestrator.runs.results import summaries
+from orchestrator.stages.confidence import Confidence, by_doubt, label_tokens, told_apart
+
+
+def drawn(n: int, temperature: float, seed: int = 0) -> tuple[Any, Any]:
+    """Log-likelihoods of three labels, each right as often as it says, once divided by `temperature`."""
+    generator = np.random.default_rng(seed)
+    scores = generator.normal(0, 2, (n, 3))
+    shares = probabilities(scores)
+    truth = np.array([generator.choice(3, p=row) for row in shares])
+    return scores * temperature, truth
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_is_found_and_cures_the_error(temperature: float) -> None:
+    likelihoods, truth = drawn(4000, temperature)
+    assert fitted_temperature(likelihoods, truth) == pytest.approx(temperature, rel=0.1)
+    found = calibrate(likelihoods[:400], truth[:400])
+    assert found.scaled_ece.value < 2 * found.least_ece
+    assert (found.ece.value > 2 * found.least_ece) == (temperature != 1)
+    assert found.ece.low <= found.ece.value <= found.ece.high
+
+
+@pytest.mark.parametrize(
+    ("confidence", "right", "wanted"),
+    [
+        ([0.95, 0.95], [1, 1], 5.0),
+        ([0.95, 0.95], [0, 1], 45.0),
+        ([0.55, 0.95], [1, 1], 25.0),
+        ([1.0, 1.0], [1, 1], 0.0),
+    ],
+)
+def test_the_calibration_error(confidence: list[float], right: list[int], wanted: float) -> None:
+    assert expected_calibration_error(np.array(confidence), np.array(right)) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "right", "wanted"),
+    [
+        ([0.9, 0.8, 0.7], [1, 1, 0], (2 / 3, 0.8)),
+        ([0.9, 0.8, 0.7], [0, 1, 1], (0.0, None)),
+        ([0.9, 0.8, 0.8], [1, 1, 0], (1 / 3, 0.9)),  # equal confidences go together
+        ([0.5] * 20, [1] * 19 + [0], (1.0, 0.5)),
+    ],
+)
+def test_the_share_of_rows_that_can_be_answered(confidence: list[float], right: list[int], wanted: Any) -> None:
+    assert answerable(np.array(confidence), np.array(right)) == pytest.approx(wanted)
+
+
+def test_what_labels_begin_with_alike_is_one_node() -> None:
+    nodes, paths = tree([[1, 2, 9], [1, 3, 9], [1, 9], [4, 9]])
+    assert [(node.token, node.depth, node.choices, node.inner) for node in nodes] == [
+        (1, 0, [0, 1, 2], True), (2, 1, [0], True), (9, 2, [0], False), (3, 1, [1], True), (9, 2, [1], False),
+        (9, 1, [2], False), (4, 0, [3], True), (9, 1, [3], False),
+    ]  # fmt: skip
+    assert paths == [[0, 1, 2], [0, 3, 4], [0, 5], [6, 7]]
+
+
+class Tokenizer:
+    """Splits into characters, and writes a space before the first one where text stands alone."""
+
+    def tokenize(self, text: str) -> list[int]:
+        return [*([] if text.startswith("?") else [32]), *map(ord, text)]
+
+    def detokenize(self, tokens: list[int]) -> str:
+        return "".join(map(chr, tokens))
+
+
+def test_labels_are_taken_in_the_tokens_that_the_model_says() -> None:
+    model: Any = Tokenizer()
+    assert label_tokens(model, ["ab", "体"], "?", [[32, 97, 98]]) == [[32, 97, 98], [32, ord("体")]]
+    assert label_tokens(model, ["ab", "体"], "?", [[97, 98]]) == [[97, 98], [ord("体")]]
+
+
+def test_a_label_that_another_begins_with_has_its_end() -> None:
+    assert told_apart([[1], [1, 2], [3]], [9]) == [[1, 9], [1, 2], [3]]
+
+
+def test_the_least_certain_rows_come_first() -> None:
+    rows = [Row("1", "?", "体育", "体育"), Row("2", "?", "国际", "体育")]
+    found = by_doubt(rows, ["体育", "国际"], np.log([[0.9, 0.1], [0.6, 0.4]]), 1.0)
+    assert [(row["id"], row["confidence"], row["right"]) for row in found] == [("2", 0.6, False), ("1", 0.9, True)]
+    assert found[0]["probabilities"] == {"体育": 0.6, "国际": 0.4}
+
+
+@pytest.fixture(scope="module")
+def measured(shipped_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of a finished run whose two GGUFs were asked for the probabilities of their labels."""
+    folder = tmp_path_factory.mktemp("confident") / shipped_run.id
+    shutil.copytree(shipped_run.folder, folder)
+    files = {
+        "gguf-f16": ["export/tiny-f16.gguf"],
+        "gguf-adapter": ["export/tiny-base.gguf", "export/tiny-adapter.gguf"],
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        Confidence(files, None, 4).run()
+    return folder
+
+
+def test_a_gguf_is_sure_of_what_it_answers(measured: Path) -> None:
+    rows = read_json_lines(measured / layout.confidence("gguf-f16"))
+    assert all(row["prediction"].startswith(row["likeliest"]) for row in rows)
+    assert all(sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-3) for row in rows)
+    over_base = {row["id"]: row["likeliest"] for row in read_json_lines(measured / layout.confidence("gguf-adapter"))}
+    assert over_base == {row["id"]: row["likeliest"] for row in rows}
+
+
+def test_it_stands_beside_the_other_figures(measured: Path) -> None:
+    write_json(measured / layout.RECORD, {})  # a folder that is only part of a run
+    found = summaries(measured)
+    assert {"accuracy", "ece", "answerable"} <= set(found["metrics"]["gguf-f16"])
+    assert "can be answered at 95 % accuracy" in found["confidence"]["gguf-f16"]["sentence"]
+    assert any(group["title"] == "gguf-adapter is least certain" for group in mistakes(measured))
+
+
+def test_the_tree_gives_what_reading_each_label_gives(shipped_run: Any) -> None:
+    with GgufModel(shipped_run.folder / "export/tiny-f16.gguf") as model:
+        prompts = [model.tokenize(f"Topic: {text}\n") for text in ("cup goal", "vote law 北京", "match")]
+        choices = [model.tokenize(text) for text in ("Sports!", "Sports?", "Politics", "体育")]
+        found = list(log_likelihoods(model, prompts, choices))
+        for prompt, of_prompt in zip(prompts, found, strict=True):
+            for choice, value in zip(choices, of_prompt, strict=True):
+                (read,) = model.log_likelihoods([[*prompt, *choice]])
+                assert value == pytest.approx(sum(read[len(prompt) - 1 :]), abs=1e-2)
+
+
+def test_too_many_labels_are_no_classification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_records(Path(layout.PROMPTS), [{"id": str(n), "label": str(n)} for n in range(60)])
+    write_json(Path(layout.TRAIN_ROWS), [])
+    Confidence({"gguf-f16": ["x.gguf"]}, None, 4).run()
+    assert read_json(Path(layout.summary("confidence"))) == {"metrics": {}, "confidence": {}}
