@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from orchestrator.evaluation.rows import write_records
 from orchestrator.lib import layout, process
-from orchestrator.lib.files import HashCache, cache_folder, read_json, write_json, write_text
+from orchestrator.lib.files import HashCache, cache_folder, read_json, read_json_lines, write_json, write_text
 from orchestrator.lib.step import Step
 from orchestrator.pipeline import workflow
 from orchestrator.pipeline.plan import Plan, make_plan
@@ -19,6 +20,7 @@ from orchestrator.spec.load import load_spec
 from tests.conftest import make_project
 
 DONE = ("prepare", "template", "convert", "modelfile", "adapter", "ask-f16", "ask-adapter", "judge")
+READ = ("read-tuned", "diverge-f16", "diverge-adapter")
 STEPS = 60
 OVERRIDES = ("export.gguf=[f16]", "export.adapter=true", "evaluate.baseline=false")
 THINKING = ("model.template=qwen3", "model.thinking=true", "evaluate.max_new_tokens=19", "export.adapter=false")
@@ -61,7 +63,7 @@ def run_of(project: Path, tiny_model: Path, overrides: tuple[str, ...]) -> Run:
             train_and_merge(tiny_model, run.folder)
             write_text(run.folder / layout.config("train"), step.files[layout.config("train")])
             record(run, step, planned.fingerprint)
-        elif step.stage in DONE:
+        elif step.stage in DONE + READ:
             carry_out(run, step, planned.fingerprint)
     finish(run, plan)
     return run
@@ -112,13 +114,22 @@ def learn(model: Any, examples: list[tuple[list[int], list[int]]]) -> None:
 
 
 def carry_out(run: Run, step: Step, fingerprint: str) -> None:
-    if step.stage == "judge":
-        shutil.copy(run.folder / layout.predictions("gguf-f16"), run.folder / layout.predictions("tuned"))
+    if step.stage == "read-tuned":
+        answer_alike(run.folder)
     argv = set_up(step, run, resumable=False)
     log = run.folder / layout.log(step.stage)
     code = process.wait(process.start(process.Command(argv, run.folder, log, step.env)))
     require_success(step, run, code)
     record(run, step, fingerprint)
+
+
+def answer_alike(folder: Path) -> None:
+    """The tuned model answers as its f16 GGUF did: as LLaMA-Factory and as `score` would leave it."""
+    rows = read_json_lines(folder / layout.predictions("gguf-f16"))
+    generated = folder / layout.generated("tuned") / "generated_predictions.jsonl"
+    generated.parent.mkdir(parents=True, exist_ok=True)
+    write_records(generated, [{"predict": row["prediction"], "label": row["label"]} for row in rows])
+    shutil.copy(folder / layout.predictions("gguf-f16"), folder / layout.predictions("tuned"))
 
 
 def record(run: Run, step: Step, fingerprint: str) -> None:
