@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.lib.process import child_environment
-from orchestrator.models.memory import Forecast, Setting, merge, predict, train
+from orchestrator.models.memory import Forecast, MemoryInput, merge, predict, train
 from orchestrator.models.shape import Model, read_model
 from orchestrator.models.sources import resolve
 from orchestrator.spec.sections import DEFAULTS
@@ -112,7 +112,7 @@ def forecast(case: Case, model: Model) -> Forecast:
     if case.stage == "merge":
         return merge(model)
     batches = {"per_device_train_batch_size": case.batch, "per_device_eval_batch_size": case.batch}
-    setting = Setting({**DEFAULTS, **batches, **case.training}, TOKENS, NEW_TOKENS)
+    setting = MemoryInput({**DEFAULTS, **batches, **case.training}, TOKENS, NEW_TOKENS)
     return (train if case.stage == "train" else predict)(model, setting)
 
 
@@ -173,7 +173,7 @@ def published_table() -> Iterator[str]:
     """Forecast and published figure of each case, in GB."""
     yield from ("| source | | forecast | published | |", "|---|---|---|---|---|")
     for source, what, model, tokens, chosen, published in PUBLISHED:
-        setting = Setting({**DEFAULTS, "per_device_train_batch_size": 1, **chosen}, tokens, devices=1)
+        setting = MemoryInput({**DEFAULTS, "per_device_train_batch_size": 1, **chosen}, tokens, devices=1)
         said = sum(train(model, setting).gpu.values()) / 1e9
         yield f"| {source} | {what} | {said:.1f} | {published:g} | {said / published - 1:+.0%} |"
 

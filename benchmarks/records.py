@@ -55,14 +55,14 @@ def write_run(runs_dir: Path, record: dict[str, Any], number: int, **values: Any
 
 def sweep_of(bench: Bench, count: int) -> Path:
     """The folder of a sweep whose trials are real but for their stages, which leave what they promise at once."""
-    from orchestrator.spec.load import load_spec
+    from orchestrator.spec.load import load_project
     from orchestrator.spec.sections import Sweep
     from orchestrator.sweep.run import run_sweep
-    from orchestrator.sweep.trial import Blueprint
+    from orchestrator.sweep.trial import TrialFactory
 
     runs_dir = fresh(bench.work / f"trials-{count}")
     rates = [1e-5 * (1 + number / count) for number in range(count)]
     sweep = Sweep.model_validate_json(json.dumps({"method": "grid", "parameters": {"learning_rate": rates}}))
-    project = load_spec(ROOT / layout.SPEC, runs_dir=runs_dir)
-    page = run_sweep(Blueprint(project, sweep, launch=FakeLaunch()), Silence(), Silence())
+    project = load_project(ROOT / layout.SPEC, runs_dir=runs_dir)
+    page = run_sweep(TrialFactory(project, sweep, launch=FakeLaunch()), Silence(), Silence())
     return runs_dir / str(page["id"])

@@ -20,15 +20,15 @@ from typing import Any
 from benchmarks.sweep_cost import Silence
 from orchestrator.executors.base import Job
 from orchestrator.lib.files import write_json
-from orchestrator.models.memory import Setting, train, trainable
+from orchestrator.models.memory import MemoryInput, train, trainable
 from orchestrator.models.shape import Model
 from orchestrator.pipeline.remote import TaskJob
 from orchestrator.runs.results import metrics
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from orchestrator.spec.sections import DEFAULTS, Sweep
 from orchestrator.sweep import sweeper
 from orchestrator.sweep.run import run_sweep
-from orchestrator.sweep.trial import Blueprint
+from orchestrator.sweep.trial import TrialFactory
 from tests.fake_stages import write_scores
 
 PAGE = Path(__file__).parent.parent / "docs/scaling.md"
@@ -113,7 +113,7 @@ def estimate(cluster: Cluster, kind: str, engine: str, devices: int) -> Estimate
     """The memory of our forecast, and the time of a step of ROWS rows with micro-batches of one row."""
     arguments = {**DEFAULTS, "finetuning_type": kind, "bf16": True, "per_device_train_batch_size": 1}
     zero = ENGINES[engine]
-    forecast = train(SEVEN_B, Setting(arguments, TOKENS, devices=devices, zero=zero))
+    forecast = train(SEVEN_B, MemoryInput(arguments, TOKENS, devices=devices, zero=zero))
     micro = ROWS // devices
     gradients = 4 * trainable(SEVEN_B, arguments)
     gathered = SEVEN_B.weights if kind == "lora" else 2 * SEVEN_B.parameters
@@ -284,7 +284,7 @@ def simulate(trials: int, workers: int, minutes: tuple[float, float]) -> dict[st
         real, namespace["time"] = namespace["time"], clock
         began, worked = clock.monotonic(), time.process_time()
         try:
-            page = run_sweep(Blueprint(load_spec(spec), section), Silence(), Silence(), place)
+            page = run_sweep(TrialFactory(load_project(spec), section), Silence(), Silence(), place)
         finally:
             namespace["time"] = real
     assert len(page["ranking"]) == trials

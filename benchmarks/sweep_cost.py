@@ -17,10 +17,10 @@ from pathlib import Path
 from orchestrator.executors.base import Executor, Job
 from orchestrator.lib import process
 from orchestrator.lib.step import Step
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from orchestrator.spec.sections import Sweep
 from orchestrator.sweep.run import run_sweep
-from orchestrator.sweep.trial import Blueprint
+from orchestrator.sweep.trial import TrialFactory
 from tests.fake_stages import FakeLaunch
 
 SPEC = """\
@@ -108,7 +108,7 @@ def milliseconds_per_trial(trials: int, executor: Executor | None = None) -> tup
         sweep = Sweep.model_validate_json(json.dumps({"method": "grid", "parameters": grid(trials)}))
         launch = Clocked()
         started, worked = time.perf_counter(), time.process_time()
-        page = run_sweep(Blueprint(load_spec(spec), sweep, launch=launch), Silence(), Silence(), executor)
+        page = run_sweep(TrialFactory(load_project(spec), sweep, launch=launch), Silence(), Silence(), executor)
         wall, processor = time.perf_counter() - started - launch.wall, time.process_time() - worked - launch.processor
     assert len(page["ranking"]) == trials
     return 1000 * wall / trials, 1000 * processor / trials

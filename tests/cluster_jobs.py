@@ -21,10 +21,10 @@ from orchestrator.pipeline.stage_process import start
 from orchestrator.pipeline.workflow import Task, assign
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from orchestrator.spec.sections import Sweep
 from orchestrator.sweep.run import run_sweep
-from orchestrator.sweep.trial import Blueprint
+from orchestrator.sweep.trial import TrialFactory
 from tests.faults import stand_in
 
 Json = dict[str, Any]
@@ -63,23 +63,23 @@ def make_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return project
 
 
-def sweep(project: Path, place: Executor, count: int, train: str = "", audience: Any = None) -> Json:
+def sweep(project: Path, place: Executor, count: int, train: str = "", sweep_reporter: Any = None) -> Json:
     """A sweep over so many learning rates, in a place."""
     rates = [1e-4 * (1 + number) for number in range(count)]
     search = Sweep.model_validate_json(json.dumps({"parameters": {"learning_rate": rates}}))
-    blueprint = Blueprint(load_spec(project / "spec.yaml"), search, launch=Scripted(project, train))
-    return run_sweep(blueprint, audience or Silence(), Silence(), place)
+    factory = TrialFactory(load_project(project / "spec.yaml"), search, launch=Scripted(project, train))
+    return run_sweep(factory, sweep_reporter or Silence(), Silence(), place)
 
 
 def submit(project: Path, place: Executor, train: str) -> tuple[Task, Handle]:
     """One run up to its training."""
-    task = assign(load_spec(project / "spec.yaml"), "train")
+    task = assign(load_project(project / "spec.yaml"), "train")
     return task, place.submit(TaskJob(task, "train", start, Scripted(project, train)))
 
 
 def follow(project: Path, place: Executor, train: str = "") -> Following:
     """A run as `run --on` makes it."""
-    loaded = load_spec(project / "spec.yaml")
+    loaded = load_project(project / "spec.yaml")
     return hand_over(loaded, "train", place, lambda done, total: None, Scripted(project, train))
 
 

@@ -16,7 +16,7 @@ from orchestrator.pipeline.plan import Plan, make_plan
 from orchestrator.pipeline.stage_process import require_success, set_up
 from orchestrator.runs import proof, results
 from orchestrator.runs.store import Run, outputs
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from tests.conftest import make_project
 
 DONE = ("prepare", "template", "convert", "modelfile", "adapter", "ask-f16", "ask-adapter", "judge")
@@ -53,7 +53,7 @@ def thoughtful(thought: str, question: str, answer: str) -> dict[str, Any]:
 
 def run_of(project: Path, tiny_model: Path, overrides: tuple[str, ...]) -> Run:
     """A finished run of a project's spec."""
-    loaded = load_spec(project / "spec.yaml", overrides)
+    loaded = load_project(project / "spec.yaml", overrides)
     plan = make_plan(loaded)
     run = workflow.create_run(loaded, plan)
     write_text(run.folder / layout.SPEC, loaded.text)

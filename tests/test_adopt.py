@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from orchestrator.lib.errors import Diverged, InputError
 from orchestrator.pipeline import adopt
 from orchestrator.serving import webui
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from orchestrator.spec.project import Project
 from tests.conftest import write_tree
 
@@ -28,7 +28,7 @@ ARGUMENTS = {
 
 @pytest.fixture
 def spec(project: Path) -> Project:
-    return load_spec(project / "spec.yaml")
+    return load_project(project / "spec.yaml")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from orchestrator.lib.files import read_json_lines
 from orchestrator.lib.process import Command
 from orchestrator.lib.step import Step
 from orchestrator.pipeline.plan import Planned
-from orchestrator.pipeline.stage_process import Underway
+from orchestrator.pipeline.stage_process import StageProcess
 from orchestrator.runs import store
 from orchestrator.stages import ask
 from orchestrator.stages.answered import Answered, identity
@@ -115,5 +115,5 @@ def test_what_had_ended_well_is_asked_anew(status: str, fingerprint: str, kept: 
     def launch(step: Step, command: Command) -> Any:
         return types.SimpleNamespace()
 
-    Underway(Planned(step, "same", False, ""), run, lambda: None).begin(launch, step, {})
+    StageProcess(Planned(step, "same", False, ""), run, lambda: None).begin(launch, step, {})
     assert len(read_json_lines(run.folder / kept_file)) == int(kept)

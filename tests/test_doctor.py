@@ -226,7 +226,7 @@ def test_without_llamafactory_a_spec_cannot_be_read_and_the_rest_is_still_told(
         raise MissingError("llamafactory is not installed")
 
     monkeypatch.chdir(project)
-    monkeypatch.setattr(load, "load_spec", absent)
+    monkeypatch.setattr(load, "load_project", absent)
     monkeypatch.setattr(doctor_packages, "version", lambda name: None)
     done = CliRunner().invoke(cli, ["doctor", "--json"])
     assert isinstance(done.exception, MissingError)

@@ -75,8 +75,8 @@ def test_a_stage_that_fails_in_a_trial_is_told(seen: Path, monkeypatch: pytest.M
 
 def test_only_what_a_conversion_needs_is_done(tmp_path: Path, tiny_model: Path) -> None:
     project = make_project(tmp_path, tiny_model)
-    task = together.assign(together.load_spec(project / "spec.yaml"), "export")
-    steps = {planned.step.stage: planned for planned in task.wanted.steps}
+    task = together.assign(together.load_project(project / "spec.yaml"), "export")
+    steps = {planned.step.stage: planned for planned in task.target_plan.steps}
     assert {"predict-tuned", "score"} < steps.keys()
     assert list(together.needed(steps, together.LAST)) == ["prepare", "train", "merge", "template", "convert"]
 

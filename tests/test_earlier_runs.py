@@ -14,7 +14,7 @@ from orchestrator.cli import cli
 from orchestrator.lib.errors import GateError
 from orchestrator.runs import store
 from orchestrator.runs.proof import damaged, recorded
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 
 KEPT = Path(__file__).parent / "earlier_runs"
 RUNS = sorted(folder.parent for folder in KEPT.glob("schema-*/*/run.json"))
@@ -79,4 +79,4 @@ def test_its_spec_still_says_what_was_meant(run: store.Run) -> None:
         target.parent.mkdir(exist_ok=True)
         shutil.copy(run.folder / f"data/{name}.json", target)
     there = ("model.base=builtin:smollm2-135m-instruct",)
-    assert load_spec(run.folder / "spec.yaml", there, root=Path.cwd()).spec.name == run.record["name"]
+    assert load_project(run.folder / "spec.yaml", there, root=Path.cwd()).spec.name == run.record["name"]

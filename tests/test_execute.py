@@ -14,21 +14,21 @@ from orchestrator.lib.errors import GateError, Interrupted, StageError
 from orchestrator.lib.files import HashCache, write_text
 from orchestrator.lib.step import Step
 from orchestrator.pipeline.plan import Plan, Planned, startable
-from orchestrator.pipeline.scheduler import Executor
+from orchestrator.pipeline.scheduler import Scheduler
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
 from orchestrator.spec.sections import Spec
 
 
-def step(name: str, *needs: str, alone: bool = False) -> Step:
-    return Step(name, "evaluate", (name,), expects=(f"{name}.txt",), needs=needs, alone=alone)
+def step(name: str, *needs: str, exclusive: bool = False) -> Step:
+    return Step(name, "evaluate", (name,), expects=(f"{name}.txt",), needs=needs, exclusive=exclusive)
 
 
 def planned(*steps: Step) -> list[Planned]:
     return [Planned(one, f"print of {one.stage}", False, "new run") for one in steps]
 
 
-PREPARE, TRAIN = step("prepare"), step("train", "prepare", alone=True)
+PREPARE, TRAIN = step("prepare"), step("train", "prepare", exclusive=True)
 BASE, TUNED = step("base", "prepare"), step("tuned", "prepare", "train")
 MERGE, SCORE = step("merge", "train"), step("score", "base", "tuned")
 CHAIN = (PREPARE, TRAIN, BASE, TUNED, MERGE, SCORE)
@@ -113,7 +113,7 @@ def carry_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     def go(stages: Stages, steps: tuple[Step, ...] = CHAIN, at_once: int = 2) -> Run:
         run = store.create(tmp_path / "runs", "news")
         hashes = HashCache(tmp_path / "hashes.json")
-        executor = Executor(tmp_path / "runs", hashes, stages, stages, at_once=lambda folder: at_once)
+        executor = Scheduler(tmp_path / "runs", hashes, stages, stages, at_once=lambda folder: at_once)
         try:
             executor.carry_out(Plan(Spec.model_construct(), run, tuple(planned(*steps))), run)
         finally:
@@ -186,5 +186,5 @@ def test_what_another_tool_is_making_holds_up_nothing_else(carry_out: Callable[.
         end_the_first(running)
 
     stages = Stages(turn)
-    carry_out(stages, (PREPARE, TRAIN, replace(BASE, shared=True), TUNED, MERGE, SCORE), at_once=3)
+    carry_out(stages, (PREPARE, TRAIN, replace(BASE, single_flight=True), TUNED, MERGE, SCORE), at_once=3)
     assert list(stages.started) == ["prepare", "train", "tuned", "merge", "base", "score"]

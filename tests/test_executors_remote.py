@@ -19,7 +19,7 @@ from orchestrator.pipeline import plan
 from orchestrator.pipeline.remote import JobElsewhere, TaskJob
 from orchestrator.pipeline.workflow import Task, assign
 from orchestrator.runs.locks import locked
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from orchestrator.spec.sections import Slurm, Sweep
 from tests import cluster_jobs
 from tests.cluster_jobs import HANG_ONCE, Scripted, Silence, error_of, hanging, is_gone, newest, starts, submit, until
@@ -35,7 +35,7 @@ def place(project: Path, capacity: int = 2) -> SlurmExecutor:
 
 
 def task_of(project: Path) -> Task:
-    return assign(load_spec(project / "spec.yaml"), "train")
+    return assign(load_project(project / "spec.yaml"), "train")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_how_many_jobs_are_queued(
 
 def test_what_travels_is_the_question_and_not_the_plan(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)  # the runs folder is named relative to here, and elsewhere is another folder
-    task = assign(load_spec(Path("spec.yaml"), runs_dir=Path("runs")), "train")
+    task = assign(load_project(Path("spec.yaml"), runs_dir=Path("runs")), "train")
     pickled = cloudpickle.dumps(TaskJob(task, "train", Scripted(project), Scripted(project)))
     monkeypatch.chdir("/")
     monkeypatch.setattr("orchestrator.machine.environment.platform.python_version", lambda: "3.elsewhere")
@@ -179,7 +179,7 @@ def test_a_job_whose_time_is_up_goes_on_from_its_checkpoint(project: Path) -> No
 def test_a_run_is_followed_to_its_end(project: Path) -> None:
     seen: list[tuple[str, str]] = []
 
-    class Watcher(Silence):
+    class Reporter(Silence):
         def starts(self, step: Any, *_: object) -> None:
             seen.append((step.stage, "starts"))
 
@@ -188,5 +188,5 @@ def test_a_run_is_followed_to_its_end(project: Path) -> None:
 
     following = cluster_jobs.follow(project, place(project))
     assert following.job.startswith("slurm job ")
-    assert following.until_end(Watcher()).record["status"] == "completed"
+    assert following.until_end(Reporter()).record["status"] == "completed"
     assert seen == [("prepare", "starts"), ("prepare", "completed"), ("train", "starts"), ("train", "completed")]

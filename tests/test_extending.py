@@ -22,7 +22,7 @@ from orchestrator.lib.errors import MissingError
 from orchestrator.lib.step import Step
 from orchestrator.report.run_page import _beside
 from orchestrator.report.table import artifact_table
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from orchestrator.stages import chain
 from orchestrator.stages.base import Context, Stage
 from orchestrator.sweep.ranking import require_metric
@@ -69,7 +69,7 @@ def test_a_metric_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     artifact_table(summary, Console(file=text, width=120))
     assert "same start" in text.getvalue() and "66.7" in text.getvalue()
     assert "same_start" in _beside("accuracy", summary["metrics"].values())
-    require_metric(load_spec(ROOT / "spec.yaml").spec, "same_start")
+    require_metric(load_project(ROOT / "spec.yaml").spec, "same_start")
 
 
 def nowhere(wanted: Wanted) -> executors.Executor:
@@ -78,7 +78,7 @@ def nowhere(wanted: Wanted) -> executors.Executor:
 
 def test_an_executor_is_one_file_and_one_name(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
     monkeypatch.setitem(executors.EXECUTORS, "moon", types.SimpleNamespace(create=nowhere))
-    loaded = load_spec(project / "spec.yaml", ("sweep.executor=moon", "sweep.parameters.learning_rate=[1.0e-3]"))
+    loaded = load_project(project / "spec.yaml", ("sweep.executor=moon", "sweep.parameters.learning_rate=[1.0e-3]"))
     assert loaded.spec.sweep is not None and loaded.spec.sweep.executor == "moon"
     monkeypatch.chdir(project)
     answer = CliRunner().invoke(cli, ["train", "--on", "moon"])

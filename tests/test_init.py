@@ -17,7 +17,7 @@ from orchestrator.cli import COMMANDS, GROUPS, cli, project
 from orchestrator.lib import process
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import read_json
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from tests.conftest import run_tool
 
 ROOT = Path(package.__file__).parent
@@ -30,7 +30,7 @@ def test_a_new_project_is_accepted_and_has_all_it_names(tmp_path: Path) -> None:
     files = project.create(tmp_path / "项目 one")
     names = {str(path.relative_to(tmp_path / "项目 one")) for path in files}
     assert names >= {"spec.yaml", "spec.schema.json", "Makefile", ".gitignore", "datasets/news/train.json"}
-    loaded = load_spec(tmp_path / "项目 one" / "spec.yaml")
+    loaded = load_project(tmp_path / "项目 one" / "spec.yaml")
     assert len(read_json(loaded.root / str(loaded.spec.data.train))) == 300
 
 

@@ -14,13 +14,13 @@ from orchestrator.executors.local import slots
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.step import Step, fingerprint
 from orchestrator.machine import environment, requirements
-from orchestrator.machine.requirements import lacking
-from orchestrator.pipeline.estimate import Subject, outlook
+from orchestrator.machine.requirements import missing
+from orchestrator.pipeline.estimate import EstimateInput, memory_estimate
 from orchestrator.pipeline.nodes import rank_of
 from orchestrator.pipeline.plan import Plan, Planned
 from orchestrator.report.console import plan_json, plan_lines
 from orchestrator.spec.launching import ZERO, accumulation, check_launch, indivisible
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from orchestrator.spec.sections import Launch
 from orchestrator.stages import predict, train
 from orchestrator.stages.base import Context
@@ -109,7 +109,7 @@ def test_a_spec_is_told_all_of_it_with_its_line(tmp_path: Path) -> None:
     text = "name: a\ndata: {train: t.json, eval: e.json}\nlaunch:\n  nodes: 2\n  deepspeed: z3\n  fsdp: full_shard\n"
     write_tree(tmp_path, {"spec.yaml": text, "t.json": "[]", "e.json": "[]"})
     with pytest.raises(InputError) as raised:
-        load_spec(tmp_path / "spec.yaml")
+        load_project(tmp_path / "spec.yaml")
     told = [line.removeprefix(f"{tmp_path / 'spec.yaml'}:") for line in raised.value.message.splitlines()]
     assert [line.split(": ")[:2] for line in told] == [["4", "launch.nodes"], ["5", "launch.deepspeed"]]
 
@@ -163,7 +163,7 @@ def test_two_nodes_of_four_gpus_with_zero_3_are_told_exactly_what_to_run() -> No
     config = step.files["configs/train.yaml"]
     assert f'deepspeed: "{DEEPSPEED}"' in config and "gradient_accumulation_steps: 2\n" in config
     assert batch(step) == {"effective": 64, "per_device": 4, "accumulation": 2, "devices": 4, "nodes": 2}
-    assert step.launches
+    assert step.spawns
 
 
 CPU = {"ACCELERATE_TORCH_DEVICE": "cpu", "OMP_NUM_THREADS": "4"}
@@ -207,16 +207,16 @@ def test_the_environment_is_what_llamafactorys_launcher_reads(
 
 def test_answers_are_given_by_one_process_alone() -> None:
     for step in predict.Predict.plan(context(TWO_NODES, gpus=4)):
-        assert step.env == ALONE and step.launches  # where there are more GPUs, torchrun starts even one
+        assert step.env == ALONE and step.spawns  # where there are more GPUs, torchrun starts even one
     assert [step.env for step in predict.Predict.plan(context(None, gpus=4))] == [{}, {}]
-    assert not any(step.launches for step in predict.Predict.plan(context({"devices": 2})))
+    assert not any(step.spawns for step in predict.Predict.plan(context({"devices": 2})))
 
 
 def test_without_the_section_nothing_changes() -> None:
     step = step_of(None)
-    assert step.env == {"DISABLE_VERSION_CHECK": "0"} and step.equivalent == step.files
-    assert batch(step) == {} and node_commands(step) == [] and not step.launches
-    assert print_of(step) == print_of(replace(step, equivalent={}))
+    assert step.env == {"DISABLE_VERSION_CHECK": "0"} and step.fingerprint_files == step.files
+    assert batch(step) == {} and node_commands(step) == [] and not step.spawns
+    assert print_of(step) == print_of(replace(step, fingerprint_files={}))
 
 
 def test_the_same_rows_a_step_are_the_same_training_on_any_number_of_devices() -> None:
@@ -256,7 +256,7 @@ def test_a_configuration_of_the_users_own_is_copied_whole(files: Path) -> None:
 def test_ray_is_told_where_the_run_lies(tmp_path: Path) -> None:
     write_tree(tmp_path, {f"train/checkpoint-{step}/trainer_state.json": "{}" for step in (9, 10)})
     step = step_of({"ray": {"workers": 4}, "deepspeed": "z2"}, gpus=1)
-    assert "ray_num_workers: 4\n" in step.files["configs/train.yaml"] and step.launches
+    assert "ray_num_workers: 4\n" in step.files["configs/train.yaml"] and step.spawns
     assert placed(step, tmp_path).argv[len(step.argv) :] == (
         f"dataset_dir={tmp_path}/data",
         f"output_dir={tmp_path}/train",
@@ -281,15 +281,15 @@ def test_a_trial_of_a_sweep_gets_as_many_gpus_as_it_has_processes(
 
 @pytest.mark.usefixtures("launchless")
 def test_what_a_launch_needs_of_this_machine_is_known_before_it_starts() -> None:
-    said = [lack.message for lack in lacking({}, Launch(devices=4, deepspeed="z3").model_dump())]
+    said = [one.message for one in missing({}, Launch(devices=4, deepspeed="z3").model_dump())]
     assert said == [
         "launch.deepspeed needs deepspeed, which is not installed",
         "launch.devices: 4, and this machine has 2",
     ]
     assert (
-        lacking({}, Launch(devices=2).model_dump()) == lacking({"use_cpu": True}, Launch(devices=4).model_dump()) == []
+        missing({}, Launch(devices=2).model_dump()) == missing({"use_cpu": True}, Launch(devices=4).model_dump()) == []
     )
-    assert [lack.mend for lack in lacking({}, {"ray": {"workers": 2}})] == ["pip install ray"]
+    assert [one.mend for one in missing({}, {"ray": {"workers": 2}})] == ["pip install ray"]
 
 
 @pytest.fixture
@@ -318,12 +318,12 @@ def test_the_forecast_divides_what_the_engine_divides(tiny_model: Path, monkeypa
     monkeypatch.setattr(environment, "gpu_memory", lambda: [(0.0, 80.0)] * 4)
 
     def of(launch: dict[str, Any] | None) -> list[int]:
-        looked = outlook(Subject(context(launch, 4, **FULL, loraplus_lr_ratio=None).spec, tiny_model))
+        looked = memory_estimate(EstimateInput(context(launch, 4, **FULL, loraplus_lr_ratio=None).spec, tiny_model))
         assert looked is not None
         return [sum(forecast.gpu.values()) for forecast in looked.forecasts[:2]]
 
-    alone, divided = of({"devices": 1}), of({**TWO_NODES, "deepspeed": "z3"})
-    assert divided[0] < alone[0] and divided[1] == alone[1]
+    exclusive, divided = of({"devices": 1}), of({**TWO_NODES, "deepspeed": "z3"})
+    assert divided[0] < exclusive[0] and divided[1] == exclusive[1]
 
 
 @pytest.mark.parametrize(

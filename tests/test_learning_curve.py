@@ -11,11 +11,11 @@ import pytest
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import read_json
 from orchestrator.runs import store
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from orchestrator.sweep import learning_curve as curve
 from orchestrator.sweep.run import run_sweep
 from tests.fake_stages import FakeLaunch
-from tests.test_sweep_run import Audience
+from tests.test_sweep_run import SweepReporter
 
 SIZES = (30, 75, 150, 300)
 DOUBLED = "Doubling the data from 300 to 600 rows would"
@@ -63,11 +63,11 @@ def test_shares_that_make_no_curve(text: str) -> None:
 
 
 def test_a_curve_over_real_sweeps(project: Path) -> None:
-    loaded = load_spec(project / "spec.yaml")
-    blueprint = curve.blueprint(loaded, curve.shares("0.5,0.75,1"), 2, None, lambda done, total: None)
-    assert blueprint.sweep.parameters == {"data.max_samples": [12, 18, 24]}
-    seen = Audience()
-    page = run_sweep(replace(blueprint, launch=FakeLaunch()), seen, seen)
+    loaded = load_project(project / "spec.yaml")
+    factory = curve.factory(loaded, curve.shares("0.5,0.75,1"), 2, None, lambda done, total: None)
+    assert factory.sweep.parameters == {"data.max_samples": [12, 18, 24]}
+    seen = SweepReporter()
+    page = run_sweep(replace(factory, launch=FakeLaunch()), seen, seen)
     page = curve.finish(page, loaded)
     folder = project / "runs" / page["id"]
     assert read_json(folder / "sweep.json")["curve"]["sentence"] == page["curve"]["sentence"]

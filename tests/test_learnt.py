@@ -17,7 +17,7 @@ from orchestrator.lib.files import read_json, write_json
 from orchestrator.pipeline.workflow import require_gate
 from orchestrator.report.console import show_run
 from orchestrator.runs import store
-from orchestrator.serving.artifacts import complaints
+from orchestrator.serving.artifacts import violations
 from orchestrator.spec.sections import Evaluate
 from orchestrator.stages import score
 from tests.test_evaluation_score import rows_with
@@ -119,7 +119,7 @@ def test_a_model_that_learnt_nothing_is_not_shipped(folder: Path, capsys: Any) -
     assert failure["sentence"].startswith("tuned is not better than always answering '体育'; cannot tell tuned from")
     assert summary["recommendation"] is None
     run = store.load(folder)
-    assert complaints(run, "f16") == [failure["sentence"]]
+    assert violations(run, "f16") == [failure["sentence"]]
     Path("train/trainer_log.jsonl").write_text("".join(f'{{"current_steps": {n}, "loss": 2}}\n' for n in (1, 2)))
     show_run(run, Console(width=200))
     said = capsys.readouterr().out

@@ -17,7 +17,7 @@ from orchestrator.machine import environment
 from orchestrator.models.memory import (
     CUDA_CONTEXT,
     PROCESS,
-    Setting,
+    MemoryInput,
     layer_activations,
     merge,
     predict,
@@ -26,8 +26,8 @@ from orchestrator.models.memory import (
 )
 from orchestrator.models.shape import Model, read_model
 from orchestrator.models.sources import resolve
-from orchestrator.pipeline.estimate import Outlook, Subject, lines, of_spec, outlook
-from orchestrator.spec.load import load_spec
+from orchestrator.pipeline.estimate import EstimateInput, MemoryEstimate, lines, memory_estimate, of_spec
+from orchestrator.spec.load import load_project
 from orchestrator.spec.sections import DEFAULTS
 from tests.conftest import Result
 
@@ -45,7 +45,7 @@ ARGUMENTS: dict[str, Any] = {**DEFAULTS, "per_device_train_batch_size": 2}
 
 def parts(model: Model = SMALL, devices: int = 0, zero: int = 0, **chosen: Any) -> dict[str, int]:
     """What training is made of, for rows of 10 tokens, two at a time."""
-    found = train(model, Setting({**ARGUMENTS, **chosen}, 10, 4, devices, zero))
+    found = train(model, MemoryInput({**ARGUMENTS, **chosen}, 10, 4, devices, zero))
     return {name: size for name, size in (found.gpu or found.host).items() if name not in ("process", "CUDA")}
 
 
@@ -120,7 +120,7 @@ def test_what_else_changes_the_passing() -> None:
 
 
 def test_predict_and_merge() -> None:
-    found = predict(SMALL, Setting({**DEFAULTS, "per_device_eval_batch_size": 3}, 10, 4))
+    found = predict(SMALL, MemoryInput({**DEFAULTS, "per_device_eval_batch_size": 3}, 10, 4))
     assert found.host == {
         "process": PROCESS,
         "weights": 4 * COUNT,
@@ -132,7 +132,7 @@ def test_predict_and_merge() -> None:
 
 
 def test_a_gpu_has_its_own_sum() -> None:
-    found = train(SMALL, Setting(ARGUMENTS, 10, devices=1))
+    found = train(SMALL, MemoryInput(ARGUMENTS, 10, devices=1))
     assert found.gpu["CUDA"] == CUDA_CONTEXT
     assert "weights" not in found.host
 
@@ -150,7 +150,7 @@ def test_a_gpu_has_its_own_sum() -> None:
 )
 def test_the_setting_to_lower(chosen: dict[str, Any], tokens: int, devices: int, lower: str) -> None:
     big = replace(SMALL, weights=4 * 10_000, parameters=10_000)
-    assert train(big, Setting({**ARGUMENTS, **chosen}, tokens, devices=devices)).lower.startswith(lower)
+    assert train(big, MemoryInput({**ARGUMENTS, **chosen}, tokens, devices=devices)).lower.startswith(lower)
 
 
 # ---- sums
@@ -166,7 +166,7 @@ def test_within_a_fifth_of_what_was_measured(case: Any, builtin_model: Path) -> 
 @pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: f"{row[1]} {row[4]}")
 def test_within_a_quarter_of_what_was_published(row: Any) -> None:
     _, _, model, tokens, chosen, gigabytes = row
-    setting = Setting({**DEFAULTS, "per_device_train_batch_size": 1, **chosen}, tokens, devices=1)
+    setting = MemoryInput({**DEFAULTS, "per_device_train_batch_size": 1, **chosen}, tokens, devices=1)
     assert sum(train(model, setting).gpu.values()) / 1e9 == pytest.approx(gigabytes, rel=0.25)
 
 
@@ -239,9 +239,9 @@ def test_a_damaged_configuration_is_no_traceback(config: Any, tmp_path: Path) ->
 def test_an_unknown_architecture_has_no_forecast(tmp_path: Path) -> None:
     folder = write_model(tmp_path, {"d_model": 8}, {"model.safetensors": {LAYER: [8, 8]}})
     assert read_model(folder) is None
-    spec = load_spec(ROOT / "spec.yaml").spec
-    assert outlook(Subject(spec, folder)) is None
-    assert outlook(Subject(spec, None)) is None
+    spec = load_project(ROOT / "spec.yaml").spec
+    assert memory_estimate(EstimateInput(spec, folder)) is None
+    assert memory_estimate(EstimateInput(spec, None)) is None
     assert "no forecast" in lines(None)[0]
 
 
@@ -257,19 +257,19 @@ def plenty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("plenty")
 def test_rows_count_as_prepare_counted_them(tmp_path: Path, project: Path, tiny_model: Path) -> None:
-    spec = load_spec(project / "spec.yaml").spec
-    before = outlook(Subject(spec, tiny_model, tmp_path))
+    spec = load_project(project / "spec.yaml").spec
+    before = memory_estimate(EstimateInput(spec, tiny_model, tmp_path))
     assert before is not None and (before.tokens, before.measured) == (128, False)
     (tmp_path / "data").mkdir(exist_ok=True)
     (tmp_path / layout.SERVING).write_text('{"tokens": {"longest": 40}}')
-    after = outlook(Subject(spec, tiny_model, tmp_path))
+    after = memory_estimate(EstimateInput(spec, tiny_model, tmp_path))
     assert after is not None and (after.tokens, after.measured) == (40, True)
 
 
 @pytest.mark.usefixtures("plenty")
 def test_speed_auto_is_part_of_the_forecast(project: Path, tiny_model: Path) -> None:
     def activations(*overrides: str) -> int:
-        found = outlook(Subject(load_spec(project / "spec.yaml", overrides).spec, tiny_model))
+        found = memory_estimate(EstimateInput(load_project(project / "spec.yaml", overrides).spec, tiny_model))
         assert found is not None
         return found.forecasts[0].host["activations"]
 
@@ -281,7 +281,7 @@ def test_too_much_is_a_warning_that_names_the_setting(project: Path, monkeypatch
     monkeypatch.setattr(environment, "gpus", list)
     monkeypatch.setattr(environment, "free_main_memory", lambda: 1200 * MIB)
     monkeypatch.setattr(environment, "free_memory", lambda: 1200 * MIB)
-    told = lines(of_spec(load_spec(project / "spec.yaml").spec, project))
+    told = lines(of_spec(load_project(project / "spec.yaml").spec, project))
     assert told[0].startswith("memory: train 1.")
     assert "cutoff_len" in told[1]
     assert [line.partition(";")[2] for line in told if line.startswith("warning: train")] == [
@@ -294,8 +294,8 @@ def test_a_gpu_and_main_memory_are_told_apart(project: Path, tiny_model: Path, m
     monkeypatch.setattr(environment, "free_memory", lambda: 79 * 2**30)
     monkeypatch.setattr(environment, "free_main_memory", lambda: 100 * 2**30)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    found = outlook(Subject(load_spec(project / "spec.yaml").spec, tiny_model))
-    assert isinstance(found, Outlook)
+    found = memory_estimate(EstimateInput(load_project(project / "spec.yaml").spec, tiny_model))
+    assert isinstance(found, MemoryEstimate)
     assert found.free == {"host": 100 * 2**30, "gpu": 79 * 2**30}
     first = lines(found)[0]
     assert "merge 1.1 GiB in main memory" in first

@@ -16,7 +16,7 @@ from orchestrator.models import sources
 from orchestrator.pipeline import workflow
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from tests.conftest import make_project, write_tree
 
 
@@ -117,7 +117,7 @@ def test_an_adapter_that_cannot_be_continued(continued: Run, tmp_path: Path) -> 
 def planned(folder: Path, run: Run, *options: str) -> dict[str, Any]:
     """Stage → step of a project that goes on from a run's adapter."""
     project = make_project(folder, Path(f"run:{run.folder}@adapter"))
-    loaded = load_spec(project / "spec.yaml", [f"train.{option}" for option in options])
+    loaded = load_project(project / "spec.yaml", [f"train.{option}" for option in options])
     return {planned.step.stage: planned.step for planned in workflow.plan(loaded).steps}
 
 
@@ -164,6 +164,6 @@ def test_what_an_adapter_does_not_allow(
 
 def test_a_second_adapter_has_no_gguf(shipped_run: Run, tmp_path: Path) -> None:
     project = make_project(tmp_path, Path(f"run:{shipped_run.folder}@adapter"))
-    loaded = load_spec(project / "spec.yaml", ["train.stage=dpo", "export.adapter=true"])
+    loaded = load_project(project / "spec.yaml", ["train.stage=dpo", "export.adapter=true"])
     with pytest.raises(InputError, match="its adapter lies over another run's"):
         workflow.plan(loaded)

@@ -17,7 +17,7 @@ from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import read_json, write_text
 from orchestrator.report.console import _foreign_code
 from orchestrator.report.table import artifact_table
-from orchestrator.spec.load import build_spec, load_spec
+from orchestrator.spec.load import build_spec, load_project
 from orchestrator.spec.sections import Evaluate, Model, Spec
 from orchestrator.stages import score
 from orchestrator.stages.base import Context
@@ -140,7 +140,7 @@ def test_its_text_is_part_of_the_run_and_a_sweep_may_rank_by_it(project: Path) -
     (project / "own").mkdir()
     (project / "own/metrics.py").write_text(GOOD)
     changes = ("evaluate.metrics=[own/metrics.py:json_fields]", "evaluate.trust_code=true")
-    spec = load_spec(project / "spec.yaml", changes).spec
+    spec = load_project(project / "spec.yaml", changes).spec
     require_metric(spec, "json_fields")
     (step,) = score.Score.plan(_context(project, spec))
     assert step.files["configs/own/own.metrics.py"] == GOOD

@@ -20,7 +20,7 @@ from orchestrator.pipeline.workflow import plan
 from orchestrator.runs import proof, schema, store
 from orchestrator.runs.store import Run
 from orchestrator.serving import artifacts
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from tests.faults import stand_in
 
 
@@ -202,7 +202,7 @@ def test_a_run_of_other_versions_has_no_such_cure(run: Run, monkeypatch: pytest.
 
 def test_what_follows_from_a_repair_is_repeated_only_if_it_came_out_otherwise(run: Run) -> None:
     flip(run.folder / "data/train.json")
-    reasons = {planned.step.stage: planned.why for planned in plan(load_spec(Path("spec.yaml"))).steps}
+    reasons = {planned.step.stage: planned.why for planned in plan(load_project(Path("spec.yaml"))).steps}
     assert reasons["prepare"] == CHANGED
     assert reasons["train"] == "after prepare, unless that comes out the same"
     before = len((Path.cwd() / stand_in.LEDGER).read_text().splitlines())

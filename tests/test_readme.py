@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.cli import COMMANDS
 from orchestrator.lib import process
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 
 ROOT = Path(__file__).parent.parent
 READMES = ("README.md", "README.zh.md")
@@ -26,7 +26,7 @@ def test_the_spec_of_the_readme_loads(name: str, tmp_path: Path) -> None:
     (tmp_path / "datasets").symlink_to(ROOT / "datasets")
     spec = tmp_path / "spec.yaml"
     spec.write_text(blocks(name, "yaml")[0], encoding="utf-8")
-    assert load_spec(spec).spec.name == "news"
+    assert load_project(spec).spec.name == "news"
 
 
 @pytest.mark.parametrize("name", READMES)

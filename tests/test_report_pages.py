@@ -197,16 +197,16 @@ class Watching:
 
 def test_the_page_follows_a_run(tmp_path: Path) -> None:
     run, watching, step = store.create(tmp_path / "runs", "news"), Watching(), Step("train", "train", ())
-    watcher = live.LiveRun(watching)
-    watcher.tick()
-    watcher.write()  # nothing is known of a run yet
-    watcher.starts(step, run.folder)
-    watcher.tick()
-    watcher.ends(step, "completed", 1.0)
+    reporter = live.LiveRun(watching)
+    reporter.tick()
+    reporter.write()  # nothing is known of a run yet
+    reporter.starts(step, run.folder)
+    reporter.tick()
+    reporter.ends(step, "completed", 1.0)
     assert watching.seen == ["tick", "starts", "tick", "ends"]
     assert "between two stages" in (run.folder / "report.html").read_text(encoding="utf-8")
     run.set(status="completed")
-    watcher.write()
+    reporter.write()
     assert "nothing was measured" in (run.folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -229,11 +229,13 @@ def test_a_page_that_tells_less_than_its_run_is_written_anew(tmp_path: Path) -> 
 def test_the_pages_of_a_sweep_and_its_trials_follow(tmp_path: Path) -> None:
     folder, run = make_sweep(tmp_path, 3), store.create(tmp_path, "news")
     told: list[object] = []
-    audience = SimpleNamespace(watch=lambda *told_of: told.append(told_of), ended=lambda *told_of: told.append(told_of))
-    watcher = live.LiveSweep(audience, live.LivePage(folder))
-    watcher.watch([], 1, 3)
-    watcher.ended({"run": None}, 3)
-    watcher.ended({"run": run.id}, 3)
+    sweep_reporter = SimpleNamespace(
+        watch=lambda *told_of: told.append(told_of), ended=lambda *told_of: told.append(told_of)
+    )
+    reporter = live.LiveSweep(sweep_reporter, live.LivePage(folder))
+    reporter.watch([], 1, 3)
+    reporter.ended({"run": None}, 3)
+    reporter.ended({"run": run.id}, 3)
     assert told == [([], 1, 3), ({"run": None}, 3), ({"run": run.id}, 3)]
     assert (folder / "report.html").is_file()
     assert (run.folder / "report.html").is_file()

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.lib.errors import MissingError
 from orchestrator.machine import environment, requirements
-from orchestrator.machine.requirements import ARGUMENTS, QUANTISERS, TRACKERS, lacking, trackers
+from orchestrator.machine.requirements import ARGUMENTS, QUANTISERS, TRACKERS, missing, trackers
 from orchestrator.report import doctor_packages
 from orchestrator.spec.training import check_training
 from tests.conftest import Result, run_tool
@@ -21,7 +21,7 @@ GPU = [{"name": "NVIDIA H100", "memory_mib": 81559, "driver": "580.95"}]
 
 
 def messages(training: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(lack.message, lack.mend) for lack in lacking(training)]
+    return [(one.message, one.mend) for one in missing(training)]
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_nothing_starts_before_it_is_there(command: str, project: Path) -> None:
 def test_a_plan_is_made_all_the_same(project: Path) -> None:
     done = run_tool(("plan", "--set", "train.quantization_bit=4", "--json"), lacking_project(project))
     assert done.code == 0, done.stderr
-    assert {"pip install wandb", "pip install bitsandbytes"} <= {lack["mend"] for lack in done.json["lacking"]}
+    assert {"pip install wandb", "pip install bitsandbytes"} <= {one["mend"] for one in done.json["lacking"]}
     shown: Result = run_tool(("plan",), project)
     assert "! train.report_to: wandb needs wandb, which is not installed: pip install wandb" in shown.stdout
 

@@ -17,7 +17,7 @@ from orchestrator.lib.secrecy import HIDDEN, clean, redacted
 from orchestrator.pipeline import workflow
 from orchestrator.pipeline.workflow import plan
 from orchestrator.runs import store
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from tests.conftest import write_tree
 from tests.faults import stand_in, tool
 from tests.faults.tool import Call
@@ -65,7 +65,7 @@ def test_no_secret_is_in_the_title_of_a_process(planted: Path) -> None:
 def plan_of(folder: Path) -> Any:
     os.environ.update(stand_in.environment(folder))
     try:
-        return plan(load_spec(folder / "project/spec.yaml"))
+        return plan(load_project(folder / "project/spec.yaml"))
     finally:
         for name in stand_in.environment(folder):
             del os.environ[name]

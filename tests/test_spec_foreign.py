@@ -10,7 +10,7 @@ import pytest
 from orchestrator.cli.project import create, taken_over
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import write_json
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from orchestrator.spec.sections import with_defaults
 
 YAML = """\
@@ -31,7 +31,7 @@ group_by_length: true
 def spec_from(source: Path, folder: Path) -> Any:
     create(folder, taken_over(source, folder))
     (folder / "TRAIN.json").write_text("[]")
-    return load_spec(folder / "spec.yaml").spec
+    return load_project(folder / "spec.yaml").spec
 
 
 def test_a_yaml_becomes_a_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

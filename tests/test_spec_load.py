@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.lib.errors import InputError
-from orchestrator.spec.load import build_spec, load_spec
+from orchestrator.spec.load import build_spec, load_project
 from orchestrator.spec.sections import Export, Spec
 
 SPECS = Path(__file__).parent / "specs"
@@ -39,7 +39,7 @@ def write(text: str | bytes, name: str = "spec.yaml") -> Path:
 def refusal(path: Path, *overrides: str) -> str:
     """What is said about a spec that cannot run."""
     with pytest.raises(InputError) as caught:
-        load_spec(path, overrides)
+        load_project(path, overrides)
     assert caught.value.exit_code == 2
     assert caught.value.hint
     return caught.value.message
@@ -271,13 +271,13 @@ def test_every_problem_is_reported_at_once_and_the_list_is_short(project: Path) 
 
 @pytest.mark.parametrize("path", sorted((SPECS / "good").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_good_spec(project: Path, path: Path) -> None:
-    loaded = load_spec(write(path.read_text()))
+    loaded = load_project(write(path.read_text()))
     assert loaded.root == project
     assert build_spec(loaded.spec.model_dump(mode="json"), project) == loaded.spec
 
 
 def test_what_a_good_spec_holds(project: Path) -> None:
-    loaded = load_spec(write((SPECS / "good" / "everything.yaml").read_text()))
+    loaded = load_project(write((SPECS / "good" / "everything.yaml").read_text()))
     assert loaded.spec.train["learning_rate"] == 1e-4
     assert loaded.spec.data.train == ("train.json", "新闻.csv")
     assert loaded.spec.evaluate.labels == ("yes", "no", "国际")
@@ -286,20 +286,20 @@ def test_what_a_good_spec_holds(project: Path) -> None:
 
 
 def test_an_unquoted_no_and_an_empty_section(project: Path) -> None:
-    assert load_spec(write((SPECS / "good" / "no-save.yaml").read_text())).spec.train["save_strategy"] == "no"
-    assert load_spec(write((SPECS / "good" / "empty-sections.yaml").read_text())).spec.export == Export()
+    assert load_project(write((SPECS / "good" / "no-save.yaml").read_text())).spec.train["save_strategy"] == "no"
+    assert load_project(write((SPECS / "good" / "empty-sections.yaml").read_text())).spec.export == Export()
 
 
 def test_an_absolute_path_may_lead_anywhere(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "train.json"
     elsewhere.write_text("[]")
-    assert load_spec(write(HEAD.replace("train.json", str(elsewhere)))).spec.data.train == str(elsewhere)
+    assert load_project(write(HEAD.replace("train.json", str(elsewhere)))).spec.data.train == str(elsewhere)
 
 
 def test_paths_are_relative_to_the_folder_of_the_projects_spec(project: Path) -> None:
     write(HEAD)
     Path("specs").mkdir()
-    assert load_spec(write(HEAD, "specs/other.yaml")).root == project
+    assert load_project(write(HEAD, "specs/other.yaml")).root == project
 
 
 def test_a_byte_order_mark_and_windows_line_ends(project: Path) -> None:
@@ -312,7 +312,7 @@ def test_a_byte_order_mark_and_windows_line_ends(project: Path) -> None:
 
 def test_an_override_wins(project: Path) -> None:
     path = write(HEAD + "train: {learning_rate: 1e-3, seed: 1}\n")
-    loaded = load_spec(
+    loaded = load_project(
         path, ["train.learning_rate=1e-4", "export.gguf=[f16, q8_0]", "data.eval=null", "data.eval_fraction=0.1"]
     )
     assert loaded.spec.train == {"learning_rate": 1e-4, "seed": 1}
@@ -321,7 +321,7 @@ def test_an_override_wins(project: Path) -> None:
 
 
 def test_an_override_mends_a_file(project: Path) -> None:
-    assert load_spec(write(HEAD + "train: {seed: x}\n"), ["train.seed=3"]).spec.train == {"seed": 3}
+    assert load_project(write(HEAD + "train: {seed: x}\n"), ["train.seed=3"]).spec.train == {"seed": 3}
 
 
 @pytest.mark.parametrize(
@@ -425,7 +425,7 @@ FREE = st.text(max_size=60) | st.lists(WORDS, max_size=25).map("".join) | st.lis
 def test_any_text_is_a_spec_or_an_input_error(project: Path, body: str, head: bool) -> None:
     path = write(((HEAD if head else "") + body).encode("utf-8", "surrogatepass"))
     try:
-        assert isinstance(load_spec(path).spec, Spec)
+        assert isinstance(load_project(path).spec, Spec)
     except InputError as error:
         assert 1 <= len(error.message.splitlines()) <= 9
 
@@ -461,8 +461,8 @@ def test_any_values_are_a_spec_or_an_input_error(project: Path, changes: dict[st
 def test_loading_needs_neither_torch_nor_transformers(project: Path) -> None:
     path = write((SPECS / "good" / "everything.yaml").read_text())
     code = (
-        "import sys, pathlib; from orchestrator.spec.load import load_spec;"
-        f"load_spec(pathlib.Path({str(path)!r})); print(*sys.modules)"
+        "import sys, pathlib; from orchestrator.spec.load import load_project;"
+        f"load_project(pathlib.Path({str(path)!r})); print(*sys.modules)"
     )
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     heavy = {"torch", "transformers", "llamafactory", "jinja2", "huggingface_hub", "modelscope", "datasets", "optuna"}

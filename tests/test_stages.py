@@ -14,7 +14,7 @@ from orchestrator.chat_template.turns import SpecialTokens, stop_words
 from orchestrator.lib.render import Renderer
 from orchestrator.lib.step import Step
 from orchestrator.pipeline.plan import PACKAGES, resolve_template
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from orchestrator.stages import chain
 from orchestrator.stages.base import Context
 from orchestrator.stages.convert import source_type
@@ -25,7 +25,7 @@ SPECS = ("spec.yaml", "specs/news-zh.yaml", "specs/news-deepseek-r1-7b.yaml")
 
 
 def context_of(name: str, *overrides: str) -> Context:
-    loaded = load_spec(ROOT / name, overrides)
+    loaded = load_project(ROOT / name, overrides)
     return Context(
         spec=loaded.spec,
         project=ROOT,

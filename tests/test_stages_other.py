@@ -20,7 +20,7 @@ from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.training_kinds import TRAINING_KINDS
 from orchestrator.runs.results import summaries
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from orchestrator.spec.sections import Data
 from orchestrator.stages import perplexity, prepare, trl
 from orchestrator.stages.likelihoods import Scores
@@ -108,7 +108,7 @@ def test_preference_models_are_proven_like_any_other(name: str) -> None:
 
 def test_ppo_is_refused_with_the_reason() -> None:
     with pytest.raises(InputError, match="trl that LLaMA-Factory requires; use dpo or kto"):
-        load_spec(ROOT / "spec.yaml", ("train.stage=ppo",))
+        load_project(ROOT / "spec.yaml", ("train.stage=ppo",))
 
 
 # ---- the rows that are asked

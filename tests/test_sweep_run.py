@@ -23,19 +23,19 @@ from orchestrator.lib.errors import GateError, InputError, Interrupted, Orchestr
 from orchestrator.lib.files import read_json
 from orchestrator.lib.step import Step
 from orchestrator.runs import store
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from orchestrator.spec.sections import Sweep
 from orchestrator.sweep import records, sweeper, winner
 from orchestrator.sweep.display import conclusions
 from orchestrator.sweep.run import run_sweep
-from orchestrator.sweep.trial import Blueprint
+from orchestrator.sweep.trial import TrialFactory
 from tests.conftest import rows
 from tests.fake_stages import FakeLaunch
 
 Json = dict[str, Any]
 
 
-class Audience:
+class SweepReporter:
     """Sees everything, shows nothing, and may act on it."""
 
     def __init__(self, on_watch: Callable[[list[Any]], None] = lambda running: None) -> None:
@@ -60,10 +60,10 @@ def sweep(**values: Any) -> Sweep:
 RATES = sweep(parameters={"learning_rate": [1e-4, 1e-3, 1e-2]})
 
 
-def carry_out(project: Path, search: Sweep, launch: FakeLaunch, audience: Audience | None = None) -> Json:
-    blueprint = Blueprint(load_spec(project / "spec.yaml"), search, launch=launch)
-    watcher = audience or Audience()
-    return run_sweep(blueprint, watcher, watcher)
+def carry_out(project: Path, search: Sweep, launch: FakeLaunch, sweep_reporter: SweepReporter | None = None) -> Json:
+    factory = TrialFactory(load_project(project / "spec.yaml"), search, launch=launch)
+    reporter = sweep_reporter or SweepReporter()
+    return run_sweep(factory, reporter, reporter)
 
 
 def stages(launch: FakeLaunch, name: str) -> list[float]:
@@ -250,7 +250,7 @@ def test_a_pruned_trial_is_recorded_with_its_curve(project: Path, monkeypatch: p
     monkeypatch.setattr(sweeper, "WATCH_SECONDS", 0.0)
     stopping = {"method": "median", "grace_steps": 2}
     search = sweep(parameters={"learning_rate": [1e-3, 1e-4, 2e-4, 1e-2]}, early_stopping=stopping)
-    page = carry_out(project, search, launch, Audience(learn))
+    page = carry_out(project, search, launch, SweepReporter(learn))
     assert [trial["status"] for trial in page["trials"]] == ["completed"] * 3 + ["pruned"]
     last = page["trials"][3]
     assert last["curve"] == [[1, 9.0], [2, 9.0]]
@@ -304,7 +304,7 @@ def test_an_interruption_ends_the_running_trials(project: Path) -> None:
 
     launch = FakeLaunch(seconds=0.3)
     with pytest.raises(Interrupted):
-        carry_out(project, RATES, launch, Audience(interrupt))
+        carry_out(project, RATES, launch, SweepReporter(interrupt))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("trial")]
     status = {run.record["sweep"]["trial"]: run.record["status"] for run in store.every(project / "runs")}
     assert status == {1: "completed", 2: "interrupted"}
@@ -317,10 +317,10 @@ def test_promote_and_export_mean_the_winner(project: Path) -> None:
     folder = project / "runs" / page["id"]
     text = winner.promoted(folder, project / "spec.yaml")
     assert "learning_rate: 0.001" in text
-    loaded = load_spec(project / "spec.yaml")
+    loaded = load_project(project / "spec.yaml")
     assert winner.overrides(loaded, page["id"]) == ["train.learning_rate=0.001"]
     with pytest.raises(InputError, match="does not train what the winner"):
-        winner.overrides(load_spec(project / "spec.yaml", ("train.seed=7",)), page["id"])
+        winner.overrides(load_project(project / "spec.yaml", ("train.seed=7",)), page["id"])
     (project / "spec.yaml").write_text(text, encoding="utf-8")
     launch = FakeLaunch()
     carry_out(project, sweep(parameters={"train.learning_rate": [1e-3]}), launch)
@@ -387,7 +387,7 @@ def test_the_processes_of_a_cancelled_trial_are_gone(project: Path, monkeypatch:
 
     launch = SleepingLaunch()
     monkeypatch.setattr(sweeper, "WATCH_SECONDS", 0.05)
-    page = carry_out(project, RATES, launch, Audience(give_up))
+    page = carry_out(project, RATES, launch, SweepReporter(give_up))
     assert page["trials"][2]["reason"] == "training diverged: loss became nan at step 1"
     with pytest.raises(ProcessLookupError):
         os.killpg(launch.pids[0], 0)

@@ -17,7 +17,7 @@ from orchestrator.lib.step import Step
 from orchestrator.pipeline.failure import explain, own_words
 from orchestrator.pipeline.stage_process import kept, start
 
-STEP = Step("train", "train", (), launches=True)
+STEP = Step("train", "train", (), spawns=True)
 
 RAISED = """\
 {'loss': 4.2}

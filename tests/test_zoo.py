@@ -17,7 +17,7 @@ from benchmarks.zoo.families import FAMILIES
 from orchestrator.cli import LazyGroup
 from orchestrator.lib.errors import MissingError
 from orchestrator.lib.files import read_json
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from tests.small_families import llama2_like
 
 ROOT = Path(__file__).parent.parent
@@ -131,7 +131,7 @@ def test_the_spec_of_a_miniature_loads(tmp_path: Path) -> None:
         chain.SPEC.format(base="builtin:smollm2-135m-instruct", adapter="true"), encoding="utf-8"
     )
     rows.write_rows(tmp_path / "data")
-    assert load_spec(tmp_path / "spec.yaml").spec.export.adapter
+    assert load_project(tmp_path / "spec.yaml").spec.export.adapter
 
 
 def test_the_page_is_of_the_stored_results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -186,6 +186,6 @@ def test_every_link_of_the_pages_leads_somewhere(name: str) -> None:
 
 def test_the_recipe_in_miniature_is_the_recipe(tmp_path: Path, tiny_model: Path) -> None:
     recipe.lay_out(tmp_path, tiny_model)
-    small, real = load_spec(tmp_path / recipe.SPEC).spec, load_spec(ROOT / recipe.SPEC).spec
+    small, real = load_project(tmp_path / recipe.SPEC).spec, load_project(ROOT / recipe.SPEC).spec
     assert small.train["loraplus_lr_ratio"] == real.train["loraplus_lr_ratio"] == 16
     assert small.export.gguf == real.export.gguf and small.data.system == real.data.system

@@ -25,7 +25,7 @@ from orchestrator.cli.endpoint import Asked, ask_endpoint, endpoint_options
 
 if TYPE_CHECKING:
     from orchestrator.pipeline.plan import Plan
-    from orchestrator.pipeline.scheduler import Watcher
+    from orchestrator.pipeline.scheduler import Reporter
     from orchestrator.runs.store import Run
     from orchestrator.spec.project import Project
 
@@ -52,9 +52,9 @@ def check(spec: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
     Example: orchestrator check spec.yaml
     """
-    from orchestrator.spec.load import load_spec
+    from orchestrator.spec.load import load_project
 
-    project = load_spec(spec, overrides)  # before anything else is imported: a typo is answered at once
+    project = load_project(spec, overrides)  # before anything else is imported: a typo is answered at once
 
     from orchestrator.data import assemble
     from orchestrator.data.checks import require_clean
@@ -182,7 +182,7 @@ def _chain(phase: str, options: dict[str, Any]) -> None:
         return
     console = stderr_console()
     display = Display(console, verbosity(options["quiet"], options["verbose"]))
-    watcher = LiveRun(display)
+    reporter = LiveRun(display)
     if rank := nodes.rank_of(project.spec.launch, options.get("node_rank")):
         joined = nodes.join(project, rank, display, download_progress(console))
         click.echo(f"node {rank} took part in run {joined.id}", err=True)
@@ -191,13 +191,13 @@ def _chain(phase: str, options: dict[str, Any]) -> None:
         return
     done = None
     try:
-        done = _carry_out(project, phase, watcher, options.get("on"))
+        done = _carry_out(project, phase, reporter, options.get("on"))
     except GateError:
         if judged := workflow.plan(project).run:  # not the newest, where an older one is up to date
             _show_run(judged, options["as_json"])
         raise
     finally:
-        watcher.write(done.folder if done else None)
+        reporter.write(done.folder if done else None)
     _show_run(done, options["as_json"])
     if phase == "verify" and project.spec.export.ollama.create:
         from orchestrator.cli.serving import create_in_ollama
@@ -205,23 +205,23 @@ def _chain(phase: str, options: dict[str, Any]) -> None:
         create_in_ollama(done, project.spec.export.ollama.name or done.record["name"])
 
 
-def _carry_out(project: Project, phase: str, watcher: Watcher, on: Any) -> Run:
+def _carry_out(project: Project, phase: str, reporter: Reporter, on: Any) -> Run:
     """Here, or on a cluster that is followed from here."""
     progress = download_progress(stderr_console())
     if on in (None, "local"):
         from orchestrator.pipeline.workflow import run_until
 
-        return run_until(project, phase, watcher, progress, say=lambda line: click.echo(line, err=True))
+        return run_until(project, phase, reporter, progress, say=lambda line: click.echo(line, err=True))
     from orchestrator.executors import create
     from orchestrator.executors.base import Wanted
     from orchestrator.lib.layout import JOBS
     from orchestrator.pipeline.remote import hand_over
 
     folder, section = project.runs_dir / f".{JOBS}", project.spec.sweep
-    place = create(on, section.wanted(on, folder) if section else Wanted(folder=folder))
-    following = hand_over(project, phase, place, progress)
+    executor = create(on, section.wanted(on, folder) if section else Wanted(folder=folder))
+    following = hand_over(project, phase, executor, progress)
     click.echo(f"{following.job}: {following.task.run.folder}", err=True)
-    return following.until_end(watcher)
+    return following.until_end(reporter)
 
 
 def _show_plan(made: Plan, as_json: bool) -> None:

@@ -74,10 +74,10 @@ def spec_options(*own: Decorator) -> Decorator:
 
 def project_of(options: dict[str, Any]) -> Project:
     """The project that these options ask for. Raises InputError with every problem in its spec."""
-    from orchestrator.spec.load import load_spec
+    from orchestrator.spec.load import load_project
 
     more = {name: options[name] for name in ("force", "paranoid") if name in options}
-    return load_spec(options["spec"], options["overrides"], options["runs_dir"], **more)
+    return load_project(options["spec"], options["overrides"], options["runs_dir"], **more)
 
 
 def verbosity(quiet: bool, verbose: bool) -> int:

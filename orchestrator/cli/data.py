@@ -156,9 +156,9 @@ def _wanted(path: Path, held_out: Path | None) -> tuple[Wanted, TokenCounter | N
     if path.suffix not in (".yaml", ".yml"):
         return Wanted.of_files(path, held_out), None
     from orchestrator.pipeline.plan import mode_of
-    from orchestrator.spec.load import load_spec
+    from orchestrator.spec.load import load_project
 
-    project = load_spec(path)
+    project = load_project(path)
     wanted = replace(Wanted.of_spec(project.spec, project.root), mode=mode_of(project.spec))
     return wanted, _token_counter(project)
 

@@ -60,12 +60,12 @@ def _patient(spec: Path, overrides: tuple[str, ...], online: bool, trying: bool)
     """The spec's project; this folder and the built-in model where there is no spec, or nothing to read it with."""
     from orchestrator.lib.errors import MissingError
     from orchestrator.report.doctor_packages import Patient
-    from orchestrator.spec.load import load_spec
+    from orchestrator.spec.load import load_project
     from orchestrator.spec.sections import Data, Spec
 
     if spec != Path("spec.yaml") or spec.exists():
         with contextlib.suppress(MissingError):  # LLaMA-Factory; the examination will say so
-            project = load_spec(spec, overrides)
+            project = load_project(spec, overrides)
             return Patient(project.root, project.spec, online, trying)
     return Patient(Path.cwd(), Spec(name="none", data=Data(train="none")), online, trying)
 

@@ -212,9 +212,9 @@ def adopt(
     """
     from orchestrator.pipeline.adopt import adopt as take
     from orchestrator.runs.progress import Display
-    from orchestrator.spec.load import load_spec
+    from orchestrator.spec.load import load_project
 
-    console, project = stderr_console(), load_spec(spec, overrides, runs_dir)
+    console, project = stderr_console(), load_project(spec, overrides, runs_dir)
     made = take(folder, config, project, Display(console), download_progress(console))
     if as_json:
         print_json({"run": made.run.id, "spec": str(made.spec)})

@@ -20,7 +20,7 @@ from orchestrator.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from orchestrator.sweep.trial import Blueprint
+    from orchestrator.sweep.trial import TrialFactory
 
 sweep_options = spec_options(
     click.option("--strict", is_flag=True, help="Exit with 4 if any trial failed, not only if none succeeded.")
@@ -65,17 +65,17 @@ def run(dry_run: bool, strict: bool, as_json: bool, on: str | None, **options: A
     """
     from orchestrator.sweep.display import show_ranking
     from orchestrator.sweep.run import section, trials_ahead
-    from orchestrator.sweep.trial import Blueprint
+    from orchestrator.sweep.trial import TrialFactory
 
     if on:
         options["overrides"] = (*options["overrides"], f"sweep.executor={on}")
     project = project_of(options)
-    blueprint = Blueprint(project, section(project), progress=download_progress(stderr_console()))
+    factory = TrialFactory(project, section(project), progress=download_progress(stderr_console()))
     if dry_run:
-        for line in trials_ahead(blueprint):
+        for line in trials_ahead(factory):
             click.echo(line)
         return
-    page = _carry_out(blueprint, options)
+    page = _carry_out(factory, options)
     print_json(page) if as_json else show_ranking(page, stdout_console())
     require_success(page, strict)
 
@@ -118,20 +118,20 @@ def learning_curve(fractions: str, seeds: int, metric: str | None, strict: bool,
     from orchestrator.sweep import learning_curve as curve
 
     project = project_of(options)
-    blueprint = curve.blueprint(project, curve.shares(fractions), seeds, metric, download_progress(stderr_console()))
-    page = curve.finish(_carry_out(blueprint, options), project)
+    factory = curve.factory(project, curve.shares(fractions), seeds, metric, download_progress(stderr_console()))
+    page = curve.finish(_carry_out(factory, options), project)
     print_json(page) if as_json else click.echo(curve.text(page))
     require_success(page, strict)
 
 
-def _carry_out(blueprint: Blueprint, options: dict[str, Any]) -> dict[str, Any]:
+def _carry_out(factory: TrialFactory, options: dict[str, Any]) -> dict[str, Any]:
     from orchestrator.runs.progress import Display
     from orchestrator.sweep.display import SweepDisplay
     from orchestrator.sweep.run import run_sweep
 
     console, detail = stderr_console(), verbosity(options["quiet"], options["verbose"])
-    with SweepDisplay(console, blueprint.sweep.metric, detail) as display:
-        return run_sweep(blueprint, display, Display(console, detail))
+    with SweepDisplay(console, factory.sweep.metric, detail) as display:
+        return run_sweep(factory, display, Display(console, detail))
 
 
 def require_success(page: dict[str, Any], strict: bool) -> None:

@@ -40,7 +40,7 @@ class WarmLauncher:
         self._works = True
 
     def __call__(self, step: Step, command: process.Command) -> process.Child:
-        if self._works and is_python(command.argv) and not step.launches:
+        if self._works and is_python(command.argv) and not step.spawns:
             try:
                 return WarmChild(fork(command))
             except (OSError, EOFError) as error:

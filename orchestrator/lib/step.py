@@ -43,13 +43,13 @@ class Step:
     """Whether `folder` holds checkpoints that an interrupted run continues from."""
     partials: Mapping[str, str] = field(default_factory=dict)
     """Growing file → final name; renamed once the process has ended well."""
-    equivalent: Mapping[str, str] = field(default_factory=dict)
+    fingerprint_files: Mapping[str, str] = field(default_factory=dict)
     """File → text that gives the same result elsewhere, and stands for it in the fingerprint."""
-    shared: bool = False
+    single_flight: bool = False
     """Whether other runs are likely to need the same result at the same time; one makes it, the others wait for it."""
-    launches: bool = False
+    spawns: bool = False
     """Whether it starts processes in sessions of their own, as torchrun does, so that someone must end them with it."""
-    alone: bool = False
+    exclusive: bool = False
     """Whether it takes the whole machine, so that nothing is started beside it."""
     judges: bool = False
     """Whether its failure is the artifact's, and so the gate's to report, rather than the machine's."""
@@ -83,7 +83,7 @@ def fingerprint(step: Step, upstream: Mapping[str, str], aliases: Mapping[str, s
     facts = {
         "stage": step.stage,
         "argv": as_recorded(step.argv),
-        "files": {**step.files, **step.equivalent},
+        "files": {**step.files, **step.fingerprint_files},
         "inputs": dict(step.inputs),
         "needs": {stage: upstream[stage] for stage in step.needs},
     }

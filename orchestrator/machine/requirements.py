@@ -67,7 +67,7 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
-class Lack:
+class Missing:
     """What is missing, and how to mend it."""
 
     message: str
@@ -88,27 +88,31 @@ def needs(training: Mapping[str, Any], launch: Mapping[str, Any] = NOTHING) -> I
             yield Need(f"launch.{engine}", (engine,))
 
 
-def lacking(training: Mapping[str, Any], launch: Mapping[str, Any] = NOTHING) -> list[Lack]:
+def missing(training: Mapping[str, Any], launch: Mapping[str, Any] = NOTHING) -> list[Missing]:
     """What of it this machine has not."""
     found = [
-        Lack(f"{need.key} needs {need.packages[0]}, which is not installed", f"pip install {_pip(need)}")
+        Missing(f"{need.key} needs {need.packages[0]}, which is not installed", f"pip install {_pip(need)}")
         for need in needs(training, launch)
         if need.packages and not need.package
     ]
     devices, there = launch.get("devices", 0), len(environment.gpus())
     if devices != "auto" and 0 < there < devices and not training.get("use_cpu"):
-        found.append(Lack(f"launch.devices: {devices}, and this machine has {there}", f"Set it to {there}, or to auto"))
+        found.append(
+            Missing(f"launch.devices: {devices}, and this machine has {there}", f"Set it to {there}, or to auto")
+        )
     if _quantiser(training) in NEEDS_GPU and (training.get("use_cpu") or not environment.gpus()):
         message = f"train.quantization_bit: {training['quantization_bit']} needs an NVIDIA GPU"
         mend = "Leave quantization_bit out, or quantise with quantization_method: hqq"
-        found.append(Lack(f"{message}, and {'use_cpu is set' if training.get('use_cpu') else 'there is none'}", mend))
+        found.append(
+            Missing(f"{message}, and {'use_cpu is set' if training.get('use_cpu') else 'there is none'}", mend)
+        )
     return found
 
 
 def require(training: Mapping[str, Any], launch: Mapping[str, Any] = NOTHING) -> None:
     """Raise MissingError, naming all of it, when something is lacking."""
-    if lacks := lacking(training, launch):
-        raise MissingError("\n".join(lack.message for lack in lacks), "; ".join(lack.mend for lack in lacks) + ".")
+    if found := missing(training, launch):
+        raise MissingError("\n".join(one.message for one in found), "; ".join(one.mend for one in found) + ".")
 
 
 def trackers(training: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from orchestrator.machine import environment
-from orchestrator.models.memory import Setting, train
+from orchestrator.models.memory import MemoryInput, train
 from orchestrator.models.situation import Situation, devices, total
 
 BFLOAT16 = (8, 0)
@@ -56,7 +56,7 @@ def _compared(now: Situation, changes: Mapping[str, Any]) -> str:
     assert now.model is not None
     gpus = devices(now.arguments)
     whole, other = (
-        total(train(now.model, Setting({**now.arguments, **more}, now.longest, devices=gpus, answer=now.answer)))
+        total(train(now.model, MemoryInput({**now.arguments, **more}, now.longest, devices=gpus, answer=now.answer)))
         for more in ({}, changes)
     )
     return f"about {other / 2**30:.1f} GiB instead of {whole / 2**30:.1f}"

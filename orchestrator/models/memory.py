@@ -29,7 +29,7 @@ SMALLER = "model.base (a smaller one)"
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class MemoryInput:
     """What else decides how much is needed."""
 
     arguments: Mapping[str, Any]
@@ -59,13 +59,13 @@ class Forecast:
     """The setting that lowers it most."""
 
 
-def train(model: Model, setting: Setting) -> Forecast:
+def train(model: Model, setting: MemoryInput) -> Forecast:
     """The peak of training: somewhere between the forward pass's logits and the optimizer's step."""
     parts = _weights(model, setting) | _trained(model, setting) | _passing(model, setting)
     return _placed("train", model, setting, parts, _lower(parts, setting))
 
 
-def _lower(parts: Mapping[str, int], setting: Setting) -> str:
+def _lower(parts: Mapping[str, int], setting: MemoryInput) -> str:
     """The setting that takes most off the largest part of a training."""
     chosen = setting.arguments
     if chosen.get("disable_gradient_checkpointing"):
@@ -79,7 +79,7 @@ def _lower(parts: Mapping[str, int], setting: Setting) -> str:
     return "train.quantization_bit (to 4)" if setting.devices and not chosen.get("quantization_bit") else SMALLER
 
 
-def predict(model: Model, setting: Setting) -> Forecast:
+def predict(model: Model, setting: MemoryInput) -> Forecast:
     """The peak of answering the held-out rows: the keys and values of all tokens, and one layer at work."""
     batch = setting.arguments.get("per_device_eval_batch_size", 8)
     tokens = batch * (setting.tokens + setting.new_tokens)
@@ -100,7 +100,7 @@ def merge(model: Model) -> Forecast:
 # ---- parts
 
 
-def _weights(model: Model, setting: Setting) -> dict[str, int]:
+def _weights(model: Model, setting: MemoryInput) -> dict[str, int]:
     """The base model, in the type it is stored in or quantised by bitsandbytes, which leaves the embeddings alone."""
     bits = setting.arguments.get("quantization_bit")
     linear = sum(outputs * inputs for _, outputs, inputs in model.matrices)
@@ -110,7 +110,7 @@ def _weights(model: Model, setting: Setting) -> dict[str, int]:
     return {"weights": int(size / (max(1, setting.devices) if setting.zero >= 3 else 1))}
 
 
-def _trained(model: Model, setting: Setting) -> dict[str, int]:
+def _trained(model: Model, setting: MemoryInput) -> dict[str, int]:
     """What is trained, its gradients and AdamW's two moments; LLaMA-Factory trains in float32 unless pure_bf16."""
     chosen, devices = setting.arguments, max(1, setting.devices)
     count, width = trainable(model, chosen), 2 if chosen.get("pure_bf16") else 4
@@ -143,7 +143,7 @@ def trainable(model: Model, chosen: Mapping[str, Any]) -> int:
     return int(chosen.get("lora_rank", 8)) * sum(sides)
 
 
-def _passing(model: Model, setting: Setting) -> dict[str, int]:
+def _passing(model: Model, setting: MemoryInput) -> dict[str, int]:
     """What the forward pass leaves for the backward pass."""
     chosen = setting.arguments
     kind = TRAINING_KINDS[chosen["stage"]]
@@ -181,7 +181,7 @@ def computed_bytes(model: Model, chosen: Mapping[str, Any]) -> int:
     return 2 if half else 4
 
 
-def _placed(stage: str, model: Model, setting: Setting, parts: Mapping[str, int], lower: str) -> Forecast:
+def _placed(stage: str, model: Model, setting: MemoryInput, parts: Mapping[str, int], lower: str) -> Forecast:
     if setting.devices == 0:
         return Forecast(stage, {}, {"process": PROCESS, **parts}, lower)
     host = {"process": CUDA_PROCESS, "file being read": min(model.weights, 5 * 2**30)}

@@ -79,7 +79,7 @@ def of_step(step: Step, run_folder: Path | None, share: float) -> Situation:
         answer=with_loss(arguments, rows),
         mean=float(rows.get("mean", 0.0)),
         unset=step.unset,
-        barred="several processes" if step.launches else barred(folder),
+        barred="several processes" if step.spawns else barred(folder),
     )
 
 

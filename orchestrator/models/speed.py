@@ -16,7 +16,7 @@ from orchestrator.lib.cpu import threads
 from orchestrator.lib.step import Step
 from orchestrator.machine import environment
 from orchestrator.models import card
-from orchestrator.models.memory import Setting, computed_bytes, merge, predict, train
+from orchestrator.models.memory import MemoryInput, computed_bytes, merge, predict, train
 from orchestrator.models.situation import Situation, counted, devices, of_step, total
 
 CHECKPOINTING = "disable_gradient_checkpointing"
@@ -150,7 +150,7 @@ def training_bytes(now: Situation, changes: Mapping[str, Any]) -> int:
     """The forecast of a training with other arguments."""
     assert now.model is not None
     arguments = {**now.arguments, **changes}
-    return total(train(now.model, Setting(arguments, now.longest, devices=devices(arguments), answer=now.answer)))
+    return total(train(now.model, MemoryInput(arguments, now.longest, devices=devices(arguments), answer=now.answer)))
 
 
 def for_predicting(now: Situation) -> list[Choice]:
@@ -163,7 +163,7 @@ def for_predicting(now: Situation) -> list[Choice]:
         return found
     arguments = {**now.arguments, BATCH: ANSWERED_TOGETHER}
     new_tokens = now.arguments["max_new_tokens"]
-    needed = total(predict(now.model, Setting(arguments, now.longest, new_tokens, devices(arguments))))
+    needed = total(predict(now.model, MemoryInput(arguments, now.longest, new_tokens, devices(arguments))))
     if not now.affords(needed):
         return found
     why = f"{ANSWERED_TOGETHER} rows at a time take about {_gib(needed)}, and {_gib(now.free)} are free"
@@ -196,7 +196,7 @@ def at_once(steps: Sequence[Step], run_folder: Path, share: float = 1.0) -> int:
     now = of_step(asked[-1], run_folder, share)
     if now.model is None:
         return 1
-    setting = Setting(now.arguments, now.longest, now.arguments["max_new_tokens"])
+    setting = MemoryInput(now.arguments, now.longest, now.arguments["max_new_tokens"])
     largest = max(sum(needed.host.values()) for needed in (predict(now.model, setting), merge(now.model)))
     return TOGETHER if 2 * TOGETHER * largest <= environment.free_main_memory() else 1
 

@@ -16,14 +16,14 @@ from orchestrator.lib.files import read_json, sha256, write_text
 from orchestrator.lib.llamafactory import arguments
 from orchestrator.models.sources import find_folder
 from orchestrator.pipeline.plan import Planned, make_plan
-from orchestrator.pipeline.scheduler import Watcher
+from orchestrator.pipeline.scheduler import Reporter
 from orchestrator.pipeline.stage_process import require_finished
 from orchestrator.pipeline.workflow import lineage, run_until
 from orchestrator.runs import store
 from orchestrator.runs.locks import locked
 from orchestrator.runs.store import Run
 from orchestrator.spec.editing import edited
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from orchestrator.spec.project import Project
 from orchestrator.spec.sections import DEFAULTS
 from orchestrator.spec.training import ELSEWHERE
@@ -54,21 +54,21 @@ class Training:
     written: Path
 
 
-def adopt(folder: Path, config: Path | None, given: Project, watcher: Watcher, progress: Progress) -> Adopted:
+def adopt(folder: Path, config: Path | None, given: Project, reporter: Reporter, progress: Progress) -> Adopted:
     """Make a finished training a run of a project, with its arguments in place of the spec's.
 
     Raises InputError for what is no finished training, or one of other rows than the spec's, and what `prepare` raises.
     """
     training = sound(folder, config)
     project = _spec_of(training, given)
-    run = run_until(project, "prepare", watcher, progress)
+    run = run_until(project, "prepare", reporter, progress)
     _require_same_rows(training, run)
-    whole = make_plan(project)
-    trained = next(planned for planned in whole.steps if planned.step.stage == "train")
+    full_plan = make_plan(project)
+    trained = next(planned for planned in full_plan.steps if planned.step.stage == "train")
     with locked(run.folder):
         _take_over(training, run, trained, project)
         origin = {"path": str(folder), "arguments": sha256(training.written)}
-        run.set(status="completed", lineage={**lineage(whole, run), "adopted_from": origin})
+        run.set(status="completed", lineage={**lineage(full_plan, run), "adopted_from": origin})
     project.hashes.save()
     return Adopted(run, project.path)
 
@@ -128,7 +128,7 @@ def _spec_of(training: Training, given: Project) -> Project:
         raise InputError(f"{path} is there already and says something else", "Remove it, or rename the folder.")
     write_text(path, text)
     try:
-        return load_spec(path, runs_dir=given.runs_dir, root=given.root)
+        return load_project(path, runs_dir=given.runs_dir, root=given.root)
     except InputError:
         path.unlink()
         raise

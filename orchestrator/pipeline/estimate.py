@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.lib.files import read_json
 from orchestrator.machine import environment
 from orchestrator.models import sources, speed
-from orchestrator.models.memory import Forecast, Setting, merge, predict, train
+from orchestrator.models.memory import Forecast, MemoryInput, merge, predict, train
 from orchestrator.models.shape import Model, read_model
 from orchestrator.models.situation import Situation, barred, counted, devices, longest, with_loss
 from orchestrator.pipeline.plan import Plan
@@ -22,7 +22,7 @@ ABOUT = "docs/memory.md"
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class MemoryEstimate:
     """What is forecast, for rows of how many tokens, and what is free."""
 
     forecasts: tuple[Forecast, ...]
@@ -34,7 +34,7 @@ class Outlook:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class EstimateInput:
     """What to forecast for."""
 
     spec: Spec
@@ -44,19 +44,19 @@ class Subject:
     """The run's folder, if there is one."""
 
 
-def of_plan(plan: Plan) -> Outlook | None:
+def of_plan(plan: Plan) -> MemoryEstimate | None:
     """For a plan, whose run may already know how long its rows are."""
     train = next(planned.step for planned in plan.steps if planned.step.stage == "train")
     folder = Path(train.arguments["model_name_or_path"])
-    return outlook(Subject(plan.spec, folder, plan.run.folder if plan.run else None))
+    return memory_estimate(EstimateInput(plan.spec, folder, plan.run.folder if plan.run else None))
 
 
-def of_spec(spec: Spec, project: Path, runs_dir: Path | None = None) -> Outlook | None:
+def of_spec(spec: Spec, project: Path, runs_dir: Path | None = None) -> MemoryEstimate | None:
     """For a spec of which nothing has been planned."""
-    return outlook(Subject(spec, sources.here(spec.model.base, project, runs_dir)))
+    return memory_estimate(EstimateInput(spec, sources.here(spec.model.base, project, runs_dir)))
 
 
-def outlook(subject: Subject) -> Outlook | None:
+def memory_estimate(subject: EstimateInput) -> MemoryEstimate | None:
     """None where the model is not on this machine, or of an architecture whose configuration says it otherwise."""
     model = read_model(subject.model) if subject.model else None
     if model is None:
@@ -74,13 +74,13 @@ def outlook(subject: Subject) -> Outlook | None:
     gpus = devices(chosen)
     everywhere = processes(spec.launch, chosen, gpus) * spec.launch.nodes if spec.launch and gpus else gpus
     zero = _zero(spec.launch, chosen)
-    setting = Setting(chosen, tokens, spec.evaluate.max_new_tokens, everywhere, zero, answer)
+    setting = MemoryInput(chosen, tokens, spec.evaluate.max_new_tokens, everywhere, zero, answer)
     alone = replace(setting, devices=min(gpus, 1), zero=0) if spec.launch else setting
     free = {"host": environment.free_main_memory()} | ({"gpu": environment.free_memory()} if gpus else {})
-    return Outlook((train(model, setting), predict(model, alone), merge(model)), tokens, bool(rows), free)
+    return MemoryEstimate((train(model, setting), predict(model, alone), merge(model)), tokens, bool(rows), free)
 
 
-def _situation(subject: Subject, model: Model, chosen: dict[str, Any], tokens: int) -> Situation:
+def _situation(subject: EstimateInput, model: Model, chosen: dict[str, Any], tokens: int) -> Situation:
     """What `speed: auto` will look at when the spec's training and predictions start."""
     spec, folder, rows = subject.spec, subject.model, counted(subject.run)
     assert folder is not None
@@ -101,7 +101,7 @@ def _situation(subject: Subject, model: Model, chosen: dict[str, Any], tokens: i
     )
 
 
-def lines(found: Outlook | None) -> list[str]:
+def lines(found: MemoryEstimate | None) -> list[str]:
     """A line of totals, one of how they were computed, and one for each that is too large for this machine."""
     if found is None:
         return ["memory: no forecast before the base model is here, or for its architecture"]
@@ -119,12 +119,12 @@ def lines(found: Outlook | None) -> list[str]:
     return told
 
 
-def to_json(found: Outlook | None) -> dict[str, Any] | None:
+def to_json(found: MemoryEstimate | None) -> dict[str, Any] | None:
     """All parts, in bytes."""
     return asdict(found) if found else None
 
 
-def _totals(found: Outlook) -> str:
+def _totals(found: MemoryEstimate) -> str:
     place = "gpu" if "gpu" in found.free else "host"
     totals = []
     for forecast in found.forecasts:

@@ -13,7 +13,7 @@ from orchestrator.lib.fetch import Progress
 from orchestrator.machine import requirements
 from orchestrator.pipeline.failure import explain
 from orchestrator.pipeline.plan import Planned, make_plan
-from orchestrator.pipeline.scheduler import Watcher
+from orchestrator.pipeline.scheduler import Reporter
 from orchestrator.pipeline.stage_process import kept, start, status_of
 from orchestrator.pipeline.workflow import fetch
 from orchestrator.runs import store
@@ -37,30 +37,30 @@ def rank_of(launch: Launch | None, chosen: int | None, environment: Mapping[str,
     return int(said)
 
 
-def join(project: Project, rank: int, watcher: Watcher, progress: Progress) -> Run:
+def join(project: Project, rank: int, reporter: Reporter, progress: Progress) -> Run:
     """Wait until node 0 trains, train with it, and return its run. Raises StageError when this node fails."""
     requirements.require(project.spec.train, project.spec.launched)
     fetch(project, progress)
     plan = make_plan(project)
     planned = next(planned for planned in plan.steps if planned.step.stage == "train")
-    run = wait_for(planned, project, watcher)
+    run = wait_for(planned, project, reporter)
     if run.stage("train")["status"] == "running":
-        take_part(planned, run, rank, watcher)
+        take_part(planned, run, rank, reporter)
     return run
 
 
-def wait_for(planned: Planned, project: Project, watcher: Watcher) -> Run:
+def wait_for(planned: Planned, project: Project, reporter: Reporter) -> Run:
     """The run in which node 0 does, or has done, a training."""
     while True:
         run = store.trained(project.runs_dir, project.spec.name, planned.fingerprint)
         entry: dict[str, Any] = run.stage("train") if run else {}
         if run and entry.get("fingerprint") == planned.fingerprint and entry["status"] in ("running", "completed"):
             return run
-        watcher.tick()
+        reporter.tick()
         time.sleep(SECONDS)
 
 
-def take_part(planned: Planned, run: Run, rank: int, watcher: Watcher) -> None:
+def take_part(planned: Planned, run: Run, rank: int, reporter: Reporter) -> None:
     """Start what node 0 has started, with this node's number and a log of its own, and see it through."""
     step, began = planned.step, time.monotonic()
     argv = (*step.argv, *run.stage("train")["argv"][len(step.argv) :])  # a checkpoint to go on from, and the like
@@ -69,12 +69,12 @@ def take_part(planned: Planned, run: Run, rank: int, watcher: Watcher) -> None:
     status = "failed"
     try:
         child = start(step, process.Command(kept(step, argv), run.folder, log, {**step.env, "NODE_RANK": str(rank)}))
-        watcher.starts(step, run.folder)
-        if code := process.wait(child, watcher.tick):
+        reporter.starts(step, run.folder)
+        if code := process.wait(child, reporter.tick):
             raise explain(step, log, code)
         status = "completed"
     except BaseException as error:
         status = status_of(error)
         raise
     finally:
-        watcher.ends(step, status, time.monotonic() - began)
+        reporter.ends(step, status, time.monotonic() - began)

@@ -100,7 +100,7 @@ def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Ca
         beside = [*running, *(other.step for other in chosen)]
         if unfinished.intersection(planned.step.needs):
             continue
-        if beside and (planned.step.alone or any(step.alone for step in beside) or len(beside) >= at_once()):
+        if beside and (planned.step.exclusive or any(step.exclusive for step in beside) or len(beside) >= at_once()):
             break
         chosen.append(planned)
     return chosen

@@ -17,8 +17,8 @@ from orchestrator.lib.errors import BusyError, Interrupted, MissingError, Orches
 from orchestrator.lib.fetch import Progress
 from orchestrator.lib.step import Step
 from orchestrator.pipeline.plan import make_plan
-from orchestrator.pipeline.scheduler import Watcher
-from orchestrator.pipeline.stage_process import Launch, start
+from orchestrator.pipeline.scheduler import Reporter
+from orchestrator.pipeline.stage_process import Starter, start
 from orchestrator.pipeline.workflow import Task, assign, carry_out, fetch, made_with, require_gate
 from orchestrator.runs import store
 from orchestrator.runs.locks import locked
@@ -35,8 +35,8 @@ class TaskJob:
 
     task: Task
     phase: str
-    launch: Launch
-    launch_there: Launch | None = None
+    launch: Starter
+    launch_there: Starter | None = None
     """How processes start on another machine; by default as the spec's `execution` says."""
 
     def __call__(self, env: Mapping[str, str], check: Callable[[], None]) -> None:
@@ -54,7 +54,7 @@ class JobElsewhere:
     project: Project
     phase: str
     run: str
-    launch: Launch | None = None
+    launch: Starter | None = None
 
     def __call__(self, env: Mapping[str, str], check: Callable[[], None]) -> None:
         fetch(self.project, lambda done, total: None)
@@ -69,16 +69,16 @@ class JobElsewhere:
 
     def _task(self) -> Task:
         """Raises MissingError where this machine would train something else than the one that sent the job."""
-        whole = make_plan(self.project)
-        if whole.run is None or whole.run.id != self.run:
+        full_plan = make_plan(self.project)
+        if full_plan.run is None or full_plan.run.id != self.run:
             raise MissingError(
                 f"{platform.node()} does not plan the run {self.run}: its packages or its base model are others",
                 "Give all machines the same environment, best one folder on the shared disk.",
             )
-        return Task(self.project, whole, whole.until(self.phase), whole.run)
+        return Task(self.project, full_plan, full_plan.until(self.phase), full_plan.run)
 
 
-def work(task: Task, launch: Launch, env: Mapping[str, str], check: Callable[[], None]) -> None:
+def work(task: Task, launch: Starter, env: Mapping[str, str], check: Callable[[], None]) -> None:
     """Carry a task out with something added to the environment of its processes, until `check` raises."""
 
     def start_with(step: Step, command: process.Command) -> process.Child:
@@ -126,24 +126,24 @@ class Following:
         about = self.handle.id if self.handle else None
         return f"{about['name']} job {about['job']}" if about else "nothing left to do"
 
-    def until_end(self, watcher: Watcher) -> Run:
+    def until_end(self, reporter: Reporter) -> Run:
         """Show how it goes and wait. Whatever interrupts that ends the job, and raises; so does a job that fails."""
         if self.handle is not None:
             try:
-                self._wait(self.handle, watcher)
+                self._wait(self.handle, reporter)
             except BaseException as error:
                 self._cancel(self.handle, error)
                 raise
         run = store.load(self.task.run.folder)
-        require_gate(run, self.task.wanted)
+        require_gate(run, self.task.target_plan)
         return run
 
-    def _wait(self, handle: Handle, watcher: Watcher) -> None:
+    def _wait(self, handle: Handle, reporter: Reporter) -> None:
         while not handle.done():
-            self._look(watcher)
+            self._look(reporter)
             time.sleep(LOOK_SECONDS)
         self.handle = None
-        self._look(watcher)
+        self._look(reporter)
         if error := handle.exception():
             raise error
 
@@ -155,24 +155,24 @@ class Following:
         while not handle.done():
             time.sleep(LOOK_SECONDS)
 
-    def _look(self, watcher: Watcher) -> None:
+    def _look(self, reporter: Reporter) -> None:
         """Tell the watcher of what has changed in the run's record."""
         run = store.load(self.task.run.folder)
-        for step in (planned.step for planned in self.task.wanted.steps if not planned.up_to_date):
+        for step in (planned.step for planned in self.task.target_plan.steps if not planned.up_to_date):
             entry = run.stage(step.stage)
             status = str(entry.get("status", ""))
             if status and step.stage not in self.shown:
-                watcher.starts(step, run.folder)
+                reporter.starts(step, run.folder)
             elif status == "running":
-                watcher.tick()
+                reporter.tick()
             if status not in ("", "running", self.shown.get(step.stage)):
-                watcher.ends(step, status, float(entry.get("seconds") or 0))
+                reporter.ends(step, status, float(entry.get("seconds") or 0))
             if status:
                 self.shown[step.stage] = status
 
 
 def hand_over(
-    project: Project, phase: str, place: Executor, progress: Progress, launch: Launch | None = None
+    project: Project, phase: str, executor: Executor, progress: Progress, launch: Starter | None = None
 ) -> Following:
     """Plan a run up to a phase and give it to an executor. Raises what planning raises, and the executor."""
     fetch(project, progress)
@@ -180,7 +180,7 @@ def hand_over(
     project.hashes.save()
     if task.done:
         return Following(task, None)
-    handle = place.submit(TaskJob(task, phase, start, launch))
+    handle = executor.submit(TaskJob(task, phase, start, launch))
     note(task.run, handle)
     return Following(task, handle)
 

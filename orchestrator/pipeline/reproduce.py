@@ -14,11 +14,11 @@ from orchestrator.lib.fetch import Progress
 from orchestrator.lib.files import HashCache
 from orchestrator.lib.step import PHASES
 from orchestrator.pipeline.plan import make_plan
-from orchestrator.pipeline.scheduler import Watcher
+from orchestrator.pipeline.scheduler import Reporter
 from orchestrator.pipeline.workflow import fetch, plan, run_until
 from orchestrator.runs import proof, store
 from orchestrator.runs.store import Run
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from orchestrator.spec.project import Project
 
 Json = dict[str, Any]
@@ -36,7 +36,7 @@ def cure(run: Run) -> str:
     if known and proof.damage(run.folder, known, HashCache(spec, paranoid=True)):
         return "orchestrator run --paranoid"  # with the spec that it was made from
     try:
-        found = plan(load_spec(spec, runs_dir=runs_dir)).run
+        found = plan(load_project(spec, runs_dir=runs_dir)).run
     except OrchestratorError:
         return ""
     if found is None or found.folder.resolve() != run.folder.resolve():
@@ -56,7 +56,7 @@ def _short(path: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Reproduction:
     """What differs between a run and its repetition."""
 
     again: Run
@@ -73,19 +73,19 @@ class Comparison:
         return {**answer, "results": self.results, "made_with": self.made_with, "files": self.files}
 
 
-def reproduce(run: Run, root: Path, into: Path, watcher: Watcher, progress: Progress) -> Comparison:
+def reproduce(run: Run, root: Path, into: Path, reporter: Reporter, progress: Progress) -> Reproduction:
     """Make a run anew in another folder of runs, taking over no result, and compare the two.
 
     Raises InputError when the run has no finished stage or its spec no longer holds, and what a chain raises.
     """
     if into.resolve() == run.folder.parent.resolve():
         raise InputError(f"{into} holds the run itself", "Name another folder with --into: nothing may be taken over.")
-    project = load_spec(run.folder / layout.SPEC, runs_dir=into, root=root)
+    project = load_project(run.folder / layout.SPEC, runs_dir=into, root=root)
     chosen = {stage: entry.get("speed", {}) for stage, entry in run.record["stages"].items()}
     project = replace(project, chosen=chosen)  # the last digits depend on it
     fetch(project, progress)
     try:
-        again = run_until(project, _furthest(run, project), watcher, progress)
+        again = run_until(project, _furthest(run, project), reporter, progress)
     except GateError:  # the same verdict is part of the same result
         again = store.find(into, None)
     return compare(run, again)
@@ -100,10 +100,10 @@ def _furthest(run: Run, project: Project) -> str:
     return PHASES[max(done)]
 
 
-def compare(run: Run, again: Run) -> Comparison:
+def compare(run: Run, again: Run) -> Reproduction:
     """What differs between two runs of the same spec."""
     before, after = _hashes(run), _hashes(again)
-    return Comparison(
+    return Reproduction(
         again,
         tuple(_differing(_results(run), _results(again))),
         tuple(_differing(_flat(run.record["environment"]), _flat(again.record["environment"]), values=True)),

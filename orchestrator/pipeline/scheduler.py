@@ -15,7 +15,7 @@ from orchestrator.lib.files import HashCache, link, remove_leftovers, write_text
 from orchestrator.lib.step import Step
 from orchestrator.machine import environment
 from orchestrator.pipeline.plan import Plan, Planned, startable
-from orchestrator.pipeline.stage_process import Launch, Underway, require_success, start, status_of
+from orchestrator.pipeline.stage_process import StageProcess, Starter, require_success, start, status_of
 from orchestrator.runs import store
 from orchestrator.runs.locks import locked
 from orchestrator.runs.store import Run
@@ -29,7 +29,7 @@ CLAIM_SECONDS = 0.2
 """How long to wait at a time for what another tool is making."""
 
 
-class Watcher(Protocol):
+class Reporter(Protocol):
     """Someone who wants to see what is happening."""
 
     def starts(self, step: Step, folder: Path) -> None:
@@ -43,13 +43,13 @@ class Watcher(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Executor:
+class Scheduler:
     """How plans are carried out on this machine."""
 
     runs_dir: Path
     hashes: HashCache
-    watcher: Watcher
-    launch: Launch = start
+    reporter: Reporter
+    launch: Starter = start
     adapt: Adapt = lambda step, folder: step
     at_once: AtOnce = lambda folder: 1
 
@@ -76,9 +76,9 @@ class Executor:
     def _work(self, plan: Plan, run: Run) -> None:
         for planned in plan.steps:
             if planned.up_to_date:
-                self.watcher.ends(planned.step, "up to date", 0.0)
+                self.reporter.ends(planned.step, "up to date", 0.0)
         waiting = [planned for planned in plan.steps if not planned.up_to_date]
-        running: list[Underway] = []
+        running: list[StageProcess] = []
         made: set[str] = set()
         before = {one.step.stage: run.stage(one.step.stage).get("outputs") for one in waiting}
         try:
@@ -93,7 +93,7 @@ class Executor:
             raise
 
     def _spare(
-        self, waiting: list[Planned], running: Sequence[Underway], run: Run, before: Mapping[str, list[Any] | None]
+        self, waiting: list[Planned], running: Sequence[StageProcess], run: Run, before: Mapping[str, list[Any] | None]
     ) -> None:
         """Leave out what only follows from stages that were made again, and came out the same."""
 
@@ -104,15 +104,15 @@ class Executor:
             unfinished = {one.step.stage for one in waiting} | {one.step.stage for one in running}
             if not unfinished.intersection(planned.step.needs) and all(map(came_out_the_same, planned.step.needs)):
                 waiting.remove(planned)
-                self.watcher.ends(planned.step, "up to date", 0.0)
+                self.reporter.ends(planned.step, "up to date", 0.0)
 
-    def _claim_some(self, waiting: list[Planned], running: Sequence[Underway], run: Run) -> list[Underway]:
+    def _claim_some(self, waiting: list[Planned], running: Sequence[StageProcess], run: Run) -> list[StageProcess]:
         """Take what may start now off the waiting ones; a result that another tool is making can wait for it."""
         ready = startable(waiting, [one.step for one in running], lambda: self.at_once(run.folder))
         claims = [(planned, self._claim(planned)) for planned in ready]
-        claimed = [Underway(planned, run, release) for planned, release in claims if release]
+        claimed = [StageProcess(planned, run, release) for planned, release in claims if release]
         if ready and not claimed and not running:
-            claimed = [Underway(ready[0], run, self._claim_patiently(ready[0]))]
+            claimed = [StageProcess(ready[0], run, self._claim_patiently(ready[0]))]
         for one in claimed:
             waiting.remove(one.planned)
         return claimed
@@ -122,7 +122,7 @@ class Executor:
 
         None when somebody else has had it all the time.
         """
-        if not planned.step.shared:
+        if not planned.step.single_flight:
             return lambda: None
         folder = self.runs_dir / layout.LOCKS
         folder.mkdir(exist_ok=True)
@@ -136,10 +136,10 @@ class Executor:
     def _claim_patiently(self, planned: Planned) -> Callable[[], None]:
         """Who comes second waits, and then takes the result over."""
         while (release := self._claim(planned, CLAIM_SECONDS)) is None:
-            self.watcher.tick()
+            self.reporter.tick()
         return release
 
-    def _taken_over(self, one: Underway, made: set[str]) -> bool:
+    def _taken_over(self, one: StageProcess, made: set[str]) -> bool:
         """Whether another run had the result. What follows from one that nobody had, nobody has: no need to look."""
         donor = None if made.intersection(one.step.needs) else self._donor(one.planned, one.run)
         if donor is None:
@@ -147,7 +147,7 @@ class Executor:
             return False
         adopt(one.step, one.run, donor)
         one.release()
-        self.watcher.ends(one.step, "reused", 0.0)
+        self.reporter.ends(one.step, "reused", 0.0)
         return True
 
     def _donor(self, planned: Planned, run: Run) -> Run | None:
@@ -156,19 +156,19 @@ class Executor:
         found = store.holder(self.runs_dir, planned.step.stage, planned.fingerprint, self.hashes)
         return found if found and found.folder != run.folder else None
 
-    def _start(self, claimed: Sequence[Underway], running: list[Underway]) -> None:
+    def _start(self, claimed: Sequence[StageProcess], running: list[StageProcess]) -> None:
         """Start steps; where several are under way, each gets its part of the cores."""
         running += claimed
         env = {"OMP_NUM_THREADS": str(max(1, threads() // len(running)))} if len(running) > 1 else {}
         for one in claimed:
             one.begin(self.launch, self.adapt(one.step, one.run.folder), env)
-            self.watcher.starts(one.step, one.run.folder)
+            self.reporter.starts(one.step, one.run.folder)
 
-    def _await_one(self, running: list[Underway]) -> None:
+    def _await_one(self, running: list[StageProcess]) -> None:
         """Wait until a step ends. Raises what a failed one deserves."""
 
         def watch() -> None:
-            self.watcher.tick()
+            self.reporter.tick()
             for one in running:
                 one.look()
 
@@ -180,7 +180,7 @@ class Executor:
         finally:
             self._close(one, status, code)
 
-    def _abandon(self, running: Sequence[Underway], status: str) -> None:
+    def _abandon(self, running: Sequence[StageProcess], status: str) -> None:
         """End what still runs. Where one stage failed, the others did not: they were interrupted by that."""
         for one in running:
             one.stop()
@@ -188,8 +188,8 @@ class Executor:
         for one in running:
             self._close(one, "failed" if one.failed else others)
 
-    def _close(self, one: Underway, status: str, code: int | None = None) -> None:
-        self.watcher.ends(one.step, status, one.close(status, code, self.hashes))
+    def _close(self, one: StageProcess, status: str, code: int | None = None) -> None:
+        self.reporter.ends(one.step, status, one.close(status, code, self.hashes))
 
 
 def adopt(step: Step, run: Run, donor: Run) -> None:

@@ -25,9 +25,9 @@ from orchestrator.pipeline.plan import Planned
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
 
-KEEPER = "orchestrator.lib.subreaper"
+SUBREAPER = "orchestrator.lib.subreaper"
 
-Launch = Callable[[Step, process.Command], process.Child]
+Starter = Callable[[Step, process.Command], process.Child]
 
 
 def start(step: Step, command: process.Command) -> process.Child:
@@ -36,7 +36,7 @@ def start(step: Step, command: process.Command) -> process.Child:
 
 
 @dataclass(slots=True)
-class Underway:
+class StageProcess:
     """A step of a run, its process started; whoever starts it must `close` it."""
 
     planned: Planned
@@ -55,7 +55,7 @@ class Underway:
         """What is done."""
         return self.planned.step
 
-    def begin(self, launch: Launch, step: Step, env: Mapping[str, str]) -> None:
+    def begin(self, launch: Starter, step: Step, env: Mapping[str, str]) -> None:
         """Start the process: the step as it is adapted to this machine, in an environment that changes no result."""
         run, before = self.run, self.run.stage(step.stage)
         unfinished = before.get("status") != "completed"  # one that was finished is repeated because a file is damaged
@@ -125,7 +125,7 @@ def set_up(step: Step, run: Run, resumable: bool) -> tuple[str, ...]:
 
 def kept(step: Step, argv: tuple[str, ...]) -> tuple[str, ...]:
     """The command as it is started: under a keeper where it starts processes that no signal to its group reaches."""
-    return (sys.executable, "-m", KEEPER, *argv) if step.launches else argv
+    return (sys.executable, "-m", SUBREAPER, *argv) if step.spawns else argv
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -20,8 +20,8 @@ from orchestrator.models import llamacpp, sources
 from orchestrator.models.earlier import run_of
 from orchestrator.models.speed import CHOOSE, at_once
 from orchestrator.pipeline.plan import Plan, data_files, make_plan, versions
-from orchestrator.pipeline.scheduler import Executor, Watcher
-from orchestrator.pipeline.stage_process import Launch, start
+from orchestrator.pipeline.scheduler import Reporter, Scheduler
+from orchestrator.pipeline.stage_process import Starter, start
 from orchestrator.runs import proof, store
 from orchestrator.runs.locks import locked
 from orchestrator.runs.results import metrics
@@ -50,7 +50,7 @@ def fetch(project: Project, progress: Progress) -> None:
 
 
 def run_until(
-    project: Project, phase: str, watcher: Watcher, progress: Progress, say: Callable[[str], None] = lambda line: None
+    project: Project, phase: str, reporter: Reporter, progress: Progress, say: Callable[[str], None] = lambda line: None
 ) -> Run:
     """Carry the chain out up to a phase, repeating nothing that is up to date; `say` gets a line for each file that was
     put right without that.
@@ -60,9 +60,9 @@ def run_until(
     fetch(project, progress)
     task = assign(project, phase, say)
     if not task.done:
-        carry_out(task, watcher)
+        carry_out(task, reporter)
     project.hashes.save()
-    require_gate(task.run, task.wanted)
+    require_gate(task.run, task.target_plan)
     return task.run
 
 
@@ -71,60 +71,60 @@ class Task:
     """A plan up to a phase, and the run that it is carried out in."""
 
     project: Project
-    whole: Plan
-    wanted: Plan
+    full_plan: Plan
+    target_plan: Plan
     run: Run
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to do; a tool that was killed at the very end left an unfinished record."""
-        if self.wanted.run is None or self.left:
+        if self.target_plan.run is None or self.left:
             return False
-        record = self.wanted.run.record
-        return bool(record["status"] != "running" and record["metrics"] == metrics(self.wanted.run.folder))
+        record = self.target_plan.run.record
+        return bool(record["status"] != "running" and record["metrics"] == metrics(self.target_plan.run.folder))
 
     @property
     def left(self) -> int:
         """How many stages there are still to do."""
-        return sum(not planned.up_to_date for planned in self.wanted.steps)
+        return sum(not planned.up_to_date for planned in self.target_plan.steps)
 
 
 def assign(project: Project, phase: str, say: Callable[[str], None] = lambda line: None) -> Task:
     """Plan, and find the run or create it; one that is not as it was recorded is put right first, as far as that takes
     no stage. The base model must have been fetched."""
-    whole = make_plan(project)
-    if whole.run and _mended(project, whole, whole.run, say):
-        whole = make_plan(project)
-    wanted = whole.until(phase)
-    if any(planned.step.stage == "train" and not planned.up_to_date for planned in wanted.steps):
+    full_plan = make_plan(project)
+    if full_plan.run and _repaired(project, full_plan, full_plan.run, say):
+        full_plan = make_plan(project)
+    target_plan = full_plan.until(phase)
+    if any(planned.step.stage == "train" and not planned.up_to_date for planned in target_plan.steps):
         requirements.require(project.spec.train, project.spec.launched)
-    return Task(project, whole, wanted, wanted.run or create_run(project, whole))
+    return Task(project, full_plan, target_plan, target_plan.run or create_run(project, full_plan))
 
 
-def _mended(project: Project, whole: Plan, run: Run, say: Callable[[str], None]) -> bool:
+def _repaired(project: Project, full_plan: Plan, run: Run, say: Callable[[str], None]) -> bool:
     """Whether there was something to put right. A run that another tool works on is left to it."""
     hashes = project.hashes
     if run.record["status"] == "running" or not (store.doubt(run) or proof.broken(run, hashes)):
         return False
     store.refuse_links(run.folder)
-    steps = [with_choices(one.step, run.stage(one.step.stage).get("speed", {})) for one in whole.steps]
+    steps = [with_choices(one.step, run.stage(one.step.stage).get("speed", {})) for one in full_plan.steps]
     texts = {path: text for step in steps for path, text in step.files.items()}
     with contextlib.suppress(BusyError), locked(run.folder):
         texts[layout.SPEC] = project.text
-        for line in proof.mend(run, texts, {one.step.stage for one in whole.steps}, hashes):
+        for line in proof.repair(run, texts, {one.step.stage for one in full_plan.steps}, hashes):
             say(line)
     return True
 
 
-def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share: float = 1.0) -> None:
-    """Do what is left of a task and record what came of it. Raises what `Executor.carry_out` raises.
+def carry_out(task: Task, reporter: Reporter, launch: Starter | None = None, share: float = 1.0) -> None:
+    """Do what is left of a task and record what came of it. Raises what `Scheduler.carry_out` raises.
 
     Without a `launch`, the spec's `execution` decides how stages start. `share` is the part of the machine it may use.
     """
     project, run, spec = task.project, task.run, task.project.spec
     launch = launch or launcher(spec.execution, task.left) or start
     share = share if spec.speed == "auto" else 0.0
-    steps = [planned.step for planned in task.wanted.steps]
+    steps = [planned.step for planned in task.target_plan.steps]
 
     def beside(folder: Path) -> int:
         return at_once(steps, folder, share)
@@ -133,16 +133,16 @@ def carry_out(task: Task, watcher: Watcher, launch: Launch | None = None, share:
         before = chosen_before(task, step)
         if before is not None and share:
             return placed(with_choices(step, before), folder)
-        part = share if step.alone or step.stage not in CHOOSE else share / beside(folder)
+        part = share if step.exclusive or step.stage not in CHOOSE else share / beside(folder)
         return placed(hastened(step, folder, part), folder)
 
     def findings() -> dict[str, Any]:
         found = {"metrics": metrics(run.folder), "files": proof.kept(run, project.hashes)}
-        return {**found, "lineage": {**run.record["lineage"], **lineage(task.whole, run)}}
+        return {**found, "lineage": {**run.record["lineage"], **lineage(task.full_plan, run)}}
 
     write_text(run.folder / layout.SPEC, project.text, durable=False)
-    executor = Executor(project.runs_dir, project.hashes, watcher, launch, adapt, beside)
-    executor.carry_out(task.wanted, run, findings)
+    scheduler = Scheduler(project.runs_dir, project.hashes, reporter, launch, adapt, beside)
+    scheduler.carry_out(task.target_plan, run, findings)
 
 
 def chosen_before(task: Task, step: Step) -> Mapping[str, str] | None:
@@ -151,18 +151,18 @@ def chosen_before(task: Task, step: Step) -> Mapping[str, str] | None:
     A stage that is repeated because a file is damaged should come out the same, to the last digit, and so should one
     that goes on from a checkpoint. One that failed may have lacked memory.
     """
-    prints = {planned.step.stage: planned.fingerprint for planned in task.wanted.steps}
+    prints = {planned.step.stage: planned.fingerprint for planned in task.target_plan.steps}
     before = task.run.stage(step.stage)
     if before.get("fingerprint") != prints.get(step.stage):
         return task.project.chosen.get(step.stage)
     return before.get("speed", {}) if before.get("status") in ("completed", "interrupted") else None
 
 
-def create_run(project: Project, whole: Plan) -> Run:
+def create_run(project: Project, full_plan: Plan) -> Run:
     """A new run for a plan; its fingerprint is that of the training it is about."""
-    prints = {planned.step.stage: planned.fingerprint for planned in whole.steps}
+    prints = {planned.step.stage: planned.fingerprint for planned in full_plan.steps}
     facts = {"fingerprint": prints["train"], "environment": made_with(project)}
-    return store.create(project.runs_dir, whole.spec.name, **facts)
+    return store.create(project.runs_dir, full_plan.spec.name, **facts)
 
 
 def made_with(project: Project) -> dict[str, Any]:
@@ -173,18 +173,18 @@ def made_with(project: Project) -> dict[str, Any]:
     return {**described, "trackers": requirements.trackers(spec.train)}
 
 
-def lineage(whole: Plan, run: Run) -> dict[str, Any]:
+def lineage(full_plan: Plan, run: Run) -> dict[str, Any]:
     """sha256 of everything between the spec and the files that are shipped."""
     outputs = {
         output["path"]: output["sha256"]
-        for planned in whole.steps
+        for planned in full_plan.steps
         for output in run.stage(planned.step.stage).get("outputs", ())
     }
-    train = next(planned.step for planned in whole.steps if planned.step.stage == "train")
-    base = {"name": whole.spec.model.base, "identity": train.inputs["base"]}
+    train = next(planned.step for planned in full_plan.steps if planned.step.stage == "train")
+    base = {"name": full_plan.spec.model.base, "identity": train.inputs["base"]}
     return {
         "spec": sha256(run.folder / layout.SPEC),
-        "base_model": base | ({"cure": whole.cure} if whole.cure else {}) | _ancestor(whole, run),
+        "base_model": base | ({"cure": full_plan.cure} if full_plan.cure else {}) | _ancestor(full_plan, run),
         "train_data": outputs.get(layout.TRAIN_ROWS),
         "eval_data": outputs.get(layout.EVAL_ROWS),
         "adapter": outputs.get("train/adapter_model.safetensors"),
@@ -193,18 +193,18 @@ def lineage(whole: Plan, run: Run) -> dict[str, Any]:
     }
 
 
-def _ancestor(whole: Plan, run: Run) -> dict[str, Any]:
+def _ancestor(full_plan: Plan, run: Run) -> dict[str, Any]:
     """The run that this one continues, and what that one was made from."""
-    source, _, name = whole.spec.model.base.partition(":")
+    source, _, name = full_plan.spec.model.base.partition(":")
     if source != "run":
         return {}
     parent = run_of(name, run.folder.parent)
     return {"run": parent.id, "base_model": parent.record["lineage"].get("base_model")}
 
 
-def require_gate(run: Run, wanted: Plan) -> None:
+def require_gate(run: Run, target_plan: Plan) -> None:
     """Raise GateError when the plan went as far as a verdict, and the tuned model or an artifact did not pass it."""
-    planned = {planned.step.stage for planned in wanted.steps}
+    planned = {planned.step.stage for planned in target_plan.steps}
     stage = next((stage for stage in ("judge", "score") if stage in planned), None)
     if stage is None:
         return

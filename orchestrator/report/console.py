@@ -46,7 +46,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             }
             for planned in plan.steps
         ],
-        "lacking": [asdict(lack) for lack in requirements.lacking(plan.spec.train, plan.spec.launched)],
+        "lacking": [asdict(one) for one in requirements.missing(plan.spec.train, plan.spec.launched)],
         "memory": estimate.to_json(estimate.of_plan(plan)),
     }
 
@@ -67,7 +67,7 @@ def plan_lines(plan: Plan) -> list[str]:
         lines += [f"    + {argument}: {why}" for argument, why in _faster(plan, planned).items()]
     if limit := plan.spec.kind.limit:
         lines.append(f"note: {limit}")
-    lines += [f"! {lack.message}: {lack.mend}" for lack in requirements.lacking(plan.spec.train, plan.spec.launched)]
+    lines += [f"! {one.message}: {one.mend}" for one in requirements.missing(plan.spec.train, plan.spec.launched)]
     return lines + estimate.lines(estimate.of_plan(plan))
 
 

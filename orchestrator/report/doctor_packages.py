@@ -95,8 +95,8 @@ def version(name: str) -> str | None:
 
 def asked_for(patient: Patient) -> Iterator[Check]:
     """What the spec's training needs beyond that: trackers, optimisers, quantisers."""
-    for lack in requirements.lacking(patient.spec.train, patient.spec.launched):
-        yield Check("training", "missing", lack.message, lack.mend)
+    for one in requirements.missing(patient.spec.train, patient.spec.launched):
+        yield Check("training", "missing", one.message, one.mend)
     for package, found in requirements.versions(patient.spec.train, patient.spec.launched).items():
         yield Check(package, "ok", found)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.lib.errors import Interrupted, OrchestratorError
 from orchestrator.lib.step import Step
-from orchestrator.pipeline.scheduler import Watcher
+from orchestrator.pipeline.scheduler import Reporter
 from orchestrator.report import is_current, write
 
 SECONDS = 4.0
@@ -54,21 +54,21 @@ class LivePage:
 class LiveRun:
     """A watcher of steps that passes everything on to another one and keeps the run's page."""
 
-    watcher: Watcher
+    reporter: Reporter
     page: LivePage | None = field(default=None, init=False)
 
     def starts(self, step: Step, folder: Path) -> None:
-        self.watcher.starts(step, folder)
+        self.reporter.starts(step, folder)
         self.page = self.page or LivePage(folder)
         self.page.write()
 
     def tick(self) -> None:
-        self.watcher.tick()
+        self.reporter.tick()
         if self.page:
             self.page.refresh()
 
     def ends(self, step: Step, status: str, seconds: float) -> None:
-        self.watcher.ends(step, status, seconds)
+        self.reporter.ends(step, status, seconds)
 
     def write(self, done: Path | None = None) -> None:
         """Write the page of the run in which something was done, or of a finished one whose page tells less than it."""
@@ -82,14 +82,14 @@ class LiveRun:
 class LiveSweep:
     """An audience that passes everything on to another one and keeps the pages of a sweep and its trials."""
 
-    audience: Any
+    sweep_reporter: Any
     page: LivePage
 
     def watch(self, running: list[Any], done: int, total: int) -> None:
-        self.audience.watch(running, done, total)
+        self.sweep_reporter.watch(running, done, total)
         self.page.refresh()
 
     def ended(self, entry: dict[str, Any], total: int) -> None:
-        self.audience.ended(entry, total)
+        self.sweep_reporter.ended(entry, total)
         if entry["run"]:
             LivePage(self.page.folder.parent / entry["run"]).write()

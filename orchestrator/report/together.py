@@ -20,10 +20,10 @@ from orchestrator.machine import environment
 from orchestrator.models import sources
 from orchestrator.pipeline.failure import tail
 from orchestrator.pipeline.plan import Plan, Planned
-from orchestrator.pipeline.stage_process import Launch, start
+from orchestrator.pipeline.stage_process import Starter, start
 from orchestrator.pipeline.workflow import Task, assign, carry_out
 from orchestrator.report.doctor_packages import Check
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 
 NAMES = (*environment.TORCH, "llama-cpp-python", "llamafactory", "transformers", "numpy")
 """Distributions whose versions decide whether the others can be imported."""
@@ -105,12 +105,12 @@ def _write_weights(target: Path) -> None:
     save_file(weights, str(target), {"format": "pt"})
 
 
-def convert(project: Path, launch: Launch) -> None:
+def convert(project: Path, launch: Starter) -> None:
     """Carry out what the GGUF of a project needs, and nothing else."""
-    task = assign(load_spec(project / "spec.yaml"), "export")
-    steps = {planned.step.stage: planned for planned in task.wanted.steps}
-    plan = Plan(task.wanted.spec, task.wanted.run, tuple(needed(steps, LAST).values()))
-    carry_out(Task(task.project, task.whole, plan, task.run), Nobody(), launch)
+    task = assign(load_project(project / "spec.yaml"), "export")
+    steps = {planned.step.stage: planned for planned in task.target_plan.steps}
+    plan = Plan(task.target_plan.spec, task.target_plan.run, tuple(needed(steps, LAST).values()))
+    carry_out(Task(task.project, task.full_plan, plan, task.run), Nobody(), launch)
 
 
 def needed(steps: dict[str, Planned], stage: str) -> dict[str, Planned]:
@@ -132,7 +132,7 @@ class Nobody:
     def ends(self, step: Step, status: str, seconds: float) -> None: ...
 
 
-def _imported(launch: Launch, folder: Path) -> str:
+def _imported(launch: Starter, folder: Path) -> str:
     """'' when the imports worked, else what they said last."""
     log = folder / "imports.log"
     if process.wait(launch(IMPORTS, process.Command(IMPORTS.argv, folder, log))) == 0:

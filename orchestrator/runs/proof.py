@@ -91,7 +91,7 @@ def add(run: Run, paths: Collection[Path], hashes: HashCache) -> None:
 # ---- putting right
 
 
-def mend(run: Run, texts: Mapping[str, str], stages: Collection[str], hashes: HashCache) -> list[str]:
+def repair(run: Run, texts: Mapping[str, str], stages: Collection[str], hashes: HashCache) -> list[str]:
     """Put right what no stage has to be repeated for; returns a line for each thing that was done.
 
     A record is written again from its copy, a configuration from its text, and a file from another of the run that has

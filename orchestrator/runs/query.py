@@ -19,7 +19,7 @@ from orchestrator.lib.errors import InputError
 from orchestrator.runs import store
 
 CONDITION = re.compile(r"\s*([\w.-]+)\s*(<=|>=|!=|=|<|>)\s*([-+.\deE]+)\s*")
-HEADLINE = tuple(sorted(table.ranked(), key=lambda name: not table.METRICS[name].tasks))
+PRIMARY_METRICS = tuple(sorted(table.ranked(), key=lambda name: not table.METRICS[name].tasks))
 """What runs are ranked by: the first of these that some run has, metrics of answers before all others."""
 HEADS = ("id", "name", "status", "created_at", "sweep", "seconds")
 
@@ -45,8 +45,10 @@ def listing(runs_dir: Path, wanted: Wanted) -> list[Json]:
     if not runs_dir.is_dir():
         return []
     with store.index(runs_dir) as index:
-        headline = islice((key for key in HEADLINE if _is_known(index, key)), 1)  # one that no run has takes long
-        asked = [*headline, *wanted.show, *(condition(text)[0] for text in wanted.where), wanted.sort or ""]
+        primary_metric = islice(
+            (key for key in PRIMARY_METRICS if _is_known(index, key)), 1
+        )  # one that no run has takes long
+        asked = [*primary_metric, *wanted.show, *(condition(text)[0] for text in wanted.where), wanted.sort or ""]
         keys = [key for key in dict.fromkeys(asked) if key and key not in HEADS]
         figures = [_expression(index, key) for key in keys]
         columns = ", ".join([*HEADS, *(expression for expression, _ in figures)])
@@ -85,7 +87,7 @@ def ranked(runs_dir: Path, name: str | None = None, metric: str | None = None) -
 
 
 def _measured_by(line: Json) -> str:
-    return next((key for key in HEADLINE if key in line), "")
+    return next((key for key in PRIMARY_METRICS if key in line), "")
 
 
 def condition(text: str) -> tuple[str, str, float]:

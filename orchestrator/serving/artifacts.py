@@ -42,7 +42,7 @@ def choose(run: Run, wanted: str | None, force: bool = False) -> str:
 def _named(run: Run, wanted: str | None) -> str:
     there = ggufs(run)
     if wanted is None:
-        passed = [kind for kind in there if kind != ADAPTER and not complaints(run, kind)]
+        passed = [kind for kind in there if kind != ADAPTER and not violations(run, kind)]
         return recommended(run) or (passed[-1] if passed else "tuned")
     name = wanted.removeprefix("gguf-").lower()
     if name in there or (name in LLAMA_FACTORY and run.stage("train").get("status") == "completed"):
@@ -57,16 +57,16 @@ def choose_gguf(run: Run, wanted: str | None, force: bool) -> str:
     """`choose` among the GGUFs; raises GateError for one that the gate refused, too, unless forced."""
     kind = choose(run, wanted, force)
     if kind in LLAMA_FACTORY:
-        refused = [sentence for name in ggufs(run) for sentence in complaints(run, name)]
+        refused = [sentence for name in ggufs(run) for sentence in violations(run, name)]
         if refused:
             raise GateError("\n".join(refused), "No GGUF passed the gate; --force with --artifact ships one anyway.")
         raise MissingError(f"run {run.id} has no GGUF to ship", "Make one with `orchestrator export`.")
-    if not force and (refused := complaints(run, kind)):
+    if not force and (refused := violations(run, kind)):
         raise GateError("\n".join(refused), "Choose another with --artifact, or ship it anyway with --force.")
     return kind
 
 
-def complaints(run: Run, kind: str) -> list[str]:
+def violations(run: Run, kind: str) -> list[str]:
     """What the gate said against a GGUF; empty when it passed."""
     from orchestrator.evaluation.learnt import BETTER_THAN
 

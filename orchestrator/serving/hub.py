@@ -68,7 +68,7 @@ def _parity(run: Run, kind: str) -> dict[str, Any]:
     file = run.folder / layout.parity(name)
     found: dict[str, Any] = read_json(file) if file.is_file() else {}
     agreement = run.record["metrics"].get(name, {}).get("agreement_with_tuned")
-    return {**found, "agreement": agreement, "complaints": artifacts.complaints(run, kind)}
+    return {**found, "agreement": agreement, "complaints": artifacts.violations(run, kind)}
 
 
 def _yaml(file: Path) -> dict[str, Any]:

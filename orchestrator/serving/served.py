@@ -88,24 +88,24 @@ def check(run: Run, kind: str, endpoint: Endpoint, shown: ShowResponse) -> Serve
 
 def require_gate(served: Served, name: str, min_agreement: float) -> None:
     """Raise GateError unless Ollama's prompts are those of training and its answers those that were measured."""
-    told, complaints = served.prompts, []
+    told, violations = served.prompts, []
     maker = f"Ollama used {MAKERS[served.template]}"
     if told.equal_texts < told.texts:
         different = f"{told.texts - told.equal_texts} of {told.texts} prompts are not those of training"
-        complaints.append(f"{name}: {different} ({told.difference}); {maker}")
+        violations.append(f"{name}: {different} ({told.difference}); {maker}")
     elif told.equal_counts < told.counted:
         different = f"{told.counted - told.equal_counts} of {told.counted} prompts have another number of tokens"
-        complaints.append(f"{name}: {different} than in training ({told.difference}); {maker}")
+        violations.append(f"{name}: {different} than in training ({told.difference}); {maker}")
     if served.unasked:
-        complaints.append(f"{name}: who says nothing of thinking gets another prompt ({served.unasked}); {maker}")
+        violations.append(f"{name}: who says nothing of thinking gets another prompt ({served.unasked}); {maker}")
     if served.agreement < min_agreement:
-        complaints.append(
+        violations.append(
             f"{name}: Ollama answers {100 * served.agreement:.0f} % of {served.rows} rows as the GGUF was measured to, "
             f"below {100 * min_agreement:.0f} %{_sampled(served)}"
         )
-    if complaints:
+    if violations:
         raise GateError(
-            "\n".join(complaints), f"Do not use {name}; `ollama rm {name}` removes it. Is Ollama up to date?"
+            "\n".join(violations), f"Do not use {name}; `ollama rm {name}` removes it. Is Ollama up to date?"
         )
 
 

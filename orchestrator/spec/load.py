@@ -18,7 +18,7 @@ from orchestrator.spec.sections import Spec
 from orchestrator.spec.validation import examine, parse
 
 
-def load_spec(
+def load_project(
     path: Path,
     overrides: Sequence[str] = (),
     runs_dir: Path | None = None,

@@ -127,11 +127,11 @@ def label_tokens(
     for answer in answers:
         said.setdefault(model.detokenize(answer).strip(), Counter())[tuple(answer)] += 1
     start = model.tokenize(prompt)
-    alone = {label: model.tokenize(label) for label in labels}
-    behind = {label: _rest(start, model.tokenize(prompt + label)) or alone[label] for label in labels}
-    as_alone = sum(said[label][tuple(alone[label])] for label in labels if label in said)
+    exclusive = {label: model.tokenize(label) for label in labels}
+    behind = {label: _rest(start, model.tokenize(prompt + label)) or exclusive[label] for label in labels}
+    as_alone = sum(said[label][tuple(exclusive[label])] for label in labels if label in said)
     as_behind = sum(said[label][tuple(behind[label])] for label in labels if label in said)
-    usual = alone if as_alone >= as_behind else behind
+    usual = exclusive if as_alone >= as_behind else behind
     return [list(said[label].most_common(1)[0][0]) if label in said else usual[label] for label in labels]
 
 

@@ -61,7 +61,7 @@ class ReadTuned(Stage):
                 expects=(stage.answers, stage.expectations),
                 needs=("prepare", "train", "predict-tuned"),
                 inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES)},
-                alone=context.gpus > 0,
+                exclusive=context.gpus > 0,
             )
         ]
 

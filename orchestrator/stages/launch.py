@@ -26,7 +26,7 @@ class Launched:
     """What a launch section adds to the training's step."""
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    equivalent: Mapping[str, Any] = field(default_factory=dict)
+    one_device: Mapping[str, Any] = field(default_factory=dict)
     """The arguments of the same training on one device."""
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
@@ -44,7 +44,7 @@ def launched(context: Context) -> Launched:
     workers = {"ray_num_workers": each} if launch.ray else {}
     return Launched(
         arguments={"gradient_accumulation_steps": steps, **engine, **workers},
-        equivalent={"gradient_accumulation_steps": steps * devices, **engine},
+        one_device={"gradient_accumulation_steps": steps * devices, **engine},
         env=_environment(context, launch, each),
         files={DEEPSPEED: _deepspeed(context, launch.deepspeed)} if launch.deepspeed else {},
         # A checkpoint that is divided among devices can be gone on from by as many only.
@@ -52,12 +52,12 @@ def launched(context: Context) -> Launched:
     )
 
 
-def alone(context: Context) -> dict[str, str]:
+def single_process(context: Context) -> dict[str, str]:
     """The environment of a step that runs as one process beside a training on many devices."""
     return dict(ALONE) if context.spec.launch else {}
 
 
-def launches(context: Context, env: Mapping[str, str]) -> bool:
+def spawns(context: Context, env: Mapping[str, str]) -> bool:
     """Whether `llamafactory-cli train` starts other processes: as told, or by itself where there are more GPUs."""
     return context.gpus > 1 or "1" in (env.get("FORCE_TORCHRUN"), env.get("USE_RAY"))
 

@@ -7,7 +7,7 @@ from typing import Any
 from orchestrator.lib import layout
 from orchestrator.lib.step import Step
 from orchestrator.stages.base import TRAINING_PACKAGES, Context, Stage
-from orchestrator.stages.launch import alone, launches
+from orchestrator.stages.launch import single_process, spawns
 
 KEPT = (
     "cutoff_len", "per_device_eval_batch_size", "bf16", "fp16", "flash_attn", "quantization_bit", "quantization_method",
@@ -56,9 +56,9 @@ def _step(context: Context, artifact: str, model: dict[str, Any], needs: tuple[s
         expects=(f"{folder}/generated_predictions.jsonl", f"{folder}/predict_results.json"),
         needs=needs,
         inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES)},
-        env=alone(context),
+        env=single_process(context),
         folder=folder,
-        shared=artifact == "base",
-        launches=launches(context, {}),
-        alone=context.gpus > 0,
+        single_flight=artifact == "base",
+        spawns=spawns(context, {}),
+        exclusive=context.gpus > 0,
     )

@@ -70,7 +70,7 @@ class Preference(Stage):
                 expects=(stage.summary, stage.rows),
                 needs=("prepare", "train"),
                 inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES)},
-                alone=context.gpus > 0,
+                exclusive=context.gpus > 0,
             )
         ]
 

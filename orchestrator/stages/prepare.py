@@ -84,7 +84,7 @@ class Prepare(Stage):
                 files={layout.DATASET_INFO: info},
                 expects=(*_written(stage.kind), layout.SERVING, layout.DATASET_INFO),
                 leaves=(layout.FINDINGS,),
-                shared=True,
+                single_flight=True,
                 inputs={**context.data_hashes, "base": context.base_identity, **packages},
             )
         ]

@@ -10,7 +10,7 @@ from orchestrator.lib import layout
 from orchestrator.lib.step import Step
 from orchestrator.models.speed import MICRO
 from orchestrator.stages.base import TRAINING_PACKAGES, Context, Stage
-from orchestrator.stages.launch import launched, launches
+from orchestrator.stages.launch import launched, spawns
 
 STAGE = "train"
 WEIGHTS = {True: ("train/adapter_model.safetensors", "train/adapter_config.json"), False: ("train/config.json",)}
@@ -36,11 +36,11 @@ class Train(Stage):
                 needs=("prepare",),
                 inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES), **many.inputs},
                 env={"DISABLE_VERSION_CHECK": "0", **many.env},
-                equivalent={config: render(context, many.equivalent)},
+                fingerprint_files={config: render(context, many.one_device)},
                 folder=layout.TRAINED,
                 checkpoints=True,
-                launches=launches(context, many.env),
-                alone=True,
+                spawns=spawns(context, many.env),
+                exclusive=True,
                 unset=() if context.spec.launch or any(key in context.spec.train for key in MICRO) else MICRO,
             )
         ]

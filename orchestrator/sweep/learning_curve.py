@@ -22,7 +22,7 @@ from orchestrator.report.charts import Chart, Point, Series, plot
 from orchestrator.spec.project import Project
 from orchestrator.spec.sections import Spec, Sweep
 from orchestrator.sweep.ranking import minimises
-from orchestrator.sweep.trial import SEEDED, Blueprint
+from orchestrator.sweep.trial import SEEDED, TrialFactory
 
 KIND = "learning-curve"
 KEY = "data.max_samples"
@@ -60,9 +60,9 @@ def shares(text: str) -> list[float]:
     return found
 
 
-def blueprint(
+def factory(
     project: Project, wanted: Sequence[float], seeds: int, metric: str | None, progress: Progress
-) -> Blueprint:
+) -> TrialFactory:
     """The sweep behind the curve: sizes × seeds, each with its own sample and its own training seed.
 
     The untouched model is left out: it is the same at every size. Raises InputError when the data is too small.
@@ -77,7 +77,7 @@ def blueprint(
     sweep = Sweep(method="grid", parameters={KEY: sizes}, metric=chosen, seeds=seeds, parallel=parallel)
     # A name of its own, so that no run of the spec itself is scored again without its baseline.
     always = {"name": f"{spec.name[:58]}-curve", "evaluate.baseline": False}
-    return Blueprint(project, sweep, (*SEEDED, "data.seed"), always, kind=KIND, progress=progress)
+    return TrialFactory(project, sweep, (*SEEDED, "data.seed"), always, kind=KIND, progress=progress)
 
 
 def count_rows(spec: Spec, project: Path) -> int:

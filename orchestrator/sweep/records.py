@@ -71,11 +71,11 @@ def read(folder: Path) -> Json:
 
 def best_trial(folder: Path) -> Json:
     """The entry of the winner. Raises InputError while no trial has succeeded."""
-    book = read(folder)
-    if not book["ranking"]:
+    page = read(folder)
+    if not page["ranking"]:
         raise InputError(f"no trial of {folder.name} has succeeded yet", "Run `orchestrator sweep` again.")
-    number = book["ranking"][0]["best_trial"]
-    found: Json = next(trial for trial in book["trials"] if trial["number"] == number)
+    number = page["ranking"][0]["best_trial"]
+    found: Json = next(trial for trial in page["trials"] if trial["number"] == number)
     return found
 
 

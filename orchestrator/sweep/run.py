@@ -11,7 +11,7 @@ from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.models.situation import devices
 from orchestrator.pipeline.plan import make_plan
-from orchestrator.pipeline.scheduler import Watcher
+from orchestrator.pipeline.scheduler import Reporter
 from orchestrator.pipeline.workflow import fetch
 from orchestrator.report.live import LivePage, LiveSweep
 from orchestrator.runs.locks import locked
@@ -22,8 +22,8 @@ from orchestrator.sweep import records
 from orchestrator.sweep.ranking import minimises, require_metric
 from orchestrator.sweep.space import grid, label
 from orchestrator.sweep.study import DEFAULT_TRIALS, Study
-from orchestrator.sweep.sweeper import Audience, Sweeper
-from orchestrator.sweep.trial import Blueprint
+from orchestrator.sweep.sweeper import Sweeper, SweepReporter
+from orchestrator.sweep.trial import TrialFactory
 from orchestrator.sweep.winner import measure_on_test
 
 Json = dict[str, Any]
@@ -40,61 +40,63 @@ def section(project: Project) -> Sweep:
     return found
 
 
-def run_sweep(blueprint: Blueprint, audience: Audience, watcher: Watcher, executor: Executor | None = None) -> Json:
+def run_sweep(
+    factory: TrialFactory, sweep_reporter: SweepReporter, reporter: Reporter, executor: Executor | None = None
+) -> Json:
     """Carry a sweep out, or go on with it; returns what its sweep.json says at the end.
 
     `watcher` sees the winner's last measurement. Raises InputError before anything starts when a trial cannot run.
     """
-    folder = open_sweep(blueprint)
+    folder = open_sweep(factory)
     with locked(folder):
-        place = executor or executor_of(blueprint, folder)
+        executor = executor or executor_of(factory, folder)
         page = LivePage(folder)
         try:
-            study = open_study(folder, blueprint, place)
-            Sweeper(folder, blueprint, study, place, LiveSweep(audience, page)).go()
-            measure_on_test(folder, blueprint, watcher)
+            study = open_study(folder, factory, executor)
+            Sweeper(folder, factory, study, executor, LiveSweep(sweep_reporter, page)).go()
+            measure_on_test(folder, factory, reporter)
         finally:
             page.write()
-            blueprint.project.hashes.save()
+            factory.project.hashes.save()
         return records.read(folder)
 
 
-def open_sweep(blueprint: Blueprint) -> Path:
+def open_sweep(factory: TrialFactory) -> Path:
     """The sweep's folder, found or created, once it is clear that its trials can run."""
-    project, sweep = blueprint.project, blueprint.sweep
+    project, sweep = factory.project, factory.sweep
     require_metric(project.spec, sweep.metric)
-    require_specs(blueprint)
-    fetch(project, blueprint.progress)
-    key = records.key_of(make_plan(project), sweep, blueprint.kind)
-    return records.open_folder(project.runs_dir, project.spec.name, blueprint.kind, key)
+    require_specs(factory)
+    fetch(project, factory.progress)
+    key = records.key_of(make_plan(project), sweep, factory.kind)
+    return records.open_folder(project.runs_dir, project.spec.name, factory.kind, key)
 
 
-def open_study(folder: Path, blueprint: Blueprint, place: Executor) -> Study:
+def open_study(folder: Path, factory: TrialFactory, executor: Executor) -> Study:
     """The study of a sweep, which goes on from the trials whose runs are still there."""
 
     def is_there(outcome: Json) -> bool:
         return (folder.parent / str(outcome["run"]) / layout.RECORD).is_file()
 
-    sweep = blueprint.sweep
-    return Study(folder / layout.STUDY, sweep, minimises(sweep.metric), place.capacity, is_there)
+    sweep = factory.sweep
+    return Study(folder / layout.STUDY, sweep, minimises(sweep.metric), executor.capacity, is_there)
 
 
-def require_specs(blueprint: Blueprint) -> None:
+def require_specs(factory: TrialFactory) -> None:
     """Raise InputError, naming the point, unless every point of a grid is a spec that can run."""
-    if blueprint.sweep.method != "grid":  # loading has tried the ends of every range
+    if factory.sweep.method != "grid":  # loading has tried the ends of every range
         return
-    for point in grid(blueprint.sweep.parameters):
+    for point in grid(factory.sweep.parameters):
         try:
-            blueprint.spec(blueprint.changes(point, 0))
+            factory.spec(factory.changes(point, 0))
         except InputError as error:
             raise InputError(f"the trial {label(point)} cannot run: {error.message}", error.hint) from None
 
 
-def trials_ahead(blueprint: Blueprint) -> list[str]:
+def trials_ahead(factory: TrialFactory) -> list[str]:
     """The trials of a sweep, one a line, as far as they are known beforehand. Raises InputError as `run_sweep` does."""
-    sweep = blueprint.sweep
-    require_metric(blueprint.project.spec, sweep.metric)
-    require_specs(blueprint)
+    sweep = factory.sweep
+    require_metric(factory.project.spec, sweep.metric)
+    require_specs(factory)
     if sweep.method != "grid":
         return [f"{sweep.trials or DEFAULT_TRIALS} points chosen by {sweep.method}, {sweep.seeds} seeds each"]
     return [
@@ -104,8 +106,8 @@ def trials_ahead(blueprint: Blueprint) -> list[str]:
     ]
 
 
-def executor_of(blueprint: Blueprint, folder: Path) -> Executor:
+def executor_of(factory: TrialFactory, folder: Path) -> Executor:
     """Where the trials run. Raises MissingError where that is a cluster which cannot be reached."""
-    sweep, spec = blueprint.sweep, blueprint.project.spec
+    sweep, spec = factory.sweep, factory.project.spec
     each = processes(spec.launch, spec.train, devices(spec.train)) if spec.launch else 1
     return executors.create(sweep.executor, sweep.wanted(sweep.executor, folder / layout.JOBS, each))

@@ -19,7 +19,7 @@ from orchestrator.runs.progress import read_log
 from orchestrator.sweep import records
 from orchestrator.sweep.ranking import figure, minimises, rank, ranking, unusable
 from orchestrator.sweep.study import Study, Trial
-from orchestrator.sweep.trial import Blueprint
+from orchestrator.sweep.trial import TrialFactory
 
 Json = dict[str, Any]
 POLL_SECONDS = (0.001, 0.1)
@@ -32,7 +32,7 @@ SHARE = 0.05
 """So much of the time may go into writing sweep.json, and into looking at trials: of many, both happen less often."""
 
 
-class Audience(Protocol):
+class SweepReporter(Protocol):
     """Someone who wants to see how a sweep goes."""
 
     def watch(self, running: list[Running], done: int, total: int) -> None:
@@ -66,13 +66,13 @@ class Sweeper:
     """One sweep being carried out."""
 
     folder: Path
-    blueprint: Blueprint
+    factory: TrialFactory
     study: Study
     executor: Executor
-    audience: Audience
+    sweep_reporter: SweepReporter
     entries: dict[int, Json] = field(default_factory=dict)
     running: list[Running] = field(default_factory=list)
-    twins: list[tuple[Trial, Json, Task]] = field(default_factory=list)
+    duplicates: list[tuple[Trial, Json, Task]] = field(default_factory=list)
     """Trials whose run another trial is carrying out right now."""
     watch_next: float = 0.0
     write_next: float = 0.0
@@ -112,20 +112,20 @@ class Sweeper:
     def _start(self, trial: Trial) -> None:
         changes: Json = {}
         try:
-            changes = self.blueprint.changes(trial.point, trial.repetition)
-            task = self.blueprint.task(changes)
+            changes = self.factory.changes(trial.point, trial.repetition)
+            task = self.factory.task(changes)
         except Interrupted:
             raise
         except OrchestratorError as error:
             return self._tell(trial, changes, None, _failure(error))
         if any(other.task.run.id == task.run.id for other in self.running):
-            return self.twins.append((trial, changes, task))
+            return self.duplicates.append((trial, changes, task))
         if task.done:
             return self._tell(trial, changes, task, self._measured(task) | {"reused": True})
         if task.run.record["sweep"] is None:
             about = {"id": self.folder.name, "trial": trial.number, "parameters": trial.point}
             task.run.set(sweep=about)
-        handle = self.executor.submit(self.blueprint.job(task))
+        handle = self.executor.submit(self.factory.job(task))
         self.running.append(Running(trial, changes, task, handle))
         note(task.run, handle)
 
@@ -140,9 +140,9 @@ class Sweeper:
             outcome = self._outcome(running, running.handle.exception())
             seconds = round(time.monotonic() - running.started, 1)
             self._tell(running.trial, running.changes, running.task, outcome | {"seconds": seconds})
-            for twin in [twin for twin in self.twins if twin[2].run.id == running.task.run.id]:
-                self.twins.remove(twin)
-                self._tell(*twin, outcome | {"reused": True})
+            for duplicate in [duplicate for duplicate in self.duplicates if duplicate[2].run.id == running.task.run.id]:
+                self.duplicates.remove(duplicate)
+                self._tell(*duplicate, outcome | {"reused": True})
 
     def _outcome(self, running: Running, error: BaseException | None) -> Json:
         if error is None:
@@ -158,7 +158,7 @@ class Sweeper:
     def _measured(self, task: Task) -> Json:
         try:
             run = store.load(task.run.folder)  # another process, or machine, may have written it
-            value = figure(run, self.blueprint.sweep.metric)
+            value = figure(run, self.factory.sweep.metric)
             reason = unusable(run, task.project.spec.evaluate)
             return {"status": "unusable" if reason else "completed", "value": value, "reason": reason}
         except Interrupted:
@@ -172,7 +172,7 @@ class Sweeper:
             "run": task.run.id if task else None,
             "parameters": trial.point,
             "changes": changes,
-            "seed": changes.get("train.seed", self.blueprint.seed("train.seed")),
+            "seed": changes.get("train.seed", self.factory.seed("train.seed")),
             "value": None,
             "reason": None,
             "seconds": 0.0,
@@ -181,7 +181,7 @@ class Sweeper:
         }
         self.study.tell(trial, entry)
         self.entries[trial.number] = entry
-        self.audience.ended(entry, self.study.total)
+        self.sweep_reporter.ended(entry, self.study.total)
 
     # ---- while they run
 
@@ -192,13 +192,13 @@ class Sweeper:
         for running in self.running:
             self._inspect(running)
         self.watch_next = began + max(WATCH_SECONDS, (time.monotonic() - began) / SHARE)
-        self.audience.watch(self.running, len(self.entries), self.study.total)
+        self.sweep_reporter.watch(self.running, len(self.entries), self.study.total)
         if time.monotonic() >= self.write_next:
             self._write("running", ranked=False)
 
     def _inspect(self, running: Running) -> None:
         """Cancel a trial that the study gives up."""
-        stopping = self.blueprint.sweep.early_stopping
+        stopping = self.factory.sweep.early_stopping
         entries = read_log(running.task.run.folder)
         if running.reason is not None or (running.task.run.folder / layout.TRAINED / "all_results.json").is_file():
             return  # once trained, it is worth its measurement
@@ -229,7 +229,7 @@ class Sweeper:
     # ---- sweep.json
 
     def _write(self, status: str, ranked: bool) -> Json:
-        began, sweep, base = time.monotonic(), self.blueprint.sweep, self.blueprint.project
+        began, sweep, base = time.monotonic(), self.factory.sweep, self.factory.project
         entries = [self.entries[number] for number in sorted(self.entries)]
         page = records.read(self.folder)
         page |= {

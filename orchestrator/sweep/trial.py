@@ -11,7 +11,7 @@ from orchestrator.executors.base import Job
 from orchestrator.executors.warm import SEVERAL, launcher
 from orchestrator.lib.fetch import Progress
 from orchestrator.pipeline.remote import TaskJob
-from orchestrator.pipeline.stage_process import Launch, start
+from orchestrator.pipeline.stage_process import Starter, start
 from orchestrator.pipeline.workflow import Task, assign, fetch
 from orchestrator.spec.document import parse
 from orchestrator.spec.editing import edited, spec_key, with_value
@@ -28,7 +28,7 @@ SEEDED = ("train.seed",)
 
 
 @dataclass(frozen=True)
-class Blueprint:
+class TrialFactory:
     """What all trials of a sweep have in common."""
 
     project: Project
@@ -39,7 +39,7 @@ class Blueprint:
     kind: str = SWEEP
     """Part of the folder's name."""
     progress: Progress = lambda done, total: None
-    launch: Launch | None = None
+    launch: Starter | None = None
     """How processes start; by default as the spec's `execution` says."""
 
     def changes(self, point: Point, repetition: int) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Blueprint:
         return TaskJob(task, PHASE, self.starter, self.launch)
 
     @functools.cached_property
-    def starter(self) -> Launch:
+    def starter(self) -> Starter:
         """What starts the processes of all trials: one forkserver serves them, since a sweep has several stages."""
         return self.launch or launcher(self.project.spec.execution, SEVERAL) or start
 

@@ -12,62 +12,62 @@ from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import write_json, write_text
 from orchestrator.lib.step import fingerprint
 from orchestrator.pipeline.plan import Plan, make_plan
-from orchestrator.pipeline.scheduler import Executor, Watcher, adopt
+from orchestrator.pipeline.scheduler import Reporter, Scheduler, adopt
 from orchestrator.pipeline.workflow import create_run, plan
 from orchestrator.runs.results import metrics
 from orchestrator.runs.store import Run
 from orchestrator.spec.editing import edited
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from orchestrator.spec.project import Project
 from orchestrator.sweep import records
-from orchestrator.sweep.trial import Blueprint
+from orchestrator.sweep.trial import TrialFactory
 
 MEASURED = ("prepare", "predict-tuned", "score")
 Json = dict[str, Any]
 
 
-def measure_on_test(folder: Path, blueprint: Blueprint, watcher: Watcher) -> Json | None:
+def measure_on_test(folder: Path, factory: TrialFactory, reporter: Reporter) -> Json | None:
     """Score the winner on `data.test`, unless it has been; returns `{run, trial, metrics}`, None without such rows.
 
     The best of many looks better than it is on the rows that it was chosen by.
     """
     page = records.read(folder)
-    test = blueprint.project.spec.data.test
+    test = factory.project.spec.data.test
     if test is None or not page["ranking"]:
         return None
     winner = records.best_trial(folder)
     known: Json | None = page.get("test")
     if known is None or known["trial"] != winner["number"]:
-        run = _measure(blueprint, winner, test, records.best_run(folder), watcher)
+        run = _measure(factory, winner, test, records.best_run(folder), reporter)
         known = {"run": run.id, "trial": winner["number"], "metrics": metrics(run.folder)["tuned"]}
         write_json(folder / layout.SWEEP, page | {"test": known})
     return known
 
 
-def _measure(blueprint: Blueprint, winner: Json, test: str, trained: Run, watcher: Watcher) -> Run:
+def _measure(factory: TrialFactory, winner: Json, test: str, trained: Run, reporter: Reporter) -> Run:
     """A run of its own that takes the trained model over and answers the test rows."""
     swap = {"data.eval": test, "data.eval_fraction": None, "data.test": None, "evaluate.baseline": False}
-    project = blueprint.load({**winner["changes"], **swap})
-    whole = make_plan(project)
-    run = create_run(project, whole)
+    project = factory.load({**winner["changes"], **swap})
+    full_plan = make_plan(project)
+    run = create_run(project, full_plan)
     write_text(run.folder / layout.SPEC, project.text)
-    training = next(planned.step for planned in whole.steps if planned.step.stage == "train")
+    training = next(planned.step for planned in full_plan.steps if planned.step.stage == "train")
     adopt(training, run, trained)
-    Executor(project.runs_dir, project.hashes, watcher, blueprint.starter).carry_out(_about(whole, trained), run)
+    Scheduler(project.runs_dir, project.hashes, reporter, factory.starter).carry_out(_about(full_plan, trained), run)
     run.set(metrics=metrics(run.folder))
     return run
 
 
-def _about(whole: Plan, trained: Run) -> Plan:
+def _about(full_plan: Plan, trained: Run) -> Plan:
     """The measuring steps of a plan, about a model that was trained by another one: their fingerprints say so."""
     prints = {"train": str(trained.stage("train")["fingerprint"])}
     steps = []
-    for planned in whole.steps:
+    for planned in full_plan.steps:
         if planned.step.stage in MEASURED:
             step = planned.step
             prints[step.stage] = fingerprint(step, prints, {}) if step.needs else planned.fingerprint
             steps.append(replace(planned, fingerprint=prints[step.stage]))
-    return Plan(whole.spec, None, tuple(steps))
+    return Plan(full_plan.spec, None, tuple(steps))
 
 
 def overrides(project: Project, wanted: str) -> list[str]:
@@ -80,7 +80,7 @@ def overrides(project: Project, wanted: str) -> list[str]:
     found = [
         f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in records.best_trial(folder)["changes"].items()
     ]
-    planned = plan(load_spec(project.path, (*found, *project.overrides), project.runs_dir, project.force)).run
+    planned = plan(load_project(project.path, (*found, *project.overrides), project.runs_dir, project.force)).run
     if planned is None or planned.record["fingerprint"] != winner.record["fingerprint"]:
         raise InputError(
             f"{project.path} does not train what the winner of {folder.name} was trained with",

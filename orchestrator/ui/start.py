@@ -15,7 +15,7 @@ from orchestrator.lib import layout, process
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import sha256_of, write_text
 from orchestrator.runs.locks import stop as stop_worker
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from orchestrator.ui.pages import Window, end_of
 
 Json = dict[str, Any]
@@ -73,7 +73,7 @@ def edit(window: Window, spec: str, given: Mapping[str, str], more: str) -> Edit
     said = {key: given[key].strip() for key in FIELDS if key in given}
     changed = [f"{key}={value}" for key, value in said.items() if value != before[key]]
     changes = (*changed, *filter(None, map(str.strip, more.splitlines())))
-    made = load_spec(file, changes).text
+    made = load_project(file, changes).text
     lines = difflib.unified_diff(text.splitlines(), made.splitlines(), spec, f"{spec}, changed", lineterm="")
     return Edit(spec, changes, made, "\n".join(lines), sha256_of(text))
 
@@ -89,7 +89,7 @@ def begin(window: Window, what: str, spec: str, changes: Sequence[str], seen: st
     text = file.read_text(encoding="utf-8")
     if sha256_of(text) != seen:
         raise InputError(f"{spec} was changed meanwhile; nothing was written", "Look at the changes once more.")
-    made = load_spec(file, changes).text
+    made = load_project(file, changes).text
     if made != text:
         write_text(file, made)
     return launch(window, what, file)

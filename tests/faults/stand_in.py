@@ -15,7 +15,7 @@ from orchestrator.lib.files import HashCache
 from orchestrator.lib.step import Step
 from orchestrator.pipeline import workflow
 from orchestrator.runs import store
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import load_project
 from tests.conftest import make_project, write_tree
 
 LEDGER = "ledger.txt"
@@ -85,7 +85,7 @@ def project_in(folder: Path) -> Iterator[Path]:
 
 def carry_out(project: Path, *overrides: str, phase: str = "verify", paranoid: bool = False) -> store.Run:
     """As `orchestrator run`, or up to another phase, in this process."""
-    loaded = load_spec(project / "spec.yaml", overrides, paranoid=paranoid)
+    loaded = load_project(project / "spec.yaml", overrides, paranoid=paranoid)
     return workflow.run_until(loaded, phase, Nobody(), lambda done, total: None)
 
 

@@ -16,8 +16,8 @@ from orchestrator.lib import process
 from orchestrator.lib.files import HashCache
 from orchestrator.lib.step import Step
 from orchestrator.pipeline.plan import Plan, Planned
-from orchestrator.pipeline.scheduler import Executor
-from orchestrator.pipeline.stage_process import Launch, start
+from orchestrator.pipeline.scheduler import Scheduler
+from orchestrator.pipeline.stage_process import Starter, start
 from orchestrator.runs import store
 from orchestrator.spec.sections import Spec
 
@@ -38,7 +38,7 @@ class Nobody:
 
 
 @pytest.fixture
-def launch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Launch:
+def launch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Starter:
     monkeypatch.setattr(process, "LOOK_SECONDS", 0.002)
     monkeypatch.setattr(warm, "PRELOAD", "orchestrator.executors.warm")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -47,7 +47,7 @@ def launch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_
     return start if request.param == "plain" else WarmLauncher()
 
 
-def plan(tmp_path: Path, number: int, launch: Launch) -> Plan:
+def plan(tmp_path: Path, number: int, launch: Starter) -> Plan:
     """Stages that do nothing; no two have the same fingerprint."""
     argv = ("/bin/true",) if launch is start else (sys.executable, str(tmp_path / "nothing.py"))
     steps = [Step(f"stage-{n}", "prepare", argv, files={f"configs/{n}.yaml": "一: 1\n"}) for n in range(STAGES)]
@@ -72,8 +72,8 @@ def footprint() -> tuple[int, int, int]:
     ],
     indirect=["launch"],
 )
-def test_nothing_grows_and_nothing_is_left(tmp_path: Path, launch: Launch, stages: int) -> None:
-    executor = Executor(tmp_path / "runs", HashCache(tmp_path / "hashes.json"), Nobody(), launch)
+def test_nothing_grows_and_nothing_is_left(tmp_path: Path, launch: Starter, stages: int) -> None:
+    executor = Scheduler(tmp_path / "runs", HashCache(tmp_path / "hashes.json"), Nobody(), launch)
     rounds = stages // STAGES
     for number in range(rounds):
         run = store.create(tmp_path / "runs", "long")

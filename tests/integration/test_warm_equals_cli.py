@@ -144,13 +144,13 @@ def command_lines() -> Iterator[set[str]]:
                 except psutil.Error:
                     continue
 
-    watcher = threading.Thread(target=look)
-    watcher.start()
+    reporter = threading.Thread(target=look)
+    reporter.start()
     try:
         yield seen
     finally:
         over.set()
-        watcher.join()
+        reporter.join()
 
 
 def configuration(run: Path) -> str:

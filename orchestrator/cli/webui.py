@@ -27,10 +27,10 @@ def webui(spec: Path, overrides: tuple[str, ...], runs_dir: Path | None, host: s
     from orchestrator.runs.progress import Display
     from orchestrator.serving import webui
     from orchestrator.serving.serve import where
-    from orchestrator.spec.load import load_spec
+    from orchestrator.spec.load import load_project
 
     console, at = stderr_console(), where(host, port)
-    project = load_spec(spec, overrides, runs_dir)
+    project = load_project(spec, overrides, runs_dir)
     run = workflow.run_until(project, "prepare", Display(console), download_progress(console))
     folder, name = project.root / webui.FOLDER, project.spec.name
     webui.lay_out(run, project.spec, folder)
