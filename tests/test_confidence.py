@@ -124,7 +124,8 @@ def measured(shipped_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_a_gguf_is_sure_of_what_it_answers(measured: Path) -> None:
     rows = read_json_lines(measured / layout.confidence("gguf-f16"))
-    assert all(row["prediction"].startswith(row["likeliest"]) for row in rows)
+    assert all(row["confidence"] == max(row["probabilities"].values()) for row in rows)
+    assert all(row["confidence"] == row["probabilities"][row["likeliest"]] for row in rows)
     assert all(sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-3) for row in rows)
     over_base = {row["id"]: row["likeliest"] for row in read_json_lines(measured / layout.confidence("gguf-adapter"))}
     assert over_base == {row["id"]: row["likeliest"] for row in rows}
