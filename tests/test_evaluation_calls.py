@@ -12,7 +12,8 @@ from orchestrator.evaluation.compare import compare
 from orchestrator.evaluation.metric import primary, primary_of
 from orchestrator.evaluation.metrics import measure, mistakes
 from orchestrator.evaluation.rows import Row, read_rows, write_rows
-from orchestrator.stages.score import Score, score, summarise, with_calls
+from orchestrator.stages.score import Score, with_calls
+from orchestrator.stages.scores import score, summarise
 
 OSLO = Call("get_weather", {"city": "Oslo"})
 BOOK = Call("book", {"title": 'He said "hi, {you}"', "tags": ["红", "b"], "n": 2})

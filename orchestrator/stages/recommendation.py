@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from orchestrator.evaluation.gate import Recommendation
     from orchestrator.evaluation.noninferiority import Loss
     from orchestrator.evaluation.rows import Row
-    from orchestrator.stages.score import Score, Scores
+    from orchestrator.stages.score import Score
+    from orchestrator.stages.scores import Scores
 
 Json = dict[str, Any]
 
