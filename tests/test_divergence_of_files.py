@@ -148,7 +148,7 @@ def test_the_matrix_is_what_the_layers_are_given(gguf: Path, texts: Any, merged:
     for name, expected in squares.items():
         mean = expected / sum(map(len, texts))
         assert found[name].shape == (1, len(mean))
-        assert found[name][0] == pytest.approx(mean, rel=0.05, abs=0.01 * mean.max())
+        assert found[name][0] == pytest.approx(mean, rel=0.05, abs=0.01 * float(mean.max()))
 
 
 def test_answers_are_read_with_the_probabilities_of_the_model(gguf: Path, texts: Any, merged: Any) -> None:

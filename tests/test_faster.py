@@ -182,7 +182,7 @@ def test_a_configuration_that_is_written_again_or_reused_is_the_one_that_ran(tmp
         run.set(status="completed", files=proof.kept(run, hashes))
         (run.folder / CONFIG).write_text("damaged")
     texts = with_choices(training(), run.stage("train")["speed"]).files
-    proof.mend(run, texts, {"train"}, HashCache(tmp_path / "more.json", paranoid=True))
+    proof.repair(run, texts, {"train"}, HashCache(tmp_path / "more.json", paranoid=True))
     assert (run.folder / CONFIG).read_text() == made.files[CONFIG]
     other = store.create(tmp_path, "two", fingerprint="f", environment={})
     adopt(training(), other, run)
@@ -216,5 +216,5 @@ def test_what_is_repeated_is_done_as_before(entry: Any, like: Any, expected: Any
 
     steps = (SimpleNamespace(step=training(), fingerprint="f"),)
     project = SimpleNamespace(chosen=like)
-    task: Any = SimpleNamespace(run=run(entry), wanted=SimpleNamespace(steps=steps), project=project)
+    task: Any = SimpleNamespace(run=run(entry), target_plan=SimpleNamespace(steps=steps), project=project)
     assert chosen_before(task, training()) == expected

@@ -18,7 +18,7 @@ import pytest
 from orchestrator.evaluation.rows import split_thinking
 from orchestrator.lib import layout, process
 from orchestrator.lib.errors import InputError, MissingError, StageError
-from orchestrator.lib.files import read_json_lines, write_text
+from orchestrator.lib.files import read_json_lines, write_json, write_text
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
 from orchestrator.serving import artifacts, serve
@@ -230,6 +230,7 @@ def test_vllm_is_started_asked_and_stopped(shipped_run: Run) -> None:
 def test_vllm_that_cannot_load_the_model_says_why(shipped_run: Run, tmp_path: Path) -> None:
     run = store.Run(tmp_path / "run", shipped_run.record)
     (run.folder / layout.MERGED).mkdir(parents=True)
+    write_json(run.folder / layout.SERVING, artifacts.serving(shipped_run))
     with pytest.raises(StageError, match="OSError: export/merged is not"), serve.running(run, "tuned", serve.where()):
         pass
 

@@ -80,9 +80,12 @@ def browser(chromium: Browser) -> Browser:
 
 
 def until(browser: Browser, holds: Any, seconds: float = 20) -> None:
+    from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(browser, seconds).until(lambda _: holds())
+    # htmx replaces what was found a moment ago
+    wait = WebDriverWait(browser, seconds, ignored_exceptions=[StaleElementReferenceException])
+    wait.until(lambda _: holds())
 
 
 def first_run(window: Window) -> str:

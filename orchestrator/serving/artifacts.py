@@ -74,7 +74,7 @@ def violations(run: Run, kind: str) -> list[str]:
         return [f"{kind}: the gate has not judged this file yet"]
     failures = _verdict(run)["failures"]
     its = [failure for failure in failures if failure["artifact"] in (kind, f"gguf-{kind}")]
-    untaught = [failure for failure in failures if failure["what"] == BETTER_THAN]  # no file of it is any better
+    untaught = [failure for failure in failures if failure.get("what") == BETTER_THAN]  # no file of it is any better
     return [failure["sentence"] for failure in (its or untaught)]
 
 
