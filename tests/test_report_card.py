@@ -40,7 +40,7 @@ def test_states_what_was_measured_and_what_ships(run: Run) -> None:
     text = "\n".join(said(run))
     assert "classification, 3 labels · fine-tuned from …/模型 <b>" in text
     assert "accuracy on 30 held-out rows" in text
-    assert "commonest label\n33.3 (16.7–50.0)" in text, "the base model answers nothing right"
+    assert "most frequent label\n33.3 (16.7–50.0)" in text, "the base model answers nothing right"
     assert "gguf-f16, shipped\n90.0 (" in text
     assert "news-f16.gguf · 270.0 MB · sha256 c0ffeec0ffee…" in text
     assert "equal in 30 of 30 prompts; 97 % of answers as the tuned model" in text

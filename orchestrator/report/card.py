@@ -98,10 +98,10 @@ def shapes(run: Run, summary: Json) -> Iterator[Shape]:
 
 
 def baseline(metrics: Json, metric: str) -> tuple[str, Json] | None:
-    """Name and figure of the best that takes no training: the base model, or always answering the commonest label."""
+    """Name and figure of the best that takes no training: the base model, or always answering the most frequent label."""
     known = {"base model": metrics.get("base", {}).get(metric)}
     if metric == "accuracy":
-        known["commonest label"] = metrics["tuned"].get("majority_baseline")
+        known["most frequent label"] = metrics["tuned"].get("majority_baseline")
     there = {name: figure for name, figure in known.items() if figure}
     best = min if not METRICS[metric].higher_is_better else max
     return best(there.items(), key=lambda pair: pair[1]["value"]) if there else None
