@@ -56,8 +56,10 @@ class LlamaFactory(Stage):
     def exchange(self, stage: str) -> None:
         """Put trainers of ours in the place of a workflow's own."""
         name, narrowed = ANSWER_LOGITS[stage]
-        workflow = importlib.import_module(f"llamafactory.train.{stage}.workflow")
-        own = getattr(workflow, name)
+        module = importlib.import_module(f"llamafactory.train.{stage}.workflow")
+        if not hasattr(module, name):  # dpo's workflow imports its trainer when it runs
+            module = importlib.import_module(f"llamafactory.train.{stage}.trainer")
+        own = getattr(module, name)
 
         def make(*, model: Any, **kwargs: Any) -> Any:
             trainer: Trainer = own
@@ -69,7 +71,7 @@ class LlamaFactory(Stage):
                 trainer = by_length(trainer)
             return trainer(model=model, **kwargs)
 
-        setattr(workflow, name, make)
+        setattr(module, name, make)
 
 
 def _stage(config: Path) -> str:

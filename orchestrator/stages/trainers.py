@@ -118,4 +118,4 @@ ANSWER_LOGITS: dict[str, tuple[str, Callable[[Trainer], Trainer]]] = {
     "dpo": ("CustomDPOTrainer", answer_pairs),
     "kto": ("CustomKTOTrainer", answer_tags),
 }
-"""Stage of training → the class in llamafactory/train/STAGE/workflow.py, and what is made of it."""
+"""Stage of training → the class that llamafactory/train/STAGE/workflow.py uses, and what is made of it."""
