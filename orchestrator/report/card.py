@@ -98,7 +98,7 @@ def shapes(run: Run, summary: Json) -> Iterator[Shape]:
 
 
 def baseline(metrics: Json, metric: str) -> tuple[str, Json] | None:
-    """Name and figure of the best that takes no training: the base model, or always answering the most frequent label."""
+    """Name and figure of the best that takes no training: the base model, or always the most frequent label."""
     known = {"base model": metrics.get("base", {}).get(metric)}
     if metric == "accuracy":
         known["most frequent label"] = metrics["tuned"].get("majority_baseline")

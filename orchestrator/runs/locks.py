@@ -36,7 +36,7 @@ def worker(folder: Path) -> int | None:
     lock = os.path.realpath(folder / layout.LOCK)
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            ours = os.path.basename(process.exe()).startswith("python")
+            ours = Path(process.exe()).name.startswith("python")
             if ours and any(opened.path == lock for opened in process.open_files()):
                 return int(process.pid)
     return None
