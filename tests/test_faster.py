@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.lib import layout
+from orchestrator.lib import layout, process
 from orchestrator.lib.files import HashCache
 from orchestrator.lib.step import Step
 from orchestrator.models import speed
@@ -19,7 +20,16 @@ from orchestrator.pipeline.scheduler import adopt
 from orchestrator.pipeline.workflow import chosen_before
 from orchestrator.runs import proof, store
 from orchestrator.stages.llamafactory import with_choices
-from orchestrator.stages.trainers import IGNORED, answer_loss, answer_pairs, answer_tags, by_length, can_narrow, kept
+from orchestrator.stages.trainers import (
+    ANSWER_LOGITS,
+    IGNORED,
+    answer_loss,
+    answer_pairs,
+    answer_tags,
+    by_length,
+    can_narrow,
+    kept,
+)
 
 NO = IGNORED
 LABELS = [[NO, NO, NO, 7, 8, NO, NO, NO], [NO, NO, 5, NO, NO, 6, 9, NO], [NO] * 8]
@@ -218,3 +228,24 @@ def test_what_is_repeated_is_done_as_before(entry: Any, like: Any, expected: Any
     project = SimpleNamespace(chosen=like)
     task: Any = SimpleNamespace(run=run(entry), target_plan=SimpleNamespace(steps=steps), project=project)
     assert chosen_before(task, training()) == expected
+
+
+EXCHANGED = """
+import importlib
+from orchestrator.stages.llamafactory import LlamaFactory
+from orchestrator.stages.trainers import ANSWER_LOGITS
+from orchestrator.stages.trl import correct_flags
+
+correct_flags()
+for stage, (name, _) in ANSWER_LOGITS.items():
+    LlamaFactory(config="train.yaml", answer_logits=True).exchange(stage)
+    workflow = importlib.import_module(f"llamafactory.train.{stage}.workflow")
+    trainer = importlib.import_module(f"llamafactory.train.{stage}.trainer")
+    print(stage, getattr(workflow, name, getattr(trainer, name)).__module__)
+"""
+
+
+def test_every_workflow_finds_our_trainer_where_it_looks_for_its_own() -> None:
+    told = process.output([sys.executable, "-c", EXCHANGED]).split()
+    assert told[::2] == list(ANSWER_LOGITS)
+    assert set(told[1::2]) == {"orchestrator.stages.llamafactory"}
