@@ -47,17 +47,21 @@ class Answering(talk.Servers):
         super().__init__(lambda stack, run, name: name)  # type: ignore[arg-type,return-value]
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("我的项目")
+def make_project(folder: Path, trials: int) -> Path:
+    """A project with a hostile run, another one, and a sweep."""
     write_text(folder / "spec.yaml", SPEC)
     for name in ("train", "eval"):
         write_json(folder / f"data/{name}.json", [])
     run = make_run(folder / "runs", wrong=range(1, 30, 3), answer=HOSTILE)
     write_text(run.folder / "export/Modelfile", "FROM ./news-f16.gguf\n")
     make_run(folder / "runs", learning_rate=1e-4)
-    make_sweep(folder / "runs", 3)
+    make_sweep(folder / "runs", trials)
     return folder
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_project(tmp_path_factory.mktemp("我的项目"), trials=3)
 
 
 @pytest.fixture

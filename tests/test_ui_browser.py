@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.lib.files import write_json, write_text
+from orchestrator.lib.files import write_text
 from orchestrator.runs import store
 from orchestrator.ui import app
 from orchestrator.ui.pages import Window
@@ -27,8 +27,8 @@ from tests.browser import (
     inaccessible,
     started,
 )
-from tests.example_runs import HOSTILE, make_run, make_sweep, write_log
-from tests.test_ui import SPEC, Answering, answer
+from tests.example_runs import write_log
+from tests.test_ui import SPEC, Answering, answer, make_project
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=WHY_MISSING)
 KEY = "a-key-for-tests"
@@ -36,14 +36,7 @@ KEY = "a-key-for-tests"
 
 @pytest.fixture(scope="module")
 def window(tmp_path_factory: pytest.TempPathFactory) -> Window:
-    project = tmp_path_factory.mktemp("project")
-    write_text(project / "spec.yaml", SPEC)
-    for name in ("train", "eval"):
-        write_json(project / f"data/{name}.json", [])
-    run = make_run(project / "runs", wrong=range(1, 30, 3), answer=HOSTILE)
-    write_text(run.folder / "export/Modelfile", "FROM ./news-f16.gguf\n")
-    make_run(project / "runs", learning_rate=1e-4)
-    make_sweep(project / "runs", 6)
+    project = make_project(tmp_path_factory.mktemp("project"), trials=6)
     return Window(project, project / "runs")
 
 

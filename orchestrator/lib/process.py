@@ -71,26 +71,19 @@ class LocalChild:
 
 def start(command: Command) -> LocalChild:
     """Start a command, its output appended to the log."""
-    command.log.parent.mkdir(parents=True, exist_ok=True)
-    with command.log.open("ab") as log:
-        popen = subprocess.Popen(
-            list(command.argv),
-            cwd=command.cwd,
-            env=child_environment(command.env),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=die_with_parent if sys.platform == "linux" else None,
-        )
-    return LocalChild(popen)
+    return LocalChild(_popen(command, die_with_parent if sys.platform == "linux" else None))
 
 
 def start_detached(command: Command) -> None:
     """Start a command that goes on when this process has ended; its output is appended to the log."""
+    _popen(command, None)
+
+
+def _popen(command: Command, first: Callable[[], None] | None) -> subprocess.Popen[bytes]:
+    """A command in a session of its own; `first` is called in it before the program starts."""
     command.log.parent.mkdir(parents=True, exist_ok=True)
     with command.log.open("ab") as log:
-        subprocess.Popen(
+        return subprocess.Popen(
             list(command.argv),
             cwd=command.cwd,
             env=child_environment(command.env),
@@ -98,6 +91,7 @@ def start_detached(command: Command) -> None:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=first,
         )
 
 
