@@ -10,7 +10,7 @@ from orchestrator.runs.results import summaries
 from orchestrator.runs.store import Run
 
 Sure = dict[str, Any]
-"""`label`, the likeliest one; `probability`, its share among the known labels, 0 to 1; `probabilities`, of each label."""
+"""`label`, the likeliest; `probability`, its share among the known labels, 0 to 1; `probabilities`, that of each."""
 
 
 def measured(run: Run, kind: str) -> dict[str, Any] | None:
