@@ -16,6 +16,7 @@ import pytest
 
 from orchestrator.data.conversation import Conversation, Message
 from orchestrator.evaluation import gate, preference
+from orchestrator.evaluation.recommend import recommend_perplexity
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.training_kinds import TRAINING_KINDS
@@ -267,9 +268,9 @@ SIZES = {"gguf-f16": 270_000_000, "gguf-q8_0": 144_000_000, "gguf-q4_k_m": 105_0
 def test_a_perplexity_may_rise_so_much(limit: float, refused: list[str], best: str) -> None:
     failures = gate.judge_perplexity(PERPLEXITIES, {"max_perplexity_rise": limit})
     assert [failure.artifact for failure in failures] == refused
-    found = gate.recommend_perplexity(PERPLEXITIES, SIZES, refused)
+    found = recommend_perplexity(PERPLEXITIES, SIZES, refused)
     assert found and found.artifact == best
-    assert gate.recommend_perplexity(PERPLEXITIES, SIZES, list(SIZES)) is None
+    assert recommend_perplexity(PERPLEXITIES, SIZES, list(SIZES)) is None
 
 
 def test_the_gate_says_by_how_much_a_perplexity_rose() -> None:
