@@ -27,6 +27,8 @@ def artifact_table(summary: Summary, console: Console) -> None:
     sentences += [(f"! {note}", "yellow") for note in summary.get("notes", ())]
     if recommendation := summary.get("recommendation"):
         sentences.append((f"* {recommendation['sentence']}", "green"))
+    if mixture := summary.get("mixture"):
+        sentences.append((mixture["sentence"], "dim"))
     if known := _confidence(summary):
         sentences.append((known, "dim"))
     console.print(_table(summary))

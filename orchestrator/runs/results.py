@@ -32,7 +32,7 @@ def metrics(folder: Path) -> dict[str, Any]:
     return found
 
 
-SCORING = ("score", "judge", "perplexity", "preference", "confidence")
+SCORING = ("score", "judge", "perplexity", "preference", "confidence", "mixture")
 """The stages that measure; what the later ones say of answers is laid over what the earlier ones did."""
 
 

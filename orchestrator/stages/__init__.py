@@ -12,6 +12,7 @@ from orchestrator.stages.diverge import Diverge, ReadTuned
 from orchestrator.stages.importance import Importance
 from orchestrator.stages.llamafactory import LlamaFactory
 from orchestrator.stages.merge import Merge
+from orchestrator.stages.mix import Mix
 from orchestrator.stages.modelfile import Modelfile
 from orchestrator.stages.perplexity import GatePerplexity, ReadTexts
 from orchestrator.stages.predict import Predict
@@ -34,6 +35,7 @@ STAGES: tuple[type[Stage], ...] = (
     Modelfile,
     Importance,
     Quantise,
+    Mix,
     Adapter,
     Ask,
     ReadTexts,
