@@ -4,8 +4,8 @@
 
 The answers of the tuned model are read by each file, as `diverge` does; the files are made in a temporary folder.
 Intervals are paired: what is drawn again and again is rows, the same ones for both files (10,000 draws). `ratio` is the
-matrix's divergence over the plain one's, `further` how much further a type lies than the one before it. With `--prompts`
-the tokens of the prompts are read, too.
+matrix's divergence over the plain one's, `further` how much further a type lies than the one before it. `--prompts`: the
+tokens of the prompts are read, too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.evaluation.divergence import Expectations, at_place, expectation, expectations, kept
 from orchestrator.evaluation.intervals import Array
@@ -43,7 +44,8 @@ def main() -> None:
     matrix = next((options.run / "export").glob("*.imatrix"))
     given = _given(options.run, options.prompts)
     reference = _reference(source, given)
-    plain, spared = {}, {}
+    plain: dict[str, Array] = {}
+    spared: dict[str, Array] = {}
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "one.gguf"
         for kind in options.types:
@@ -90,7 +92,7 @@ def _rows(file: Path, given: Given, reference: Expectations) -> Array:
     return np.array([np.mean(places) for places in _read(file, given, look)])
 
 
-def _draws(rows: int) -> Array:
+def _draws(rows: int) -> NDArray[np.int64]:
     return np.random.default_rng(0).integers(0, rows, (DRAWS, rows))
 
 
