@@ -4,8 +4,8 @@
 
 The answers of the tuned model are read by each file, as `diverge` does; the files are made in a temporary folder.
 Intervals are paired: what is drawn again and again is rows, the same ones for both files (10,000 draws). `ratio` is the
-matrix's divergence over the plain one's, `further` how much further a type lies than the one before it. `--prompts`: the
-tokens of the prompts are read, too.
+matrix's divergence over the plain one's, `further` how much further a type lies than the one before it. With
+`--prompts` the tokens of the prompts are read, too.
 """
 
 from __future__ import annotations
