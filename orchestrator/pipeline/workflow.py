@@ -210,9 +210,11 @@ def require_gate(run: Run, target_plan: Plan) -> None:
         return
     file = run.folder / layout.summary(stage)
     if not file.is_file():
-        raise StageError("the gate left no verdict", f"Read {run.folder / layout.log(stage)}.")
+        raise StageError("the quality gate left no result", f"Read {run.folder / layout.log(stage)}.")
     if failures := read_json(file).get("failures", []):
-        raise GateError("\n".join(failure["sentence"] for failure in failures), _gate_hint(failures, run))
+        raise GateError(
+            "quality gate failed: " + "\n".join(failure["sentence"] for failure in failures), _gate_hint(failures, run)
+        )
 
 
 def _gate_hint(failures: Sequence[Mapping[str, Any]], run: Run) -> str:

@@ -161,12 +161,12 @@ def _proofs(run: Run, summary: Json, shipped: str) -> Iterator[tuple[str, str, s
         size = decimal(summary["recommendation"]["bytes"])
         yield "ships", f"{Path(path).name} · {size}{f' · sha256 {digest[:12]}…' if digest else ''}", GOOD
     elif summary.get("failures"):
-        yield "ships", "nothing: the gate refuses every file", BAD
+        yield "ships", "nothing: no file passes the quality gate", BAD
     else:
         yield "ships", "no file was made yet", SOFT
     yield from _tokens(run, summary, shipped)
     if against := comparison(summary, "tuned"):
-        is_ = "" if against["verdict"] == "cannot tell" else "is "
+        is_ = "shows " if against["verdict"] == "cannot tell" else "is "
         yield "paired test", f"the tuned model {is_}{told(against['verdict'])} the base model, on the same rows", INK
 
 
