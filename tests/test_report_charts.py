@@ -141,7 +141,7 @@ SHIPPED = {
             {**WRITTEN, "comparisons": [against("cannot tell", 44)]},
             (
                 "The tuned model reaches ROUGE-L 45.2 (40.2–50.2) on 50 held-out rows, "
-                "which no significant difference from the base model's 44.0.",
+                "no significant difference from the base model's 44.0.",
                 "plain",
             ),
         ),
