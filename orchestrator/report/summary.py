@@ -43,6 +43,7 @@ def advice(record: Json, summary: Json, log: Sequence[Json], findings: Sequence[
         *about_training(summary, log),
         *_about_answers(summary),
         *_about_gate(summary),
+        *_about_general(summary),
     ]
 
 
@@ -146,6 +147,14 @@ def _about_answers(summary: Json) -> Iterator[str]:
     if weak:
         names = ", ".join(f"{name} ({recall:.0f} %)" for recall, name in weak[:3])
         yield f"Fewer than half of these are recognised: {names}. Add rows of them, or see what they are taken for."
+
+
+def _about_general(summary: Json) -> Iterator[str]:
+    if summary.get("general", {}).get("verdict") == "damaged":
+        yield (
+            "General ability is damaged, which matters if the model is asked anything but this job: a lower learning "
+            "rate or fewer epochs keep more of it, and so do general conversations among the rows of data.train."
+        )
 
 
 def _about_gate(summary: Json) -> Iterator[str]:

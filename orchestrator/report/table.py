@@ -31,6 +31,8 @@ def artifact_table(summary: Summary, console: Console) -> None:
         sentences.append((f"* {recommendation['sentence']}", "green"))
     if known := _confidence(summary):
         sentences.append((known, "dim"))
+    if general := summary.get("general"):
+        sentences.append((general["sentence"], "yellow" if general["verdict"] == "damaged" else "dim"))
     console.print(_table(summary))
     for sentence, style in sentences:
         console.print(Padding(sentence, (0, 0, 0, 2), style=style), highlight=False)

@@ -88,6 +88,9 @@ class Evaluate(Section):
     confidence: bool = Field(
         True, description="Measure how sure each GGUF of a classification is of its answers, and what that is worth."
     )
+    general: bool = Field(
+        True, description="Measure on 60 general prompts what training took from the base model's general ability."
+    )
     metrics: tuple[str, ...] = Field(
         (), description="Metrics of your own: `FILE.py:FUNCTION`, a row → a number from 0 to 1, more being better."
     )
