@@ -138,7 +138,8 @@ class Ollama(Section):
     )
     system: str | None = Field(None, description="System text to serve with; by default the one of training.")
     parameters: dict[str, float | int | str | bool] = Field(
-        default_factory=lambda: dict[str, float | int | str | bool](temperature=0), description="Ollama parameters."
+        default_factory=lambda: dict[str, float | int | str | bool](temperature=0, repeat_penalty=1),
+        description="Ollama parameters; by default as was measured: older versions of Ollama penalise with 1.1.",
     )
     create: bool = Field(False, description="Run `ollama create` at the end of the chain.")
 
