@@ -173,6 +173,7 @@ def for_predicting(now: Situation) -> list[Choice]:
 CHOOSE: Mapping[str, Callable[[Situation], list[Choice]]] = {
     "train": for_training,
     "predict-base": for_predicting,
+    "predict-base-prompted": for_predicting,
     "predict-tuned": for_predicting,
 }
 """Stage → what is chosen for it."""

@@ -9,6 +9,7 @@ from rich.filesize import decimal
 
 from orchestrator.evaluation.learnt import BETTER_THAN, next_steps, seen
 from orchestrator.evaluation.metric import METRICS, primary
+from orchestrator.evaluation.untrained import UNTRAINED, gain
 from orchestrator.lib.words import counted
 from orchestrator.runs.progress import curve
 
@@ -77,13 +78,19 @@ def _measured(summary: Json) -> str:
     interval = f"({value['low']:.1f}–{value['high']:.1f})"
     reached = METRICS[metric].sentence.format(f"{value['value']:.1f}", interval)
     right = " right" if metric == "accuracy" else ""
-    return f"{reached} {counted(figures['n'], 'held-out row')}{right}{_against_base(summary)}"
+    return f"{reached} {counted(figures['n'], 'held-out row')}{right}{_against_best(summary)}"
 
 
-def _against_base(summary: Json) -> str:
+def _against_best(summary: Json) -> str:
     against = comparison(summary, "tuned")
     if against is None:
         return ""
+    if best := gain(summary):
+        than = f"the best baseline, {UNTRAINED[best['b']]} ({best['value_b']:.1f})"
+        if best["verdict"] == "better":
+            return f", {best['difference']['value']:+.1f} points over {than}"
+        how = "no significant difference from" if best["verdict"] == "cannot tell" else f"{best['verdict']} than"
+        return f", {how} {than}"
     if against["verdict"] == "cannot tell":
         return f", no significant difference from the base model's {against['value_b']:.1f}"
     return f", {against['verdict']} than the base model's {against['value_b']:.1f}"

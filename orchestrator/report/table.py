@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from orchestrator.evaluation.metric import AGREEMENT, DIVERGENCE, METRICS, added, primary
+from orchestrator.evaluation.untrained import gain, gain_sentence
 
 Summary = Mapping[str, Any]
 SHORT = {"cannot tell": "no sig. diff."}
@@ -24,7 +25,9 @@ def artifact_table(summary: Summary, console: Console) -> None:
 
     80 columns are enough; without a terminal, or with NO_COLOR, the same text is plain.
     """
-    sentences = [(comparison["sentence"], "dim") for comparison in summary.get("comparisons", ())]
+    best = gain(summary)
+    sentences = [(gain_sentence(best), "bold")] if best else []
+    sentences += [(comparison["sentence"], "dim") for comparison in summary.get("comparisons", ())]
     sentences += [(line, "dim") for line in divergence_lines(summary)]
     sentences += [(f"! {note}", "yellow") for note in summary.get("notes", ())]
     if recommendation := summary.get("recommendation"):
