@@ -141,7 +141,7 @@ def until_stopped(child: Child, log: Path) -> Iterator[None]:
 @click.option("--host", help="Ollama's address [OLLAMA_HOST].")
 @click.option("--bundle", type=click.Path(path_type=Path), metavar="DIR", help="Write a folder for Ollama instead.")
 @click.option("--public", is_flag=True, help="Make the repository public.")
-@click.option("--force", is_flag=True, help="Ship what the gate refused, or what changed since.")
+@click.option("--force", is_flag=True, help="Ship what failed the quality gate, or what changed since.")
 @click.option("--dry-run", is_flag=True, help="List every file and its size, and send nothing.")
 @json_option
 def push(arguments: tuple[str, ...], runs_dir: Path, artifact: str | None, as_json: bool, **options: Any) -> None:

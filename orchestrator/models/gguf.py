@@ -47,7 +47,7 @@ class GgufModel:
         if not self._model:
             raise StageError(
                 f"llama.cpp cannot load {path.name}: it is damaged, or of a kind that this llama.cpp does not know",
-                "Make it anew with `orchestrator export --force export`.",
+                "Make it again with `orchestrator export --force export`.",
             )
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self._adapter = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(adapter)) if adapter else None

@@ -172,7 +172,7 @@ def require_whole_inputs(step: Step, run: Run) -> None:
             if not outputs.is_whole(run.folder / output["path"], output, hashes):
                 raise StageError(
                     f"{step.stage} failed, and {output['path']} that it reads is damaged",
-                    f"Run the same command again with --force {stage}, which makes it anew.",
+                    f"Run the same command again with --force {stage}, which makes it again.",
                 )
 
 
@@ -232,7 +232,7 @@ def require_finite(folder: Path) -> None:
         lost = first_lost(folder)
     except ValueError as error:
         stage = "train"
-        hint = f"Run the same command again with --force {stage}, which makes it anew."
+        hint = f"Run the same command again with --force {stage}, which makes it again."
         raise StageError(f"training left weights that cannot be read: {error}", hint) from None
     if lost:
         raise Diverged(
