@@ -19,7 +19,7 @@ from orchestrator.lib.errors import Interrupted, OrchestratorError, of_system
 COMMANDS = {
     "init": ("project", "Write a new project that runs."),
     "doctor": ("doctor", "What is on this machine, and what is missing."),
-    "check": ("chain", "Validate spec and data; start nothing."),
+    "check": ("check", "Validate spec and data, or size up a model; start nothing."),
     "plan": ("chain", "Show the stages, what is up to date and why."),
     "train": ("chain", "Run the chain up to the trained model."),
     "evaluate": ("chain", "Run the chain up to the scores, or score a predictions file."),

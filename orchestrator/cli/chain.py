@@ -1,8 +1,7 @@
-"""check, plan, train, evaluate, export, run: the chain."""
+"""plan, train, evaluate, export, run: the chain."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +9,9 @@ import click
 
 from orchestrator.cli.common import (
     download_progress,
-    json_option,
     on_option,
     print_json,
     project_of,
-    set_option,
-    spec_argument,
     spec_options,
     stderr_console,
     stdout_console,
@@ -39,58 +35,6 @@ chain_options = spec_options(
     click.option("--paranoid", is_flag=True, help="Hash every file again instead of trusting size and time."),
     click.option("--dry-run", is_flag=True, help="Show the plan and start nothing."),
 )
-
-
-@click.command()
-@spec_argument
-@set_option
-@json_option
-def check(spec: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Validate the spec and its data, and forecast the memory it will take; start nothing.
-
-    Exit code 3 when the training needs something that this machine has not.
-
-    Example: orchestrator check spec.yaml
-    """
-    from orchestrator.spec.load import load_project
-
-    project = load_project(spec, overrides)  # before anything else is imported: a typo is answered at once
-
-    from orchestrator.data import assemble
-    from orchestrator.data.checks import require_clean
-    from orchestrator.machine import requirements
-    from orchestrator.pipeline import estimate
-    from orchestrator.pipeline.plan import mode_of
-
-    wanted = replace(assemble.Wanted.of_spec(project.spec, project.root), mode=mode_of(project.spec))
-    findings = assemble.check(wanted)
-    require_clean(findings, wanted.data.accept)
-    told = _examined(project)
-    memory = estimate.of_spec(project.spec, project.root)
-    if as_json:
-        answer = {"spec": project.spec.model_dump(mode="json"), "project": project.root.name}
-        found = [finding.to_json() for finding in findings]
-        print_json({**answer, "findings": found, "model": told, "memory": estimate.to_json(memory)})
-    else:
-        noted = [f"data: {finding.message}" for finding in findings]
-        click.echo("\n".join([f"{spec}: good", *told, *noted, *estimate.lines(memory)]))
-    requirements.require(project.spec.train, project.spec.launched)
-
-
-def _examined(project: Project) -> list[str]:
-    """What there is to know about the base model; nothing while it is not on this machine."""
-    from orchestrator.models import llamacpp, sources
-    from orchestrator.models.examine import require_fit
-    from orchestrator.pipeline.plan import resolve_template
-
-    name, runs_dir = project.spec.model.base, project.root / "runs"
-    folder = sources.here(name, project.root)
-    if folder is None:
-        return []
-    sources.require_mergeable(folder, name)
-    return require_fit(
-        folder, resolve_template(project.spec, runs_dir), llamacpp.checkout(project.spec.llama_cpp), name
-    )
 
 
 @click.command()

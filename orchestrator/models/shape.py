@@ -6,7 +6,7 @@ import functools
 import json
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +48,14 @@ def read_model(folder: Path) -> Model | None:
         return None  # loading the model will say what is wrong with it; a forecast need not
 
 
+def measured(config: Mapping[str, Any], tensors: Sequence[Tensor]) -> Model | None:
+    """The facts of a configuration and the headers of its weights, or None where the configuration uses other names."""
+    try:
+        return _measure(config.get("text_config", config), tensors)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
 def _states(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Name, size and time of a folder's files."""
     states = ((file.name, file.stat()) for file in sorted(folder.iterdir()))
@@ -61,7 +69,7 @@ def _read(folder: Path, states: tuple[tuple[str, int, int], ...]) -> Model:
     return _measure(config.get("text_config", config), _tensors(folder))
 
 
-def _measure(config: Mapping[str, Any], tensors: list[Tensor]) -> Model:
+def _measure(config: Mapping[str, Any], tensors: Sequence[Tensor]) -> Model:
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     size = config.get("head_dim") or hidden // heads
     if not tensors:
@@ -83,7 +91,7 @@ class Tensor(NamedTuple):
     """An entry of a header."""
 
     name: str
-    shape: list[int]
+    shape: Sequence[int]
     bytes: int
 
     @property
