@@ -115,7 +115,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _print_error(Interrupted("interrupted", "Run the same command again to go on where it stopped."))
+        _print_error(Interrupted("interrupted", "Run the same command again: what was finished is kept."))
         sys.exit(Interrupted.exit_code)
     except OrchestratorError as error:
         _print_error(error)
@@ -158,5 +158,5 @@ def _keep_interruption(unraisable: Any) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> Any:
     raise Interrupted(
-        f"stopped by {signal.Signals(number).name}", "Run the same command again to go on where it stopped."
+        f"stopped by {signal.Signals(number).name}", "Run the same command again: what was finished is kept."
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.common import (
+    announce,
     download_progress,
     on_option,
     print_json,
@@ -45,6 +46,7 @@ def plan(render: Path | None, **options: Any) -> None:
 
     Example: orchestrator plan --set train.learning_rate=1e-4
     """
+    announce(f"reading {options['spec']}", options)
     from orchestrator.pipeline.workflow import plan as make
 
     made = make(project_of(options))
@@ -113,6 +115,7 @@ def run(**options: Any) -> None:
 
 
 def _chain(phase: str, options: dict[str, Any]) -> None:
+    announce(f"reading {options['spec']}", options)
     from orchestrator.lib.errors import GateError
     from orchestrator.pipeline import nodes, workflow
     from orchestrator.report.live import LiveRun

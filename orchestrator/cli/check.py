@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import json_option, print_json, set_option
+from orchestrator.cli.common import announce, json_option, print_json, set_option
 
 if TYPE_CHECKING:
     from orchestrator.models.sizing import Fit
@@ -66,6 +66,7 @@ def check(
     Example: orchestrator check spec.yaml
              orchestrator check hf:Qwen/Qwen2.5-7B-Instruct --gpu 24GB
     """
+    announce(f"reading {spec}", {"as_json": as_json})
     card = Card(gpu, rows or 0, tokens_per_second) if gpu else None
     if spec.startswith(MODELS):
         _check_model(_project_of(spec, overrides), card, as_json)
@@ -84,6 +85,7 @@ def _check_spec(spec: Path, overrides: tuple[str, ...], card: Card | None, as_js
     from orchestrator.pipeline import estimate
     from orchestrator.pipeline.known import known
     from orchestrator.pipeline.plan import mode_of
+    from orchestrator.spec.plausible import doubts
 
     wanted = replace(assemble.Wanted.of_spec(project.spec, project.root), mode=mode_of(project.spec))
     findings = assemble.check(wanted)
@@ -95,9 +97,11 @@ def _check_spec(spec: Path, overrides: tuple[str, ...], card: Card | None, as_js
         answer = {"spec": project.spec.model_dump(mode="json"), "project": project.root.name}
         found = [finding.to_json() for finding in findings]
         print_json({**answer, "findings": found, "model": told, "memory": estimate.to_json(memory),
+                    "warnings": list(doubts(project.spec)),
                     **_sizes(project, base, card)})  # fmt: skip
     else:
-        noted = [f"data: {finding.message}" for finding in findings]
+        noted = [f"warning: {doubt}" for doubt in doubts(project.spec)]
+        noted += [f"data: {finding.message}" for finding in findings]
         lines = [f"{spec}: good", *told, *noted, *estimate.lines(memory), *_size_lines(project, base, card)]
         click.echo("\n".join(lines))
     requirements.require(project.spec.train, project.spec.launched)

@@ -162,7 +162,7 @@ class Scheduler:
         env = {"OMP_NUM_THREADS": str(max(1, threads() // len(running)))} if len(running) > 1 else {}
         for one in claimed:
             one.begin(self.launch, self.adapt(one.step, one.run.folder), env)
-            self.reporter.starts(one.step, one.run.folder)
+            self.reporter.starts(one.started or one.step, one.run.folder)
 
     def _await_one(self, running: list[StageProcess]) -> None:
         """Wait until a step ends. Raises what a failed one deserves."""

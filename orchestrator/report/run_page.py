@@ -17,7 +17,7 @@ from orchestrator.report.answers import all_kinds, side_by_side
 from orchestrator.report.charts import Chart, Series, plot
 from orchestrator.report.overview import head, is_plain, text_of, timeline
 from orchestrator.report.summary import advice, comparison, outcome, told
-from orchestrator.runs.progress import curve, read_log
+from orchestrator.runs.progress import curve, newest, read_log
 from orchestrator.runs.results import summaries
 
 Json = dict[str, Any]
@@ -56,7 +56,7 @@ def facts(folder: Path, record: Json) -> Json:
         "live": record["status"] == "running",
         "outcome": sentence,
         "tone": tone,
-        "advice": advice(record, summary, log, findings),
+        "advice": advice(record, summary, log, findings, newest(folder)),
         "summary": summary,
         "comparison": comparison,
         "told": told,

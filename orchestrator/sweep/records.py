@@ -69,11 +69,21 @@ def read(folder: Path) -> Json:
     return found
 
 
+def is_best(place: Json) -> bool:
+    """Whether a place of a ranking is the best one: the first, of a model that learnt something."""
+    return bool(place["rank"] == 1 and place.get("learnt", True))
+
+
 def best_trial(folder: Path) -> Json:
     """The entry of the winner. Raises InputError while no trial has succeeded."""
     page = read(folder)
     if not page["ranking"]:
         raise InputError(f"no trial of {folder.name} has succeeded yet", "Run `orchestrator sweep` again.")
+    if not is_best(page["ranking"][0]):
+        raise InputError(
+            f"no trial of {folder.name} learnt anything: none is shown to beat what needs no training",
+            "Try other learning rates or more epochs; `evaluate.better_than: []` asks for nothing.",
+        )
     number = page["ranking"][0]["best_trial"]
     found: Json = next(trial for trial in page["trials"] if trial["number"] == number)
     return found
