@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.evaluation.rows import write_records
+from orchestrator.executors.warm import WarmLauncher
 from orchestrator.lib import layout, process
 from orchestrator.lib.files import HashCache, cache_folder, read_json, read_json_lines, write_json, write_text
 from orchestrator.lib.step import Step
 from orchestrator.pipeline import workflow
 from orchestrator.pipeline.plan import Plan, make_plan
 from orchestrator.pipeline.stage_process import require_success, set_up
-from orchestrator.runs import proof, results
-from orchestrator.runs.store import Run, outputs
+from orchestrator.runs import outputs, proof, results
+from orchestrator.runs.store import Run
 from orchestrator.spec.load import load_project
 from tests.conftest import make_project
 
@@ -25,6 +26,8 @@ STEPS = 60
 OVERRIDES = ("export.gguf=[f16]", "export.adapter=true", "evaluate.baseline=false")
 THINKING = ("model.template=qwen3", "model.thinking=true", "evaluate.max_new_tokens=19", "export.adapter=false")
 THOUGHT = "<think>\n{}\n</think>\n\n{}"
+warm = WarmLauncher()
+"""One process imports what the stages of these runs need, and each is forked from it."""
 RECORDED = ("Classify the news headline: Oil prices jump as the cartel cuts output", "Business")
 """A question that a real Ollama was asked (tests/recorded/ollama.json), and what it and its thought were answered."""
 
@@ -118,7 +121,7 @@ def carry_out(run: Run, step: Step, fingerprint: str) -> None:
         answer_alike(run.folder)
     argv = set_up(step, run, resumable=False)
     log = run.folder / layout.log(step.stage)
-    code = process.wait(process.start(process.Command(argv, run.folder, log, step.env)))
+    code = process.wait(warm(step, process.Command(argv, run.folder, log, step.env)))
     require_success(step, run, code)
     record(run, step, fingerprint)
 
@@ -138,13 +141,13 @@ def record(run: Run, step: Step, fingerprint: str) -> None:
     left = {*step.expects, *step.leaves}
     left |= {f"{step.folder}/{path.name}" for path in (run.folder / step.folder).iterdir()} if step.folder else set()
     there = [path for path in left if (run.folder / path).is_file()]
-    run.end(step.stage, "completed", 1.0, 0, outputs(run.folder, there, hashes()))
+    run.end(step.stage, "completed", 1.0, 0, outputs.finished(run.folder, there, hashes()))
 
 
 def record_again(run: Run, stage: str) -> None:
     """After a test has changed what a stage left, as if it had left that."""
     entry = run.stage(stage)
-    entry["outputs"] = outputs(run.folder, [output["path"] for output in entry["outputs"]], hashes())
+    entry["outputs"] = outputs.finished(run.folder, [output["path"] for output in entry["outputs"]], hashes())
     run.save()
 
 
