@@ -183,7 +183,7 @@ def losses(*values: float, key: str = "loss") -> list[dict[str, float]]:
         (CLASSIFIED, losses(8, 1, 1, 1, 1, 1, 1, 1), [], []),
         (CLASSIFIED, losses(2, 1, 1.2, key="eval_loss"), [], ["rose again"]),
         (CLASSIFIED, [], [{"severity": "error", "message": "leak"}, {"severity": "info", "message": "x"}], ["leak"]),
-        ({**CLASSIFIED, "comparisons": [against("cannot tell", 79)]}, [], [], ["No gain over the base model"]),
+        ({**CLASSIFIED, "comparisons": [against("cannot tell", 79)]}, [], [], ["No gain over the best baseline"]),
         ({"metrics": {"tuned": {"n": 40, "accuracy": figure(60, 45, 75)}}}, [], [], ["±15 points"]),
         ({"metrics": {"tuned": {"n": 40, "invalid_label_rate": figure(17)}}}, [], [], ["17 % of the answers"]),
         (

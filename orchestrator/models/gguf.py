@@ -54,6 +54,16 @@ class GgufModel:
         if adapter and not self._adapter:
             raise StageError(f"llama.cpp cannot load {adapter.name} over {path.name}", "Is it this model's adapter?")
 
+    @classmethod
+    def of(cls, llama: Any) -> GgufModel:
+        """The model that llama-cpp-python's `Llama` has loaded, which goes on owning it: to be used without `with`."""
+        import llama_cpp
+
+        model = cls.__new__(cls)
+        model._api, model._model, model._adapter = llama_cpp, llama._model.model, llama._lora_adapter
+        model._vocab = llama_cpp.llama_model_get_vocab(model._model)
+        return model
+
     def __enter__(self) -> GgufModel:
         return self
 

@@ -43,6 +43,8 @@ class StageProcess:
     run: Run
     release: Callable[[], None]
     """Gives the claim on its result back."""
+    content_fingerprint: str = ""
+    """Of what it reads, as it is now."""
     child: process.Child | None = field(init=False, default=None)
     started: Step | None = field(init=False, default=None)
     """The step with the command that was started, which may go on from a checkpoint."""
@@ -67,7 +69,7 @@ class StageProcess:
             write_text(run.folder / path, "")
         argv = set_up(step, run, resumable)
         command = process.Command(kept(step, argv), run.folder, self._log, {**env, **step.env})
-        run.begin(step, self.planned.fingerprint, argv)
+        run.begin(step, self.planned.fingerprint, argv, self.content_fingerprint)
         self.started = replace(step, argv=argv)
         self.child = launch(step, command)
         if step.checkpoints:

@@ -10,6 +10,7 @@ from rich.filesize import decimal
 
 from orchestrator.evaluation.learnt import BETTER_THAN, next_steps, seen
 from orchestrator.evaluation.metric import METRICS, primary
+from orchestrator.evaluation.untrained import UNTRAINED, gain
 from orchestrator.lib.words import counted
 from orchestrator.runs.progress import curve, resumed_step, seconds_left
 
@@ -46,6 +47,7 @@ def advice(
         *about_training(summary, log),
         *_about_answers(summary),
         *_about_gate(summary),
+        *_about_general(summary),
     ]
 
 
@@ -83,13 +85,19 @@ def _measured(summary: Json) -> str:
     interval = f"({value['low']:.1f}–{value['high']:.1f})"
     reached = METRICS[metric].sentence.format(f"{value['value']:.1f}", interval)
     right = " right" if metric == "accuracy" else ""
-    return f"{reached} {counted(figures['n'], 'held-out row')}{right}{_against_base(summary)}"
+    return f"{reached} {counted(figures['n'], 'held-out row')}{right}{_against_best(summary)}"
 
 
-def _against_base(summary: Json) -> str:
+def _against_best(summary: Json) -> str:
     against = comparison(summary, "tuned")
     if against is None:
         return ""
+    if best := gain(summary):
+        than = f"the best baseline, {UNTRAINED[best['b']]} ({best['value_b']:.1f})"
+        if best["verdict"] == "better":
+            return f", {best['difference']['value']:+.1f} points over {than}"
+        how = "no significant difference from" if best["verdict"] == "cannot tell" else f"{best['verdict']} than"
+        return f", {how} {than}"
     if against["verdict"] == "cannot tell":
         return f", no significant difference from the base model's {against['value_b']:.1f}"
     return f", {against['verdict']} than the base model's {against['value_b']:.1f}"
@@ -153,6 +161,14 @@ def _about_answers(summary: Json) -> Iterator[str]:
     if weak:
         names = ", ".join(f"{name} ({recall:.0f} %)" for recall, name in weak[:3])
         yield f"Fewer than half of these are recognised: {names}. Add rows of them, or see what they are taken for."
+
+
+def _about_general(summary: Json) -> Iterator[str]:
+    if summary.get("general", {}).get("verdict") == "damaged":
+        yield (
+            "General ability is damaged, which matters if the model is asked anything but this job: a lower learning "
+            "rate or fewer epochs keep more of it, and so do general conversations among the rows of data.train."
+        )
 
 
 def _about_gate(summary: Json) -> Iterator[str]:

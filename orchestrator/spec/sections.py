@@ -78,6 +78,12 @@ class Evaluate(Section):
         "last", description="Which answers of a held-out conversation are asked for and scored."
     )
     baseline: bool = Field(True, description="Also score the untouched base model.")
+    prompted: bool = Field(
+        True, description="Of a classification whose `base` is asked: ask it again with the labels in its system text."
+    )
+    shots: Annotated[int, Field(ge=0, le=64)] = Field(
+        0, description="So many training rows with their labels are told besides, as far as 2048 bytes go."
+    )
     max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = Field(16, description="The longest answer, in tokens.")
     labels: tuple[str, ...] | None = Field(None, description="The known labels; by default those of the held-out rows.")
     better_than: tuple[Literal["base", "majority"], ...] = Field(
@@ -87,6 +93,9 @@ class Evaluate(Section):
     )
     confidence: bool = Field(
         True, description="Measure how sure each GGUF of a classification is of its answers, and what that is worth."
+    )
+    general: bool = Field(
+        True, description="Measure on 60 general prompts what training took from the base model's general ability."
     )
     metrics: tuple[str, ...] = Field(
         (), description="Metrics of your own: `FILE.py:FUNCTION`, a row → a number from 0 to 1, more being better."
@@ -102,6 +111,8 @@ class Evaluate(Section):
         """Whether an artifact answers the held-out rows."""
         if artifact == "base" and not self.baseline:
             return False
+        if artifact == "base-prompted":
+            return self.prompted and self.task == "classification" and self.asks("base")
         return artifact == "tuned" or any(fnmatchcase(artifact, pattern) for pattern in self.artifacts)
 
 
@@ -130,7 +141,8 @@ class Ollama(Section):
     )
     system: str | None = Field(None, description="System text to serve with; by default the one of training.")
     parameters: dict[str, float | int | str | bool] = Field(
-        default_factory=lambda: dict[str, float | int | str | bool](temperature=0), description="Ollama parameters."
+        default_factory=lambda: dict[str, float | int | str | bool](temperature=0, repeat_penalty=1),
+        description="Ollama parameters; by default as was measured: older versions of Ollama penalise with 1.1.",
     )
     create: bool = Field(False, description="Run `ollama create` at the end of the chain.")
 
