@@ -29,7 +29,6 @@ from orchestrator.lib.files import read_json, read_json_lines, write_json
 VARIABLE = "LLAMA_SERVER"
 PACKAGE = "xllamacpp"
 START_SECONDS = 60.0
-RENDER_SECONDS = 1800.0
 UNKNOWN = "<unk>"
 
 
