@@ -58,7 +58,8 @@ def _states(folder: Path) -> tuple[tuple[str, int, int], ...]:
 def _read(folder: Path, states: tuple[tuple[str, int, int], ...]) -> Model:
     """The facts, read once for each state of the folder: a sweep asks before each of its trials."""
     config = read_json(folder / "config.json")
-    return _measure(config.get("text_config", config), _tensors(folder))
+    tensors = [tensor for file in _weight_files(folder) for tensor in _header(file)]
+    return _measure(config.get("text_config", config), tensors)
 
 
 def _measure(config: Mapping[str, Any], tensors: list[Tensor]) -> Model:
@@ -90,10 +91,6 @@ class Tensor(NamedTuple):
     def linear(self) -> bool:
         """Whether it is the matrix of a linear layer that an adapter may go to."""
         return len(self.shape) == 2 and ".layers." in self.name and self.name.endswith(".weight")
-
-
-def _tensors(folder: Path) -> list[Tensor]:
-    return [tensor for file in _weight_files(folder) for tensor in _header(file)]
 
 
 def _weight_files(folder: Path) -> list[Path]:
