@@ -47,6 +47,14 @@ class Run:
         found: Json = self.record["stages"].get(name, {})
         return found
 
+    @property
+    def arguments(self) -> Json:
+        """LLaMA-Factory's arguments of its training, as they ran."""
+        import yaml
+
+        found: Json = yaml.safe_load((self.folder / layout.config("train")).read_text(encoding="utf-8"))
+        return found
+
     def has(self, stage: str, fingerprint: str, hashes: HashCache | None = None) -> bool:
         """Whether a stage ended well with this fingerprint and its outputs are as they were.
 

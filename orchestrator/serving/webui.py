@@ -116,12 +116,9 @@ def _register_data(run: Run, name: str, folder: Path) -> None:
 
 def _offer(run: Run, folder: Path) -> None:
     """A finished training as one of the board's own: without its checkpoints, which would be taken for unfinished."""
-    import yaml
-
-    trained = yaml.safe_load((run.folder / layout.config("train")).read_text(encoding="utf-8"))
     for pattern in FILES:
         for file in (run.folder / layout.TRAINED).glob(pattern):
-            link(file, folder / trained["finetuning_type"] / run.id / file.name)
+            link(file, folder / run.arguments["finetuning_type"] / run.id / file.name)
 
 
 def _yaml(values: Mapping[str, Any]) -> str:
