@@ -123,13 +123,17 @@ class Run:
 def create(runs_dir: Path, name: str, **values: Any) -> Run:
     """A new, empty run with an id of its own, however many tools create runs at the same moment."""
     while True:
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        identifier = f"{stamp}-{name}-{secrets.token_hex(3)}"
+        identifier = new_id(name)
         record = {"schema": SCHEMA, "id": identifier, "name": name, "status": "running", "created_at": now()}
         record |= {"finished_at": None, "stages": {}, "metrics": {}, "lineage": {}, "environment": {}, "sweep": None}
         if _placed(runs_dir / identifier, record | values):
             cache.created(runs_dir / identifier, *_trainings(record | values))
             return Run(runs_dir / identifier, record | values)
+
+
+def new_id(name: str) -> str:
+    """`TIME-NAME-XXXXXX`: when in UTC, and six random hexadecimal digits."""
+    return f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}-{name}-{secrets.token_hex(3)}"
 
 
 def _placed(folder: Path, record: Json) -> bool:
