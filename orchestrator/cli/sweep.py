@@ -18,6 +18,9 @@ from orchestrator.cli.common import (
     stdout_console,
     verbosity,
 )
+from orchestrator.lib import layout
+from orchestrator.lib.errors import GateError, InputError, StageError
+from orchestrator.lib.files import write_text
 
 if TYPE_CHECKING:
     from orchestrator.sweep.trial import TrialFactory
@@ -91,16 +94,13 @@ def promote(wanted: str | None, runs_dir: Path | None, spec: Path, output: Path 
 
     Example: orchestrator sweep promote -o specs/news-best.yaml
     """
-    from orchestrator.lib.errors import InputError
-    from orchestrator.lib.files import write_text
-    from orchestrator.lib.layout import project_of
     from orchestrator.sweep import records
     from orchestrator.sweep.winner import promoted
 
     target = output or spec.with_suffix(".best.yaml")
     if target.exists() and not overwrite:
         raise InputError(f"{target} is there already", "Name another file with --output, or say --overwrite.")
-    folder = records.find(runs_dir or project_of(spec) / "runs", wanted)
+    folder = records.find(runs_dir or layout.project_of(spec) / "runs", wanted)
     write_text(target, promoted(folder, spec))
     click.echo(target)
 
@@ -136,7 +136,6 @@ def _carry_out(factory: TrialFactory, options: dict[str, Any]) -> dict[str, Any]
 
 def require_success(page: dict[str, Any], strict: bool) -> None:
     """Raise StageError or GateError when no trial can be ranked, or, when `strict`, if any cannot."""
-    from orchestrator.lib.errors import GateError, StageError
     from orchestrator.sweep.display import ENDED
 
     if page["ranking"] and not strict:

@@ -9,6 +9,8 @@ import click
 
 from orchestrator.cli.common import download_progress, runs_dir_option, set_option, spec_argument, stderr_console
 from orchestrator.cli.serving import until_stopped
+from orchestrator.lib.errors import Interrupted
+from orchestrator.lib.layout import SPEC, project_of
 
 
 @click.command()
@@ -25,8 +27,6 @@ def ui(project: Path, runs_dir: Path | None, port: int | None, show: bool) -> No
     """
     import uvicorn
 
-    from orchestrator.lib.errors import Interrupted
-    from orchestrator.lib.layout import SPEC, project_of
     from orchestrator.serving.serve import where
     from orchestrator.ui.app import application
     from orchestrator.ui.pages import Window
