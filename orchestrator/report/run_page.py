@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.evaluation.metric import METRICS, added, primary
+from orchestrator.evaluation.untrained import gain, gain_sentence
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json, read_json_lines
 from orchestrator.lib.secrecy import redacted, without_folders
@@ -50,16 +51,22 @@ def facts(folder: Path, record: Json) -> Json:
 
 def _measured(summary: Json) -> Json:
     """The table of artifacts, and what it takes to read it."""
-    headline = primary(next(reversed(summary["metrics"].values()), {}))
+    headline, gained = primary(next(reversed(summary["metrics"].values()), {})), gain(summary)
     return {
         "summary": summary,
         "comparison": comparison,
+        "gained": gained,
+        "gained_sentence": _capital(gain_sentence(gained)) if gained else "",
         "told": told,
         "headline": headline,
         "digits": {name: metric.digits for name, metric in METRICS.items()},
         "beside": [*_beside(headline, summary["metrics"].values()), *summary.get("own", ())],
         "classes": {name: detail for name, detail in summary["detail"].items() if "confusion_matrix" in detail},
     }
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _beside(headline: str, measured: Iterable[Json]) -> list[str]:
@@ -104,7 +111,7 @@ def curves(log: list[Json]) -> dict[str, Chart | None]:
 
 
 def mistakes(folder: Path) -> Iterator[Json]:
-    """The tuned model's mistakes, then where each GGUF answers otherwise, with the whole count of each kind.
+    """The tuned model's mistakes, then where each GGUF answers differently, with the whole count of each kind.
 
     A row holds the answer as `prediction`, or under the artifact's name beside that of `tuned`.
     """
@@ -114,7 +121,7 @@ def mistakes(folder: Path) -> Iterator[Json]:
         if rows := read_json_lines(file) if is_plain(file) else []:
             yield {
                 "artifact": artifact,
-                "title": f"mistakes of {artifact}" if kind == "errors" else f"{artifact} answers otherwise",
+                "title": f"mistakes of {artifact}" if kind == "errors" else f"{artifact} answers differently",
                 "count": len(rows),
                 "rows": rows[:ROWS_SHOWN],
                 "file": f"evaluation/{file.name}",
