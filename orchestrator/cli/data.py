@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import json_option, print_json, spec_argument, stderr_console, stdout_console, together
+from orchestrator.cli.common import (
+    json_option,
+    print_json,
+    say,
+    spec_argument,
+    stderr_console,
+    stdout_console,
+    together,
+)
 from orchestrator.lib.training_kinds import TRAINING_KINDS
 
 if TYPE_CHECKING:
@@ -97,15 +105,15 @@ def _show_import(done: Imported, as_json: bool) -> None:
     from orchestrator.data.reading import list_some
 
     read_as = f", read as {done.encoding}" if done.encoding else ""
-    click.echo(f"{done.folder}: {done.train} rows to train on, {done.held_out} held out{read_as}", err=True)
+    say(f"{done.folder}: {done.train} rows to train on, {done.held_out} held out{read_as}", err=True)
     if done.left_out:
-        click.echo(f"{len(done.left_out)} rows left out:\n{list_some(done.left_out)}", err=True)
+        say(f"{len(done.left_out)} rows left out:\n{list_some(done.left_out)}", err=True)
     if done.calls.rows:
-        click.echo(f"{done.calls.rows} rows call tools", err=True)
+        say(f"{done.calls.rows} rows call tools", err=True)
     if done.calls.inferred:
         made = f"no row says what its tools take: {', '.join(done.calls.inferred)} were made from the calls"
-        click.echo(f"{made}; give them descriptions", err=True)
-    click.echo("use it in spec.yaml:\n", err=True)
+        say(f"{made}; give them descriptions", err=True)
+    say("use it in spec.yaml:\n", err=True)
     click.echo(done.snippet())
 
 
@@ -171,7 +179,7 @@ def _token_counter(project: Project) -> TokenCounter | None:
     model = project.spec.model
     base = sources.locate(model.base, project.root, project.hashes)
     if base.path is None or not (base.path / "tokenizer.json").is_file():
-        click.echo(f"tokens are not counted: {model.base} is not on this machine yet (model fetch)", err=True)
+        say(f"tokens are not counted: {model.base} is not on this machine yet (model fetch)", err=True)
         return None
     counter = token_counter(base.path, resolve_template(project.spec), model.thinking)
     return TokenCounter(counter, project.training["cutoff_len"])
@@ -225,8 +233,8 @@ def clean(file: Path, held_out: Path | None, out: Path, kind: Any, as_json: bool
         print_json(done.to_json())
         return
     for line in done.lines(_SHOWN):
-        click.echo(line)
-    click.echo(f"{out}: {len(done.train)} rows to train on, {len(done.held_out)} held out", err=True)
+        say(line)
+    say(f"{out}: {len(done.train)} rows to train on, {len(done.held_out)} held out", err=True)
 
 
 @data.command()

@@ -12,6 +12,7 @@ from orchestrator.cli.common import (
     download_progress,
     json_option,
     print_json,
+    say,
     set_option,
     spec_argument,
     stderr_console,
@@ -51,7 +52,7 @@ def doctor(spec: Path, overrides: tuple[str, ...], online: bool, trying: bool, a
         print_json({**answer, "memory": estimate.to_json(memory)})
     else:
         _show(checks)
-        click.echo("\n".join(estimate.lines(memory)))
+        say("\n".join(estimate.lines(memory)))
     if missing:
         raise MissingError(f"missing: {', '.join(check.name for check in missing)}", missing[0].mend)
 

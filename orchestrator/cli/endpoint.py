@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import download_progress, secret, stderr_console
+from orchestrator.cli.common import download_progress, say, secret, stderr_console
 
 if TYPE_CHECKING:
     from orchestrator.serving.prompts import Comparison
@@ -76,7 +76,7 @@ def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
     replies = rows.ask(questions, endpoint, manner, progress)
     own = (run.folder / "evaluation" if run else Path()) / answers.file_name(endpoint, moment)
     target = answers.keep(rows.predictions(questions, replies, manner), asked.output or own)
-    click.echo(f"{len(questions)} answers of {endpoint.model} in {target}", err=True)
+    say(f"{len(questions)} answers of {endpoint.model} in {target}", err=True)
     if run:
         answers.record(run, target, endpoint, len(questions), moment)
         _tell_of_prompts(rows.against_training(run, endpoint, replies))
@@ -85,6 +85,6 @@ def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
 
 def _tell_of_prompts(found: Comparison) -> None:
     """Whether the server asked what training did: its answers say little of the model otherwise."""
-    click.echo(f"{found}{'' if found.passed else f'; first: {found.difference}'}", err=True)
+    say(f"{found}{'' if found.passed else f'; first: {found.difference}'}", err=True)
     if not found.passed:
-        click.echo("warning: the server asks the model something else than it was trained on", err=True)
+        say("warning: the server asks the model something else than it was trained on", err=True)

@@ -6,21 +6,19 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import click
-
-from orchestrator.cli.common import stdout_console
+from orchestrator.cli.common import say, stdout_console
 
 
 def print_lines(lines: Sequence[dict[str, Any]]) -> None:
     """Runs, a line each, under their titles."""
     # Not a rich table: ten thousand lines would take it longer than the search for them.
     if not lines:
-        click.echo("no runs", err=True)
+        say("no runs", err=True)
         return
     titles = [title for title in lines[0] if title not in ("name", "sweep")]
     cells = [titles] + [[_cell(line[title]) for title in titles] for line in lines]
     widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
-    click.echo("\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells))
+    say("\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells))
 
 
 def _cell(value: Any) -> str:

@@ -15,6 +15,7 @@ from orchestrator.cli.common import (
     json_option,
     print_json,
     runs_dir_option,
+    say,
     set_option,
     stderr_console,
     stdout_console,
@@ -67,9 +68,9 @@ def list_(runs_dir: Path, limit: int, as_csv: bool, as_json: bool, **wanted: Any
     shown = lines[: limit or None]
     print_lines(shown)
     if limit and len(lines) > limit:
-        click.echo(f"… {len(lines) - limit} more; --limit 0 shows all", err=True)
+        say(f"… {len(lines) - limit} more; --limit 0 shows all", err=True)
     if broken := [str(line["id"]) for line in shown if line["status"] == DAMAGED]:
-        click.echo(f"{DAMAGED}: {', '.join(broken)}; `orchestrator verify RUN` says how", err=True)
+        say(f"{DAMAGED}: {', '.join(broken)}; `orchestrator verify RUN` says how", err=True)
 
 
 @runs.command()
@@ -85,7 +86,7 @@ def show(which: str | None, runs_dir: Path, as_json: bool) -> None:
 
     run = store.find(runs_dir, which)
     if run.problem:
-        click.echo(f"{run.problem}; this is its copy", err=True)
+        say(f"{run.problem}; this is its copy", err=True)
     if as_json:
         print_json(run.record)
         return
@@ -94,14 +95,14 @@ def show(which: str | None, runs_dir: Path, as_json: bool) -> None:
     from orchestrator.runs.results import summaries
 
     measured = summaries(run.folder)
-    click.echo(f"{run.id}  {run.record['status']}\n{outcome(run.record, measured)[0]}")
+    say(f"{run.id}  {run.record['status']}\n{outcome(run.record, measured)[0]}")
     for line in about_files(measured):
-        click.echo(line, err=True)
+        say(line, err=True)
     if about := run.record.get("scheduler"):
-        click.echo(_scheduled(about))
+        say(_scheduled(about))
     for name, entry in run.record["stages"].items():
         reused = f"  taken from {entry['reused_from']}" if "reused_from" in entry else ""
-        click.echo(f"  {name:<18} {entry['status']:<12} {entry.get('seconds') or 0:8.1f} s{reused}")
+        say(f"  {name:<18} {entry['status']:<12} {entry.get('seconds') or 0:8.1f} s{reused}")
     show_run(run, stdout_console())
 
 
@@ -122,7 +123,7 @@ def compare(wanted: tuple[str, ...], runs_dir: Path, artifact: str, page: Path |
     compared = side_by_side(_found(runs_dir, wanted), artifact)
     if page:
         write_comparison(compared, page)
-        click.echo(f"page: {page}", err=True)
+        say(f"page: {page}", err=True)
     if as_json:
         print_json(compared)
     else:
@@ -192,7 +193,7 @@ def prune(keep_best: int, runs_dir: Path, name: str | None, metric: str | None, 
     folders = superfluous(runs_dir, keep_best, name, metric)
     busy = in_use(folders)
     for folder in busy:
-        click.echo(f"kept, in use: {folder.name}", err=True)
+        say(f"kept, in use: {folder.name}", err=True)
     _remove([folder for folder in folders if folder not in busy], yes, as_json)
 
 
@@ -219,7 +220,7 @@ def adopt(
     if as_json:
         print_json({"run": made.run.id, "spec": str(made.spec)})
     else:
-        click.echo(f"run: {made.run.folder}\nspec: {made.spec}\ngo on with: orchestrator export {made.spec}")
+        say(f"run: {made.run.folder}\nspec: {made.spec}\ngo on with: orchestrator export {made.spec}")
 
 
 @runs.command()
@@ -236,7 +237,7 @@ def export(wanted: tuple[str, ...], runs_dir: Path, uri: str) -> None:
 
     chosen = _found(runs_dir, wanted) if wanted else list(store.every(runs_dir))
     new = to_mlflow(chosen, uri)
-    click.echo(f"{len(new)} of {len(chosen)} runs exported; the others were there already")
+    say(f"{len(new)} of {len(chosen)} runs exported; the others were there already")
 
 
 def _found(runs_dir: Path, wanted: Sequence[str]) -> list[Run]:
@@ -271,4 +272,4 @@ def _remove(folders: Sequence[Path], yes: bool, as_json: bool) -> None:
     if as_json:
         print_json({"removed": [folder.name for folder in folders], "bytes": size})
     else:
-        click.echo(f"removed {len(folders)} runs, {decimal(size)} freed")
+        say(f"removed {len(folders)} runs, {decimal(size)} freed")

@@ -13,6 +13,7 @@ from orchestrator.cli.common import (
     print_json,
     project_of,
     runs_dir_option,
+    say,
     spec_options,
     stderr_console,
     stdout_console,
@@ -73,7 +74,7 @@ def run(dry_run: bool, strict: bool, as_json: bool, on: str | None, **options: A
     factory = TrialFactory(project, section(project), progress=download_progress(stderr_console()))
     if dry_run:
         for line in trials_ahead(factory):
-            click.echo(line)
+            say(line)
         return
     page = _carry_out(factory, options)
     print_json(page) if as_json else show_ranking(page, stdout_console())
@@ -120,7 +121,7 @@ def learning_curve(fractions: str, seeds: int, metric: str | None, strict: bool,
     project = project_of(options)
     factory = curve.factory(project, curve.shares(fractions), seeds, metric, download_progress(stderr_console()))
     page = curve.finish(_carry_out(factory, options), project)
-    print_json(page) if as_json else click.echo(curve.text(page))
+    print_json(page) if as_json else say(curve.text(page))
     require_success(page, strict)
 
 

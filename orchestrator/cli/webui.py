@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.common import download_progress, runs_dir_option, set_option, spec_argument, stderr_console
+from orchestrator.cli.common import download_progress, runs_dir_option, say, set_option, spec_argument, stderr_console
 from orchestrator.cli.serving import until_stopped
 
 
@@ -36,4 +36,4 @@ def webui(spec: Path, overrides: tuple[str, ...], runs_dir: Path | None, host: s
     webui.lay_out(run, project.spec, folder)
     with webui.running(folder, at) as (url, child), until_stopped(child, folder / webui.LOG):
         click.echo(url)
-        click.echo(f"model: {name}; Config path: {name}.yaml, then Load arguments. Ctrl-C ends it", err=True)
+        say(f"model: {name}; Config path: {name}.yaml, then Load arguments. Ctrl-C ends it", err=True)
