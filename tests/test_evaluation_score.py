@@ -11,19 +11,11 @@ import pytest
 from rich.console import Console
 
 from orchestrator.evaluation.compare import Comparison, compare, paired_scores
-from orchestrator.evaluation.gate import (
-    Candidate,
-    Failure,
-    judge,
-    judge_divergence,
-    judge_parity,
-    judge_perplexity,
-    recommend,
-    with_causes,
-)
+from orchestrator.evaluation.gate import Failure, judge, judge_divergence, judge_parity, judge_perplexity, with_causes
 from orchestrator.evaluation.intervals import Interval
 from orchestrator.evaluation.metrics import Measurement
 from orchestrator.evaluation.noninferiority import loss
+from orchestrator.evaluation.recommend import Candidate, recommend
 from orchestrator.evaluation.rows import Row, read_records, read_rows, write_records, write_rows
 from orchestrator.lib.errors import StageError
 from orchestrator.lib.files import read_json, write_json

@@ -13,7 +13,8 @@ from orchestrator.chat_template.thoughts import Parts
 from orchestrator.serving.openai_server.answer import Answer, up_to
 from orchestrator.serving.openai_server.app import LONGEST_BODY, Served, make_app
 from orchestrator.serving.openai_server.engine import Message, Piece, Sampling, Tool
-from orchestrator.serving.openai_server.request import ChatRequest, CompletionRequest, Refused, read
+from orchestrator.serving.openai_server.message import Refused
+from orchestrator.serving.openai_server.request import ChatRequest, CompletionRequest, read
 
 THINK = ("<think>", "</think>")
 QUESTION = [{"role": "user", "content": "今天?"}]

@@ -16,7 +16,7 @@ from orchestrator.lib.step import Step
 from orchestrator.machine import environment
 from orchestrator.pipeline.plan import Plan, Planned, startable
 from orchestrator.pipeline.stage_process import StageProcess, Starter, require_success, start, status_of
-from orchestrator.runs import store
+from orchestrator.runs import outputs, store
 from orchestrator.runs.locks import locked
 from orchestrator.runs.store import Run
 from orchestrator.stages.llamafactory import with_choices
@@ -59,7 +59,7 @@ class Scheduler:
 
         Raises StageError when one fails, GateError when an artifact is at fault, Interrupted on a signal.
         """
-        store.refuse_links(run.folder)
+        outputs.refuse_links(run.folder)
         with locked(run.folder):
             remove_leftovers(run.folder, "**/.*.tmp")
             run.resume(scheduler=environment.scheduler())

@@ -22,7 +22,7 @@ from orchestrator.machine.usage import PeakMemory
 from orchestrator.models.finite import first_lost
 from orchestrator.pipeline.failure import explain
 from orchestrator.pipeline.plan import Planned
-from orchestrator.runs import store
+from orchestrator.runs import outputs
 from orchestrator.runs.store import Run
 
 SUBREAPER = "orchestrator.lib.subreaper"
@@ -92,7 +92,7 @@ class StageProcess:
         seconds, run, step = time.monotonic() - self.began, self.run, self.step
         try:
             secrecy.clean(self._log)
-            done = store.outputs(run.folder, produced(step, run.folder), hashes) if status == "completed" else []
+            done = outputs.finished(run.folder, produced(step, run.folder), hashes) if status == "completed" else []
             if run.stage(step.stage).get("status") == "running":
                 if self.memory and (peak := self.memory.to_json()):
                     run.stage(step.stage)["peak_memory"] = peak
@@ -167,7 +167,7 @@ def require_whole_inputs(step: Step, run: Run) -> None:
     hashes = HashCache(run.folder / layout.RECORD, paranoid=True)  # a disk that loses bits changes no file's time
     for stage in step.needs:
         for output in run.stage(stage).get("outputs", ()):
-            if not store.is_whole(run.folder / output["path"], output, hashes):
+            if not outputs.is_whole(run.folder / output["path"], output, hashes):
                 raise StageError(
                     f"{step.stage} failed, and {output['path']} that it reads is damaged",
                     f"Run the same command again with --force {stage}, which makes it anew.",

@@ -24,6 +24,7 @@ from orchestrator.pipeline.scheduler import Reporter, Scheduler
 from orchestrator.pipeline.stage_process import Starter, start
 from orchestrator.runs import proof, store
 from orchestrator.runs.locks import locked
+from orchestrator.runs.outputs import refuse_links
 from orchestrator.runs.results import metrics
 from orchestrator.runs.store import Run
 from orchestrator.spec.project import Project
@@ -106,7 +107,7 @@ def _repaired(project: Project, full_plan: Plan, run: Run, say: Callable[[str], 
     hashes = project.hashes
     if run.record["status"] == "running" or not (store.doubt(run) or proof.broken(run, hashes)):
         return False
-    store.refuse_links(run.folder)
+    refuse_links(run.folder)
     steps = [with_choices(one.step, run.stage(one.step.stage).get("speed", {})) for one in full_plan.steps]
     texts = {path: text for step in steps for path, text in step.files.items()}
     with contextlib.suppress(BusyError), locked(run.folder):

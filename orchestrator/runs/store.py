@@ -5,25 +5,24 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import os
 import secrets
 import shutil
 import sqlite3
-import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import DamagedError, InputError
-from orchestrator.lib.files import HashCache, remove_leftovers, sync, temporary_beside, write_text
+from orchestrator.lib.files import HashCache, remove_leftovers, temporary_beside, write_text
 from orchestrator.lib.step import Step
 from orchestrator.runs import cache, schema
 from orchestrator.runs.cache import Result
 from orchestrator.runs.catalogue import DAMAGED, opened
+from orchestrator.runs.outputs import is_whole
 from orchestrator.runs.schema import SCHEMA
 
 Json = dict[str, Any]
@@ -282,45 +281,6 @@ def _folders(runs_dir: Path) -> list[Path]:
         return []
     found = sorted(runs_dir.iterdir(), key=lambda path: path.name, reverse=True)
     return [path for path in found if not path.name.startswith(".") and is_run(path)]
-
-
-def is_whole(path: Path, output: Json, hashes: HashCache | None = None) -> bool:
-    """Whether a file has the size that a record says and, with `hashes`, the contents.
-
-    A record may be somebody else's: what it says to lie outside its run, or is a link, is not the run's to give away.
-    """
-    within = PurePath(output["path"])
-    if within.is_absolute() or ".." in within.parts:
-        return False
-    try:
-        status = path.lstat()
-    except OSError:
-        return False
-    if not stat.S_ISREG(status.st_mode) or status.st_size != output["bytes"]:
-        return False
-    return hashes is None or hashes.matches(path, output["sha256"])
-
-
-def refuse_links(folder: Path) -> None:
-    """Raise InputError when a link in a run's folder leads out of it: what a stage writes would land there."""
-    home = os.path.realpath(folder) + os.sep
-    for path in folder.rglob("*"):
-        if path.is_symlink() and not os.path.realpath(path).startswith(home):
-            what = f"run {folder.name} has a link that leads out of it: {path.relative_to(folder)}"
-            raise InputError(what, "Remove the link, or the run.")
-
-
-def outputs(folder: Path, paths: Mapping[str, Path] | list[str], hashes: HashCache) -> list[Json]:
-    """Path, size and sha256 of files of a run, each made sure to be on the disk first."""
-    for name in paths:
-        sync(folder / name)
-    return entries(folder, paths, hashes)
-
-
-def entries(folder: Path, paths: Iterable[str], hashes: HashCache) -> list[Json]:
-    """Path, size and sha256 of files of a run, in alphabetical order."""
-    found = ((name, folder / name) for name in sorted(paths))
-    return [{"path": name, "bytes": path.stat().st_size, "sha256": hashes.sha256(path)} for name, path in found]
 
 
 def now() -> str:

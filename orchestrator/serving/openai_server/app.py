@@ -23,7 +23,8 @@ from orchestrator.serving.openai_server import shapes
 from orchestrator.serving.openai_server.answer import Answer, Words
 from orchestrator.serving.openai_server.calls import CallSplitter
 from orchestrator.serving.openai_server.engine import Engine
-from orchestrator.serving.openai_server.request import ChatRequest, CompletionRequest, Refused, read
+from orchestrator.serving.openai_server.message import Refused
+from orchestrator.serving.openai_server.request import ChatRequest, CompletionRequest, read
 from orchestrator.serving.openai_server.schema import GETS, POSTS, openapi
 from orchestrator.serving.openai_server.shapes import Chat, Text
 

@@ -12,7 +12,7 @@ from orchestrator.chat_template.thoughts import Parts
 from orchestrator.evaluation.calls import Calls
 from orchestrator.serving.openai_server.answer import Answer, Words
 from orchestrator.serving.openai_server.calls import as_openai
-from orchestrator.serving.openai_server.request import Refused
+from orchestrator.serving.openai_server.message import Refused
 
 DONE = "data: [DONE]\n\n"
 
