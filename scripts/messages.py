@@ -32,8 +32,12 @@ ENGLISH = (
     "report/run_page.py", "report/sweep_page.py", "serving/openai_server/", "spec/reference.py", "ui/",
 )  # fmt: skip
 """Where nothing but errors is translated."""
+TO_PROGRAMMERS = (
+    "Arguments take", "Boolean option", "Choice(", "Could not determine", "DeprecationWarning", "Invalid start",
+    "Name ", "No options defined", "Unknown color",
+)  # fmt: skip
+"""How click's texts begin that a mistake in our code would show."""
 ERRORS = re.compile(r"(?:Error|Interrupted|Diverged)$")
-PARAMETERS = {"help", "metavar"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,20 @@ def paragraphs(text: str) -> list[str]:
     return [" ".join(block.split()) for block in blocks if not block.startswith(("Example: ", "\b"))]
 
 
+def of_click() -> list[str]:
+    """The texts of click itself that a user of a command line meets."""
+    folder = Path(click.__file__).parent
+    calls = [
+        node
+        for name in ("core", "decorators", "exceptions", "formatting", "parser", "termui", "types")
+        for node in ast.walk(ast.parse((folder / f"{name}.py").read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and _name(node.func) in ("_", "ngettext")
+    ]
+    told = [part.value for call in calls for part in call.args if isinstance(part, ast.Constant)]
+    found = (re.sub(r"\{\w+(?:!r)?\}", "{}", text) for text in told if isinstance(text, str))
+    return [text for text in dict.fromkeys(found) if not text.startswith(TO_PROGRAMMERS)]
+
+
 def of_code() -> Iterator[Message]:
     """Every text in the sources that reads as one."""
     for file in sorted(CODE.rglob("*.py")):
@@ -137,13 +155,15 @@ def texts(module: ast.Module, everything: bool) -> Iterator[tuple[ast.expr, bool
 
 
 def _not_said(node: ast.AST) -> list[ast.AST]:
-    """Docstrings, descriptions of the spec's keys, help of options (read from the commands), patterns, annotations."""
+    """Docstrings, help of options (read from the commands), patterns, annotations."""
     match node:
         case ast.Module(body=body) | ast.ClassDef(body=body) | ast.FunctionDef(body=body):
             return [line for line in body if isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)]
         case ast.Call():
-            words = [word.value for word in node.keywords if word.arg in ("description", "help", "metavar")]
+            words = [word.value for word in node.keywords if word.arg in ("help", "metavar")]
             return [*node.args, *words] if _name(node.func) in ("compile", "getattr", "Literal") else words
+        case ast.Subscript(slice=key):
+            return [key]
         case ast.AnnAssign(annotation=annotation) | ast.arg(annotation=annotation) if annotation:
             return [annotation]
     return []

@@ -22,6 +22,7 @@ from orchestrator.cli.common import (
     together,
 )
 from orchestrator.lib.training_kinds import TRAINING_KINDS
+from orchestrator.lib.translate import localised
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -190,7 +191,7 @@ def _progress() -> Iterator[Callable[[int], None]]:
     """A counter of rows that appears only when there is time to look at it."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    text = TextColumn("{task.completed:,} rows")
+    text = TextColumn(localised("{task.completed:,} rows"))
     with Progress(SpinnerColumn(), text, TimeElapsedColumn(), console=stderr_console(), transient=True) as bar:
         task = bar.add_task("rows", total=None)
         yield lambda done: bar.update(task, completed=max(done, bar.tasks[task].completed))
@@ -209,9 +210,9 @@ def _show_findings(findings: list[Finding], tokens: TokenCounter | None) -> None
     table = Table("finding", "", "what, where, and an example", show_lines=True)
     for found in findings:
         rows = ", ".join(f"{file}:{row}" for file, row in found.rows[:5]) + (" …" if len(found.rows) > 5 else "")
-        lines = [found.message, rows, *found.examples[:1]]
+        lines = [localised(found.message), rows, *found.examples[:1]]
         what = "\n".join(escape(line) for line in lines if line)
-        table.add_row(found.kind, f"[{COLOURS[found.severity]}]{found.severity}[/]", what)
+        table.add_row(found.kind, f"[{COLOURS[found.severity]}]{localised(found.severity)}[/]", what)
     console.print(table, highlight=False)
 
 

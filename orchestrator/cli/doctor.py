@@ -18,6 +18,7 @@ from orchestrator.cli.common import (
     stderr_console,
     stdout_console,
 )
+from orchestrator.lib.translate import localised
 
 if TYPE_CHECKING:
     from orchestrator.report.doctor_packages import Check, Patient
@@ -77,8 +78,8 @@ def _show(checks: list[Check]) -> None:
 
     table = Table.grid(padding=(0, 2))
     for check in checks:
-        mend = f"\n[bold]{escape(check.mend)}[/]" if check.mend else ""
-        table.add_row(MARKS[check.state], escape(check.name), escape(check.detail) + mend)
+        mend = f"\n[bold]{escape(localised(check.mend))}[/]" if check.mend else ""
+        table.add_row(MARKS[check.state], escape(localised(check.name)), escape(localised(check.detail)) + mend)
     stdout_console().print(table)
 
 

@@ -20,7 +20,7 @@ class HelpPage(click.HelpFormatter):
     """A page whose texts are translated, and wrapped where a script has no spaces to wrap at."""
 
     def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
-        super().write_usage(prog, args, prefix if prefix or not _translates() else localised("Usage: "))
+        super().write_usage(prog, args, prefix if prefix or not _translates() else localised("Usage:"))
 
     def write_heading(self, heading: str) -> None:
         if not _translates():
@@ -57,8 +57,8 @@ class Context(click.Context):
 def with_pages(command: click.Command) -> click.Command:
     """A command, and all below it, with our pages of help."""
     command.context_class = Context
-    if _translates() and command.help:
-        command.short_help = localised(" ".join(command.help.split("\n\n")[0].split()))  # click shortens English
+    first = " ".join((command.help or "").split("\n\n")[0].split())
+    command.short_help = localised(first) if _translates() else None  # click shortens English, at its words
     for below in command.commands.values() if isinstance(command, click.Group) else ():
         with_pages(below)
     return command

@@ -6,7 +6,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import click
+
 from orchestrator.cli.common import say, stdout_console
+from orchestrator.lib.translate import localised
 
 
 def print_lines(lines: Sequence[dict[str, Any]]) -> None:
@@ -18,7 +21,7 @@ def print_lines(lines: Sequence[dict[str, Any]]) -> None:
     titles = [title for title in lines[0] if title not in ("name", "sweep")]
     cells = [titles] + [[_cell(line[title]) for title in titles] for line in lines]
     widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
-    say("\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells))
+    click.echo("\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells))
 
 
 def _cell(value: Any) -> str:
@@ -52,6 +55,6 @@ def print_comparison(compared: dict[str, Any]) -> None:
     for line in compared["figures"]:
         figures.add_row(line["metric"], *(figure_text(value) if value else "" for value in line["values"]))
     curves = [loss_line([{"loss": loss} for _, loss in compared["losses"][column]]) for column in columns]
-    figures.add_row("training", *curves)
+    figures.add_row(localised("training"), *map(localised, curves))
     for printed in (settings, figures, *compared["sentences"]):
         console.print(printed, markup=False, highlight=False)

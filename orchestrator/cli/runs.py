@@ -22,6 +22,7 @@ from orchestrator.cli.common import (
 )
 from orchestrator.cli.lists import print_comparison, print_csv, print_lines
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.translate import localised
 
 if TYPE_CHECKING:
     from orchestrator.runs.store import Run
@@ -95,14 +96,14 @@ def show(which: str | None, runs_dir: Path, as_json: bool) -> None:
     from orchestrator.runs.results import summaries
 
     measured = summaries(run.folder)
-    say(f"{run.id}  {run.record['status']}\n{outcome(run.record, measured)[0]}")
+    say(f"{run.id}  {localised(run.record['status'])}\n{outcome(run.record, measured)[0]}")
     for line in about_files(measured):
         say(line, err=True)
     if about := run.record.get("scheduler"):
         say(_scheduled(about))
     for name, entry in run.record["stages"].items():
         reused = f"  taken from {entry['reused_from']}" if "reused_from" in entry else ""
-        say(f"  {name:<18} {entry['status']:<12} {entry.get('seconds') or 0:8.1f} s{reused}")
+        say(f"  {name:<18} {localised(entry['status']):<12} {entry.get('seconds') or 0:8.1f} s{reused}")
     show_run(run, stdout_console())
 
 
@@ -266,7 +267,7 @@ def _remove(folders: Sequence[Path], yes: bool, as_json: bool) -> None:
     if folders and not yes:
         if not sys.stdin.isatty():
             raise InputError(f"this would free {decimal(size)}; nothing was removed", "Say --yes to go ahead.")
-        click.confirm(f"Remove {len(folders)} runs and free {decimal(size)}?", abort=True, err=True)
+        click.confirm(localised(f"Remove {len(folders)} runs and free {decimal(size)}?"), abort=True, err=True)
     for folder in folders:
         remove(folder)
     if as_json:

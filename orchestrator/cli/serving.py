@@ -18,6 +18,7 @@ from orchestrator.cli.common import (
     stderr_console,
     stdout_console,
 )
+from orchestrator.lib.translate import localised
 
 if TYPE_CHECKING:
     from orchestrator.lib.process import Child
@@ -224,7 +225,7 @@ def _find(runs_dir: Path, which: str | None = None) -> Run:
 def _served(run: Run, name: str) -> Iterator[Endpoint]:
     from orchestrator.serving.serve import running, where
 
-    with stderr_console().status(f"loading {name}"), contextlib.ExitStack() as stack:
+    with stderr_console().status(localised(f"loading {name}")), contextlib.ExitStack() as stack:
         endpoint, _ = stack.enter_context(running(run, name, where(port=0)))
         loaded = stack.pop_all()
     with loaded:

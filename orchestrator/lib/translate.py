@@ -21,7 +21,8 @@ CATALOGUES = {"zh": Path(__file__).parent / "zh"}
 Null: a text of the code that no person reads.
 """
 MEAGRE = 8
-"""A template of no more letters, such as `{} of {}`, is filled with single words; else it would fit many a sentence."""
+"""A template of no more letters, such as `{} of {}`, is filled with single words, or with texts that are known; else it
+would fit many a sentence of somebody else's."""
 
 _GAP = re.compile(r"\{(\d*)\}")
 _HEAD = re.compile(r"\s*(?:[→·…✓✗■✂] \S+\s+|[!*·→✓✗■✂…+×-]\s+)?")
@@ -84,11 +85,18 @@ class Catalogue:
         if text in self._exact:
             return self._exact[text] if " " in text or text in self._terms else None
         for parts, said in self._templates:
-            if (values := _filled(parts, text)) is not None:
-                before, separator, values[0] = _prefix(values[0]) if not parts[0] else ("", "", values[0])
+            values = _filled(parts, text)
+            if values is not None and (not _is_meagre(parts) or all(map(self._is_one, values))):
+                if parts[0] or self._sentence(values[0]) is not None:
+                    return _fill(said, [self._said(value) for value in values])
+                before, separator, values[0] = _prefix(values[0])
                 whole = _fill(said, [self._said(value) for value in values])
                 return _joined(self._said(before), separator, whole) if separator else before + whole
         return None
+
+    def _is_one(self, value: str) -> bool:
+        """Whether a value is a word, a quotation or a text that is known."""
+        return " " not in value or value[0] in "'\"`" or self._sentence(value) is not None
 
     def _parts(self, text: str) -> str:
         """A text that several templates made, one after another."""
@@ -99,6 +107,8 @@ class Catalogue:
         if (inside := re.fullmatch(r"(.+?) \((.+)\)", text)) and (said := self._sentence(inside[1])) is not None:
             return f"{said}（{self._said(inside[2])}）"
         for left, between, right in _halves(text):
+            if (said := self._sentence(between + right)) is not None:
+                return self._said(left) + said
             if (said := self._sentence(right)) is not None:
                 return _joined(self._said(left), between, said)
         for left, between, right in _halves(text):
@@ -120,9 +130,12 @@ def _filled(parts: list[str], text: str) -> list[str] | None:
     """What was filled into a template, given as the parts between its gaps; None where the text is not of it."""
     if not text.startswith(parts[0]) or not text.endswith(parts[-1]) or any(part not in text for part in parts):
         return None
-    meagre = ":" not in parts[0] and sum(map(str.isalpha, "".join(parts))) <= MEAGRE
-    found = re.fullmatch((r"(\S*)" if meagre else "(.*?)").join(map(re.escape, parts)), text, re.DOTALL)
+    found = re.fullmatch("(.*?)".join(map(re.escape, parts)), text, re.DOTALL)
     return list(found.groups()) if found else None
+
+
+def _is_meagre(parts: list[str]) -> bool:
+    return ":" not in parts[0] and sum(map(str.isalpha, "".join(parts))) <= MEAGRE
 
 
 def _prefix(value: str) -> tuple[str, str, str]:

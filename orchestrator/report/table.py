@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from orchestrator.evaluation.metric import AGREEMENT, DIVERGENCE, METRICS, added, primary
+from orchestrator.lib.translate import localised
 
 Summary = Mapping[str, Any]
 Cell = Callable[[str, Summary], str]
@@ -126,5 +127,6 @@ def _size(artifact: str, summary: Summary) -> str:
 
 def _verdict(artifact: str, summary: Summary) -> str:
     if any(failure["artifact"] == artifact for failure in summary.get("failures", ())):
-        return "fails gate"
-    return next((c["verdict"] for c in summary.get("comparisons", ()) if c["a"] == artifact), "")
+        return localised("fails gate")
+    verdict = next((c["verdict"] for c in summary.get("comparisons", ()) if c["a"] == artifact), "")
+    return localised(verdict)

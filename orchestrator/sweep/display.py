@@ -12,6 +12,7 @@ from rich.text import Text
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.translate import localised
 from orchestrator.report.table import figure_text
 from orchestrator.runs import store
 from orchestrator.runs.progress import MARKS, PLAIN_SECONDS, read_log, training_line
@@ -48,7 +49,7 @@ class SweepDisplay:
 
     def watch(self, running: list[Running], done: int, total: int) -> None:
         """Refresh the lines of the running trials."""
-        lines = [Text(f"… {self._place(one.trial.number, total)} {_state(one)}") for one in running]
+        lines = [Text(localised(f"… {self._place(one.trial.number, total)} {_state(one)}")) for one in running]
         if self._live.is_started:
             self._live.update(Group(*lines))
         elif self._verbosity >= 0 and time.monotonic() - self._said >= PLAIN_SECONDS:
@@ -65,8 +66,8 @@ class SweepDisplay:
         if entry["value"]:
             parts.append(f"{self._metric} {figure_text(entry['value'])}")
         if entry["reason"]:
-            parts.append(f"{entry['status']}: {entry['reason']}")
-        parts.append("reused" if entry["reused"] else f"{entry['seconds']:.1f} s")
+            parts.append(f"{localised(entry['status'])}: {localised(entry['reason'])}")
+        parts.append(localised("reused") if entry["reused"] else f"{entry['seconds']:.1f} s")
         self._console.print(Text("  ".join(parts), style=style), soft_wrap=True)
 
     def _place(self, number: int, total: int) -> str:
@@ -105,7 +106,7 @@ def _table(page: Json) -> Table:
     for place in page["ranking"][:SHOWN]:
         values = (str(value) for value in place["parameters"].values())
         spread = "" if place["spread"] is None else f"{place['spread']:.1f}"
-        note = "best" if place["rank"] == 1 else "not told from the best" if place["tied"] else ""
+        note = localised("best" if place["rank"] == 1 else "not told from the best" if place["tied"] else "")
         trials = ", ".join(str(number) for number in place["trials"])
         table.add_row(str(place["rank"]), *values, figure_text(place["value"]), spread, note, trials)
     return table
