@@ -10,7 +10,7 @@ import ast
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -154,7 +154,7 @@ def texts(module: ast.Module, everything: bool) -> Iterator[tuple[ast.expr, bool
             waiting += [(below, inside) for below in ast.iter_child_nodes(node)]
 
 
-def _not_said(node: ast.AST) -> list[ast.AST]:
+def _not_said(node: ast.AST) -> Sequence[ast.AST]:
     """Docstrings, help of options (read from the commands), patterns, annotations."""
     match node:
         case ast.Module(body=body) | ast.ClassDef(body=body) | ast.FunctionDef(body=body):

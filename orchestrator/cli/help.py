@@ -6,7 +6,7 @@ import inspect
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import click
 
@@ -36,10 +36,11 @@ class HelpPage(click.HelpFormatter):
         lines = "\n\n".join(_block(block, width) for block in inspect.cleandoc(text).split("\n\n")).split("\n")
         self.write("".join(f"{' ' * self.current_indent}{line}".rstrip() + "\n" for line in lines))
 
-    def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
         if not _translates():
             super().write_dl(rows, col_max, col_spacing)
             return
+        rows = list(rows)
         first = min(max(cells(name) for name, _ in rows), col_max) + col_spacing
         indent = " " * (self.current_indent + first)
         for name, text in rows:

@@ -69,10 +69,12 @@ class Catalogue:
     def _said(self, text: str) -> str:
         if not any(letter.isascii() and letter.isalpha() for letter in text):
             return text
-        if (whole := self._sentence(text)) is not None:
-            return whole
+        whole = self._sentence(text)
         if "\n" in text:
-            return "\n".join(map(self.translated, text.split("\n")))
+            lines = "\n".join(map(self.translated, text.split("\n")))
+            return lines if whole is None else min(lines, whole, key=_letters)
+        if whole is not None:
+            return whole
         if "  " in text.strip():
             return "".join(self._said(part) for part in re.split(r"(\s{2,})", text))
         head = _HEAD.match(text)
@@ -81,18 +83,26 @@ class Catalogue:
         return f"{text[:start]}{self._parts(body) if body != text else self._parts(text)}{text[end:]}"
 
     def _sentence(self, text: str) -> str | None:
-        """The translation of a text that was made from one template."""
+        """The translation of a text that one template made: of those that fit, by the one that leaves least."""
         if text in self._exact:
             return self._exact[text] if " " in text or text in self._terms else None
+        return min(self._ways(text), default=(False, 0, 0, None))[-1]
+
+    def _ways(self, text: str) -> Iterator[tuple[bool, int, bool, str]]:
+        """Translations, the best one the least: whether its template is meagre, how much it leaves, and whether it
+        takes what stands before a colon for a part of a value."""
         for parts, said in self._templates:
             values = _filled(parts, text)
-            if values is not None and (not _is_meagre(parts) or all(map(self._is_one, values))):
-                if parts[0] or self._sentence(values[0]) is not None:
-                    return _fill(said, [self._said(value) for value in values])
-                before, separator, values[0] = _prefix(values[0])
-                whole = _fill(said, [self._said(value) for value in values])
-                return _joined(self._said(before), separator, whole) if separator else before + whole
-        return None
+            meagre = _is_meagre(parts)
+            if values is None or (meagre and not all(map(self._is_one, values))):
+                continue
+            before, separator, first = _prefix(values[0]) if not parts[0] else ("", "", "")
+            whole = _fill(said, list(map(self._said, values)))
+            yield meagre, _letters(whole), bool(before), whole
+            if before:
+                whole = _fill(said, list(map(self._said, (first, *values[1:]))))
+                whole = _joined(self._said(before), separator, whole) if separator else before + whole
+                yield meagre, _letters(whole), False, whole
 
     def _is_one(self, value: str) -> bool:
         """Whether a value is a word, a quotation or a text that is known."""
@@ -144,6 +154,11 @@ def _prefix(value: str) -> tuple[str, str, str]:
     head = _HEAD.match(value_itself)
     marks = head[0] if head and not separator else ""
     return before + marks, separator, value_itself[len(marks) :]
+
+
+def _letters(text: str) -> int:
+    """How much of a text is not Chinese."""
+    return sum(letter.isascii() and letter.isalpha() for letter in text)
 
 
 def _fill(said: str, values: list[str]) -> str:
