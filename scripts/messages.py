@@ -19,6 +19,8 @@ from typing import Any
 
 import click
 
+from orchestrator.lib import words
+
 ROOT = Path(__file__).parent.parent
 CODE = ROOT / "orchestrator"
 PROSE = re.compile(r"[A-Za-z]{2,}[,;:]? [A-Za-z(`'{]|\} [a-z]{2,}|[a-z]{2,}[:,;]? \{|^[A-Z][a-z]+ ")
@@ -37,6 +39,8 @@ TO_PROGRAMMERS = (
     "Name ", "No options defined", "Unknown color",
 )  # fmt: skip
 """How click's texts begin that a mistake in our code would show."""
+AGREE = ("agreeing", "counted", "plural")
+"""The functions of orchestrator.lib.words."""
 ERRORS = re.compile(r"(?:Error|Interrupted|Diverged)$")
 
 
@@ -176,6 +180,8 @@ def _name(function: ast.expr) -> str:
 def _is_text(node: ast.expr) -> bool:
     if isinstance(node, ast.BinOp):
         return isinstance(node.op, ast.Add) and any(map(_is_text, (node.left, node.right)))
+    if isinstance(node, ast.Call):
+        return _name(node.func) in AGREE
     return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
@@ -194,12 +200,22 @@ def said(node: ast.expr, module: ast.Module) -> list[str]:
             return ["".join(words) for words in product(*(said(part, module) or ["{}"] for part in _added(node)))]
         case ast.IfExp():
             return said(node.body, module) + said(node.orelse, module)
+        case ast.Call(args=[_, one, *more]) if _name(node.func) in AGREE:
+            return [_form(_name(node.func), text, *more) for text in said(one, module)]
     return []
+
+
+def _form(function: str, text: str, many: ast.expr | None = None) -> str:
+    """What orchestrator.lib.words makes of a word for several; the catalogue knows what it makes of it for one."""
+    others = [many.value] if isinstance(many, ast.Constant) else []
+    return re.sub(r"^2 ", "{} ", getattr(words, function)(2, text, *others))
 
 
 def _filled_in(part: ast.expr, module: ast.Module) -> list[str]:
     if not isinstance(part, ast.FormattedValue):
         return said(part, module)
+    if isinstance(part.value, ast.Call) and _name(part.value.func) in AGREE:
+        return said(part.value, module) or ["{}"]
     named = _assigned(part.value.id, module) if isinstance(part.value, ast.Name) else [part.value]
     if named and all(
         isinstance(value, ast.IfExp) and _is_word(value.body) and _is_word(value.orelse) for value in named
@@ -225,7 +241,7 @@ def catalogues() -> dict[str, Any]:
     return {text: said for file in sorted(CATALOGUES["zh"].glob("*.json")) for text, said in read_json(file).items()}
 
 
-def add(found: list[Message]) -> None:
+def add(found: Sequence[Message]) -> None:
     """Add messages to the catalogues of their rooms, as null."""
     from orchestrator.lib.files import read_json, write_text
 
@@ -236,7 +252,7 @@ def add(found: list[Message]) -> None:
         write_text(file, json.dumps(entries, ensure_ascii=False, indent=2) + "\n")
 
 
-def lines(found: list[Message]) -> list[str]:
+def lines(found: Sequence[Message]) -> list[str]:
     """What to add, and where."""
     quoted = [(one, json.dumps(one.text, ensure_ascii=False)) for one in found]
     return [f"orchestrator/lib/zh/{one.room}.json: {text}: null  # {one.place}" for one, text in quoted]

@@ -331,6 +331,25 @@ def test_what_an_engine_cannot_compute_with_is_refused() -> None:
     assert ask(tiny(), {"messages": QUESTION, "frequency_penalty": 0}).status == 200
 
 
+def test_a_classifier_says_how_sure_it_is_when_asked() -> None:
+    from dataclasses import replace
+
+    told = {"label": "体育", "probability": 0.9, "probabilities": {"体育": 0.9, "财经": 0.1}}
+    served = replace(tiny(), sure=lambda prompt: {**told, "prompt": len(prompt)})
+    asked = {"messages": QUESTION, "confidence": True, "n": 2}
+    whole = ask(served, asked).json
+    assert [choice["confidence"] for choice in whole["choices"]] == [{**told, "prompt": 7}] * 2
+    ends = [event["choices"][0] for event in ask(served, {**asked, "stream": True}).events[:-1]]
+    assert [choice["confidence"] for choice in ends if choice["finish_reason"]] == [{**told, "prompt": 7}] * 2
+    assert not [choice for choice in ends if "confidence" in choice and not choice["finish_reason"]]
+    assert "confidence" not in ask(served, {"messages": QUESTION}).json["choices"][0]
+
+
+def test_a_model_that_cannot_say_how_sure_it_is_refuses() -> None:
+    assert ask(tiny(), {"messages": QUESTION, "confidence": True}).error["param"] == "confidence"
+    assert ask(tiny(), {"messages": QUESTION, "confidence": False}).status == 200
+
+
 def test_other_routes_and_methods_are_refused_in_the_same_shape() -> None:
     for path, method, status in (
         ("/v1/embeddings", "POST", 404), ("/v1/chat/completions", "GET", 405), ("/", "GET", 404), ("/docs", "GET", 404),

@@ -183,7 +183,7 @@ def test_a_byte_more_in_a_tool_fails_the_gate(tiny_model: Path) -> None:
         (
             "glm4",
             "tools_not_trained",
-            "1 of 3 rows have tools or calls that template glm4 cannot train: the tool format",
+            "1 of 3 rows has tools or calls that template glm4 cannot train: the tool format",
         ),
         ("mistral", "tools_not_trained", "1 of 3 rows .* no text or thought beside a call"),
         ("smollm2", "tools_not_trained", "1 of 3 rows .* the values of an enum as texts, and those of 天气.n are none"),

@@ -35,7 +35,7 @@ MARKS = {"ok": "[green]✓[/]", "note": "[yellow]·[/]", "missing": "[red]✗[/]
 def doctor(spec: Path, overrides: tuple[str, ...], online: bool, trying: bool, as_json: bool) -> None:
     """Look at this machine for what a spec needs; without a spec.yaml, for what the built-in model needs.
 
-    Exit code 3 when something needed is missing; each line says what mends it.
+    Exit code 3 when something needed is missing; each line says what fixes it.
 
     Example: orchestrator doctor --online
     """
@@ -55,7 +55,7 @@ def doctor(spec: Path, overrides: tuple[str, ...], online: bool, trying: bool, a
         _show(checks)
         say("\n".join(estimate.lines(memory)))
     if missing:
-        raise MissingError(f"missing: {', '.join(check.name for check in missing)}", missing[0].mend)
+        raise MissingError(f"missing: {', '.join(check.name for check in missing)}", missing[0].fix)
 
 
 def _patient(spec: Path, overrides: tuple[str, ...], online: bool, trying: bool) -> Patient:
@@ -78,8 +78,8 @@ def _show(checks: list[Check]) -> None:
 
     table = Table.grid(padding=(0, 2))
     for check in checks:
-        mend = f"\n[bold]{escape(localised(check.mend))}[/]" if check.mend else ""
-        table.add_row(MARKS[check.state], escape(localised(check.name)), escape(localised(check.detail)) + mend)
+        fix = f"\n[bold]{escape(localised(check.fix))}[/]" if check.fix else ""
+        table.add_row(MARKS[check.state], escape(localised(check.name)), escape(localised(check.detail)) + fix)
     stdout_console().print(table)
 
 

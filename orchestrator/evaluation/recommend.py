@@ -134,5 +134,5 @@ def recommend_perplexity(
     if not fit:
         return None
     artifact = min(fit, key=lambda name: sizes[name])
-    about = f"{artifact} ({decimal(sizes[artifact])}) is the smallest file that passes the gate"
+    about = f"{artifact} ({decimal(sizes[artifact])}) is the smallest file that passes the quality gate"
     return Recommendation(artifact, sizes[artifact], f"{about}: {risen(artifact, values, reference)}")

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from orchestrator.lib.files import read_json
+from orchestrator.lib.words import of_one
 
 CATALOGUES = {"zh": Path(__file__).parent / "zh"}
 """Language → a folder of catalogues, one for each room: {English template: translation, or null}.
@@ -56,7 +57,8 @@ class Catalogue:
     other words that are filled in are names and labels of the user's."""
 
     def __init__(self, entries: Mapping[str, str | None], terms: Collection[str] = ()) -> None:
-        known = {text: said for text, said in entries.items() if said is not None}
+        several = {text: said for text, said in entries.items() if said is not None}
+        known = {form: said for text, said in several.items() for form in of_one(text)} | several
         self._exact = {text: said for text, said in known.items() if "{}" not in text}
         with_gaps = sorted((text for text in known if "{}" in text), key=_weight, reverse=True)
         self._templates = [(text.split("{}"), known[text]) for text in with_gaps]

@@ -47,12 +47,22 @@ class GgufModel:
         if not self._model:
             raise StageError(
                 f"llama.cpp cannot load {path.name}: it is damaged, or of a kind that this llama.cpp does not know",
-                "Make it anew with `orchestrator export --force export`.",
+                "Make it again with `orchestrator export --force export`.",
             )
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self._adapter = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(adapter)) if adapter else None
         if adapter and not self._adapter:
             raise StageError(f"llama.cpp cannot load {adapter.name} over {path.name}", "Is it this model's adapter?")
+
+    @classmethod
+    def of(cls, llama: Any) -> GgufModel:
+        """The model that llama-cpp-python's `Llama` has loaded, which goes on owning it: to be used without `with`."""
+        import llama_cpp
+
+        model = cls.__new__(cls)
+        model._api, model._model, model._adapter = llama_cpp, llama._model.model, llama._lora_adapter
+        model._vocab = llama_cpp.llama_model_get_vocab(model._model)
+        return model
 
     def __enter__(self) -> GgufModel:
         return self

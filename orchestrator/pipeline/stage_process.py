@@ -43,6 +43,8 @@ class StageProcess:
     run: Run
     release: Callable[[], None]
     """Gives the claim on its result back."""
+    content_fingerprint: str = ""
+    """Of what it reads, as it is now."""
     child: process.Child | None = field(init=False, default=None)
     began: float = field(init=False, default_factory=time.monotonic)
     losses: Losses | None = field(init=False, default=None)
@@ -65,7 +67,7 @@ class StageProcess:
             write_text(run.folder / path, "")
         argv = set_up(step, run, resumable)
         command = process.Command(kept(step, argv), run.folder, self._log, {**env, **step.env})
-        run.begin(step, self.planned.fingerprint, argv)
+        run.begin(step, self.planned.fingerprint, argv, self.content_fingerprint)
         self.child = launch(step, command)
         if step.checkpoints:
             self.losses = Losses(run.folder / step.folder)
@@ -170,7 +172,7 @@ def require_whole_inputs(step: Step, run: Run) -> None:
             if not outputs.is_whole(run.folder / output["path"], output, hashes):
                 raise StageError(
                     f"{step.stage} failed, and {output['path']} that it reads is damaged",
-                    f"Run the same command again with --force {stage}, which makes it anew.",
+                    f"Run the same command again with --force {stage}, which makes it again.",
                 )
 
 
@@ -230,7 +232,7 @@ def require_finite(folder: Path) -> None:
         lost = first_lost(folder)
     except ValueError as error:
         stage = "train"
-        hint = f"Run the same command again with --force {stage}, which makes it anew."
+        hint = f"Run the same command again with --force {stage}, which makes it again."
         raise StageError(f"training left weights that cannot be read: {error}", hint) from None
     if lost:
         raise Diverged(

@@ -26,6 +26,8 @@ from orchestrator.runs.outputs import is_whole
 from orchestrator.runs.schema import SCHEMA
 
 Json = dict[str, Any]
+PRINTS = ("fingerprint", "content_fingerprint")
+"""What a stage's result is found by: how it came about, or the contents of what it was made from."""
 
 
 @dataclass(slots=True)
@@ -53,16 +55,17 @@ class Run:
         Sizes are compared; with `hashes`, contents too, as far as `HashCache.matches` looks.
         """
         recorded = self.stage(stage)
-        if recorded.get("status") != "completed" or recorded.get("fingerprint") != fingerprint:
+        if recorded.get("status") != "completed" or fingerprint not in (recorded.get(name) for name in PRINTS):
             return False
         return all(is_whole(self.folder / output["path"], output, hashes) for output in recorded.get("outputs", ()))
 
-    def begin(self, step: Step, fingerprint: str, argv: tuple[str, ...]) -> None:
+    def begin(self, step: Step, fingerprint: str, argv: tuple[str, ...], content_fingerprint: str = "") -> None:
         """Record that a stage starts. What was recorded of it before is no longer true, so this comes first."""
         replaces = step.stage in self.record["stages"]
         self.record["stages"][step.stage] = {
             "status": "running",
             "fingerprint": fingerprint,
+            **({"content_fingerprint": content_fingerprint} if content_fingerprint else {}),
             "argv": list(argv),
             "started_at": now(),
             **({"speed": dict(step.speed)} if step.speed else {}),
@@ -74,7 +77,7 @@ class Run:
         entry = self.record["stages"][stage]
         entry |= {"status": status, "seconds": round(seconds, 3), "exit_code": exit_code, "outputs": outputs}
         if status == "completed":  # first: a link that says too much is found out
-            cache.remember(self.folder, cache.stage(stage, entry["fingerprint"]))
+            cache.remember(self.folder, *_results_of(stage, entry))
         self.save()
 
     def forget(self, stage: str) -> None:
@@ -82,9 +85,9 @@ class Run:
         if self.record["stages"].pop(stage, None):
             self.save()
 
-    def adopt(self, stage: str, entry: Json, donor: str) -> None:
+    def adopt(self, stage: str, entry: Json, fingerprint: str, donor: str) -> None:
         """Record a stage whose outputs were taken from another run."""
-        self.record["stages"][stage] = {**entry, "reused_from": donor}
+        self.record["stages"][stage] = {**entry, "fingerprint": fingerprint, "reused_from": donor}
         self.save(durable=False)
 
     def set(self, **values: Any) -> None:
@@ -211,8 +214,10 @@ def find_folder(runs_dir: Path, wanted: str | None) -> Path:
 
 
 def holder(runs_dir: Path, stage: str, fingerprint: str, hashes: HashCache | None = None) -> Run | None:
-    """A run whose stage ended well with this fingerprint and is whole, the newest that is known of, or None."""
-    having = "json_extract(record, ?) = ?", f'$.stages."{stage}".fingerprint', fingerprint
+    """A run whose stage ended well with this fingerprint (or this one of contents) and is whole, the newest that is
+    known of, or None."""
+    places = (f'$.stages."{stage}".{name}' for name in PRINTS)
+    having = "? in (json_extract(record, ?), json_extract(record, ?))", fingerprint, *places
     return _found(runs_dir, cache.stage(stage, fingerprint), lambda run: run.has(stage, fingerprint, hashes), having)
 
 
@@ -248,8 +253,12 @@ def _results(folder: Path) -> Iterator[Result]:
         record = load(folder).record
         yield from _trainings(record)
         for stage, entry in record["stages"].items():
-            if entry.get("status") == "completed" and entry.get("fingerprint"):
-                yield cache.stage(stage, entry["fingerprint"])
+            if entry.get("status") == "completed":
+                yield from _results_of(stage, entry)
+
+
+def _results_of(stage: str, entry: Json) -> list[Result]:
+    return [cache.stage(stage, entry[name]) for name in PRINTS if entry.get(name)]
 
 
 def _trainings(record: Json) -> Iterator[Result]:

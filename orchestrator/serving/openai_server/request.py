@@ -102,6 +102,8 @@ class ChatRequest(_Request):
     """POST /v1/chat/completions."""
 
     messages: list[Turn] = Field(min_length=1)
+    confidence: bool | None = None
+    """Not OpenAI's: whether each choice says how likely every label of a classification is."""
     max_completion_tokens: int | None = Field(None, ge=1)
     metadata: Ignored
     parallel_tool_calls: Ignored
@@ -180,6 +182,7 @@ class CompletionRequest(_Request):
     """POST /v1/completions: a text to go on with, without any template."""
 
     prompt: str = Field(min_length=1)
+    confidence: NotDone = None
     best_of: Literal[1] | None = None
     echo: NotDone = None
     suffix: NotDone = None
