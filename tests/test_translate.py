@@ -19,8 +19,8 @@ from tests.conftest import run_tool
 CHINESE = {"LANG": "zh_CN.UTF-8"}
 FOLDER = translate.CATALOGUES["zh"]
 ALL = messages.catalogues()
-OTHERS = ("click", "composed", "terms", "words")
-"""Catalogues of what is not one text of our sources: click's texts, two texts that meet, single words."""
+OTHERS = ("click", "composed", "earlier", "terms", "words")
+"""Catalogues of what is no text of our sources: click's texts, texts that meet, those in old records, single words."""
 NAMED = r"`[^`]*`|'[^']*'|\[[^\]]*\]|--\w\S*|\S*[_/.:=*<>]\S*|\b[A-Z][A-Za-z]*\b|[A-Z]\S*|orchestrator \w+"
 """What stays as it is in any language: code, options, values, files and keys, names that begin with a capital."""
 
@@ -54,6 +54,10 @@ def test_the_language_is_that_of_posix(environment: dict[str, str], language: st
         ("train.seed: expected a whole number, got the text 'a'", "train.seed: 应为一个整数，实为文本“a”"),
         ("error: 2 of 9 files of r1 are not as recorded:\na: is gone",
          "错误：运行 r1 的 9 个文件中有 2 个与记录不符：\na: 已丢失"),
+        ("The tuned model answers 50.0 % (25.0–75.0) of 12 held-out rows right, better than the base model's 0.0; "
+         "2 of 3 GGUFs pass the quality gate, ship gguf-q8_0 (5.2 MB).",
+         "微调后的模型在 12 行留出数据中答对 50.0 % (25.0–75.0)，优于基础模型的 0.0；"
+         "3 个 GGUF 中有 2 个通过质量门，请发布 gguf-q8_0（5.2 MB）。"),
         # lines, columns and marks
         ("→ template        new run\n    + by_length=true: rows of like lengths need little padding",
          "→ template        新的运行\n    + by_length=true: 长度相近的行几乎不需要补齐"),

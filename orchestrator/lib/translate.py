@@ -152,10 +152,10 @@ def _is_meagre(parts: list[str]) -> bool:
 
 def _prefix(value: str) -> tuple[str, str, str]:
     """What the first gap holds of a text before its sentence: `train.seed: 3` of `train.seed: 3 rows are left out`."""
-    before, separator, value_itself = value.rpartition(": ")
-    head = _HEAD.match(value_itself)
+    before, separator, first = max((value.rpartition(sign) for sign in (": ", "; ")), key=lambda cut: len(cut[0]))
+    head = _HEAD.match(first)
     marks = head[0] if head and not separator else ""
-    return before + marks, separator, value_itself[len(marks) :]
+    return before + marks, separator, first[len(marks) :]
 
 
 def _letters(text: str) -> int:
@@ -191,5 +191,6 @@ def _halves(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _joined(left: str, between: str, right: str) -> str:
-    """Two halves, with the punctuation of the language that the left one ends in."""
-    return f"{left}{_FULL[between] if _is_wide(left[-1:]) else between}{right}"
+    """Two halves; after a Chinese one, the punctuation is Chinese. A colon behind a key or a file stays as it is."""
+    near = left[-1:] if between == ": " else left
+    return f"{left}{_FULL[between] if any(map(_is_wide, near)) else between}{right}"
