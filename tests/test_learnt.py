@@ -42,7 +42,7 @@ TAUGHT = ["体育"] * 3 + ["国际"]
         ({"unseen_labels": ("国际", "财经")}, ["No training row has '国际', '财经'"]),
         ({"answers": 100, "cut_off": 6}, ["6 of 100 answers end before they are complete: raise evaluate.max_new"]),
         ({"answers": 100, "cut_off": 5}, []),
-        ({"learnt": False}, ["No gain over the base model"]),
+        ({"learnt": False}, ["No gain over the best baseline"]),
     ],
 )
 def test_what_is_seen_decides_what_to_try(facts: dict[str, Any], said: list[str]) -> None:

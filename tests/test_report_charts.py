@@ -164,8 +164,11 @@ def test_outcome(status: str, stages: dict[str, str], summary: dict[str, Any], s
 
 def test_outcome_of_a_training_says_how_far_it_is() -> None:
     record = {"status": "running", "stages": {"train": {"status": "running"}}}
-    last = {"current_steps": 5, "total_steps": 20, "remaining_time": "0:03:21"}
+    last = {"current_steps": 5, "total_steps": 20, "elapsed_time": "0:01:07"}
     assert outcome(record, {}, [last])[0] == "Running: train, step 5 of 20, 0:03:21 left."
+    resumed = {"status": "running", "argv": ["train", "resume_from_checkpoint=train/checkpoint-4"]}
+    said = outcome({"status": "running", "stages": {"train": resumed}}, {}, [last])[0]
+    assert said == "Running: train, step 5 of 20, 0:16:45 left."
 
 
 def losses(*values: float, key: str = "loss") -> list[dict[str, float]]:
@@ -180,7 +183,7 @@ def losses(*values: float, key: str = "loss") -> list[dict[str, float]]:
         (CLASSIFIED, losses(8, 1, 1, 1, 1, 1, 1, 1), [], []),
         (CLASSIFIED, losses(2, 1, 1.2, key="eval_loss"), [], ["rose again"]),
         (CLASSIFIED, [], [{"severity": "error", "message": "leak"}, {"severity": "info", "message": "x"}], ["leak"]),
-        ({**CLASSIFIED, "comparisons": [against("cannot tell", 79)]}, [], [], ["No gain over the base model"]),
+        ({**CLASSIFIED, "comparisons": [against("cannot tell", 79)]}, [], [], ["No gain over the best baseline"]),
         ({"metrics": {"tuned": {"n": 40, "accuracy": figure(60, 45, 75)}}}, [], [], ["±15 points"]),
         ({"metrics": {"tuned": {"n": 40, "invalid_label_rate": figure(17)}}}, [], [], ["17 % of the answers"]),
         (

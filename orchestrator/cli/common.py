@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +105,12 @@ def stdout_console() -> Console:
 def say(text: str, err: bool = False, nl: bool = True) -> None:
     """A line for people, in their language; what programs read (JSON, paths, addresses) goes through click.echo."""
     click.echo(localised(text), err=err, nl=nl)
+
+
+def announce(what: str, options: Mapping[str, Any]) -> None:
+    """Say at once what is being done: what it takes to find that out is imported and read after this."""
+    if not options.get("quiet") and not options.get("as_json"):
+        say(f"… {what}", err=True)
 
 
 def print_json(value: Any) -> None:

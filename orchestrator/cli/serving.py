@@ -18,6 +18,9 @@ from orchestrator.cli.common import (
     stderr_console,
     stdout_console,
 )
+from orchestrator.lib import process
+from orchestrator.lib.errors import InputError, Interrupted, MissingError, StageError
+from orchestrator.lib.files import read_json
 from orchestrator.lib.translate import localised
 
 if TYPE_CHECKING:
@@ -131,8 +134,6 @@ def serve(
 @contextlib.contextmanager
 def until_stopped(child: Child, log: Path) -> Iterator[None]:
     """Wait for Ctrl-C once the block has told how to reach a server. Raises StageError when that ends by itself."""
-    from orchestrator.lib import process
-    from orchestrator.lib.errors import Interrupted, StageError
 
     try:
         yield
@@ -171,7 +172,6 @@ def push(arguments: tuple[str, ...], runs_dir: Path, artifact: str | None, as_js
 
 
 def _push_ollama(run: Run, target: str, artifact: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    from orchestrator.lib.errors import MissingError
     from orchestrator.serving import bundle, ollama
     from orchestrator.serving.artifacts import choose_gguf
 
@@ -245,8 +245,6 @@ def _served(run: Run, name: str) -> Iterator[Endpoint]:
 def _read_tools(file: Path) -> list[dict[str, Any]]:
     """Raises InputError for a file that is not there or holds no tools."""
     from orchestrator.chat_template.tools import ToolError, canonical_tools
-    from orchestrator.lib.errors import InputError
-    from orchestrator.lib.files import read_json
 
     try:
         return canonical_tools(read_json(file))[0]

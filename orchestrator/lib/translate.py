@@ -191,6 +191,6 @@ def _halves(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _joined(left: str, between: str, right: str) -> str:
-    """Two halves; after a Chinese one, the punctuation is Chinese. A colon behind a key or a file stays as it is."""
-    near = left[-1:] if between == ": " else left
+    """Two halves, with Chinese punctuation between them; a colon behind a key or a file stays as it is."""
+    near = {": ": left[-1:], "; ": left + right}.get(between, left)
     return f"{left}{_FULL[between] if any(map(_is_wide, near)) else between}{right}"

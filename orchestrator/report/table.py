@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from orchestrator.evaluation.metric import AGREEMENT, DIVERGENCE, METRICS, added, primary
+from orchestrator.evaluation.untrained import gain, gain_sentence
 from orchestrator.lib.translate import localised
 
 Summary = Mapping[str, Any]
@@ -25,11 +26,15 @@ def artifact_table(summary: Summary, console: Console) -> None:
 
     80 columns are enough; without a terminal, or with NO_COLOR, the same text is plain.
     """
-    sentences = [(comparison["sentence"], "dim") for comparison in summary.get("comparisons", ())]
+    best = gain(summary)
+    sentences = [(gain_sentence(best), "bold")] if best else []
+    sentences += [(comparison["sentence"], "dim") for comparison in summary.get("comparisons", ())]
     sentences += [(line, "dim") for line in divergence_lines(summary)]
     sentences += [(f"! {note}", "yellow") for note in summary.get("notes", ())]
     if recommendation := summary.get("recommendation"):
         sentences.append((f"* {recommendation['sentence']}", "green"))
+    if mixture := summary.get("mixture"):
+        sentences.append((mixture["sentence"], "dim"))
     if known := _confidence(summary):
         sentences.append((known, "dim"))
     if general := summary.get("general"):
