@@ -52,7 +52,7 @@ def adapter(name: str, runs_dir: Path | None) -> Path:
     import yaml
 
     run = run_of(name, runs_dir)
-    found = run.folder / layout.TRAINED
+    found = run.folder / layout.trained(run.folder)
     whole = f"Continue from its merged model: run:{run.id}."
     if run.stage("train").get("status") != "completed":
         raise MissingError(f"model.base: run {run.id} has not been trained to the end", "Run it again first.")

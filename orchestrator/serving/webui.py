@@ -119,7 +119,7 @@ def _offer(run: Run, folder: Path) -> None:
 
     trained = yaml.safe_load((run.folder / layout.config("train")).read_text(encoding="utf-8"))
     for pattern in FILES:
-        for file in (run.folder / layout.TRAINED).glob(pattern):
+        for file in (run.folder / layout.trained(run.folder)).glob(pattern):
             link(file, folder / trained["finetuning_type"] / run.id / file.name)
 
 

@@ -26,7 +26,7 @@ class Merge(Stage):
                 argv=("llamafactory-cli", "export", config),
                 files={config: text},
                 expects=(f"{layout.AS_MERGED}/config.json", f"{layout.AS_MERGED}/tokenizer_config.json"),
-                needs=("train",),
+                needs=(context.trained_by,),
                 inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES)},
                 folder=layout.AS_MERGED,
             )
