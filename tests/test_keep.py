@@ -15,7 +15,9 @@ from orchestrator.evaluation.rows import Row
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import write_json, write_text
+from orchestrator.pipeline.scheduler import adopt
 from orchestrator.report.run_page import curves
+from orchestrator.runs import store
 from orchestrator.spec.load import load_project
 from orchestrator.spec.reference import json_schema, reference
 from orchestrator.spec.sections import Data
@@ -184,5 +186,18 @@ def test_what_was_kept_is_what_is_used_from_then_on(tmp_path: Path) -> None:
     take(checkpoint(tmp_path / "train/checkpoint-20", 20), tmp_path / layout.KEPT)
     names = {path.name for path in (tmp_path / layout.KEPT).iterdir()}
     assert names == {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"}
-    assert layout.trained(tmp_path) == layout.KEPT
+    assert layout.trained(tmp_path) == layout.KEPT, "from then on"
     assert (tmp_path / layout.KEPT / "adapter_model.safetensors").read_text() == "weights 20"
+
+
+def test_a_training_that_is_taken_over_brings_the_checkpoints_to_choose_from(tmp_path: Path) -> None:
+    step = steps_of("spec.yaml", BEST)["train"]
+    donor, run = (store.create(tmp_path, "news") for _ in range(2))
+    checkpoint(donor.folder / "train/checkpoint-20", 20)
+    donor.begin(step, "print", step.argv)
+    donor.end("train", "completed", 1.0, 0, [])
+    adopt(step, run, donor, "print")
+    left = {path.name for path in (run.folder / "train/checkpoint-20").iterdir()}
+    assert left == {"adapter_model.safetensors", "adapter_config.json", "trainer_state.json", "tokenizer.json"}
+    adopt(steps_of("spec.yaml")["train"], usual := store.create(tmp_path, "news"), donor, "print")
+    assert not (usual.folder / "train/checkpoint-20").exists()

@@ -24,6 +24,9 @@ GOLDEN = Path(__file__).parent / "golden"
 SPECS = ("spec.yaml", "specs/news-zh.yaml", "specs/news-deepseek-r1-7b.yaml")
 
 
+BASES = ("predict-base", "predict-base-prompted")
+
+
 def context_of(name: str, *overrides: str) -> Context:
     loaded = load_project(ROOT / name, overrides)
     return Context(
@@ -113,10 +116,10 @@ def test_no_two_steps_own_the_same_output(name: str) -> None:
 @pytest.mark.parametrize(
     ("artifacts", "asking"),
     [
-        ("[base, tuned, gguf-*]", {"predict-base", "predict-tuned", "ask-f16", "ask-q8_0", "ask-q4_k_m"}),
+        ("[base, tuned, gguf-*]", {*BASES, "predict-tuned", "ask-f16", "ask-q8_0", "ask-q4_k_m"}),
         ("[tuned, gguf-q4_k_m]", {"predict-tuned", "ask-q4_k_m"}),
         ("[gguf-q*]", {"predict-tuned", "ask-q8_0", "ask-q4_k_m"}),
-        ("[base]", {"predict-base", "predict-tuned"}),
+        ("[base]", {*BASES, "predict-tuned"}),
     ],
 )
 def test_only_the_artifacts_asked_for_answer(artifacts: str, asking: set[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.evaluation.metric import METRICS, added, primary
+from orchestrator.evaluation.untrained import gain, gain_sentence
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json, read_json_lines
 from orchestrator.lib.secrecy import redacted, without_folders
@@ -28,6 +29,10 @@ ROWS_SHOWN = 300
 
 LEAST_CERTAIN = 50
 """Rows on the page that a classifier is least certain of."""
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _beside(headline: str, measured: Iterable[Json]) -> list[str]:
@@ -59,6 +64,8 @@ def facts(folder: Path, record: Json) -> Json:
         "advice": advice(record, summary, log, findings),
         "summary": summary,
         "comparison": comparison,
+        "gained": gain(summary),
+        "gained_sentence": _capital(gain_sentence(gained)) if (gained := gain(summary)) else "",
         "told": told,
         "headline": primary(last),
         "digits": {name: metric.digits for name, metric in METRICS.items()},
@@ -103,7 +110,7 @@ def _checkpoints(keep: Json | None) -> dict[str, Chart | None]:
 
 
 def mistakes(folder: Path) -> Iterator[Json]:
-    """The tuned model's mistakes, then where each GGUF answers otherwise, with the whole count of each kind.
+    """The tuned model's mistakes, then where each GGUF answers differently, with the whole count of each kind.
 
     A row holds the answer as `prediction`, or under the artifact's name beside that of `tuned`.
     """
@@ -113,7 +120,7 @@ def mistakes(folder: Path) -> Iterator[Json]:
         if rows := read_json_lines(file) if is_plain(file) else []:
             yield {
                 "artifact": artifact,
-                "title": f"mistakes of {artifact}" if kind == "errors" else f"{artifact} answers otherwise",
+                "title": f"mistakes of {artifact}" if kind == "errors" else f"{artifact} answers differently",
                 "count": len(rows),
                 "rows": rows[:ROWS_SHOWN],
                 "file": f"evaluation/{file.name}",

@@ -9,6 +9,8 @@ from rich.filesize import decimal
 
 from orchestrator.evaluation.learnt import BETTER_THAN, next_steps, seen
 from orchestrator.evaluation.metric import METRICS, primary
+from orchestrator.evaluation.untrained import UNTRAINED, gain
+from orchestrator.lib.words import counted
 from orchestrator.runs.progress import curve
 
 Json = Mapping[str, Any]
@@ -76,15 +78,21 @@ def _measured(summary: Json) -> str:
     interval = f"({value['low']:.1f}–{value['high']:.1f})"
     reached = METRICS[metric].sentence.format(f"{value['value']:.1f}", interval)
     right = " right" if metric == "accuracy" else ""
-    return f"{reached} {figures['n']} held-out rows{right}{_against_base(summary)}"
+    return f"{reached} {counted(figures['n'], 'held-out row')}{right}{_against_best(summary)}"
 
 
-def _against_base(summary: Json) -> str:
+def _against_best(summary: Json) -> str:
     against = comparison(summary, "tuned")
     if against is None:
         return ""
+    if best := gain(summary):
+        than = f"the best baseline, {UNTRAINED[best['b']]} ({best['value_b']:.1f})"
+        if best["verdict"] == "better":
+            return f", {best['difference']['value']:+.1f} points over {than}"
+        how = "no significant difference from" if best["verdict"] == "cannot tell" else f"{best['verdict']} than"
+        return f", {how} {than}"
     if against["verdict"] == "cannot tell":
-        return f", which cannot be told from the base model's {against['value_b']:.1f}"
+        return f", no significant difference from the base model's {against['value_b']:.1f}"
     return f", {against['verdict']} than the base model's {against['value_b']:.1f}"
 
 
@@ -93,7 +101,7 @@ def _shipping(summary: Json) -> str:
     if not ggufs:
         return ""
     failed = {failure["artifact"] for failure in summary.get("failures", [])} & set(ggufs)
-    passing = f"; {len(ggufs) - len(failed)} of {len(ggufs)} GGUFs pass the gate"
+    passing = f"; {len(ggufs) - len(failed)} of {len(ggufs)} GGUFs pass the quality gate"
     chosen = summary.get("recommendation")
     return f"{passing}, ship {chosen['artifact']} ({decimal(chosen['bytes'])})" if chosen else passing
 
@@ -110,7 +118,7 @@ def comparison(summary: Json, artifact: str) -> Json | None:
 
 def told(verdict: str) -> str:
     """A verdict with the words that lead to what it is about: `better than`, `as good as`, …"""
-    return {"cannot tell": "cannot be told from", "as good": "as good as"}.get(verdict, f"{verdict} than")
+    return {"cannot tell": "no significant difference from", "as good": "as good as"}.get(verdict, f"{verdict} than")
 
 
 def about_files(summary: Json) -> Iterator[str]:
@@ -123,7 +131,7 @@ def about_files(summary: Json) -> Iterator[str]:
 def _about_data(findings: Sequence[Json]) -> Iterator[str]:
     errors = [finding["message"] for finding in findings if finding.get("severity") == "error"]
     if errors:
-        yield f"Mend the data first; figures on such data mislead: {errors[0]}"
+        yield f"Fix the data first; figures on such data mislead: {errors[0]}"
 
 
 def about_training(summary: Json, log: Sequence[Json]) -> Iterator[str]:
@@ -171,6 +179,6 @@ def _about_gate(summary: Json) -> Iterator[str]:
     refused = list(dict.fromkeys(failure["artifact"] for failure in failures if failure["what"] not in apart))
     if refused:
         names = ", ".join(refused)
-        yield f"The gate refuses {names}: leave it out of export.gguf, or choose a larger quantisation."
+        yield f"The quality gate failed for {names}: leave it out of export.gguf, or choose a larger quantisation."
     if chosen := summary.get("recommendation"):
         yield f"Ship {chosen['artifact']}: see the Modelfile in export/."

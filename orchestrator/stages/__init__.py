@@ -6,6 +6,7 @@ from orchestrator.lib.step import PHASES, Step
 from orchestrator.stages.adapter import Adapter
 from orchestrator.stages.ask import Ask
 from orchestrator.stages.base import Context, Stage
+from orchestrator.stages.baselines import Baselines
 from orchestrator.stages.confidence import Confidence
 from orchestrator.stages.convert import Convert
 from orchestrator.stages.diverge import Diverge, ReadTuned
@@ -19,6 +20,7 @@ from orchestrator.stages.perplexity import GatePerplexity, ReadTexts
 from orchestrator.stages.predict import Predict
 from orchestrator.stages.preference import Preference
 from orchestrator.stages.prepare import Prepare
+from orchestrator.stages.prompted import Prompted
 from orchestrator.stages.quantise import Quantise
 from orchestrator.stages.score import Gate, Score
 from orchestrator.stages.template import Template
@@ -28,8 +30,10 @@ STAGES: tuple[type[Stage], ...] = (
     Prepare,
     Train,
     Keep,
+    Prompted,
     Predict,
     Score,
+    Baselines,
     Preference,
     Merge,
     Template,

@@ -65,7 +65,7 @@ class Score(Stage):
         if not context.answers:
             return []
         artifacts = _scored(context)
-        sources: dict[str, Source] = {artifact: _generated(artifact) for artifact in artifacts}
+        sources: dict[str, Source] = {artifact: generated_by(artifact) for artifact in artifacts}
         stage = cls(artifacts=sources, summary=layout.summary("score"), **_asked_for(context))
         return [stage.scoring("score", context, tuple(f"predict-{artifact}" for artifact in artifacts))]
 
@@ -173,7 +173,8 @@ def _scored(context: Context) -> tuple[str, ...]:
     return tuple(artifact for artifact in ("base", "tuned") if context.spec.evaluate.asks(artifact))
 
 
-def _generated(artifact: str) -> dict[str, str]:
+def generated_by(artifact: str) -> dict[str, str]:
+    """LLaMA-Factory's answers for an artifact, as a source."""
     folder = layout.generated(artifact)
     return {
         "generated": f"{folder}/generated_predictions.jsonl",

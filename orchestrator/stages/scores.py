@@ -89,22 +89,22 @@ def _learnt(rows: Mapping[str, list[Row]], config: Score) -> tuple[list[Failure]
     """
     from orchestrator.evaluation import learnt
 
-    taught = _taught()
-    if taught is None or config.reference not in rows:
+    answers = taught()
+    if answers is None or config.reference not in rows:
         return [], [], {}
     tuned, wanted = rows[config.reference], learnt.BASELINES if config.better_than is None else config.better_than
     found = []
     if "base" in wanted and config.baseline in rows:
         found.append(learnt.against(tuned, rows[config.baseline], "base", "base", config.task, config.labels))
     if "majority" in wanted and config.task == "classification":
-        label, same = learnt.majority_rows(tuned, taught)
+        label, same = learnt.majority_rows(tuned, answers)
         found.append(learnt.against(tuned, same, "majority", f"always answering {label!r}", config.task, config.labels))
     facts = {one.name: one.comparison.to_json() for one in found if one.name != "base"}
-    facts |= learnt.seen_in(tuned, taught, config.task)
+    facts |= learnt.seen_in(tuned, answers, config.task)
     return learnt.not_better(found), learnt.untellable(found), facts
 
 
-def _taught() -> list[str] | None:
+def taught() -> list[str] | None:
     """The last answer of each training row; none without such rows, None where what they teach is a preference."""
     file = Path(layout.TRAIN_ROWS)
     rows = read_json(file) if file.is_file() else []

@@ -41,6 +41,7 @@ def edit(project: Path, old: str, new: str) -> None:
     (project / "spec.yaml").write_text(text.replace(old, new))
 
 
+BASE_STAGES = ("prompted", "predict-base", "predict-base-prompted")
 MAY_BE_EMPTY = (".errors.jsonl", ".disagreements.jsonl")
 """A perfect artifact leaves none of these rows."""
 
@@ -53,7 +54,8 @@ def test_every_stage_is_recorded_with_its_outputs(project: Path) -> None:
     record = only_run(project)
     assert record["status"] == "completed"
     assert set(record["stages"]) == {
-        "prepare", "train", "predict-base", "predict-tuned", "score", "merge", "template", "convert", "modelfile",
+        "prepare", "train", "prompted", "predict-base", "predict-base-prompted", "predict-tuned", "score", "baselines",
+        "merge", "template", "convert", "modelfile",
         "quantise-q8_0", "ask-f16", "ask-q8_0", "read-tuned", "diverge-f16", "diverge-q8_0", "confidence", "judge",
         "general",
     }  # fmt: skip
@@ -66,7 +68,7 @@ def test_every_stage_is_recorded_with_its_outputs(project: Path) -> None:
 
 def test_every_artifact_has_figures_with_intervals(project: Path, finished: tuple[Path, Result]) -> None:
     metrics = only_run(project)["metrics"]
-    assert list(metrics) == ["base", "tuned", "gguf-f16", "gguf-q8_0"]
+    assert list(metrics) == ["majority", "base", "base-prompted", "tuned", "gguf-f16", "gguf-q8_0"]
     for figures in metrics.values():
         assert figures["n"] == 12
         assert 0 <= figures["accuracy"]["low"] <= figures["accuracy"]["value"] <= figures["accuracy"]["high"] <= 100
@@ -137,7 +139,7 @@ def test_editing_the_learning_rate_trains_a_new_run_and_reuses_the_rest(project:
     assert done.code == 0, done.stderr
     stages = done.json["stages"]
     assert len(list((project / "runs").glob("*/run.json"))) == 2
-    assert {stage for stage, entry in stages.items() if "reused_from" in entry} == {"prepare", "predict-base"}
+    assert {stage for stage, entry in stages.items() if "reused_from" in entry} == {"prepare", *BASE_STAGES}
     assert "convert" not in stages
     adapters = {path.read_bytes() for path in (project / "runs").glob("*/train/adapter_model.safetensors")}
     assert len(adapters) == 2
