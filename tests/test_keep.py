@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,22 +12,25 @@ import pytest
 from orchestrator.data import assemble
 from orchestrator.data.assemble import MOST_VALIDATION, Wanted
 from orchestrator.evaluation.checkpoints import best, measured, summarise
-from orchestrator.evaluation.rows import Row
+from orchestrator.evaluation.rows import Row, write_records
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
-from orchestrator.lib.files import write_json, write_text
+from orchestrator.lib.files import read_json, read_json_lines, write_json, write_text
+from orchestrator.models.llamacpp import checkout, version
 from orchestrator.pipeline.scheduler import adopt
 from orchestrator.report.run_page import curves
 from orchestrator.runs import store
 from orchestrator.spec.load import load_project
 from orchestrator.spec.reference import json_schema, reference
 from orchestrator.spec.sections import Data
-from orchestrator.stages.keep import checkpoints, take
+from orchestrator.stages.keep import Keep, checkpoints, take
 from tests.conftest import rows
+from tests.shipped_run import example, learn
 from tests.test_stages import ROOT, steps_of
 
 BEST = "train.keep=accuracy"
 LABELS = ("体育", "国际")
+TAUGHT = ("Sports", "国际", "Politics")
 
 
 def answered(right: int, of: int = 20) -> list[Row]:
@@ -201,3 +205,40 @@ def test_a_training_that_is_taken_over_brings_the_checkpoints_to_choose_from(tmp
     assert left == {"adapter_model.safetensors", "adapter_config.json", "trainer_state.json", "tokenizer.json"}
     adopt(steps_of("spec.yaml")["train"], usual := store.create(tmp_path, "news"), donor, "print")
     assert not (usual.folder / "train/checkpoint-20").exists()
+
+
+def test_each_checkpoint_is_asked_and_the_best_one_kept(tiny_model: Path, tmp_path: Path) -> None:
+    """The first knows the rows by heart, the second is as the base model is."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(tiny_model))
+    questions = [("1", "Cup final tonight", "Sports"), ("2", "国际 会议", "国际"), ("3", "New law", "Politics")]
+    asked = [
+        {"id": at, "prompt": prompt, "label": label, "ids": list(tokenizer.encode(f"<|im_start|>user\n{prompt}"))}
+        for at, prompt, label in questions
+    ]
+    write_records(tmp_path / layout.VALIDATION, asked)
+    write_json(tmp_path / layout.SERVING, {"stop": ["<|im_end|>"]})
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(str(tiny_model)),
+        LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", use_rslora=True),
+    )
+    for step in (2, 1):
+        folder = tmp_path / f"train/checkpoint-{step}"
+        if step == 1:
+            learn(adapted, [example(row, tokenizer) for row in asked])
+        adapted.save_pretrained(str(folder))
+        write_json(folder / "trainer_state.json", {"global_step": step, "epoch": float(step)})
+    converter = checkout(None)
+    assert converter is not None
+    (tmp_path / "evaluation").mkdir()
+    stage = Keep(str(tiny_model), "tiny", str(converter), version(converter), "classification", list(TAUGHT), 8)
+    with contextlib.chdir(tmp_path):
+        stage.run()
+    told = read_json(tmp_path / layout.summary("keep"))["keep"]
+    assert [entry["value"] for entry in told["curve"]] == [100.0, 0.0]
+    assert told["kept"] == "train/checkpoint-1" and told["sentence"].startswith("kept epoch 1, the best of 2")
+    kept, first = (tmp_path / f"{name}/adapter_model.safetensors" for name in ("kept", "train/checkpoint-1"))
+    assert kept.read_bytes() == first.read_bytes()
+    assert len(read_json_lines(tmp_path / "evaluation/validation.jsonl")) == 6
