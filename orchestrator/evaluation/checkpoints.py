@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.evaluation.compare import compare
+from orchestrator.evaluation.compare import Basis, compare
 from orchestrator.evaluation.intervals import Interval
 from orchestrator.evaluation.metric import METRICS, is_lower_better, primary
 from orchestrator.evaluation.metrics import Task, measure
@@ -69,6 +69,6 @@ def sentence(chosen: Checkpoint, last: Checkpoint, of: int, task: Task, labels: 
         return f"kept {chosen.name}, the only checkpoint that there is: {reached}"
     if chosen.folder == last.folder:
         return f"kept {chosen.name}, the last and the best of {of} checkpoints: {reached}"
-    against = compare(chosen.rows, last.rows, task, names=("kept", "last"), labels=labels)
+    against = compare(chosen.rows, last.rows, Basis(task, ("kept", "last"), labels))
     told = "" if against.verdict == "better" else ", which so few rows cannot tell apart"
     return f"kept {chosen.name}, the best of {of} checkpoints: {reached}; {last.name} has {last.figure.value:.1f}{told}"

@@ -63,7 +63,7 @@ class LoraConverter:
     def _run(self, program: str, *arguments: str) -> None:
         argv = [sys.executable, str(self.converter / program), *arguments]
         if (code := process.wait(process.start(process.Command(argv, Path.cwd(), self.log)))) != 0:
-            lines = [line for line in _text(self.log).splitlines() if "rror" in line]
+            lines = [line for line in process.said(self.log) if "rror" in line]
             reason = (lines or ["no reason given"])[-1]
             raise StageError(f"{program} ended with exit code {code}: {reason}", f"See {self.log}.")
 
@@ -115,7 +115,3 @@ def _dress(folder: Path, base: Path, tokenizer: Iterable[Path]) -> None:
 
 def _of_the_model(path: Path) -> bool:
     return path.name.endswith(WEIGHTS) or path.name in OF_THE_MODEL
-
-
-def _text(file: Path) -> str:
-    return file.read_text(encoding="utf-8", errors="replace")

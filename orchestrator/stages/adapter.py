@@ -10,7 +10,7 @@ from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import link, read_json, write_text
 from orchestrator.lib.step import Step
 from orchestrator.models.lora_gguf import LoraConverter, unfit_adapter, unfit_training
-from orchestrator.models.tokenizer_files import json_object
+from orchestrator.models.tokenizer import json_object
 from orchestrator.stages.base import Context, Stage
 
 NAME = "adapter"

@@ -188,12 +188,12 @@ def artifact_rows(artifact: str, source: Source) -> list[Row]:
 
     Raises StageError when it answered another number of rows: it drops rows that it cannot use, with a warning.
     """
-    from orchestrator.evaluation.rows import Row, read_records, read_rows
+    from orchestrator.evaluation.rows import Row, read_objects, read_rows
 
     if isinstance(source, str):
         return read_rows(Path(source))
-    asked = [record for _, record in read_records(Path(source["rows"]))]
-    answers = [record for _, record in read_records(Path(source["generated"]))]
+    asked = read_objects(Path(source["rows"]))
+    answers = read_objects(Path(source["generated"]))
     if len(asked) != len(answers):
         raise StageError(
             f"{artifact} was asked {len(asked)} rows and answered {len(answers)} ({source['generated']})",
