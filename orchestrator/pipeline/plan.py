@@ -23,7 +23,7 @@ from orchestrator.models.situation import devices
 from orchestrator.runs import reuse
 from orchestrator.runs.store import Run
 from orchestrator.spec.project import Project
-from orchestrator.spec.sections import Spec
+from orchestrator.spec.sections import AUTO, Spec
 from orchestrator.stages import chain
 from orchestrator.stages.base import Context
 
@@ -189,7 +189,8 @@ def mode_of(spec: Spec) -> Mode:
 def data_files(spec: Spec) -> list[str]:
     """Every data file that a spec names, once, in order."""
     data = spec.data
-    groups = [data.train, data.eval or (), data.test or ()]
+    validation = data.validation if isinstance(data.validation, str) and data.validation != AUTO else ()
+    groups = [data.train, data.eval or (), data.test or (), validation]
     names = [name for group in groups for name in ([group] if isinstance(group, str) else group)]
     return list(dict.fromkeys(names))
 
