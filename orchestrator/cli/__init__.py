@@ -30,7 +30,7 @@ COMMANDS = {
     "serve": ("serving", "Serve what was trained to any OpenAI client."),
     "push": ("serving", "Bring it to Ollama, the Hugging Face hub or ModelScope."),
     "diagnose": ("diagnose", "Find out why a model answers badly where it is served."),
-    "webui": ("webui", "Open LLaMA-Factory's own board with our data and runs."),
+    "webui": ("ui", "Open LLaMA-Factory's own board with our data and runs."),
     "ui": ("ui", "Open runs, answers, chat and a form for new runs in a browser."),
     "report": ("report", "One HTML page of a run or a sweep."),
     "verify": ("report", "Hash every file of a run again and compare with what was recorded."),

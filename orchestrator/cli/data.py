@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.common import json_option, print_json, spec_argument, stderr_console, stdout_console, together
+from orchestrator.lib.errors import MissingError
+from orchestrator.lib.files import read_json, write_text
+from orchestrator.lib.layout import project_of
 from orchestrator.lib.training_kinds import TRAINING_KINDS
 from orchestrator.lib.words import agreeing, counted
 
@@ -175,9 +178,6 @@ def check(spec: Path, held_out: Path | None, doubter: str | None, as_json: bool)
 def _doubts(spec: Path, wanted: Wanted, name: str) -> list[Finding]:
     from orchestrator.data import assemble
     from orchestrator.data.doubt import doubtful_labels
-    from orchestrator.lib.errors import MissingError
-    from orchestrator.lib.files import read_json
-    from orchestrator.lib.layout import project_of
     from orchestrator.runs import store
 
     run = store.find(project_of(spec) / "runs", name)
@@ -278,7 +278,6 @@ def stats(file: Path, kind: Any, picture: Path | None, as_json: bool) -> None:
     Example: orchestrator data stats train.json --picture train.svg
     """
     from orchestrator.data.split import stats_of_file
-    from orchestrator.lib.files import write_text
 
     found = stats_of_file(file, kind)
     if picture:

@@ -19,6 +19,9 @@ from orchestrator.cli.common import (
     stdout_console,
     verbosity,
 )
+from orchestrator.lib import layout
+from orchestrator.lib.errors import GateError, InputError, StageError
+from orchestrator.lib.files import write_text
 from orchestrator.lib.words import counted
 
 if TYPE_CHECKING:
@@ -97,13 +100,10 @@ def promote(wanted: str | None, runs_dir: Path | None, spec: Path | None, output
 
     Example: orchestrator sweep promote -o specs/news-best.yaml
     """
-    from orchestrator.lib.errors import InputError
-    from orchestrator.lib.files import write_text
-    from orchestrator.lib.layout import SPEC, project_of
     from orchestrator.sweep import records
     from orchestrator.sweep.winner import promoted
 
-    root = project_of(spec or Path(SPEC))
+    root = layout.project_of(spec or Path(layout.SPEC))
     folder = records.find(runs_dir or root / "runs", wanted)
     spec = spec or root / records.read(folder)["spec"]
     target = output or spec.with_suffix(".best.yaml")
@@ -144,7 +144,6 @@ def _carry_out(factory: TrialFactory, options: dict[str, Any]) -> dict[str, Any]
 
 def require_success(page: dict[str, Any], strict: bool) -> None:
     """Raise StageError or GateError when no trial can be ranked, or, when `strict`, if any cannot."""
-    from orchestrator.lib.errors import GateError, StageError
     from orchestrator.sweep.display import ENDED
 
     if page["ranking"] and not strict:

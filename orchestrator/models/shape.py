@@ -44,7 +44,7 @@ def read_model(folder: Path) -> Model | None:
     """The facts of a model folder, or None where its files are damaged or its configuration uses other names."""
     try:
         return _read(folder, _states(folder))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None  # loading the model will say what is wrong with it; a forecast need not
 
 
@@ -66,7 +66,8 @@ def _states(folder: Path) -> tuple[tuple[str, int, int], ...]:
 def _read(folder: Path, states: tuple[tuple[str, int, int], ...]) -> Model:
     """The facts, read once for each state of the folder: a sweep asks before each of its trials."""
     config = read_json(folder / "config.json")
-    return _measure(config.get("text_config", config), _tensors(folder))
+    tensors = [tensor for file in _weight_files(folder) for tensor in _tensors(file)]
+    return _measure(config.get("text_config", config), tensors)
 
 
 def _measure(config: Mapping[str, Any], tensors: Sequence[Tensor]) -> Model:
@@ -100,10 +101,6 @@ class Tensor(NamedTuple):
         return len(self.shape) == 2 and ".layers." in self.name and self.name.endswith(".weight")
 
 
-def _tensors(folder: Path) -> list[Tensor]:
-    return [tensor for file in _weight_files(folder) for tensor in _header(file)]
-
-
 def _weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
@@ -111,14 +108,19 @@ def _weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def _header(file: Path) -> Iterator[Tensor]:
-    """Eight bytes of length, then JSON (https://github.com/huggingface/safetensors, format)."""
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        if length > MAX_HEADER:
-            raise ValueError(f"{file} is no safetensors file")
-        entries = json.loads(stream.read(length))
-    for name, entry in entries.items():
-        if name != "__metadata__":
-            start, end = entry["data_offsets"]
-            yield Tensor(name, entry["shape"], end - start)
+def _tensors(file: Path) -> Iterator[Tensor]:
+    for name, entry in header(file)[1].items():
+        start, end = entry["data_offsets"]
+        yield Tensor(name, entry["shape"], end - start)
+
+
+def header(file: Path) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Where the weights of a safetensors file begin, and what is said of each tensor: eight bytes of length, then JSON
+    (https://github.com/huggingface/safetensors, format). Raises ValueError, naming the file, for any other."""
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            found: Any = json.loads(stream.read(length)) if length <= MAX_HEADER else None
+        return 8 + length, {name: entry for name, entry in found.items() if name != "__metadata__"}
+    except (struct.error, ValueError, AttributeError):
+        raise ValueError(f"{file.name} is no safetensors file") from None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.evaluation.compare import compare, paired, scores
+from orchestrator.evaluation.compare import Basis, compare, paired, scores
 from orchestrator.evaluation.learnt import BETTER_THAN
 from orchestrator.evaluation.rows import Row, read_rows
 from orchestrator.lib import layout
@@ -185,7 +185,7 @@ class _Answers:
         if not all(_same_rows(self._runs[0], rows) for rows in (*self._runs, *other._runs)):
             return _Verdict(None, f"{names[0]} and {names[1]} were measured on different rows")
         if len(self._runs) == len(other._runs) == 1:
-            found = compare(other._runs[0], self._runs[0], evaluate.task, names=names, labels=evaluate.labels)
+            found = compare(other._runs[0], self._runs[0], Basis(evaluate.task, names, evaluate.labels))
             return _Verdict(found.verdict == "cannot tell", found.sentence)
         return _repeated(other._runs, self._runs, evaluate, names)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +36,7 @@ def open_folder(runs_dir: Path, name: str, kind: str, key: str) -> Path:
     for file in sorted(runs_dir.glob(f"*-{name}-{kind}-*/{layout.SWEEP}"), reverse=True):
         if read_json(file).get("key") == key:
             return file.parent
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    folder = runs_dir / f"{stamp}-{name}-{kind}-{secrets.token_hex(3)}"
+    folder = runs_dir / store.new_id(f"{name}-{kind}")
     write_json(folder / layout.SWEEP, {"schema": SCHEMA, "id": folder.name, "name": name, "kind": kind, "key": key,
                                        "created_at": store.now(), "trials": [], "ranking": []})  # fmt: skip
     return folder
