@@ -77,6 +77,11 @@ def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
     own = (run.folder / "evaluation" if run else Path()) / answers.file_name(endpoint, moment)
     target = answers.keep(rows.predictions(questions, replies, manner), asked.output or own)
     click.echo(f"{len(questions)} answers of {endpoint.model} in {target}", err=True)
+    if unread := [number for number, reply in enumerate(replies, 1) if reply.unreadable]:
+        told = (
+            f"{len(unread)} answers could not be read by the server, which gave an error for them, and count as empty"
+        )
+        click.echo(f"warning: {told}; first: row {unread[0]}: {replies[unread[0] - 1].unreadable}", err=True)
     if run:
         answers.record(run, target, endpoint, len(questions), moment)
         _tell_of_prompts(rows.against_training(run, endpoint, replies))
