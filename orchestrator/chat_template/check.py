@@ -123,9 +123,10 @@ class _Subject:
         return (unread(self.tools.call_format) if self.tools else None) or ""
 
     def taught(self) -> list[Taught]:
-        """Answers that llama.cpp's server is to read."""
-        every = taught(self.definition, self.thinking, self.tokens, self.tools)
-        return [] if self.unread() else list(every)
+        """Answers that llama.cpp's server is to read calls and thoughts out of."""
+        if self.tools is None or self.unread():
+            return []
+        return list(taught(self.definition, self.thinking, self.tokens, self.tools))
 
     def runtimes(self) -> list[bool]:
         """Whether the runtime adds BOS: each way in which this template can be served."""
