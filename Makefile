@@ -27,7 +27,7 @@ $(DEV):
 	@$(SETUP) dev
 	@touch $(READY) $(DEV)
 
-setup: ## Install everything into .venv, or mend it (TORCH=cpu, EXTRAS=deepspeed, PYTHON=python3.12)
+setup: ## Install everything into .venv, or repair it (TORCH=cpu, EXTRAS=deepspeed, PYTHON=python3.12)
 	@$(SETUP)
 	@touch $(READY) $(if $(filter dev,$(EXTRAS)),$(DEV))
 
@@ -62,7 +62,7 @@ report: $(READY) ## One HTML page of the newest run
 	@$(BIN)/orchestrator report $(ARGS)
 
 test: $(DEV) ## What is run before each commit, real tools included
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n auto --dist loadfile $(ARGS)
 
 test-slow: $(DEV) ## What takes minutes: whole chains again and again, kills, two processes, the board
 	@$(BIN)/pytest -m "slow and not nightly" $(ARGS)

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.evaluation.rows import write_records
+from orchestrator.executors.warm import WarmLauncher
 from orchestrator.lib import layout, process
 from orchestrator.lib.files import HashCache, cache_folder, read_json, read_json_lines, write_json, write_text
 from orchestrator.lib.step import Step
 from orchestrator.pipeline import workflow
 from orchestrator.pipeline.plan import Plan, make_plan
 from orchestrator.pipeline.stage_process import require_success, set_up
-from orchestrator.runs import proof, results
-from orchestrator.runs.store import Run, outputs
+from orchestrator.runs import outputs, proof, results
+from orchestrator.runs.store import Run
 from orchestrator.spec.load import load_project
-from tests.conftest import make_project
+from tests.conftest import make_project, write_tree
 
 DONE = ("prepare", "template", "convert", "modelfile", "adapter", "ask-f16", "ask-adapter", "judge")
 READ = ("read-tuned", "diverge-f16", "diverge-adapter")
@@ -36,6 +37,8 @@ train: {{cutoff_len: 1024}}
 evaluate: {{task: tools, max_new_tokens: 64, baseline: false, better_than: []}}
 export: {{gguf: [f16], gate: {{min_agreement: 0.9, max_accuracy_drop: 1.0}}}}
 """
+warm = WarmLauncher()
+"""One process imports what the stages of these runs need, and each is forked from it."""
 RECORDED = ("Classify the news headline: Oil prices jump as the cartel cuts output", "Business")
 """A question that a real Ollama was asked (tests/recorded/ollama.json), and what it and its thought were answered."""
 
@@ -59,10 +62,7 @@ def make_thinking_run(folder: Path, tiny_model: Path) -> Run:
 def make_tools_run(folder: Path, tiny_model: Path) -> Run:
     """The same over a handful of the shipped rows with tools: calls, results of tools, and answers without a call."""
     tree = {f"{name}.json": json.dumps(tool_rows(name, places)) for name, places in TOOL_ROWS.items()}
-    (folder / "spec.yaml").write_text(TOOLS_SPEC.format(base=tiny_model), encoding="utf-8")
-    for name, text in tree.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    return run_of(folder, tiny_model, ())
+    return run_of(write_tree(folder, {"spec.yaml": TOOLS_SPEC.format(base=tiny_model), **tree}), tiny_model, ())
 
 
 def tool_rows(name: str, places: Iterable[int]) -> list[dict[str, Any]]:
@@ -144,7 +144,7 @@ def carry_out(run: Run, step: Step, fingerprint: str) -> None:
         answer_alike(run.folder)
     argv = set_up(step, run, resumable=False)
     log = run.folder / layout.log(step.stage)
-    code = process.wait(process.start(process.Command(argv, run.folder, log, step.env)))
+    code = process.wait(warm(step, process.Command(argv, run.folder, log, step.env)))
     require_success(step, run, code)
     record(run, step, fingerprint)
 
@@ -164,13 +164,13 @@ def record(run: Run, step: Step, fingerprint: str) -> None:
     left = {*step.expects, *step.leaves}
     left |= {f"{step.folder}/{path.name}" for path in (run.folder / step.folder).iterdir()} if step.folder else set()
     there = [path for path in left if (run.folder / path).is_file()]
-    run.end(step.stage, "completed", 1.0, 0, outputs(run.folder, there, hashes()))
+    run.end(step.stage, "completed", 1.0, 0, outputs.finished(run.folder, there, hashes()))
 
 
 def record_again(run: Run, stage: str) -> None:
     """After a test has changed what a stage left, as if it had left that."""
     entry = run.stage(stage)
-    entry["outputs"] = outputs(run.folder, [output["path"] for output in entry["outputs"]], hashes())
+    entry["outputs"] = outputs.finished(run.folder, [output["path"] for output in entry["outputs"]], hashes())
     run.save()
 
 

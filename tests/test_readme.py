@@ -30,6 +30,19 @@ def test_the_spec_of_the_readme_loads(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", READMES)
+def test_the_spec_of_the_readme_is_the_one_that_made_its_table(name: str, tmp_path: Path) -> None:
+    (tmp_path / "datasets").symlink_to(ROOT / "datasets")
+    (tmp_path / "spec.yaml").write_text(blocks(name, "yaml")[0], encoding="utf-8")
+    assert load_project(tmp_path / "spec.yaml").spec == load_project(ROOT / "spec.yaml").spec
+
+
+@pytest.mark.parametrize("name", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("specs/*.yaml")))
+def test_recipes_are_served_as_they_are_measured(name: str) -> None:
+    served = load_project(ROOT / name).spec.export.ollama.parameters
+    assert served == {"temperature": 0, "repeat_penalty": 1}
+
+
+@pytest.mark.parametrize("name", READMES)
 def test_every_command_of_the_readme_exists(name: str) -> None:
     text = "\n".join(blocks(name, ""))
     called = set(re.findall(r"orchestrator ([a-z-]+)", text))

@@ -141,7 +141,7 @@ SHIPPED = {
             {**WRITTEN, "comparisons": [against("cannot tell", 44)]},
             (
                 "The tuned model reaches ROUGE-L 45.2 (40.2–50.2) on 50 held-out rows, "
-                "which cannot be told from the base model's 44.0.",
+                "no significant difference from the base model's 44.0.",
                 "plain",
             ),
         ),
@@ -151,7 +151,7 @@ SHIPPED = {
             SHIPPED,
             (
                 "The tuned model answers 80.0 % (75.0–85.0) of 100 held-out rows right; "
-                "1 of 2 GGUFs pass the gate, ship gguf-q8_0 (145.0 MB).",
+                "1 of 2 GGUFs pass the quality gate, ship gguf-q8_0 (145.0 MB).",
                 "bad",
             ),
         ),
@@ -164,8 +164,11 @@ def test_outcome(status: str, stages: dict[str, str], summary: dict[str, Any], s
 
 def test_outcome_of_a_training_says_how_far_it_is() -> None:
     record = {"status": "running", "stages": {"train": {"status": "running"}}}
-    last = {"current_steps": 5, "total_steps": 20, "remaining_time": "0:03:21"}
+    last = {"current_steps": 5, "total_steps": 20, "elapsed_time": "0:01:07"}
     assert outcome(record, {}, [last])[0] == "Running: train, step 5 of 20, 0:03:21 left."
+    resumed = {"status": "running", "argv": ["train", "resume_from_checkpoint=train/checkpoint-4"]}
+    said = outcome({"status": "running", "stages": {"train": resumed}}, {}, [last])[0]
+    assert said == "Running: train, step 5 of 20, 0:16:45 left."
 
 
 def losses(*values: float, key: str = "loss") -> list[dict[str, float]]:
@@ -180,7 +183,7 @@ def losses(*values: float, key: str = "loss") -> list[dict[str, float]]:
         (CLASSIFIED, losses(8, 1, 1, 1, 1, 1, 1, 1), [], []),
         (CLASSIFIED, losses(2, 1, 1.2, key="eval_loss"), [], ["rose again"]),
         (CLASSIFIED, [], [{"severity": "error", "message": "leak"}, {"severity": "info", "message": "x"}], ["leak"]),
-        ({**CLASSIFIED, "comparisons": [against("cannot tell", 79)]}, [], [], ["No gain over the base model"]),
+        ({**CLASSIFIED, "comparisons": [against("cannot tell", 79)]}, [], [], ["No gain over the best baseline"]),
         ({"metrics": {"tuned": {"n": 40, "accuracy": figure(60, 45, 75)}}}, [], [], ["±15 points"]),
         ({"metrics": {"tuned": {"n": 40, "invalid_label_rate": figure(17)}}}, [], [], ["17 % of the answers"]),
         (
@@ -193,7 +196,7 @@ def losses(*values: float, key: str = "loss") -> list[dict[str, float]]:
             [],
             ["体育 (20 %)"],
         ),
-        (SHIPPED, [], [], ["refuses gguf-q4_0", "Ship gguf-q8_0"]),
+        (SHIPPED, [], [], ["failed for gguf-q4_0", "Ship gguf-q8_0"]),
     ],
 )
 def test_advice(summary: dict[str, Any], log: list[Any], findings: list[Any], words: list[str]) -> None:
@@ -212,5 +215,5 @@ def test_a_verdict_leads_to_what_it_is_about() -> None:
     assert [told(word) for word in ("better", "as good", "cannot tell")] == [
         "better than",
         "as good as",
-        "cannot be told from",
+        "no significant difference from",
     ]

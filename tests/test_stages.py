@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from orchestrator.chat_template.ollama import ollama_template
 from orchestrator.chat_template.registry import definition
 from orchestrator.chat_template.turns import SpecialTokens, stop_words
+from orchestrator.lib.errors import InputError
 from orchestrator.lib.render import Renderer
 from orchestrator.lib.step import Step
 from orchestrator.pipeline.plan import PACKAGES, resolve_template
@@ -22,6 +24,9 @@ from orchestrator.stages.convert import source_type
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
 SPECS = ("spec.yaml", "specs/news-zh.yaml", "specs/news-deepseek-r1-7b.yaml")
+
+
+BASES = ("predict-base", "predict-base-prompted")
 
 
 def context_of(name: str, *overrides: str) -> Context:
@@ -113,13 +118,28 @@ def test_no_two_steps_own_the_same_output(name: str) -> None:
 @pytest.mark.parametrize(
     ("artifacts", "asking"),
     [
-        ("[base, tuned, gguf-*]", {"predict-base", "predict-tuned", "ask-f16", "ask-q8_0", "ask-q4_k_m"}),
+        ("[base, tuned, gguf-*]", {*BASES, "predict-tuned", "ask-f16", "ask-q8_0", "ask-q4_k_m"}),
         ("[tuned, gguf-q4_k_m]", {"predict-tuned", "ask-q4_k_m"}),
         ("[gguf-q*]", {"predict-tuned", "ask-q8_0", "ask-q4_k_m"}),
-        ("[base]", {"predict-base", "predict-tuned"}),
+        ("[base]", {*BASES, "predict-tuned"}),
     ],
 )
 def test_only_the_artifacts_asked_for_answer(artifacts: str, asking: set[str]) -> None:
     stages = steps_of("spec.yaml", f"evaluate.artifacts={artifacts}")
     assert {stage for stage in stages if stage.startswith(("predict", "ask"))} == asking
     assert ("judge" in stages) == any(stage.startswith("ask") for stage in asking)
+
+
+def test_a_file_of_a_wanted_size_is_made_and_proven_like_any_other() -> None:
+    plain, steps = steps_of("spec.yaml"), steps_of("spec.yaml", "export.size=90MB")
+    mixed = steps["quantise-mixed"]
+    assert json.loads(mixed.files["configs/quantise-mixed.json"])["budget"] == 90_000_000
+    assert mixed.needs == ("prepare", "convert", "importance")
+    assert set(steps) - set(plain) == {"quantise-mixed", "ask-mixed", "diverge-mixed"}
+    assert steps["ask-mixed"].needs == ("prepare", "quantise-mixed")
+    judge = json.loads(steps["judge"].files["configs/judge.json"])
+    assert judge["held_against"]["gguf-mixed"] == "gguf-f16" and "gguf-mixed" in judge["files"]
+    only = steps_of("spec.yaml", "export.size=1.5GiB", "export.gguf=[q8_0]", "export.importance=off")
+    assert json.loads(only["quantise-mixed"].files["configs/quantise-mixed.json"])["source"] == "export/news-f16.gguf"
+    with pytest.raises(InputError, match=r"export.size: cannot be the text 'small': Also make a GGUF"):
+        steps_of("spec.yaml", "export.size=small")

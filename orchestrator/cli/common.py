@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ def together(*options: Decorator) -> Decorator:
 spec_argument = click.argument("spec", default="spec.yaml", type=click.Path(path_type=Path))
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 set_option = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Overrule a key of the spec; repeatable."
+    "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Override a key of the spec; repeatable."
 )
 
 
@@ -98,6 +98,12 @@ def stdout_console() -> Console:
 
     console = Console()
     return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=110)
+
+
+def announce(what: str, options: Mapping[str, Any]) -> None:
+    """Say at once what is being done: what it takes to find that out is imported and read after this."""
+    if not options.get("quiet") and not options.get("as_json"):
+        click.echo(f"… {what}", err=True)
 
 
 def print_json(value: Any) -> None:

@@ -9,6 +9,7 @@ import click
 
 from orchestrator.cli.common import json_option, print_json, secret
 from orchestrator.lib.errors import GateError
+from orchestrator.lib.files import write_text
 
 if TYPE_CHECKING:
     from orchestrator.serving.diagnose.diagnosis import Diagnosis
@@ -33,7 +34,7 @@ def diagnose(saves: Path, as_json: bool, output: Path | None, **options: Any) ->
     """Find out why a model answers well in LLaMA-Factory and badly where it is served.
 
     Nothing is trained and nothing changed. SAVES_FOLDER is the output_dir of anybody's training; exit code 5 says that
-    something is served otherwise than it was trained.
+    something is served differently from how it was trained.
 
     Example: orchestrator diagnose saves/qwen/lora/sft --ollama my-model --data rows.json
     """
@@ -95,7 +96,6 @@ def _print(found: Diagnosis, written: Path | None) -> None:
 
 
 def _write(found: Diagnosis, target: Path) -> Path | None:
-    from orchestrator.lib.files import write_text
     from orchestrator.serving.diagnose.finding import IN_MODELFILE
 
     cured = [one for one in found.findings if one.kind in IN_MODELFILE or one.kind == "bos"]

@@ -17,6 +17,8 @@ from orchestrator.cli.common import (
     stderr_console,
     stdout_console,
 )
+from orchestrator.lib.errors import MissingError
+from orchestrator.lib.files import HashCache, cache_folder
 
 if TYPE_CHECKING:
     from orchestrator.report.doctor_packages import Check, Patient
@@ -33,13 +35,12 @@ MARKS = {"ok": "[green]✓[/]", "note": "[yellow]·[/]", "missing": "[red]✗[/]
 def doctor(spec: Path, overrides: tuple[str, ...], online: bool, trying: bool, as_json: bool) -> None:
     """Look at this machine for what a spec needs; without a spec.yaml, for what the built-in model needs.
 
-    Exit code 3 when something needed is missing; each line says what mends it.
+    Exit code 3 when something needed is missing; each line says what fixes it.
 
     Example: orchestrator doctor --online
     """
     from dataclasses import asdict
 
-    from orchestrator.lib.errors import MissingError
     from orchestrator.pipeline import estimate
     from orchestrator.report.doctor import examine
 
@@ -53,12 +54,11 @@ def doctor(spec: Path, overrides: tuple[str, ...], online: bool, trying: bool, a
         _show(checks)
         click.echo("\n".join(estimate.lines(memory)))
     if missing:
-        raise MissingError(f"missing: {', '.join(check.name for check in missing)}", missing[0].mend)
+        raise MissingError(f"missing: {', '.join(check.name for check in missing)}", missing[0].fix)
 
 
 def _patient(spec: Path, overrides: tuple[str, ...], online: bool, trying: bool) -> Patient:
     """The spec's project; this folder and the built-in model where there is no spec, or nothing to read it with."""
-    from orchestrator.lib.errors import MissingError
     from orchestrator.report.doctor_packages import Patient
     from orchestrator.spec.load import load_project
     from orchestrator.spec.sections import Data, Spec
@@ -76,8 +76,8 @@ def _show(checks: list[Check]) -> None:
 
     table = Table.grid(padding=(0, 2))
     for check in checks:
-        mend = f"\n[bold]{escape(check.mend)}[/]" if check.mend else ""
-        table.add_row(MARKS[check.state], escape(check.name), escape(check.detail) + mend)
+        fix = f"\n[bold]{escape(check.fix)}[/]" if check.fix else ""
+        table.add_row(MARKS[check.state], escape(check.name), escape(check.detail) + fix)
     stdout_console().print(table)
 
 
@@ -94,7 +94,6 @@ def fetch(base: str, as_json: bool) -> None:
 
     Example: orchestrator model fetch hf:Qwen/Qwen2.5-0.5B-Instruct
     """
-    from orchestrator.lib.files import HashCache, cache_folder
     from orchestrator.models import llamacpp, sources
 
     progress = download_progress(stderr_console())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.common import download_progress, secret, stderr_console
+from orchestrator.lib.words import counted
+from orchestrator.runs import store
 
 if TYPE_CHECKING:
+    from orchestrator.serving.endpoint import Reply
     from orchestrator.serving.prompts import Comparison
 
 
@@ -57,7 +60,6 @@ def endpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
     """Ask the rows and write the predictions; returns their file."""
-    from orchestrator.runs import store
     from orchestrator.serving import asked as answers
     from orchestrator.serving import rows
     from orchestrator.serving.artifacts import call_reader, thinking
@@ -76,16 +78,19 @@ def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
     replies = rows.ask(questions, endpoint, manner, progress)
     own = (run.folder / "evaluation" if run else Path()) / answers.file_name(endpoint, moment)
     target = answers.keep(rows.predictions(questions, replies, manner), asked.output or own)
-    click.echo(f"{len(questions)} answers of {endpoint.model} in {target}", err=True)
-    if unread := [number for number, reply in enumerate(replies, 1) if reply.unreadable]:
-        told = (
-            f"{len(unread)} answers could not be read by the server, which gave an error for them, and count as empty"
-        )
-        click.echo(f"warning: {told}; first: row {unread[0]}: {replies[unread[0] - 1].unreadable}", err=True)
+    click.echo(f"{counted(len(questions), 'answer')} of {endpoint.model} in {target}", err=True)
+    _tell_of_unreadable(replies)
     if run:
         answers.record(run, target, endpoint, len(questions), moment)
         _tell_of_prompts(rows.against_training(run, endpoint, replies))
     return target
+
+
+def _tell_of_unreadable(replies: Sequence[Reply]) -> None:
+    """How many answers the server itself could not make anything of."""
+    if unread := [(number, reply.unreadable) for number, reply in enumerate(replies, 1) if reply.unreadable]:
+        told = f"the server gave an error instead of {counted(len(unread), 'answer')}, taken as empty"
+        click.echo(f"warning: {told}; first: row {unread[0][0]}: {unread[0][1]}", err=True)
 
 
 def _tell_of_prompts(found: Comparison) -> None:

@@ -16,6 +16,9 @@ from orchestrator.cli.common import (
     verbosity,
     verbosity_options,
 )
+from orchestrator.lib.errors import GateError, some
+from orchestrator.lib.layout import SPEC, project_of
+from orchestrator.runs import store
 
 if TYPE_CHECKING:
     from orchestrator.lib.errors import GateError
@@ -46,7 +49,6 @@ def report(which: str | None, runs_dir: Path, show: bool, card: Path | None, as_
 
 def _card(runs_dir: Path, which: str | None, file: Path) -> Path:
     from orchestrator.report import card
-    from orchestrator.runs import store
 
     return card.write(store.find(runs_dir, which), file)
 
@@ -95,7 +97,6 @@ def _grouped(paths: list[str]) -> str:
 
 
 def _damaged(run: Run, found: list[str], files: int) -> GateError:
-    from orchestrator.lib.errors import GateError, some
     from orchestrator.pipeline.reproduce import cure
 
     what = f"{len(found)} of {files} files of {run.id} are not as recorded:\n{some(found)}"
@@ -113,14 +114,11 @@ def _damaged(run: Run, found: list[str], files: int) -> GateError:
 @json_option
 @verbosity_options
 def reproduce(wanted: str | None, runs_dir: Path, into: Path | None, as_json: bool, quiet: bool, verbose: bool) -> None:
-    """Make a run anew from its record, in another folder, and say what differs; the newest run without a name.
+    """Repeat a run from its record, in another folder, and say what differs; the newest run without a name.
 
     Example: orchestrator reproduce 20261124T081124Z
     """
-    from orchestrator.lib.errors import GateError, some
-    from orchestrator.lib.layout import SPEC, project_of
     from orchestrator.pipeline import reproduce as again
-    from orchestrator.runs import store
     from orchestrator.runs.progress import Display
 
     run, console = store.find(runs_dir, wanted), stderr_console()
@@ -134,6 +132,8 @@ def reproduce(wanted: str | None, runs_dir: Path, into: Path | None, as_json: bo
             click.echo("".join(f"{what}: {line}\n" for line in lines), nl=False)
     if compared.results:
         what = some(list(compared.results))
-        raise GateError(f"{compared.again.id} came out otherwise than {run.id}:\n{what}", "See `made with` for causes.")
+        raise GateError(
+            f"{compared.again.id} came out differently from {run.id}:\n{what}", "See `made with` for causes."
+        )
     if not as_json:
         click.echo(f"{compared.again.id}: data, weights and figures are those of {run.id}")

@@ -21,12 +21,15 @@ from orchestrator.cli.common import (
 )
 from orchestrator.cli.lists import print_comparison, print_csv, print_lines
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.words import counted
+from orchestrator.runs import store
+from orchestrator.runs.catalogue import DAMAGED
 
 if TYPE_CHECKING:
     from orchestrator.runs.store import Run
 
 name_option = click.option("--name", metavar="PATTERN", help="Only runs of this name; * stands for anything.")
-metric_option = click.option("--metric", metavar="KEY", help="Accuracy, or ROUGE-L, unless said otherwise.")
+metric_option = click.option("--metric", metavar="KEY", help="What decides [accuracy, or rougeL].")
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 wanted_arguments = click.argument("wanted", nargs=-1, required=True, metavar="RUN…")
 
@@ -54,7 +57,6 @@ def list_(runs_dir: Path, limit: int, as_csv: bool, as_json: bool, **wanted: Any
 
     Example: orchestrator runs list --where 'accuracy>70' --show learning_rate
     """
-    from orchestrator.runs.catalogue import DAMAGED
     from orchestrator.runs.query import Wanted, documents, listing
 
     if as_json:
@@ -81,8 +83,6 @@ def show(which: str | None, runs_dir: Path, as_json: bool) -> None:
 
     Example: orchestrator runs show
     """
-    from orchestrator.runs import store
-
     run = store.find(runs_dir, which)
     if run.problem:
         click.echo(f"{run.problem}; this is its copy", err=True)
@@ -140,8 +140,6 @@ def best(sweep: str | None, runs_dir: Path, name: str | None, metric: str | None
 
     Example: orchestrator runs best --metric gguf-q4_k_m.accuracy
     """
-    from orchestrator.runs import store
-
     if sweep:
         from orchestrator.sweep import records
 
@@ -166,7 +164,6 @@ def rm(wanted: tuple[str, ...], runs_dir: Path, yes: bool, as_json: bool) -> Non
 
     Example: orchestrator runs rm 1a2b3c
     """
-    from orchestrator.runs import store
     from orchestrator.runs.prune import in_use
 
     folders = [store.find_folder(runs_dir, word) for word in wanted]
@@ -176,7 +173,9 @@ def rm(wanted: tuple[str, ...], runs_dir: Path, yes: bool, as_json: bool) -> Non
 
 
 @runs.command()
-@click.option("--keep-best", type=click.IntRange(min=1), default=3, show_default=True, help="So many of each name.")
+@click.option(
+    "--keep-best", type=click.IntRange(min=1), default=3, show_default=True, help="How many of each name to keep."
+)
 @found_runs_dir_option
 @name_option
 @metric_option
@@ -231,17 +230,14 @@ def export(wanted: tuple[str, ...], runs_dir: Path, uri: str) -> None:
 
     Example: orchestrator runs export --mlflow http://127.0.0.1:5000
     """
-    from orchestrator.runs import store
     from orchestrator.runs.export import export as to_mlflow
 
     chosen = _found(runs_dir, wanted) if wanted else list(store.every(runs_dir))
     new = to_mlflow(chosen, uri)
-    click.echo(f"{len(new)} of {len(chosen)} runs exported; the others were there already")
+    click.echo(f"{len(new)} of {counted(len(chosen), 'run')} exported; the others were there already")
 
 
 def _found(runs_dir: Path, wanted: Sequence[str]) -> list[Run]:
-    from orchestrator.runs import store
-
     return [store.find(runs_dir, word) for word in wanted]
 
 
@@ -265,10 +261,10 @@ def _remove(folders: Sequence[Path], yes: bool, as_json: bool) -> None:
     if folders and not yes:
         if not sys.stdin.isatty():
             raise InputError(f"this would free {decimal(size)}; nothing was removed", "Say --yes to go ahead.")
-        click.confirm(f"Remove {len(folders)} runs and free {decimal(size)}?", abort=True, err=True)
+        click.confirm(f"Remove {counted(len(folders), 'run')} and free {decimal(size)}?", abort=True, err=True)
     for folder in folders:
         remove(folder)
     if as_json:
         print_json({"removed": [folder.name for folder in folders], "bytes": size})
     else:
-        click.echo(f"removed {len(folders)} runs, {decimal(size)} freed")
+        click.echo(f"removed {counted(len(folders), 'run')}, {decimal(size)} freed")

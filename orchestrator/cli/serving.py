@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.common import download_progress, json_option, print_json, secret, stderr_console, stdout_console
+from orchestrator.lib import process
+from orchestrator.lib.errors import InputError, Interrupted, MissingError, StageError
+from orchestrator.lib.files import read_json
 
 if TYPE_CHECKING:
     from orchestrator.lib.process import Child
@@ -38,6 +41,7 @@ force_option = click.option("--force", is_flag=True, help="Take files that are n
 @click.option("--system", help="System text [the one of training].")
 @click.option("--tools", type=click.Path(path_type=Path), help="JSON list of tools to offer [those of held-out rows].")
 @click.option("--once", metavar="TEXT", help="Ask this and end.")
+@json_option
 @click.option("--max-new-tokens", default=512, show_default=True, help="The longest answer.")
 @force_option
 def chat(
@@ -48,6 +52,7 @@ def chat(
     system: str | None,
     tools: Path | None,
     once: str | None,
+    as_json: bool,
     max_new_tokens: int,
     force: bool,
 ) -> None:
@@ -55,9 +60,12 @@ def chat(
 
     Example: orchestrator chat --artifact q4_k_m --once "News category: Polka fever sweeps the charts"
     """
+    from orchestrator.serving import confidence
     from orchestrator.serving.artifacts import choose, thinking, tools_of
-    from orchestrator.serving.chat import Conversation, talk
+    from orchestrator.serving.chat import Conversation, answered, talk
 
+    if as_json and once is None:
+        raise click.UsageError("--json is for one answer: name the question with --once")
     run = _find(runs_dir, which)
     names = [choose(run, artifact, force), *([choose(run, against, force)] if against else [])]
     with contextlib.ExitStack() as stack:
@@ -66,6 +74,11 @@ def chat(
         conversations = {
             name: Conversation(at, max_new_tokens, system, words, offered) for name, at in endpoints.items()
         }
+        if as_json and once is not None:
+            surely = {name: confidence.measured(run, name) is not None for name in names}
+            answers = [{"artifact": name, **answered(of, once, surely[name])} for name, of in conversations.items()]
+            print_json({"run": run.id, "answers": answers})
+            return
         if once is not None:
             _show_answers(conversations, once)
             return
@@ -112,8 +125,6 @@ def serve(
 @contextlib.contextmanager
 def until_stopped(child: Child, log: Path) -> Iterator[None]:
     """Wait for Ctrl-C once the block has told how to reach a server. Raises StageError when that ends by itself."""
-    from orchestrator.lib import process
-    from orchestrator.lib.errors import Interrupted, StageError
 
     try:
         yield
@@ -131,7 +142,7 @@ def until_stopped(child: Child, log: Path) -> Iterator[None]:
 @click.option("--host", help="Ollama's address [OLLAMA_HOST].")
 @click.option("--bundle", type=click.Path(path_type=Path), metavar="DIR", help="Write a folder for Ollama instead.")
 @click.option("--public", is_flag=True, help="Make the repository public.")
-@click.option("--force", is_flag=True, help="Ship what the gate refused, or what changed since.")
+@click.option("--force", is_flag=True, help="Ship what failed the quality gate, or what changed since.")
 @click.option("--dry-run", is_flag=True, help="List every file and its size, and send nothing.")
 @json_option
 def push(arguments: tuple[str, ...], runs_dir: Path, artifact: str | None, as_json: bool, **options: Any) -> None:
@@ -152,7 +163,6 @@ def push(arguments: tuple[str, ...], runs_dir: Path, artifact: str | None, as_js
 
 
 def _push_ollama(run: Run, target: str, artifact: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    from orchestrator.lib.errors import MissingError
     from orchestrator.serving import bundle, ollama
     from orchestrator.serving.artifacts import choose_gguf
 
@@ -226,8 +236,6 @@ def _served(run: Run, name: str) -> Iterator[Endpoint]:
 def _read_tools(file: Path) -> list[dict[str, Any]]:
     """Raises InputError for a file that is not there or holds no tools."""
     from orchestrator.chat_template.tools import ToolError, canonical_tools
-    from orchestrator.lib.errors import InputError
-    from orchestrator.lib.files import read_json
 
     try:
         return canonical_tools(read_json(file))[0]

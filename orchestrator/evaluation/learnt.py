@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from orchestrator.evaluation.compare import Comparison, compare, scores
+from orchestrator.evaluation.compare import Basis, Comparison, compare, scores
 from orchestrator.evaluation.gate import Failure
 from orchestrator.evaluation.metrics import Task
 from orchestrator.evaluation.rows import Row, has_thinking
@@ -51,7 +51,7 @@ def against(
 ) -> Baseline:
     """The tuned model against a baseline's answers to the same rows."""
     wrong = int((scores(rows, task, labels) < 100).sum())
-    found = compare(tuned, rows, task, names=("tuned", words), labels=labels)
+    found = compare(tuned, rows, Basis(task, ("tuned", words), labels))
     return Baseline(name, words, found, wrong >= LEAST_WRONG)
 
 
@@ -108,7 +108,7 @@ def seen(summary: Mapping[str, Any], losses: Sequence[float] = (), held_out: Seq
     """The facts in a run's summary, beside the losses of its log."""
     facts = summary.get("learnt") or {}
     failures = {f["what"] for f in summary.get("failures", ()) if f["artifact"] == "tuned"}
-    against_base = next((c for c in summary.get("comparisons", ()) if c["a"] == "tuned"), None)
+    against = next((c for c in summary.get("comparisons", ()) if c["a"] == "tuned"), None)
     return Seen(
         losses,
         held_out,
@@ -116,7 +116,7 @@ def seen(summary: Mapping[str, Any], losses: Sequence[float] = (), held_out: Seq
         facts.get("unseen_labels", ()),
         facts.get("cut_off", 0),
         "answers" in failures,
-        not failures & {"answers", BETTER_THAN} and (against_base is None or against_base["verdict"] == "better"),
+        not failures & {"answers", BETTER_THAN} and (against is None or against["verdict"] == "better"),
     )
 
 
@@ -129,7 +129,7 @@ def next_steps(it: Seen) -> Iterator[str]:
         yield f"{it.cut_off} of {it.answers} answers end before they are complete: raise evaluate.max_new_tokens."
     yield from _about_losses(it)
     if not it.learnt:
-        yield "No gain over the base model is visible: read the mistakes, then try other learning rates with a sweep."
+        yield "No gain over the best baseline is visible: read the mistakes, then sweep train.learning_rate."
 
 
 def _about_losses(it: Seen) -> Iterator[str]:

@@ -74,7 +74,7 @@ def of_step(step: Step, run_folder: Path | None, share: float) -> Situation:
     return Situation(
         arguments=arguments,
         model=read_model(folder) if (folder / "config.json").is_file() else None,
-        longest=longest(arguments, rows),
+        longest=longest(arguments, rows) + told(step, run_folder),
         free=share * environment.free_memory(),
         answer=with_loss(arguments, rows),
         mean=float(rows.get("mean", 0.0)),
@@ -87,6 +87,12 @@ def counted(run_folder: Path | None) -> dict[str, Any]:
     """What `prepare` has counted of the rows' tokens; nothing before it has."""
     file = run_folder / layout.SERVING if run_folder else None
     return dict(read_json(file)["tokens"]) if file and file.is_file() else {}
+
+
+def told(step: Step, run_folder: Path | None) -> int:
+    """Bytes, and so at most as many tokens, that a step's rows have before those that `prepare` has counted."""
+    file = run_folder / layout.TOLD if run_folder and "prompted" in step.needs else None
+    return file.stat().st_size if file and file.is_file() else 0
 
 
 def longest(arguments: Mapping[str, Any], rows: Mapping[str, Any]) -> int:

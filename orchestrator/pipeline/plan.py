@@ -19,7 +19,7 @@ from orchestrator.lib.render import Renderer
 from orchestrator.lib.step import PHASES, Step, fingerprint
 from orchestrator.models import earlier, llamacpp, sources
 from orchestrator.models.situation import devices
-from orchestrator.runs import store
+from orchestrator.runs import reuse
 from orchestrator.runs.store import Run
 from orchestrator.spec.project import Project
 from orchestrator.spec.sections import Spec
@@ -54,6 +54,8 @@ class Planned:
     why: str
     unless_same: bool = False
     """Whether its own result is whole, and counts if what it follows from is made again and comes out the same."""
+    apart: str = ""
+    """Its fingerprint without those of the stages that it needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,9 @@ def make_plan(project: Project) -> Plan:
     run = None if _repeats_training(project.force, steps) else find_run(project, steps, prints)
     stale = {step.stage: _why_stale(step, prints[step.stage], run, project.force, hashes) for step in steps}
     believed = _by_size_alone(steps, run, hashes)
-    return Plan(project.spec, run, tuple(_judge(steps, prints, stale, believed)), context.base_cure)
+    apart = {step.stage: fingerprint(step, dict.fromkeys(step.needs, ""), aliases(context)) for step in steps}
+    judged = (replace(one, apart=apart[one.step.stage]) for one in _judge(steps, prints, stale, believed))
+    return Plan(project.spec, run, tuple(judged), context.base_cure)
 
 
 def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Callable[[], int]) -> list[Planned]:
@@ -108,7 +112,7 @@ def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Ca
 def find_run(project: Project, steps: list[Step], prints: Mapping[str, str]) -> Run | None:
     """The newest run of this spec's name that trains, or trained, exactly what the spec asks for."""
     stage = "train" if "train" in prints else steps[0].stage
-    return store.trained(project.runs_dir, project.spec.name, prints[stage])
+    return reuse.trained(project.runs_dir, project.spec.name, prints[stage])
 
 
 def fingerprints(steps: list[Step], known_paths: Mapping[str, str]) -> dict[str, str]:

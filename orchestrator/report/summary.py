@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from rich.filesize import decimal
 
 from orchestrator.evaluation.learnt import BETTER_THAN, next_steps, seen
 from orchestrator.evaluation.metric import METRICS, primary
-from orchestrator.runs.progress import curve
+from orchestrator.evaluation.untrained import UNTRAINED, gain
+from orchestrator.lib.words import counted
+from orchestrator.runs.progress import curve, resumed_step, seconds_left
 
 Json = Mapping[str, Any]
 WIDE = 12.0
@@ -28,13 +31,15 @@ def outcome(record: Json, summary: Json, log: Sequence[Json] = ()) -> tuple[str,
     return f"{_measured(summary)}{_shipping(summary)}.", "bad" if failures else _tone(summary)
 
 
-def advice(record: Json, summary: Json, log: Sequence[Json], findings: Sequence[Json]) -> list[str]:
-    """What to try next, the most promising first."""
+def advice(
+    record: Json, summary: Json, log: Sequence[Json], findings: Sequence[Json], checkpoint: str = ""
+) -> list[str]:
+    """What to try next, the most promising first; `checkpoint` is the newest one that is kept."""
     if record["status"] in ("running", "pruned"):
         return []
     if record["status"] != "completed":
         return [f"Read logs/{stage}.log." for stage in _stages(record, "failed")] + [
-            "Run the same command again: finished stages are kept and training goes on from its last checkpoint."
+            f"Run the same command again: finished stages are kept{_from(checkpoint)}."
         ]
     return [
         *about_files(summary),
@@ -42,26 +47,31 @@ def advice(record: Json, summary: Json, log: Sequence[Json], findings: Sequence[
         *about_training(summary, log),
         *_about_answers(summary),
         *_about_gate(summary),
+        *_about_general(summary),
     ]
+
+
+def _from(checkpoint: str) -> str:
+    return f", and training goes on from {checkpoint}" if checkpoint else ""
 
 
 def _unfinished(record: Json, log: Sequence[Json]) -> tuple[str, str]:
     status = record["status"]
     stage = next(iter(_stages(record, status)), None)
     if status == "running":
-        return (
-            f"Running: {stage or 'between two stages'}{_progress(log[-1]) if stage == 'train' and log else ''}.",
-            "plain",
-        )
+        train = record["stages"].get("train", {})
+        progress = _progress(log[-1], resumed_step(train.get("argv", ()))) if stage == "train" and log else ""
+        return (f"Running: {stage or 'between two stages'}{progress}.", "plain")
     if status == "pruned":
         return "Given up early: other trials of its sweep did better.", "plain"
     how = "Failed" if status == "failed" else "Interrupted"
     return (f"{how} in {stage}; the log is logs/{stage}.log." if stage else f"{how}."), "bad"
 
 
-def _progress(last: Json) -> str:
-    left = f", {last['remaining_time']} left" if "remaining_time" in last else ""
-    return f", step {last['current_steps']} of {last['total_steps']}{left}"
+def _progress(last: Json, start: int) -> str:
+    left = seconds_left(last, start)
+    shown = "" if left is None else f", {timedelta(seconds=round(left))} left"
+    return f", step {last['current_steps']} of {last['total_steps']}{shown}"
 
 
 def _stages(record: Json, status: str) -> list[str]:
@@ -75,15 +85,21 @@ def _measured(summary: Json) -> str:
     interval = f"({value['low']:.1f}–{value['high']:.1f})"
     reached = METRICS[metric].sentence.format(f"{value['value']:.1f}", interval)
     right = " right" if metric == "accuracy" else ""
-    return f"{reached} {figures['n']} held-out rows{right}{_against_base(summary)}"
+    return f"{reached} {counted(figures['n'], 'held-out row')}{right}{_against_best(summary)}"
 
 
-def _against_base(summary: Json) -> str:
+def _against_best(summary: Json) -> str:
     against = comparison(summary, "tuned")
     if against is None:
         return ""
+    if best := gain(summary):
+        than = f"the best baseline, {UNTRAINED[best['b']]} ({best['value_b']:.1f})"
+        if best["verdict"] == "better":
+            return f", {best['difference']['value']:+.1f} points over {than}"
+        how = "no significant difference from" if best["verdict"] == "cannot tell" else f"{best['verdict']} than"
+        return f", {how} {than}"
     if against["verdict"] == "cannot tell":
-        return f", which cannot be told from the base model's {against['value_b']:.1f}"
+        return f", no significant difference from the base model's {against['value_b']:.1f}"
     return f", {against['verdict']} than the base model's {against['value_b']:.1f}"
 
 
@@ -92,7 +108,7 @@ def _shipping(summary: Json) -> str:
     if not ggufs:
         return ""
     failed = {failure["artifact"] for failure in summary.get("failures", [])} & set(ggufs)
-    passing = f"; {len(ggufs) - len(failed)} of {len(ggufs)} GGUFs pass the gate"
+    passing = f"; {len(ggufs) - len(failed)} of {len(ggufs)} GGUFs pass the quality gate"
     chosen = summary.get("recommendation")
     return f"{passing}, ship {chosen['artifact']} ({decimal(chosen['bytes'])})" if chosen else passing
 
@@ -109,7 +125,7 @@ def comparison(summary: Json, artifact: str) -> Json | None:
 
 def told(verdict: str) -> str:
     """A verdict with the words that lead to what it is about: `better than`, `as good as`, …"""
-    return {"cannot tell": "cannot be told from", "as good": "as good as"}.get(verdict, f"{verdict} than")
+    return {"cannot tell": "no significant difference from", "as good": "as good as"}.get(verdict, f"{verdict} than")
 
 
 def about_files(summary: Json) -> Iterator[str]:
@@ -122,7 +138,7 @@ def about_files(summary: Json) -> Iterator[str]:
 def _about_data(findings: Sequence[Json]) -> Iterator[str]:
     errors = [finding["message"] for finding in findings if finding.get("severity") == "error"]
     if errors:
-        yield f"Mend the data first; figures on such data mislead: {errors[0]}"
+        yield f"Fix the data first; figures on such data mislead: {errors[0]}"
 
 
 def about_training(summary: Json, log: Sequence[Json]) -> Iterator[str]:
@@ -147,6 +163,14 @@ def _about_answers(summary: Json) -> Iterator[str]:
         yield f"Fewer than half of these are recognised: {names}. Add rows of them, or see what they are taken for."
 
 
+def _about_general(summary: Json) -> Iterator[str]:
+    if summary.get("general", {}).get("verdict") == "damaged":
+        yield (
+            "General ability is damaged, which matters if the model is asked anything but this job: a lower learning "
+            "rate or fewer epochs keep more of it, and so do general conversations among the rows of data.train."
+        )
+
+
 def _about_gate(summary: Json) -> Iterator[str]:
     failures = summary.get("failures", [])
     if any((failure["artifact"], failure["what"]) == ("tuned", "answers") for failure in failures):
@@ -162,6 +186,6 @@ def _about_gate(summary: Json) -> Iterator[str]:
     refused = list(dict.fromkeys(failure["artifact"] for failure in failures if failure["what"] not in apart))
     if refused:
         names = ", ".join(refused)
-        yield f"The gate refuses {names}: leave it out of export.gguf, or choose a larger quantisation."
+        yield f"The quality gate failed for {names}: leave it out of export.gguf, or choose a larger quantisation."
     if chosen := summary.get("recommendation"):
         yield f"Ship {chosen['artifact']}: see the Modelfile in export/."

@@ -11,8 +11,11 @@ from rich.padding import Padding
 from rich.table import Table
 
 from orchestrator.evaluation.metric import AGREEMENT, DIVERGENCE, METRICS, added, primary
+from orchestrator.evaluation.untrained import gain, gain_sentence
 
 Summary = Mapping[str, Any]
+SHORT = {"cannot tell": "no sig. diff."}
+"""Verdicts as a column has room for them: no significant difference, which the sentences below the table spell out."""
 Cell = Callable[[str, Summary], str]
 """Artifact and summary → what the table shows."""
 
@@ -22,13 +25,19 @@ def artifact_table(summary: Summary, console: Console) -> None:
 
     80 columns are enough; without a terminal, or with NO_COLOR, the same text is plain.
     """
-    sentences = [(comparison["sentence"], "dim") for comparison in summary.get("comparisons", ())]
+    best = gain(summary)
+    sentences = [(gain_sentence(best), "bold")] if best else []
+    sentences += [(comparison["sentence"], "dim") for comparison in summary.get("comparisons", ())]
     sentences += [(line, "dim") for line in divergence_lines(summary)]
     sentences += [(f"! {note}", "yellow") for note in summary.get("notes", ())]
     if recommendation := summary.get("recommendation"):
         sentences.append((f"* {recommendation['sentence']}", "green"))
+    if mixture := summary.get("mixture"):
+        sentences.append((mixture["sentence"], "dim"))
     if known := _confidence(summary):
         sentences.append((known, "dim"))
+    if general := summary.get("general"):
+        sentences.append((general["sentence"], "yellow" if general["verdict"] == "damaged" else "dim"))
     console.print(_table(summary))
     for sentence, style in sentences:
         console.print(Padding(sentence, (0, 0, 0, 2), style=style), highlight=False)
@@ -127,4 +136,5 @@ def _size(artifact: str, summary: Summary) -> str:
 def _verdict(artifact: str, summary: Summary) -> str:
     if any(failure["artifact"] == artifact for failure in summary.get("failures", ())):
         return "fails gate"
-    return next((c["verdict"] for c in summary.get("comparisons", ()) if c["a"] == artifact), "")
+    found = next((c["verdict"] for c in summary.get("comparisons", ()) if c["a"] == artifact), "")
+    return SHORT.get(found, found)

@@ -32,7 +32,13 @@ def metrics(folder: Path) -> dict[str, Any]:
     return found
 
 
-SCORING = ("score", "judge", "perplexity", "preference", "confidence")
+def verdicts(folder: Path) -> dict[str, Any]:
+    """What is said of the tuned model besides its figures: whether its general ability was kept."""
+    found = summaries(folder).get("general")
+    return {"general": {key: found[key] for key in ("verdict", "sentence")}} if found else {}
+
+
+SCORING = ("score", "judge", "baselines", "perplexity", "preference", "confidence", "general", "mixture")
 """The stages that measure; what the later ones say of answers is laid over what the earlier ones did."""
 
 
@@ -59,9 +65,25 @@ def _merged(folder: Path, skipped: Sequence[str]) -> dict[str, Any]:
         for artifact, figures in summary.get("metrics", {}).items():
             known = merged.setdefault("metrics", {})
             known[artifact] = {**known.get(artifact, {}), **figures}
+        if stage == "baselines" and summary:
+            merged |= _beside_baselines(merged, summary)
         if stage in summary:  # what a stage says of itself beside the figures
             merged[stage] = summary[stage]
     return merged
+
+
+def _beside_baselines(merged: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
+    """What needs no training stands before what was trained, and the tuned model is held first against the best."""
+    from orchestrator.evaluation.untrained import UNTRAINED, best_first
+
+    known = merged["metrics"]
+    names = [*(name for name in UNTRAINED if name in known), *known]
+    comparisons = [*merged.get("comparisons", ()), *summary["comparisons"]]
+    return {
+        "metrics": {name: known[name] for name in names},
+        "detail": {**merged.get("detail", {}), **summary["detail"]},
+        "comparisons": best_first(comparisons),
+    }
 
 
 def _summary(folder: Path, stage: str) -> dict[str, Any]:

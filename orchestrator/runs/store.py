@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
-import os
 import secrets
 import shutil
 import sqlite3
-import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import DamagedError, InputError
-from orchestrator.lib.files import HashCache, remove_leftovers, sync, temporary_beside, write_text
+from orchestrator.lib.files import HashCache, remove_leftovers, temporary_beside, write_text
 from orchestrator.lib.step import Step
 from orchestrator.runs import cache, schema
-from orchestrator.runs.cache import Result
 from orchestrator.runs.catalogue import DAMAGED, opened
+from orchestrator.runs.outputs import is_whole
 from orchestrator.runs.schema import SCHEMA
 
 Json = dict[str, Any]
@@ -48,22 +45,31 @@ class Run:
         found: Json = self.record["stages"].get(name, {})
         return found
 
+    @property
+    def arguments(self) -> Json:
+        """LLaMA-Factory's arguments of its training, as they ran."""
+        import yaml
+
+        found: Json = yaml.safe_load((self.folder / layout.config("train")).read_text(encoding="utf-8"))
+        return found
+
     def has(self, stage: str, fingerprint: str, hashes: HashCache | None = None) -> bool:
         """Whether a stage ended well with this fingerprint and its outputs are as they were.
 
         Sizes are compared; with `hashes`, contents too, as far as `HashCache.matches` looks.
         """
         recorded = self.stage(stage)
-        if recorded.get("status") != "completed" or recorded.get("fingerprint") != fingerprint:
+        if recorded.get("status") != "completed" or fingerprint not in (recorded.get(name) for name in cache.PRINTS):
             return False
         return all(is_whole(self.folder / output["path"], output, hashes) for output in recorded.get("outputs", ()))
 
-    def begin(self, step: Step, fingerprint: str, argv: tuple[str, ...]) -> None:
+    def begin(self, step: Step, fingerprint: str, argv: tuple[str, ...], content_fingerprint: str = "") -> None:
         """Record that a stage starts. What was recorded of it before is no longer true, so this comes first."""
         replaces = step.stage in self.record["stages"]
         self.record["stages"][step.stage] = {
             "status": "running",
             "fingerprint": fingerprint,
+            **({"content_fingerprint": content_fingerprint} if content_fingerprint else {}),
             "argv": list(argv),
             "started_at": now(),
             **({"speed": dict(step.speed)} if step.speed else {}),
@@ -75,7 +81,7 @@ class Run:
         entry = self.record["stages"][stage]
         entry |= {"status": status, "seconds": round(seconds, 3), "exit_code": exit_code, "outputs": outputs}
         if status == "completed":  # first: a link that says too much is found out
-            cache.remember(self.folder, cache.stage(stage, entry["fingerprint"]))
+            cache.remember(self.folder, *cache.results_of(stage, entry))
         self.save()
 
     def forget(self, stage: str) -> None:
@@ -83,9 +89,9 @@ class Run:
         if self.record["stages"].pop(stage, None):
             self.save()
 
-    def adopt(self, stage: str, entry: Json, donor: str) -> None:
+    def adopt(self, stage: str, entry: Json, fingerprint: str, donor: str) -> None:
         """Record a stage whose outputs were taken from another run."""
-        self.record["stages"][stage] = {**entry, "reused_from": donor}
+        self.record["stages"][stage] = {**entry, "fingerprint": fingerprint, "reused_from": donor}
         self.save(durable=False)
 
     def set(self, **values: Any) -> None:
@@ -116,13 +122,17 @@ class Run:
 def create(runs_dir: Path, name: str, **values: Any) -> Run:
     """A new, empty run with an id of its own, however many tools create runs at the same moment."""
     while True:
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        identifier = f"{stamp}-{name}-{secrets.token_hex(3)}"
+        identifier = new_id(name)
         record = {"schema": SCHEMA, "id": identifier, "name": name, "status": "running", "created_at": now()}
         record |= {"finished_at": None, "stages": {}, "metrics": {}, "lineage": {}, "environment": {}, "sweep": None}
         if _placed(runs_dir / identifier, record | values):
-            cache.created(runs_dir / identifier, *_trainings(record | values))
+            cache.created(runs_dir / identifier, *cache.trainings(record | values))
             return Run(runs_dir / identifier, record | values)
+
+
+def new_id(name: str) -> str:
+    """`TIME-NAME-XXXXXX`: when in UTC, and six random hexadecimal digits."""
+    return f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}-{name}-{secrets.token_hex(3)}"
 
 
 def _placed(folder: Path, record: Json) -> bool:
@@ -211,59 +221,6 @@ def find_folder(runs_dir: Path, wanted: str | None) -> Path:
     return matches[0]
 
 
-def holder(runs_dir: Path, stage: str, fingerprint: str, hashes: HashCache | None = None) -> Run | None:
-    """A run whose stage ended well with this fingerprint and is whole, the newest that is known of, or None."""
-    having = "json_extract(record, ?) = ?", f'$.stages."{stage}".fingerprint', fingerprint
-    return _found(runs_dir, cache.stage(stage, fingerprint), lambda run: run.has(stage, fingerprint, hashes), having)
-
-
-def trained(runs_dir: Path, name: str, fingerprint: str) -> Run | None:
-    """The newest run of a name whose training has, or had, this fingerprint."""
-    having = "name = ? and fingerprint = ?", name, fingerprint
-
-    def trains(run: Run) -> bool:
-        return bool(run.record["name"] == name and run.record.get("fingerprint") == fingerprint)
-
-    return _found(runs_dir, cache.training(name, fingerprint), trains, having)
-
-
-def _found(runs_dir: Path, result: Result, has: Callable[[Run], bool], having: tuple[str, ...]) -> Run | None:
-    """The run that a result is linked to; where that one has it no longer, the newest of those that the list has."""
-    if not runs_dir.is_dir():
-        return None
-    complete = cache.is_complete(runs_dir, _results)
-    linked = cache.find(runs_dir, result)
-    if linked is None and complete:
-        return None
-    for name in itertools.chain([linked] if linked else [], _listed(runs_dir, *having)):
-        with contextlib.suppress(InputError):  # removed, or damaged
-            if has(run := load(runs_dir / name)):
-                cache.remember(run.folder, *([result] if name != linked else []))
-                return run
-    return None
-
-
-def _results(folder: Path) -> Iterator[Result]:
-    """All that a run has, for the cache; nothing where its record cannot be read."""
-    with contextlib.suppress(InputError):
-        record = load(folder).record
-        yield from _trainings(record)
-        for stage, entry in record["stages"].items():
-            if entry.get("status") == "completed" and entry.get("fingerprint"):
-                yield cache.stage(stage, entry["fingerprint"])
-
-
-def _trainings(record: Json) -> Iterator[Result]:
-    if fingerprint := record.get("fingerprint"):
-        yield cache.training(record["name"], fingerprint)
-
-
-def _listed(runs_dir: Path, condition: str, *values: str) -> Iterator[str]:
-    with index(runs_dir) as connection:
-        query = f"select id from runs where {condition} order by id desc"  # nosec B608
-        yield from (name for (name,) in connection.execute(query, values).fetchall())
-
-
 @contextlib.contextmanager
 def index(runs_dir: Path) -> Iterator[sqlite3.Connection]:
     """The list of all runs, for SQL queries; its table is described in catalogue.py."""
@@ -282,45 +239,6 @@ def _folders(runs_dir: Path) -> list[Path]:
         return []
     found = sorted(runs_dir.iterdir(), key=lambda path: path.name, reverse=True)
     return [path for path in found if not path.name.startswith(".") and is_run(path)]
-
-
-def is_whole(path: Path, output: Json, hashes: HashCache | None = None) -> bool:
-    """Whether a file has the size that a record says and, with `hashes`, the contents.
-
-    A record may be somebody else's: what it says to lie outside its run, or is a link, is not the run's to give away.
-    """
-    within = PurePath(output["path"])
-    if within.is_absolute() or ".." in within.parts:
-        return False
-    try:
-        status = path.lstat()
-    except OSError:
-        return False
-    if not stat.S_ISREG(status.st_mode) or status.st_size != output["bytes"]:
-        return False
-    return hashes is None or hashes.matches(path, output["sha256"])
-
-
-def refuse_links(folder: Path) -> None:
-    """Raise InputError when a link in a run's folder leads out of it: what a stage writes would land there."""
-    home = os.path.realpath(folder) + os.sep
-    for path in folder.rglob("*"):
-        if path.is_symlink() and not os.path.realpath(path).startswith(home):
-            what = f"run {folder.name} has a link that leads out of it: {path.relative_to(folder)}"
-            raise InputError(what, "Remove the link, or the run.")
-
-
-def outputs(folder: Path, paths: Mapping[str, Path] | list[str], hashes: HashCache) -> list[Json]:
-    """Path, size and sha256 of files of a run, each made sure to be on the disk first."""
-    for name in paths:
-        sync(folder / name)
-    return entries(folder, paths, hashes)
-
-
-def entries(folder: Path, paths: Iterable[str], hashes: HashCache) -> list[Json]:
-    """Path, size and sha256 of files of a run, in alphabetical order."""
-    found = ((name, folder / name) for name in sorted(paths))
-    return [{"path": name, "bytes": path.stat().st_size, "sha256": hashes.sha256(path)} for name, path in found]
 
 
 def now() -> str:

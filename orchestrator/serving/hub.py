@@ -15,11 +15,13 @@ from typing import Any
 import yaml
 
 from orchestrator.evaluation.metric import METRICS
+from orchestrator.evaluation.untrained import gain, gain_sentence
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError, MissingError, StageError
 from orchestrator.lib.files import read_json, write_json, write_text
 from orchestrator.lib.render import Renderer
 from orchestrator.models.builtin import licence
+from orchestrator.runs.results import summaries
 from orchestrator.runs.store import Run
 from orchestrator.serving import artifacts, bundle
 from orchestrator.serving.proven import MODEL_FILES, require_proven
@@ -41,6 +43,8 @@ def model_card(run: Run, artifact: str, project: Path) -> str:
         repository=base_name(run) if of_hub else None,
         licence=licence(Path(str(training.get("model_name_or_path", "")))),
         metrics={name: _figures(metrics[name]) for name in metrics},
+        gain=gain(summaries(run.folder)),
+        gain_sentence=gain_sentence,
         training={key: training[key] for key in TRAINING if key in training},
         serving=artifacts.serving(run),
         parity={kind: _parity(run, kind) for kind in artifacts.ggufs(run)},

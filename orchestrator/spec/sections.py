@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, ByteSize, Field, StringConstraints, TypeAdapter
 
 from orchestrator.executors import EXECUTORS
 from orchestrator.executors.base import Wanted
@@ -25,6 +25,11 @@ Quantisation = Literal[
 ]  # fmt: skip
 NEEDS_IMPORTANCE = ("q2_k_s", "iq3_xxs", "iq3_xs", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s")
 """Types that llama.cpp makes by an importance matrix only (`tensor_requires_imatrix` in src/llama-quant.cpp)."""
+MIXED = "mixed"
+"""What the GGUF of a wanted size is called, where others are named by their type."""
+
+
+Size = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)? ?[KMG]i?B$")]
 
 
 def _known_executor(name: str) -> str:
@@ -78,6 +83,12 @@ class Evaluate(Section):
         "last", description="Which answers of a held-out conversation are asked for and scored."
     )
     baseline: bool = Field(True, description="Also score the untouched base model.")
+    prompted: bool = Field(
+        True, description="Of a classification whose `base` is asked: ask it again with the labels in its system text."
+    )
+    shots: Annotated[int, Field(ge=0, le=64)] = Field(
+        0, description="So many training rows with their labels are told besides, as far as 2048 bytes go."
+    )
     max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = Field(16, description="The longest answer, in tokens.")
     labels: tuple[str, ...] | None = Field(None, description="The known labels; by default those of the held-out rows.")
     better_than: tuple[Literal["base", "majority"], ...] = Field(
@@ -87,6 +98,9 @@ class Evaluate(Section):
     )
     confidence: bool = Field(
         True, description="Measure how sure each GGUF of a classification is of its answers, and what that is worth."
+    )
+    general: bool = Field(
+        True, description="Measure on 60 general prompts what training took from the base model's general ability."
     )
     metrics: tuple[str, ...] = Field(
         (), description="Metrics of your own: `FILE.py:FUNCTION`, a row → a number from 0 to 1, more being better."
@@ -102,6 +116,8 @@ class Evaluate(Section):
         """Whether an artifact answers the held-out rows."""
         if artifact == "base" and not self.baseline:
             return False
+        if artifact == "base-prompted":
+            return self.prompted and self.task == "classification" and self.asks("base")
         return artifact == "tuned" or any(fnmatchcase(artifact, pattern) for pattern in self.artifacts)
 
 
@@ -109,7 +125,7 @@ class Gate(Section):
     """What a GGUF must reach to be shipped."""
 
     min_agreement: Share = Field(0.9, description="Least share of rows answered exactly as the tuned model does.")
-    max_accuracy_drop: Share = Field(0.03, description="Largest loss of accuracy (or ROUGE-L) against the tuned model.")
+    max_accuracy_drop: Share = Field(0.03, description="Largest drop of accuracy (or ROUGE-L) against the tuned model.")
     max_divergence: Annotated[float, Field(ge=0)] | None = Field(
         None,
         description="Largest mean divergence (KL) from what a GGUF was made from, in nats a token; none by default.",
@@ -130,7 +146,8 @@ class Ollama(Section):
     )
     system: str | None = Field(None, description="System text to serve with; by default the one of training.")
     parameters: dict[str, float | int | str | bool] = Field(
-        default_factory=lambda: dict[str, float | int | str | bool](temperature=0), description="Ollama parameters."
+        default_factory=lambda: dict[str, float | int | str | bool](temperature=0, repeat_penalty=1),
+        description="Ollama parameters; by default as was measured: older versions of Ollama penalise with 1.1.",
     )
     create: bool = Field(False, description="Run `ollama create` at the end of the chain.")
 
@@ -139,6 +156,11 @@ class Export(Section):
     """What is made of the trained model."""
 
     gguf: tuple[Quantisation, ...] = Field(("f16",), min_length=1, description="GGUF files to make and to prove.")
+    size: Size | None = Field(
+        None,
+        description="Also make a GGUF, `mixed`, of at most so many bytes, such as `90MB`: each kind of weight matrix"
+        " gets the type that loses least.",
+    )
     importance: Literal["auto", "off"] = Field(
         "auto",
         description="`auto` quantises types below q8_0 by what matters on the training rows (an importance matrix).",
@@ -146,6 +168,16 @@ class Export(Section):
     gate: Gate = Field(default_factory=Gate, description="What every GGUF must reach.")
     ollama: Ollama = Field(default_factory=Ollama, description="What stands in the Modelfile.")
     adapter: bool = Field(False, description="Also make a LoRA adapter GGUF and prove it over the base model's GGUF.")
+
+    @property
+    def size_bytes(self) -> int | None:
+        """`size` as a number."""
+        return int(TypeAdapter(ByteSize).validate_python(self.size)) if self.size else None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Every GGUF to make of the merged model: those that are named, and the one of a wanted size."""
+        return (*self.gguf, *((MIXED,) if self.size else ()))
 
 
 class EarlyStopping(Section):
@@ -200,15 +232,15 @@ class Launch(Section):
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="Processes on each node, one a GPU; `auto`: as many as there are GPUs, one on a CPU."
     )
-    nodes: Annotated[int, Field(ge=1)] = Field(1, description="Machines; `plan` shows the command of each.")
+    nodes: Annotated[int, Field(ge=1)] = Field(1, description="Machines; `plan -v` shows the command of each.")
     master: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*:[0-9]{1,5}$")] | None = Field(
         None, description="`HOST:PORT` of node 0, as the other nodes reach it."
     )
     min_nodes: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Elastic: begin, and go on after a loss, with at least so many nodes."
+        None, description="Elastic: begin, and go on when nodes are lost, with at least so many."
     )
     max_restarts: Annotated[int, Field(ge=0)] = Field(
-        0, description="How often torchrun starts all processes anew from the newest checkpoint when one has died."
+        0, description="How often torchrun restarts all processes from the newest checkpoint when one has died."
     )
     deepspeed: str | None = Field(
         None, description="`z0`, `z2`, `z3`, `z2-offload`, `z3-offload`, or a DeepSpeed JSON file."
@@ -238,13 +270,13 @@ class Spec(Section):
     )
     speed: Literal["auto", "off"] = Field(
         "auto",
-        description="`auto` adds arguments that only speed training and answering up where memory allows; see `plan`.",
+        description="`auto` adds arguments that only speed up training and answering where memory allows: `plan -v`.",
     )
     llama_cpp: str | None = Field(None, description="A llama.cpp checkout of your own, instead of the pinned one.")
 
     @property
     def training(self) -> dict[str, Any]:
-        """All training arguments: our defaults, overruled by the user's."""
+        """All training arguments: our defaults, overridden by the user's."""
         return with_defaults(self.train)
 
     @property

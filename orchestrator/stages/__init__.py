@@ -6,17 +6,21 @@ from orchestrator.lib.step import PHASES, Step
 from orchestrator.stages.adapter import Adapter
 from orchestrator.stages.ask import Ask
 from orchestrator.stages.base import Context, Stage
+from orchestrator.stages.baselines import Baselines
 from orchestrator.stages.confidence import Confidence
 from orchestrator.stages.convert import Convert
 from orchestrator.stages.diverge import Diverge, ReadTuned
+from orchestrator.stages.general import General
 from orchestrator.stages.importance import Importance
 from orchestrator.stages.llamafactory import LlamaFactory
 from orchestrator.stages.merge import Merge
+from orchestrator.stages.mix import Mix
 from orchestrator.stages.modelfile import Modelfile
 from orchestrator.stages.perplexity import GatePerplexity, ReadTexts
 from orchestrator.stages.predict import Predict
 from orchestrator.stages.preference import Preference
 from orchestrator.stages.prepare import Prepare
+from orchestrator.stages.prompted import Prompted
 from orchestrator.stages.quantise import Quantise
 from orchestrator.stages.score import Gate, Score
 from orchestrator.stages.template import Template
@@ -25,8 +29,10 @@ from orchestrator.stages.train import Train
 STAGES: tuple[type[Stage], ...] = (
     Prepare,
     Train,
+    Prompted,
     Predict,
     Score,
+    Baselines,
     Preference,
     Merge,
     Template,
@@ -34,6 +40,7 @@ STAGES: tuple[type[Stage], ...] = (
     Modelfile,
     Importance,
     Quantise,
+    Mix,
     Adapter,
     Ask,
     ReadTexts,
@@ -42,6 +49,7 @@ STAGES: tuple[type[Stage], ...] = (
     Gate,
     GatePerplexity,
     Confidence,
+    General,
 )
 WORKERS: tuple[type[Stage], ...] = (*STAGES, LlamaFactory)
 PROGRAMS = {stage.program: stage for stage in WORKERS if stage.program}

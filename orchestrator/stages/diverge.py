@@ -48,7 +48,7 @@ class ReadTuned(Stage):
         if not context.answers or not kinds_asked(context):
             return []
         stage = cls(
-            arguments=_arguments(context),
+            arguments=reading(context, context.tuned()),
             prompts=layout.PROMPTS,
             generated=f"{layout.generated('tuned')}/generated_predictions.jsonl",
             max_new_tokens=context.spec.evaluate.max_new_tokens,
@@ -68,11 +68,11 @@ class ReadTuned(Stage):
     def run(self) -> None:
         """Write both. Raises StageError where no row can be read."""
         from orchestrator.evaluation.divergence import expectation, expectations, kept
-        from orchestrator.evaluation.rows import read_records, write_records
+        from orchestrator.evaluation.rows import read_objects, write_records
         from orchestrator.stages.likelihoods import load, read_answers
 
-        rows = [record for _, record in read_records(Path(self.prompts))]
-        said = [record["predict"] for _, record in read_records(Path(self.generated))]
+        rows = read_objects(Path(self.prompts))
+        said = [record["predict"] for record in read_objects(Path(self.generated))]
         model, tokenizer, size = load(self.arguments)
         stop = _stop(tokenizer)
         given = [
@@ -108,7 +108,7 @@ class Diverge(Stage):
         """One process for each GGUF that is proven, and for the one that these were quantised from."""
         if not context.answers or not (asked := kinds_asked(context)):
             return []
-        source = source_type(context.spec.export.gguf)
+        source = source_type(context.spec.export.kinds)
         quantised = [kind for kind in asked if kind not in (source, adapter.NAME)]
         first = [source] if source in asked or quantised else []
         others = [kind for kind in asked if kind != source]
@@ -119,10 +119,10 @@ class Diverge(Stage):
         import numpy as np
 
         from orchestrator.evaluation.divergence import at_place, expectation, expectations, row
-        from orchestrator.evaluation.rows import read_records, write_records
+        from orchestrator.evaluation.rows import read_objects, write_records
         from orchestrator.models.gguf import GgufModel
 
-        given = [record for _, record in read_records(Path(self.answers))]
+        given = read_objects(Path(self.answers))
         reference = load(Path(self.reference))
         starts = np.cumsum([0, *(len(one["answer"]) for one in given)])
         own: list[tuple[Any, ...]] = []
@@ -170,10 +170,11 @@ def _step(context: Context, kind: str, source: str, is_reference: bool) -> Step:
     )
 
 
-def _arguments(context: Context) -> dict[str, Any]:
+def reading(context: Context, loads: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes LLaMA-Factory load a model as it answers, without a trainer: `loads` says which."""
     kept = {key: context.training[key] for key in KEPT if key in context.training}
     return {
-        **context.tuned(),
+        **loads,
         "trust_remote_code": context.spec.model.trust_remote_code,
         "template": context.template,
         "enable_thinking": context.spec.model.thinking,

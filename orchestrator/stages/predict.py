@@ -1,4 +1,4 @@
-"""predict-base, predict-tuned: LLaMA-Factory answers the held-out rows, greedily."""
+"""predict-base, predict-base-prompted, predict-tuned: LLaMA-Factory answers the held-out rows, greedily."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.step import Step
+from orchestrator.stages import prompted
 from orchestrator.stages.base import TRAINING_PACKAGES, Context, Stage
 from orchestrator.stages.launch import single_process, spawns
 
@@ -29,13 +30,18 @@ class Predict(Stage):
         tuned = _step(context, "tuned", context.tuned(), ("prepare", "train"))
         if not context.spec.evaluate.asks("base"):
             return [tuned]
-        return [_step(context, "base", context.base(), ("prepare",)), tuned]
+        base = _step(context, "base", context.base(), ("prepare",))
+        told = [_step(context, prompted.ARTIFACT, context.base(), ("prompted",))] if prompted.is_asked(context) else []
+        return [base, *told, tuned]
 
 
 def _step(context: Context, artifact: str, model: dict[str, Any], needs: tuple[str, ...]) -> Step:
     stage = f"predict-{artifact}"
     config, folder = layout.config(stage), layout.generated(artifact)
     kept = {key: context.training[key] for key in KEPT if key in context.training}
+    told = artifact == prompted.ARTIFACT
+    if told:
+        kept["cutoff_len"] += prompted.ROOM
     text = context.render(
         "predict.yaml.j2",
         loads=model,
@@ -44,8 +50,8 @@ def _step(context: Context, artifact: str, model: dict[str, Any], needs: tuple[s
         kept=kept,
         max_new_tokens=context.spec.evaluate.max_new_tokens,
         asked="asked" if context.kind.prefers else "eval",
+        rows=layout.PROMPTED if told else layout.DATA,
         folder=folder,
-        layout=layout,
     )
     return Step(
         stage=stage,
@@ -58,7 +64,7 @@ def _step(context: Context, artifact: str, model: dict[str, Any], needs: tuple[s
         inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES)},
         env=single_process(context),
         folder=folder,
-        single_flight=artifact == "base",
+        single_flight=artifact != "tuned",
         spawns=spawns(context, {}),
         exclusive=context.gpus > 0,
     )

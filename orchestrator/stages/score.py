@@ -65,7 +65,7 @@ class Score(Stage):
         if not context.answers:
             return []
         artifacts = _scored(context)
-        sources: dict[str, Source] = {artifact: _generated(artifact) for artifact in artifacts}
+        sources: dict[str, Source] = {artifact: generated_by(artifact) for artifact in artifacts}
         stage = cls(artifacts=sources, summary=layout.summary("score"), **_asked_for(context))
         return [stage.scoring("score", context, tuple(f"predict-{artifact}" for artifact in artifacts))]
 
@@ -119,10 +119,10 @@ class Gate(Score):
             artifacts=sources,
             summary=layout.summary("judge"),
             gate=export.gate.model_dump(exclude={"max_perplexity_rise"}, exclude_none=True),
-            files={f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in export.gguf},
+            files={f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in export.kinds},
             parity={f"gguf-{kind}": layout.parity(f"gguf-{kind}") for kind in wanted},
             divergence={f"gguf-{kind}": layout.divergence(f"gguf-{kind}") for kind in wanted},
-            held_against={f"gguf-{kind}": reference_of(kind, source_type(export.gguf)) for kind in wanted},
+            held_against={f"gguf-{kind}": reference_of(kind, source_type(export.kinds)) for kind in wanted},
             **_asked_for(context),
         )
         proofs = (f"{proof}-{kind}" for proof in ("ask", "diverge") for kind in wanted)
@@ -173,7 +173,8 @@ def _scored(context: Context) -> tuple[str, ...]:
     return tuple(artifact for artifact in ("base", "tuned") if context.spec.evaluate.asks(artifact))
 
 
-def _generated(artifact: str) -> dict[str, str]:
+def generated_by(artifact: str) -> dict[str, str]:
+    """LLaMA-Factory's answers for an artifact, as a source."""
     folder = layout.generated(artifact)
     return {
         "generated": f"{folder}/generated_predictions.jsonl",
@@ -187,12 +188,12 @@ def artifact_rows(artifact: str, source: Source) -> list[Row]:
 
     Raises StageError when it answered another number of rows: it drops rows that it cannot use, with a warning.
     """
-    from orchestrator.evaluation.rows import Row, read_records, read_rows
+    from orchestrator.evaluation.rows import Row, read_objects, read_rows
 
     if isinstance(source, str):
         return read_rows(Path(source))
-    asked = [record for _, record in read_records(Path(source["rows"]))]
-    answers = [record for _, record in read_records(Path(source["generated"]))]
+    asked = read_objects(Path(source["rows"]))
+    answers = read_objects(Path(source["generated"]))
     if len(asked) != len(answers):
         raise StageError(
             f"{artifact} was asked {len(asked)} rows and answered {len(answers)} ({source['generated']})",

@@ -33,7 +33,7 @@ def measure_on_test(folder: Path, factory: TrialFactory, reporter: Reporter) -> 
     """
     page = records.read(folder)
     test = factory.project.spec.data.test
-    if test is None or not page["ranking"]:
+    if test is None or not page["ranking"] or not records.is_best(page["ranking"][0]):
         return None
     winner = records.best_trial(folder)
     known: Json | None = page.get("test")
@@ -52,7 +52,7 @@ def _measure(factory: TrialFactory, winner: Json, test: str, trained: Run, repor
     run = create_run(project, full_plan)
     write_text(run.folder / layout.SPEC, project.text)
     training = next(planned.step for planned in full_plan.steps if planned.step.stage == "train")
-    adopt(training, run, trained)
+    adopt(training, run, trained, str(trained.stage("train")["fingerprint"]))
     Scheduler(project.runs_dir, project.hashes, reporter, factory.starter).carry_out(_about(full_plan, trained), run)
     run.set(metrics=metrics(run.folder))
     return run

@@ -30,7 +30,7 @@ def found(run: Run, asked: Mapping[str, str]) -> Json:
     last = max(1, -(-len(rows) // PAGE))
     number = min(max(number, 1), last)
     shown = rows[PAGE * (number - 1) : PAGE * number]
-    told = {"kinds": kinds, "artifacts": list(summary["metrics"]), "asked": asked}
+    told = {"kinds": kinds, "artifacts": [name for name in summary["metrics"] if name != "majority"], "asked": asked}
     return {"rows": shown, "count": len(rows), "number": number, "last": last, **told}
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Result, make_project, run_tool
+from tests.conftest import Result, make_project, rows, run_tool
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,7 @@ def edit(project: Path, old: str, new: str) -> None:
     (project / "spec.yaml").write_text(text.replace(old, new))
 
 
+BASE_STAGES = ("prompted", "predict-base", "predict-base-prompted")
 MAY_BE_EMPTY = (".errors.jsonl", ".disagreements.jsonl")
 """A perfect artifact leaves none of these rows."""
 
@@ -53,8 +55,10 @@ def test_every_stage_is_recorded_with_its_outputs(project: Path) -> None:
     record = only_run(project)
     assert record["status"] == "completed"
     assert set(record["stages"]) == {
-        "prepare", "train", "predict-base", "predict-tuned", "score", "merge", "template", "convert", "modelfile",
+        "prepare", "train", "prompted", "predict-base", "predict-base-prompted", "predict-tuned", "score", "baselines",
+        "merge", "template", "convert", "modelfile",
         "quantise-q8_0", "ask-f16", "ask-q8_0", "read-tuned", "diverge-f16", "diverge-q8_0", "confidence", "judge",
+        "general",
     }  # fmt: skip
     for stage in record["stages"].values():
         assert stage["status"] == "completed" and stage["exit_code"] == 0
@@ -65,7 +69,7 @@ def test_every_stage_is_recorded_with_its_outputs(project: Path) -> None:
 
 def test_every_artifact_has_figures_with_intervals(project: Path, finished: tuple[Path, Result]) -> None:
     metrics = only_run(project)["metrics"]
-    assert list(metrics) == ["base", "tuned", "gguf-f16", "gguf-q8_0"]
+    assert list(metrics) == ["majority", "base", "base-prompted", "tuned", "gguf-f16", "gguf-q8_0"]
     for figures in metrics.values():
         assert figures["n"] == 12
         assert 0 <= figures["accuracy"]["low"] <= figures["accuracy"]["value"] <= figures["accuracy"]["high"] <= 100
@@ -136,7 +140,7 @@ def test_editing_the_learning_rate_trains_a_new_run_and_reuses_the_rest(project:
     assert done.code == 0, done.stderr
     stages = done.json["stages"]
     assert len(list((project / "runs").glob("*/run.json"))) == 2
-    assert {stage for stage, entry in stages.items() if "reused_from" in entry} == {"prepare", "predict-base"}
+    assert {stage for stage, entry in stages.items() if "reused_from" in entry} == {"prepare", *BASE_STAGES}
     assert "convert" not in stages
     adapters = {path.read_bytes() for path in (project / "runs").glob("*/train/adapter_model.safetensors")}
     assert len(adapters) == 2
@@ -150,3 +154,20 @@ def test_a_changed_output_is_made_again(finished: tuple[Path, Result]) -> None:
     why = {step["stage"]: step["why"] for step in plan["steps"] if not step["up_to_date"]}
     assert why["ask-f16"] == "an output is missing or changed"
     assert "judge" in why and "train" not in why
+
+
+def test_more_held_out_rows_repeat_no_training(project: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(project, tmp_path / "moved", symlinks=True))
+    (first,) = moved.glob("runs/*/run.json")
+    (moved / "data/eval.json").write_text(json.dumps(rows(14, first=100)))
+    done = run_tool(("run",), moved)
+    assert done.code == 0, done.stderr
+    (new,) = set(moved.glob("runs/*/run.json")) - {first}
+    record, before = json.loads(new.read_text()), json.loads(first.read_text())
+    reused = {stage for stage, entry in record["stages"].items() if "reused_from" in entry}
+    assert reused >= {"train", "merge", "convert", "quantise-q8_0"}
+    assert not reused & {"prepare", "predict-tuned", "ask-f16", "diverge-f16", "judge"}
+    assert record["metrics"]["gguf-q8_0"]["n"] == 14
+    assert record["lineage"]["gguf"] == before["lineage"]["gguf"]
+    for kind in ("f16", "q8_0"):
+        assert "12 of 14 rows were answered before" in (new.parent / f"logs/ask-{kind}.log").read_text()

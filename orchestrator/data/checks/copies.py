@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from orchestrator.data.checks.corpus import Corpus
 from orchestrator.data.checks.finding import MAX_EXAMPLES, Finding, Severity, finding
+from orchestrator.data.checks.labels import visible
 from orchestrator.data.checks.minhash import Indices, Search, similar_between, similar_within
+from orchestrator.lib.words import agreeing, counted
 
 # Up to so many pairs of rows the search is sensitive: short bands, many neighbours. Beyond it bands are longer and
 # neighbours fewer, so that time grows as n log n: copies with a Jaccard similarity of 0.6 are still found with a
@@ -96,6 +100,9 @@ def is_near_copy(a: str, b: str, same_answer: bool = True) -> bool:
 
 # A score can be off by as much as the share of leaked rows; 5 points is more than most improvements.
 TOLERABLE_SHARE = 0.05
+CONTRADICTORY_SHARE = 0.01
+"""Of the rows of a set: so many slips of the hand are found in careful data, and cost less accuracy than that."""
+CLEAN = "`orchestrator data clean` leaves such training rows out"
 Pair = tuple[int, int]
 
 
@@ -108,20 +115,20 @@ def leakage(train: Corpus, held_out: Corpus) -> Iterator[Finding]:
         agree = held_out.answer[j] in {train.answer[i] for i in rows}
         (same if agree else other).append((rows[0], j))
     if same:
-        yield _leak("leakage_exact", "error", "held-out rows are in the training set too", same, train, held_out)
+        yield _leak("leakage_exact", "error", "are in the training set too", same, train, held_out)
     if other:
-        message = "held-out rows are in the training set with another answer"
+        message = "are in the training set with another answer"
         yield _leak("leakage_label_conflict", "error", message, other, train, held_out)
     near = {j: i for i, j in reversed(near_between(train, held_out)) if j not in exact}
     if near:
         severity: Severity = "error" if len(near) > TOLERABLE_SHARE * len(held_out) else "warning"
         pairs = [(i, j) for j, i in sorted(near.items())]
-        message = "held-out rows are nearly in the training set too"
+        message = "are nearly in the training set too"
         yield _leak("leakage_near", severity, message, pairs, train, held_out)
 
 
 def _leak(kind: str, severity: Severity, message: str, pairs: list[Pair], train: Corpus, held_out: Corpus) -> Finding:
-    total = f"{len(pairs)} of {len(held_out)} {message}"
+    total = f"{len(pairs)} of {counted(len(held_out), 'held-out row')} {agreeing(len(pairs), message)}; {CLEAN}"
     examples = [f"{train.show(i)}  ~  {held_out.show(j)}" for i, j in pairs[:MAX_EXAMPLES]]
     return finding(kind, severity, total, held_out.places(j for _, j in pairs), examples)
 
@@ -135,18 +142,49 @@ def duplicates(corpus: Corpus, *, labels_task: bool) -> Iterator[Finding]:
         (repeated if agree else conflicting).append(group)
     if repeated:
         rows = [index for group in repeated for index in group[1:]]
-        yield _copies(corpus, "duplicate_exact", f"{len(rows)} rows repeat an earlier row", repeated, rows)
+        message = f"{counted(len(rows), 'row')} {agreeing(len(rows), 'repeat')} an earlier row"
+        found = _copies(corpus, "duplicate_exact", message, repeated, rows)
+        yield replace(found, message=f"{found.message}; `orchestrator data clean` leaves them out")
     if conflicting and labels_task:
         rows = [index for group in conflicting for index in group]
-        message = f"{len(conflicting)} prompts have more than one label"
-        yield _copies(corpus, "label_conflict", message, conflicting, rows)
+        yield _conflicts(corpus, conflicting, rows)
     near = [list(pair) for pair in near_within(corpus)]
     if near:
         rows = sorted({pair[1] for pair in near})
-        yield _copies(corpus, "duplicate_near", f"{len(rows)} rows nearly repeat an earlier row", near, rows)
+        message = f"{counted(len(rows), 'row')} nearly {agreeing(len(rows), 'repeat')} an earlier row"
+        yield _copies(corpus, "duplicate_near", message, near, rows)
+
+
+def _conflicts(corpus: Corpus, groups: list[list[int]], rows: list[int]) -> Finding:
+    """label_conflict: each prompt with the labels it was given, an error from the second percent of the rows on."""
+    wrong = sum(contradicting([corpus.answer[index] for index in group]) for group in groups)
+    share = wrong / len(corpus)
+    severity: Severity = "error" if share > CONTRADICTORY_SHARE else "warning"
+    message = (
+        f"{counted(len(groups), 'prompt')} {agreeing(len(groups), 'have')} more than one label, so at least "
+        f"{wrong} of {counted(len(corpus), 'row')} {agreeing(wrong, 'are')} wrong: correct them by hand"
+    )
+    examples = [
+        "  ~  ".join(f"{corpus.show(index)} → {visible(corpus.label_of(index))}" for index in _differing(corpus, group))
+        for group in groups[:MAX_EXAMPLES]
+    ]
+    return finding("label_conflict", severity, message, corpus.places(rows), examples)
+
+
+def contradicting(answers: Sequence[int]) -> int:
+    """How many of the answers to one question are not the most frequent one."""
+    return len(answers) - max(Counter(answers).values())
+
+
+def _differing(corpus: Corpus, group: list[int]) -> list[int]:
+    """The first row of each answer in a group, three at most."""
+    first: dict[int, int] = {}
+    for index in group:
+        first.setdefault(corpus.answer[index], index)
+    return list(first.values())[:3]
 
 
 def _copies(corpus: Corpus, kind: str, message: str, groups: list[list[int]], rows: list[int]) -> Finding:
-    severity: Severity = "error" if kind == "label_conflict" else "warning"
+    severity: Severity = "warning"
     examples = ["  ~  ".join(corpus.show(index) for index in group[:3]) for group in groups[:MAX_EXAMPLES]]
     return finding(kind, severity, f"{message}, of {len(corpus)}", corpus.places(rows), examples)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from orchestrator.data.checks.corpus import MAX_LABELS, Corpus
 from orchestrator.data.checks.finding import Finding, finding
 from orchestrator.data.checks.text import same_text, words_of
+from orchestrator.lib.words import counted
 
 IMBALANCE = 10  # times as many rows for the most frequent label as for the rarest
 LONGEST_LABEL = 60  # characters
@@ -26,7 +27,7 @@ def label_findings(train: Corpus, held_out: Corpus) -> Iterator[Finding]:
     everywhere = train.labels + held_out.labels
     variants = label_variants(everywhere)
     if variants:
-        pairs = ", ".join(f"{a!r} ({everywhere[a]} rows) → {b!r}" for a, b in variants.items())
+        pairs = ", ".join(f"{visible(a)} ({counted(everywhere[a], 'row')}) → {visible(b)}" for a, b in variants.items())
         places = train.labelled(variants) + held_out.labelled(variants)
         yield finding("label_variant", "warning", f"labels that may mean the same: {pairs}", places)
     merged: Counter[str] = Counter()
@@ -35,6 +36,16 @@ def label_findings(train: Corpus, held_out: Corpus) -> Iterator[Finding]:
     yield from _imbalance(merged)
     if len(held_out):
         yield from _missing(train, held_out, variants)
+
+
+def visible(label: str) -> str:
+    """A label in quotes, its white space marked where it would not be seen: at the ends, doubled, no plain space.
+
+    `Sport ` becomes 'Sport␣', a tab ⇥, a new line ⏎, and other spaces, such as the full-width one of Chinese, [U+3000].
+    """
+    marked = re.sub(r"^ +| +$|  +", lambda found: "␣" * len(found[0]), label)
+    marked = marked.replace("\t", "⇥").replace("\n", "⏎")
+    return "'" + re.sub(r"[^\S ]", lambda found: f"[U+{ord(found[0]):04X}]", marked) + "'"
 
 
 def label_variants(labels: Counter[str]) -> dict[str, str]:
@@ -71,7 +82,9 @@ def _imbalance(labels: Counter[str]) -> Iterator[Finding]:
         return
     (most, many), (least, few) = labels.most_common(1)[0], labels.most_common()[-1]
     if many > IMBALANCE * few:
-        message = f"{many} training rows for {most!r}, but {few} for {least!r}: rare labels will hardly be learnt"
+        message = (
+            f"{counted(many, 'training row')} for {most!r}, but {few} for {least!r}: rare labels will hardly be learnt"
+        )
         yield finding("class_imbalance", "warning", message)
 
 
