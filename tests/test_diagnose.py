@@ -264,6 +264,14 @@ def test_folders_that_say_too_little(saves: Path, tmp_path: Path) -> None:
     assert (read_saves(cut.parent).folder.name, read_saves(cut.parent).remark != "") == ("checkpoint-7", True)
     with pytest.raises(InputError, match="nothing in checkpoint-7 says with which template"):
         trained.read(read_saves(cut.parent))
+    weights = saves / "adapter_model.safetensors"
+    (cut.parent / "adapter_model.safetensors").write_bytes(weights.read_bytes()[:5000])
+    shutil.copyfile(saves / "adapter_config.json", cut.parent / "adapter_config.json")
+    assert "damaged" in read_saves(cut.parent).remark and read_saves(cut.parent).folder == cut
+    (cut / "adapter_config.json").write_text('{"r": 8', encoding="utf-8")
+    with pytest.raises(InputError, match=r"adapter_model\.safetensors is damaged"):
+        read_saves(cut.parent)
+    shutil.copyfile(saves / "adapter_config.json", cut / "adapter_config.json")
     (cut / "training_args.yaml").write_text("template: [", encoding="utf-8")
     with pytest.raises(InputError, match=r"cannot read training_args\.yaml"):
         read_saves(cut)
