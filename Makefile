@@ -27,7 +27,7 @@ $(DEV):
 	@$(SETUP) dev
 	@touch $(READY) $(DEV)
 
-setup: ## Install everything into .venv, or mend it (TORCH=cpu, EXTRAS=deepspeed, PYTHON=python3.12)
+setup: ## Install everything into .venv, or repair it (TORCH=cpu, EXTRAS=deepspeed, PYTHON=python3.12)
 	@$(SETUP)
 	@touch $(READY) $(if $(filter dev,$(EXTRAS)),$(DEV))
 

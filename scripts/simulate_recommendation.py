@@ -16,9 +16,9 @@ from functools import cache
 import numpy as np
 from scipy.stats import norm
 
-from orchestrator.evaluation.gate import Candidate, choose
 from orchestrator.evaluation.intervals import Array
 from orchestrator.evaluation.noninferiority import Loss, loss
+from orchestrator.evaluation.recommend import Candidate, choose
 
 SIZES = (270, 145, 112, 105, 93, 88)
 """Megabytes of the builtin model's f16, q8_0, q5_k_m, q4_k_m, q3_k_m and q2_k."""

@@ -58,7 +58,7 @@ def explained(log: str, folder: Path) -> tuple[str, str]:
         "certificate": (f"the package index is not trusted: {line}", "Try: export SSL_CERT_FILE=/your/ca.pem"),
         "denied": (f"a folder cannot be written: {line}", "Take one of your own, and XDG_CACHE_HOME=… for caches."),
         "ensurepip": ("this Python has no ensurepip, and so makes no .venv", "Install it: apt install python3-venv"),
-        "offline": (f"{index(log)} does not answer{through()}: {line}", f"Mend the network or its proxy. {AGAIN}"),
+        "offline": (f"{index(log)} does not answer{through()}: {line}", f"Fix the network or its proxy. {AGAIN}"),
         "absent": (f"the package index lacks a package{through()}: {line}", "Ask another: a mirror may lag behind."),
         "compile": (f"llama.cpp does not compile: {line}", ""),
     }

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 from hypothesis import strategies as st
 
-from orchestrator.serving.openai_server.request import ChatRequest, CompletionRequest, Turn
+from orchestrator.serving.openai_server.message import Turn
+from orchestrator.serving.openai_server.request import ChatRequest, CompletionRequest
 
 FEW_TOKENS = 6
 ODD_TEXTS = (

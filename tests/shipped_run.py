@@ -14,8 +14,8 @@ from orchestrator.lib.step import Step
 from orchestrator.pipeline import workflow
 from orchestrator.pipeline.plan import Plan, make_plan
 from orchestrator.pipeline.stage_process import require_success, set_up
-from orchestrator.runs import proof, results
-from orchestrator.runs.store import Run, outputs
+from orchestrator.runs import outputs, proof, results
+from orchestrator.runs.store import Run
 from orchestrator.spec.load import load_project
 from tests.conftest import make_project
 
@@ -138,13 +138,13 @@ def record(run: Run, step: Step, fingerprint: str) -> None:
     left = {*step.expects, *step.leaves}
     left |= {f"{step.folder}/{path.name}" for path in (run.folder / step.folder).iterdir()} if step.folder else set()
     there = [path for path in left if (run.folder / path).is_file()]
-    run.end(step.stage, "completed", 1.0, 0, outputs(run.folder, there, hashes()))
+    run.end(step.stage, "completed", 1.0, 0, outputs.finished(run.folder, there, hashes()))
 
 
 def record_again(run: Run, stage: str) -> None:
     """After a test has changed what a stage left, as if it had left that."""
     entry = run.stage(stage)
-    entry["outputs"] = outputs(run.folder, [output["path"] for output in entry["outputs"]], hashes())
+    entry["outputs"] = outputs.finished(run.folder, [output["path"] for output in entry["outputs"]], hashes())
     run.save()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from orchestrator.models.choices import log_likelihoods, tree
 from orchestrator.models.gguf import GgufModel
 from orchestrator.report.run_page import mistakes
 from orchestrator.runs.results import summaries
+from orchestrator.serving import confidence as served
 from orchestrator.stages.confidence import Confidence, by_doubt, label_tokens, told_apart
 
 
@@ -129,6 +131,26 @@ def test_a_gguf_is_sure_of_what_it_answers(measured: Path) -> None:
     assert all(sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-3) for row in rows)
     over_base = {row["id"]: row["likeliest"] for row in read_json_lines(measured / layout.confidence("gguf-adapter"))}
     assert over_base == {row["id"]: row["likeliest"] for row in rows}
+
+
+@pytest.mark.parametrize("kind", ["f16", "adapter"])
+def test_it_is_served_as_it_was_measured(measured: Path, kind: str) -> None:
+    import llama_cpp
+
+    run: Any = SimpleNamespace(folder=measured)
+    told = served.measured(run, kind)
+    assert told is not None and served.measured(run, "q4_k_m") is None
+    files = read_json(measured / "configs/ask-adapter.json") if kind == "adapter" else {"gguf": "export/tiny-f16.gguf"}
+    lora = str(measured / files["adapter"]) if kind == "adapter" else None
+    path = str(measured / files["gguf"])
+    llama = llama_cpp.Llama(model_path=path, lora_path=lora, n_ctx=256, verbose=False)
+    sure = served.Confidence(llama, **told)
+    rows = {row["id"]: row for row in read_json_lines(measured / layout.confidence(f"gguf-{kind}"))}
+    for prompt in read_json_lines(measured / layout.PROMPTS)[:3]:
+        found, row = sure(prompt["ids"]), rows[prompt["id"]]
+        assert found["probabilities"] == pytest.approx(row["probabilities"], abs=2e-3)
+        assert found["probability"] == pytest.approx(row["confidence"], abs=2e-3)
+        assert found["probability"] == found["probabilities"][found["label"]] == max(found["probabilities"].values())
 
 
 def test_it_stands_beside_the_other_figures(measured: Path) -> None:

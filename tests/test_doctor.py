@@ -58,7 +58,7 @@ def test_torch_must_fit_the_driver(
     monkeypatch.setattr(doctor_devices, "torch_build", lambda: ("2.14.1", build))
     monkeypatch.setattr(doctor_devices, "driver_cuda", lambda: driver)
     check = doctor_devices.torch()
-    assert (check.state, words in check.detail, bool(check.mend)) == (state, True, state == "missing")
+    assert (check.state, words in check.detail, bool(check.fix)) == (state, True, state == "missing")
 
 
 def test_the_installed_torch_is_read_without_being_imported() -> None:
@@ -103,7 +103,7 @@ def test_every_requirement_that_does_not_hold_has_its_command(monkeypatch: pytes
 
     monkeypatch.setattr(metadata, "requires", required.__getitem__)
     monkeypatch.setattr(metadata, "version", version)
-    assert [(check.name, check.mend) for check in doctor_packages.packages()] == [
+    assert [(check.name, check.fix) for check in doctor_packages.packages()] == [
         ("trl", "pip install 'trl<=0.24.0,>=0.18.0'"),
         ("jieba", "pip install 'jieba'"),
     ]
@@ -113,7 +113,7 @@ def test_a_torch_beyond_the_bounds_is_replaced_with_what_fits_it(monkeypatch: py
     real = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "2.15.0" if name == "torch" else real(name))
     (check, *_) = doctor_packages.packages()
-    assert (check.name, check.state, check.mend) == ("torch", "missing", "make setup")
+    assert (check.name, check.state, check.fix) == ("torch", "missing", "make setup")
     assert check.detail.startswith("2.15.0 does not fit; torch<2.15")
 
 
@@ -124,7 +124,7 @@ def test_this_installation_fits_and_has_its_program() -> None:
 
 def test_converter_and_runtime_of_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llamacpp, "checkout", lambda chosen: None)
-    assert doctor_packages.converter(None).mend == "orchestrator model fetch"
+    assert doctor_packages.converter(None).fix == "orchestrator model fetch"
     monkeypatch.setattr(llamacpp, "checkout", lambda chosen: tmp_path)
     assert doctor_packages.converter(None).state == "note"
     monkeypatch.setattr(llamacpp, "version", lambda folder: llamacpp.ARCHIVE.requirement)
@@ -202,7 +202,7 @@ def test_a_mirror_is_asked_only_online_and_needed_only_by_its_models(
 def test_an_empty_cache_lacks_model_and_converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path))
     checks = examine(patient(tmp_path))
-    missing = {check.name: check.mend for check in checks if check.state == "missing"}
+    missing = {check.name: check.fix for check in checks if check.state == "missing"}
     assert missing == {
         "converter": "orchestrator model fetch",
         "base model": f"orchestrator model fetch {BUILTIN}",
@@ -216,7 +216,7 @@ def test_what_is_missing_makes_exit_code_3_and_one_json_document(
     answer = json.loads(done.stdout)
     assert (done.code, answer["ok"]) == (3, False)
     assert "converter" in done.stderr
-    assert {"name", "state", "detail", "mend"} == set(answer["checks"][0])
+    assert {"name", "state", "detail", "fix"} == set(answer["checks"][0])
 
 
 def test_without_llamafactory_a_spec_cannot_be_read_and_the_rest_is_still_told(
@@ -231,8 +231,8 @@ def test_without_llamafactory_a_spec_cannot_be_read_and_the_rest_is_still_told(
     done = CliRunner().invoke(cli, ["doctor", "--json"])
     assert isinstance(done.exception, MissingError)
     answer = json.loads(done.stdout)
-    mends = {check["name"]: check["mend"] for check in answer["checks"]}
-    assert mends["llamafactory"].startswith("pip install 'llamafactory")
+    fixes = {check["name"]: check["fix"] for check in answer["checks"]}
+    assert fixes["llamafactory"].startswith("pip install 'llamafactory")
 
 
 def test_a_good_machine_for_a_spec(orchestrator: Callable[..., Result], project: Path) -> None:

@@ -29,7 +29,7 @@ def importing(code: str) -> Step:
 def test_imports_that_fail_say_why_and_the_cure(seen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(together, "IMPORTS", importing(f"import sys; sys.exit({REASON!r})"))
     check = together.imports()
-    assert (check.state, check.mend) == ("missing", "make setup")
+    assert (check.state, check.fix) == ("missing", "make setup")
     assert check.detail == f"what is installed does not fit together: {REASON}"
     assert not seen.exists()
 

@@ -44,7 +44,7 @@ def test_sentences_name_both_and_give_the_figures() -> None:
     assert clear.sentence.startswith("tuned is better than base: 80.0 against 13.0 (+67.0, 95 % +")
     assert clear.sentence.endswith("n = 100)")
     close = compare(right("1" * 49 + "0" * 50), right("1" * 47 + "0" * 52), "classification", names=("q4", "tuned"))
-    assert close.sentence.startswith("cannot tell q4 from tuned with 100 rows: 50.0 against 48.0 (+2.0, 95 % ")
+    assert close.sentence.startswith("no significant difference between q4 and tuned: 50.0 against 48.0 (+2.0, 95 % ")
     assert close.sentence.endswith("about 400 rows would be needed")
     same = compare(right("10"), right("10"), "classification", names=("q8", "tuned"))
     assert same.sentence.endswith("no difference seen")

@@ -11,19 +11,11 @@ import pytest
 from rich.console import Console
 
 from orchestrator.evaluation.compare import Comparison, compare, paired_scores
-from orchestrator.evaluation.gate import (
-    Candidate,
-    Failure,
-    judge,
-    judge_divergence,
-    judge_parity,
-    judge_perplexity,
-    recommend,
-    with_causes,
-)
+from orchestrator.evaluation.gate import Failure, judge, judge_divergence, judge_parity, judge_perplexity, with_causes
 from orchestrator.evaluation.intervals import Interval
 from orchestrator.evaluation.metrics import Measurement
 from orchestrator.evaluation.noninferiority import loss
+from orchestrator.evaluation.recommend import Candidate, recommend
 from orchestrator.evaluation.rows import Row, read_records, read_rows, write_records, write_rows
 from orchestrator.lib.errors import StageError
 from orchestrator.lib.files import read_json, write_json
@@ -418,7 +410,7 @@ def test_the_table_fits_80_columns(run: Path) -> None:
         ["base", "100", "10.0"], ["tuned", "100", "80.0"], ["gguf-f16", "100", "70.0"], ["gguf-q4_k_m*", "100", "79.0"],
     ]  # fmt: skip
     assert lines[3].rstrip().endswith("90.0 27.0 MB fails gate")
-    assert lines[4].rstrip().endswith("99.0 10.5 MB cannot tell")
+    assert lines[4].rstrip().endswith("99.0 10.5 MB no sig. diff.")
     assert max(map(len, lines)) <= 80
     assert any(line.startswith("  * no file is shown to lose at most 3.0 points, about 220 rows") for line in lines)
 

@@ -188,3 +188,61 @@ def test_what_another_tool_is_making_holds_up_nothing_else(carry_out: Callable[.
     stages = Stages(turn)
     carry_out(stages, (PREPARE, TRAIN, replace(BASE, single_flight=True), TUNED, MERGE, SCORE), at_once=3)
     assert list(stages.started) == ["prepare", "train", "tuned", "merge", "base", "score"]
+
+
+CUT = (
+    PREPARE,
+    replace(TRAIN, reads=("*.txt", "!asked.txt"), expects=("train.txt",)),
+    replace(MERGE, reads=("train.txt",)),
+    step("ask", "merge", "prepare"),
+)
+
+
+@dataclass
+class Rows(Stages):
+    """Stages of which `prepare` leaves two files, and `train` what it learnt from one of them."""
+
+    rows: str = "rows"
+    asked: str = "asked"
+
+    def __call__(self, step: Step, command: process.Command) -> process.Child:
+        child = super().__call__(step, command)
+        if step.stage == "prepare":
+            write_text(command.cwd / "rows.txt", self.rows)
+            write_text(command.cwd / "asked.txt", self.asked)
+        return child
+
+
+def with_rows(tmp_path: Path, rows: str, asked: str, paper: str = "same") -> list[str]:
+    """The stages that start for a chain whose `prepare` leaves these rows, in a run of its own."""
+    both = replace(CUT[0], leaves=("rows.txt", "asked.txt"))
+    stages = Rows(end_the_first, rows=rows, asked=asked)
+    plan = [
+        Planned(one, f"{one.stage} after {rows} {asked} {paper}", False, "new run", apart=f"{one.stage} {paper}")
+        for one in (both, *CUT[1:])
+    ]
+    run = store.create(tmp_path / "runs", "news")
+    hashes = HashCache(tmp_path / "hashes.json")
+    Scheduler(tmp_path / "runs", hashes, stages, stages).carry_out(Plan(Spec.model_construct(), run, tuple(plan)), run)
+    assert all(run.has(one.step.stage, one.fingerprint, hashes) for one in plan)
+    return list(stages.started)
+
+
+def test_other_held_out_rows_repeat_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "LOOK_SECONDS", 0.0)
+    assert with_rows(tmp_path, "红楼", "百行") == ["prepare", "train", "merge", "ask"]
+    assert with_rows(tmp_path, "红楼", "百行又十行") == ["prepare", "ask"]
+    assert with_rows(tmp_path, "西游", "百行") == ["prepare", "train", "ask"]  # which came out the same here
+    assert with_rows(tmp_path, "红楼", "百行", paper="other") == ["prepare", "train", "merge", "ask"]
+
+
+def test_links_that_were_deleted_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    from orchestrator.runs import cache
+
+    monkeypatch.setattr(process, "LOOK_SECONDS", 0.0)
+    with_rows(tmp_path, "红楼", "百行")
+    shutil.rmtree(tmp_path / "runs" / cache.FOLDER)
+    cache._asked.clear()
+    assert with_rows(tmp_path, "红楼", "千行") == ["prepare", "ask"]

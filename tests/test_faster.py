@@ -195,7 +195,7 @@ def test_a_configuration_that_is_written_again_or_reused_is_the_one_that_ran(tmp
     proof.repair(run, texts, {"train"}, HashCache(tmp_path / "more.json", paranoid=True))
     assert (run.folder / CONFIG).read_text() == made.files[CONFIG]
     other = store.create(tmp_path, "two", fingerprint="f", environment={})
-    adopt(training(), other, run)
+    adopt(training(), other, run, "f")
     assert {path: (other.folder / path).read_text() for path in made.files} == dict(made.files)
 
 

@@ -289,7 +289,7 @@ def test_what_a_launch_needs_of_this_machine_is_known_before_it_starts() -> None
     assert (
         missing({}, Launch(devices=2).model_dump()) == missing({"use_cpu": True}, Launch(devices=4).model_dump()) == []
     )
-    assert [one.mend for one in missing({}, {"ray": {"workers": 2}})] == ["pip install ray"]
+    assert [one.fix for one in missing({}, {"ray": {"workers": 2}})] == ["pip install ray"]
 
 
 @pytest.fixture
@@ -306,7 +306,7 @@ def test_a_plan_tells_the_effective_batch_and_the_nodes() -> None:
     made = context({**TWO_NODES, "global_batch_size": 64})
     step = replace(train.Train.plan(made)[0], stage="train")
     plan = Plan(made.spec, None, (Planned(step, "0", False, "new run"),))
-    lines = [line.strip() for line in plan_lines(plan)]
+    lines = [line.strip() for line in plan_lines(plan, verbose=True)]
     assert "effective batch 64 = 4 rows × 2 accumulated × 4 devices × 2 nodes" in lines
     assert [line.split()[1] for line in lines if line.startswith("node ")] == ["0:", "1:"]
     told = plan_json(plan)["steps"][0]["launch"]

@@ -15,6 +15,7 @@ import pytest
 from orchestrator.chat_template.registry import definition
 from orchestrator.chat_template.spaces import Spacing, spaced, spacing_of
 from orchestrator.chat_template.turns import SpecialTokens, turns
+from orchestrator.data.question import prompt_text
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import HashCache, read_json, write_json, write_text
@@ -22,7 +23,7 @@ from orchestrator.models import cure, examine, sources, tokenizer_class
 from orchestrator.models.examine import require_fit
 from orchestrator.models.tokenizer import known_stop_words
 from orchestrator.models.tokenizer_files import PROBES, ids_of, load
-from orchestrator.stages import prepare, template
+from orchestrator.stages import template
 
 END, FURTHER = "<|im_end|>", "<|eom_id|>"
 
@@ -344,5 +345,5 @@ def test_the_text_of_a_prompt_leads_back_to_its_tokens(made: dict[str, Path]) ->
     asked = "<s>The capital</s><s>of France"
     ids = tokenizer.encode(asked, add_special_tokens=False)
     assert tokenizer.decode(ids) != asked
-    assert prepare._text(tokenizer, ids, lambda: asked) == asked
-    assert prepare._text(tokenizer, ids, lambda: "another") == tokenizer.decode(ids)
+    assert prompt_text(tokenizer, ids, lambda: asked) == asked
+    assert prompt_text(tokenizer, ids, lambda: "another") == tokenizer.decode(ids)

@@ -13,7 +13,8 @@ from orchestrator.chat_template.thoughts import Parts
 from orchestrator.serving.openai_server.answer import Answer, up_to
 from orchestrator.serving.openai_server.app import LONGEST_BODY, Served, make_app
 from orchestrator.serving.openai_server.engine import Message, Piece, Sampling, Tool
-from orchestrator.serving.openai_server.request import ChatRequest, CompletionRequest, Refused, read
+from orchestrator.serving.openai_server.message import Refused
+from orchestrator.serving.openai_server.request import ChatRequest, CompletionRequest, read
 
 THINK = ("<think>", "</think>")
 QUESTION = [{"role": "user", "content": "今天?"}]
@@ -328,6 +329,25 @@ def test_a_prompt_that_does_not_fit_is_refused_before_a_stream_begins() -> None:
 def test_what_an_engine_cannot_compute_with_is_refused() -> None:
     assert ask(tiny(), {"messages": QUESTION, "frequency_penalty": 1}).error["param"] == "frequency_penalty"
     assert ask(tiny(), {"messages": QUESTION, "frequency_penalty": 0}).status == 200
+
+
+def test_a_classifier_says_how_sure_it_is_when_asked() -> None:
+    from dataclasses import replace
+
+    told = {"label": "体育", "probability": 0.9, "probabilities": {"体育": 0.9, "财经": 0.1}}
+    served = replace(tiny(), sure=lambda prompt: {**told, "prompt": len(prompt)})
+    asked = {"messages": QUESTION, "confidence": True, "n": 2}
+    whole = ask(served, asked).json
+    assert [choice["confidence"] for choice in whole["choices"]] == [{**told, "prompt": 7}] * 2
+    ends = [event["choices"][0] for event in ask(served, {**asked, "stream": True}).events[:-1]]
+    assert [choice["confidence"] for choice in ends if choice["finish_reason"]] == [{**told, "prompt": 7}] * 2
+    assert not [choice for choice in ends if "confidence" in choice and not choice["finish_reason"]]
+    assert "confidence" not in ask(served, {"messages": QUESTION}).json["choices"][0]
+
+
+def test_a_model_that_cannot_say_how_sure_it_is_refuses() -> None:
+    assert ask(tiny(), {"messages": QUESTION, "confidence": True}).error["param"] == "confidence"
+    assert ask(tiny(), {"messages": QUESTION, "confidence": False}).status == 200
 
 
 def test_other_routes_and_methods_are_refused_in_the_same_shape() -> None:

@@ -20,6 +20,7 @@ from orchestrator.data.canonical import as_trained, canonical, messages, offered
 from orchestrator.data.checks import Mode, check_data
 from orchestrator.data.checks.tokens import token_counter
 from orchestrator.data.conversation import Conversation, Message
+from orchestrator.data.lengths import length
 from orchestrator.evaluation.gate import judge_parity
 from orchestrator.evaluation.parity import Asked, parity
 from orchestrator.lib import layout
@@ -67,7 +68,7 @@ def test_a_row_with_tools_is_as_long_as_training_sees_it(
 ) -> None:
     tokenizer = load_tokenizer(tiny_model)
     row = Conversation(messages, system=system, tools=TOOLS)
-    counted = prepare.length(encoder, tokenizer, row)
+    counted = length(encoder, tokenizer, row)
     assert counted == seen_in_training(tokenizer, row) > 100
     assert token_counter(tiny_model, TEMPLATE, False)(row) > 100  # `check` knows it roughly, without LLaMA-Factory
 
@@ -182,7 +183,7 @@ def test_a_byte_more_in_a_tool_fails_the_gate(tiny_model: Path) -> None:
         (
             "glm4",
             "tools_not_trained",
-            "1 of 3 rows have tools or calls that template glm4 cannot train: the tool format",
+            "1 of 3 rows has tools or calls that template glm4 cannot train: the tool format",
         ),
         ("mistral", "tools_not_trained", "1 of 3 rows .* no text or thought beside a call"),
         ("smollm2", "tools_not_trained", "1 of 3 rows .* the values of an enum as texts, and those of 天气.n are none"),

@@ -13,7 +13,7 @@ import pytest
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import HashCache, write_json, write_text
 from orchestrator.lib.step import Step
-from orchestrator.runs import cache, catalogue, prune, store
+from orchestrator.runs import cache, catalogue, outputs, prune, store
 from orchestrator.runs.store import Run
 
 TRAIN = Step("train", "train", ("train",))
@@ -24,7 +24,8 @@ def trained(runs_dir: Path, fingerprint: str, name: str = "news", text: str = "w
     run = store.create(runs_dir, name, fingerprint=fingerprint)
     run.begin(TRAIN, fingerprint, TRAIN.argv)
     write_text(run.folder / "train/weights", text)
-    run.end("train", "completed", 1.0, 0, store.outputs(run.folder, ["train/weights"], HashCache(runs_dir / "hashes")))
+    left = outputs.finished(run.folder, ["train/weights"], HashCache(runs_dir / "hashes"))
+    run.end("train", "completed", 1.0, 0, left)
     return run
 
 

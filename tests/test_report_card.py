@@ -50,7 +50,7 @@ def test_states_what_was_measured_and_what_ships(run: Run) -> None:
 
 def test_says_that_nothing_ships(tmp_path: Path) -> None:
     text = "\n".join(said(make_run(tmp_path / "runs", answer="?")))
-    assert "nothing: the gate refuses every file" in text and "shipped" not in text
+    assert "nothing: no file passes the quality gate" in text and "shipped" not in text
 
 
 def test_is_drawn_as_svg_and_as_png(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

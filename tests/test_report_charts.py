@@ -141,7 +141,7 @@ SHIPPED = {
             {**WRITTEN, "comparisons": [against("cannot tell", 44)]},
             (
                 "The tuned model reaches ROUGE-L 45.2 (40.2–50.2) on 50 held-out rows, "
-                "which cannot be told from the base model's 44.0.",
+                "no significant difference from the base model's 44.0.",
                 "plain",
             ),
         ),
@@ -151,7 +151,7 @@ SHIPPED = {
             SHIPPED,
             (
                 "The tuned model answers 80.0 % (75.0–85.0) of 100 held-out rows right; "
-                "1 of 2 GGUFs pass the gate, ship gguf-q8_0 (145.0 MB).",
+                "1 of 2 GGUFs pass the quality gate, ship gguf-q8_0 (145.0 MB).",
                 "bad",
             ),
         ),
@@ -193,7 +193,7 @@ def losses(*values: float, key: str = "loss") -> list[dict[str, float]]:
             [],
             ["体育 (20 %)"],
         ),
-        (SHIPPED, [], [], ["refuses gguf-q4_0", "Ship gguf-q8_0"]),
+        (SHIPPED, [], [], ["failed for gguf-q4_0", "Ship gguf-q8_0"]),
     ],
 )
 def test_advice(summary: dict[str, Any], log: list[Any], findings: list[Any], words: list[str]) -> None:
@@ -212,5 +212,5 @@ def test_a_verdict_leads_to_what_it_is_about() -> None:
     assert [told(word) for word in ("better", "as good", "cannot tell")] == [
         "better than",
         "as good as",
-        "cannot be told from",
+        "no significant difference from",
     ]

@@ -40,7 +40,7 @@ def text(runs_dir: Path) -> str:
 
 def test_says_how_it_went(text: str) -> None:
     assert "The tuned model answers 93.3 % (" in text
-    assert "better than the base model&#39;s 0.0; 0 of 1 GGUFs pass the gate" in text
+    assert "better than the base model&#39;s 0.0; 0 of 1 GGUFs pass the quality gate" in text
     assert "gguf-f16 answers 96.7 % of the rows as tuned does; the gate asks for 99.0 %" in text
 
 
@@ -133,7 +133,7 @@ def test_findings_of_the_data_are_shown(tmp_path: Path) -> None:
     run.set(status="completed")
     page = write(run.folder).read_text(encoding="utf-8")
     assert "eval.json row 3" in page
-    assert "Mend the data first; figures on such data mislead: 1 row of eval is in train" in page
+    assert "Fix the data first; figures on such data mislead: 1 row of eval is in train" in page
     assert "<img" not in page
 
 
@@ -143,7 +143,7 @@ def test_a_sweep_of_500_trials_stays_small(tmp_path: Path) -> None:
     assert page.stat().st_size < 3_000_000
     text = page.read_text(encoding="utf-8")
     assert "500 of 500 trials ended, 50 pruned. The best of 450 settings" in text
-    assert "2 others cannot be told from it" in text
+    assert "2 others show no significant difference from it" in text
     assert text.count("<polyline") == 450 + 500
     assert "<img" not in text
 
@@ -263,7 +263,7 @@ def test_a_broken_template_stops_no_training(tmp_path: Path, caplog: pytest.LogC
 
 
 def colours(scheme: str) -> dict[str, tuple[float, ...]]:
-    """The variables of one colour scheme; the dark ones overrule the light."""
+    """The variables of one colour scheme; the dark ones override the light."""
     light, dark = re.findall(r":root \{(.*?)\}", STYLE.read_text(), re.DOTALL)[:2]
     found = dict(re.findall(r"--([\w-]+): ([^;]+);", light))
     found |= dict(re.findall(r"--([\w-]+): ([^;]+);", dark)) if scheme == "dark" else {}

@@ -83,7 +83,7 @@ def test_what_came_out_otherwise_is_named(project: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(workflow, "start", stand_in.launcher(project, scripts))
     answer = call("reproduce", "-q", "--json")
     assert isinstance(answer.exception, GateError)
-    assert answer.exception.message.endswith(f"came out otherwise than {run.id}:\nadapter")
+    assert answer.exception.message.endswith(f"came out differently from {run.id}:\nadapter")
     assert '"train/adapter_model.safetensors"' in answer.output
 
 

@@ -21,7 +21,7 @@ GPU = [{"name": "NVIDIA H100", "memory_mib": 81559, "driver": "580.95"}]
 
 
 def messages(training: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(one.message, one.mend) for one in missing(training)]
+    return [(one.message, one.fix) for one in missing(training)]
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ NOT = "which is not installed"
 
 @pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize(
-    ("training", "message", "mend"),
+    ("training", "message", "fix"),
     [
         ({"report_to": "tensorboard"}, f"train.report_to: tensorboard needs tensorboard, {NOT}", "tensorboard"),
         ({"report_to": ["wandb"]}, f"train.report_to: wandb needs wandb, {NOT}", "wandb"),
@@ -55,8 +55,8 @@ NOT = "which is not installed"
         ({"quantization_bit": 3, "quantization_method": "hqq"}, f"train.quantization_bit: 3 needs hqq, {NOT}", "hqq"),
     ],
 )
-def test_what_is_not_installed_is_named_with_its_command(training: dict[str, Any], message: str, mend: str) -> None:
-    assert messages(training) == [(message, f"pip install {mend}")]
+def test_what_is_not_installed_is_named_with_its_command(training: dict[str, Any], message: str, fix: str) -> None:
+    assert messages(training) == [(message, f"pip install {fix}")]
 
 
 @pytest.mark.usefixtures("bare")
@@ -155,7 +155,7 @@ def test_nothing_starts_before_it_is_there(command: str, project: Path) -> None:
 def test_a_plan_is_made_all_the_same(project: Path) -> None:
     done = run_tool(("plan", "--set", "train.quantization_bit=4", "--json"), lacking_project(project))
     assert done.code == 0, done.stderr
-    assert {"pip install wandb", "pip install bitsandbytes"} <= {one["mend"] for one in done.json["lacking"]}
+    assert {"pip install wandb", "pip install bitsandbytes"} <= {one["fix"] for one in done.json["lacking"]}
     shown: Result = run_tool(("plan",), project)
     assert "! train.report_to: wandb needs wandb, which is not installed: pip install wandb" in shown.stdout
 
@@ -163,9 +163,7 @@ def test_a_plan_is_made_all_the_same(project: Path) -> None:
 def test_the_doctor_names_it(tmp_path: Path) -> None:
     sick = patient(tmp_path)
     sick = type(sick)(sick.project, sick.spec.model_copy(update={"train": {"report_to": "wandb"}}))
-    assert [(check.state, check.mend) for check in doctor_packages.asked_for(sick)] == [
-        ("missing", "pip install wandb")
-    ]
+    assert [(check.state, check.fix) for check in doctor_packages.asked_for(sick)] == [("missing", "pip install wandb")]
 
 
 def test_a_tracker_writes_into_the_run_and_is_recorded(project: Path) -> None:

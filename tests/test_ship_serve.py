@@ -110,6 +110,8 @@ def test_chat_answers_once_side_by_side(shipped_run: Run, orchestrator: Any) -> 
     both = orchestrator("chat", "--artifact", "f16", "--against", "adapter", *options)
     assert both.code == 0
     assert both.stdout.count(measured(shipped_run, "f16")[0].strip()) == 2
+    (told,) = json.loads(orchestrator("chat", "--artifact", "f16", "--json", *options).stdout)["answers"]
+    assert told == {"artifact": "f16", "question": question, "answer": measured(shipped_run, "f16")[0]}
 
 
 def test_chat_remembers_and_forgets(served: Endpoint) -> None:

@@ -1,4 +1,4 @@
-"""What `speed: auto` chooses, and that it never overrules the user or memory."""
+"""What `speed: auto` chooses, and that it never overrides the user or memory."""
 
 from __future__ import annotations
 

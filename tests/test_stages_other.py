@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 
 from orchestrator.data.conversation import Conversation, Message
+from orchestrator.data.lengths import require_a_block
 from orchestrator.evaluation import gate, preference
+from orchestrator.evaluation.recommend import recommend_perplexity
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.training_kinds import TRAINING_KINDS
 from orchestrator.runs.results import summaries
 from orchestrator.spec.load import load_project
-from orchestrator.spec.sections import Data
 from orchestrator.stages import perplexity, prepare, trl
 from orchestrator.stages.likelihoods import Scores
 from orchestrator.stages.preference import Preference, measured, records
@@ -134,19 +135,11 @@ def test_only_good_answers_are_labels(tmp_path: Path, monkeypatch: pytest.Monkey
         prepare._asked("kto", [bad, bad], "qwen")
 
 
-def pretraining(packing: bool) -> prepare.Prepare:
-    data = Data(train="texts.json").model_dump(mode="json")
-    return prepare.Prepare(
-        base="", template="default", thinking=False, trust_remote_code=False, project="", kind="pt", packing=packing,
-        cutoff_len=64, task="generation", **data,
-    )  # fmt: skip
-
-
 def test_texts_that_fill_no_block_are_refused() -> None:
-    prepare._require_a_block([40, 30], pretraining(packing=True))
-    prepare._require_a_block([40], pretraining(packing=False))
+    require_a_block([40, 30], 64, packing=True)
+    require_a_block([40], 64, packing=False)
     with pytest.raises(InputError, match="40 tokens, less than one block of cutoff_len 64"):
-        prepare._require_a_block([40], pretraining(packing=True))
+        require_a_block([40], 64, packing=True)
 
 
 # ---- figures
@@ -267,9 +260,9 @@ SIZES = {"gguf-f16": 270_000_000, "gguf-q8_0": 144_000_000, "gguf-q4_k_m": 105_0
 def test_a_perplexity_may_rise_so_much(limit: float, refused: list[str], best: str) -> None:
     failures = gate.judge_perplexity(PERPLEXITIES, {"max_perplexity_rise": limit})
     assert [failure.artifact for failure in failures] == refused
-    found = gate.recommend_perplexity(PERPLEXITIES, SIZES, refused)
+    found = recommend_perplexity(PERPLEXITIES, SIZES, refused)
     assert found and found.artifact == best
-    assert gate.recommend_perplexity(PERPLEXITIES, SIZES, list(SIZES)) is None
+    assert recommend_perplexity(PERPLEXITIES, SIZES, list(SIZES)) is None
 
 
 def test_the_gate_says_by_how_much_a_perplexity_rose() -> None:

@@ -159,7 +159,7 @@ def test_a_ranking_says_which_points_cannot_be_told_from_the_best(tmp_path: Path
         answers(tmp_path, number, right)
     ranked = ranking(rank(trials, "accuracy"), tmp_path, "accuracy", Evaluate())
     assert [(place["best_trial"], place["tied"]) for place in ranked] == [(2, True), (3, True), (1, False)]
-    assert "cannot tell trial 3 from trial 2" in ranked[1]["sentence"]
+    assert "no significant difference between trial 3 and trial 2" in ranked[1]["sentence"]
 
 
 def test_repetitions_are_averaged_row_by_row(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def call(arguments: Sequence[str], work: Path) -> Ended:
 
 def outcome(ended: Ended) -> Json:
     """How the chain ended, in the words of its exit code."""
-    words = {0: "passes", 4: "a stage fails", 5: "the gate says no"}
+    words = {0: "passes", 4: "a stage fails", 5: "quality gate failed"}
     return {
         "outcome": words.get(ended.code, "refused"),
         "because": ended.complaint,

@@ -34,7 +34,7 @@ COMMANDS = {
     "ui": ("ui", "Open runs, answers, chat and a form for new runs in a browser."),
     "report": ("report", "One HTML page of a run or a sweep."),
     "verify": ("report", "Hash every file of a run again and compare with what was recorded."),
-    "reproduce": ("report", "Make a run anew from its record and say what differs."),
+    "reproduce": ("report", "Repeat a run from its record and say what differs."),
     "sweep": ("sweep", "Run the trials of the spec's sweep: section and rank them."),
     "learning-curve": ("sweep", "Find out whether more data would help."),
     "model": ("doctor", "Download or build base models."),
@@ -122,16 +122,19 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         sys.stderr.close()
-    except OSError as error:  # a full disk, a folder without permission: the machine's fault, and the user's to mend
+    except OSError as error:  # a full disk, a folder without permission: the machine's fault, and the user's to fix
         failure = of_system(error)
         _print_error(failure)
         sys.exit(failure.exit_code)
-    except Exception:  # a bug of ours, which keeps its traceback; a library may quote a URL or a token in it
+    except Exception as error:  # a bug of ours, which keeps its traceback; a library may quote a URL or a token in it
         import traceback
 
         from orchestrator.lib.secrecy import redacted
 
         click.echo(redacted(traceback.format_exc()), err=True)
+        said = f"internal error: {type(error).__name__}: {error}"
+        report_it = "This is a bug of the orchestrator, not of your project: please report it with the lines above."
+        _print_error(OrchestratorError(said, report_it))
         sys.exit(OrchestratorError.exit_code)
 
 

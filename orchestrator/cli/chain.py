@@ -97,7 +97,7 @@ def _examined(project: Project) -> list[str]:
 @chain_options
 @click.option("--render", type=click.Path(path_type=Path), metavar="DIR", help="Write the configs to a folder.")
 def plan(render: Path | None, **options: Any) -> None:
-    """Show the stages, which are up to date and why, and the exact commands.
+    """Show the stages, which are up to date and why; -v also shows the exact commands.
 
     Example: orchestrator plan --set train.learning_rate=1e-4
     """
@@ -106,7 +106,7 @@ def plan(render: Path | None, **options: Any) -> None:
     made = make(project_of(options))
     if render:
         _write_configs(made, render)
-    _show_plan(made, options["as_json"])
+    _show_plan(made, options)
 
 
 @click.command()
@@ -175,10 +175,10 @@ def _chain(phase: str, options: dict[str, Any]) -> None:
     from orchestrator.runs.progress import Display
 
     if options.get("on") not in (None, "local") and options["force"]:
-        raise click.UsageError("--force repeats a stage here; it cannot go with --on, where a lost node starts anew")
+        raise click.UsageError("--force repeats a stage here; it cannot go with --on, where a lost node starts again")
     project = project_of(options)
     if options["dry_run"]:
-        _show_plan(workflow.plan(project).until(phase), options["as_json"])
+        _show_plan(workflow.plan(project).until(phase), options)
         return
     console = stderr_console()
     display = Display(console, verbosity(options["quiet"], options["verbose"]))
@@ -224,14 +224,13 @@ def _carry_out(project: Project, phase: str, reporter: Reporter, on: Any) -> Run
     return following.until_end(reporter)
 
 
-def _show_plan(made: Plan, as_json: bool) -> None:
+def _show_plan(made: Plan, options: dict[str, Any]) -> None:
     from orchestrator.report.console import plan_json, plan_lines
 
-    if as_json:
+    if options["as_json"]:
         print_json(plan_json(made))
     else:
-        for line in plan_lines(made):
-            click.echo(line)
+        click.echo("\n".join(plan_lines(made, options["verbose"])))
 
 
 def _write_configs(made: Plan, folder: Path) -> None:

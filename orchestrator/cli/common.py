@@ -27,7 +27,7 @@ def together(*options: Decorator) -> Decorator:
 spec_argument = click.argument("spec", default="spec.yaml", type=click.Path(path_type=Path))
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 set_option = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Overrule a key of the spec; repeatable."
+    "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Override a key of the spec; repeatable."
 )
 
 

@@ -14,6 +14,7 @@ import click
 
 from orchestrator.cli.common import json_option, print_json, spec_argument, stderr_console, stdout_console, together
 from orchestrator.lib.training_kinds import TRAINING_KINDS
+from orchestrator.lib.words import agreeing, counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,11 +98,11 @@ def _show_import(done: Imported, as_json: bool) -> None:
     from orchestrator.data.reading import list_some
 
     read_as = f", read as {done.encoding}" if done.encoding else ""
-    click.echo(f"{done.folder}: {done.train} rows to train on, {done.held_out} held out{read_as}", err=True)
+    click.echo(f"{done.folder}: {counted(done.train, 'row')} to train on, {done.held_out} held out{read_as}", err=True)
     if done.left_out:
-        click.echo(f"{len(done.left_out)} rows left out:\n{list_some(done.left_out)}", err=True)
+        click.echo(f"{counted(len(done.left_out), 'row')} left out:\n{list_some(done.left_out)}", err=True)
     if done.calls.rows:
-        click.echo(f"{done.calls.rows} rows call tools", err=True)
+        click.echo(f"{counted(done.calls.rows, 'row')} {agreeing(done.calls.rows, 'call')} tools", err=True)
     if done.calls.inferred:
         made = f"no row says what its tools take: {', '.join(done.calls.inferred)} were made from the calls"
         click.echo(f"{made}; give them descriptions", err=True)
@@ -226,7 +227,7 @@ def clean(file: Path, held_out: Path | None, out: Path, kind: Any, as_json: bool
         return
     for line in done.lines(_SHOWN):
         click.echo(line)
-    click.echo(f"{out}: {len(done.train)} rows to train on, {len(done.held_out)} held out", err=True)
+    click.echo(f"{out}: {counted(len(done.train), 'row')} to train on, {len(done.held_out)} held out", err=True)
 
 
 @data.command()

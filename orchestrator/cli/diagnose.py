@@ -33,7 +33,7 @@ def diagnose(saves: Path, as_json: bool, output: Path | None, **options: Any) ->
     """Find out why a model answers well in LLaMA-Factory and badly where it is served.
 
     Nothing is trained and nothing changed. SAVES_FOLDER is the output_dir of anybody's training; exit code 5 says that
-    something is served otherwise than it was trained.
+    something is served differently from how it was trained.
 
     Example: orchestrator diagnose saves/qwen/lora/sft --ollama my-model --data rows.json
     """

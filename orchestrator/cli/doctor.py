@@ -33,7 +33,7 @@ MARKS = {"ok": "[green]✓[/]", "note": "[yellow]·[/]", "missing": "[red]✗[/]
 def doctor(spec: Path, overrides: tuple[str, ...], online: bool, trying: bool, as_json: bool) -> None:
     """Look at this machine for what a spec needs; without a spec.yaml, for what the built-in model needs.
 
-    Exit code 3 when something needed is missing; each line says what mends it.
+    Exit code 3 when something needed is missing; each line says what fixes it.
 
     Example: orchestrator doctor --online
     """
@@ -53,7 +53,7 @@ def doctor(spec: Path, overrides: tuple[str, ...], online: bool, trying: bool, a
         _show(checks)
         click.echo("\n".join(estimate.lines(memory)))
     if missing:
-        raise MissingError(f"missing: {', '.join(check.name for check in missing)}", missing[0].mend)
+        raise MissingError(f"missing: {', '.join(check.name for check in missing)}", missing[0].fix)
 
 
 def _patient(spec: Path, overrides: tuple[str, ...], online: bool, trying: bool) -> Patient:
@@ -76,8 +76,8 @@ def _show(checks: list[Check]) -> None:
 
     table = Table.grid(padding=(0, 2))
     for check in checks:
-        mend = f"\n[bold]{escape(check.mend)}[/]" if check.mend else ""
-        table.add_row(MARKS[check.state], escape(check.name), escape(check.detail) + mend)
+        fix = f"\n[bold]{escape(check.fix)}[/]" if check.fix else ""
+        table.add_row(MARKS[check.state], escape(check.name), escape(check.detail) + fix)
     stdout_console().print(table)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.common import download_progress, secret, stderr_console
+from orchestrator.lib.words import counted
 
 if TYPE_CHECKING:
     from orchestrator.serving.prompts import Comparison
@@ -76,7 +77,7 @@ def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
     replies = rows.ask(questions, endpoint, manner, progress)
     own = (run.folder / "evaluation" if run else Path()) / answers.file_name(endpoint, moment)
     target = answers.keep(rows.predictions(questions, replies, manner), asked.output or own)
-    click.echo(f"{len(questions)} answers of {endpoint.model} in {target}", err=True)
+    click.echo(f"{counted(len(questions), 'answer')} of {endpoint.model} in {target}", err=True)
     if run:
         answers.record(run, target, endpoint, len(questions), moment)
         _tell_of_prompts(rows.against_training(run, endpoint, replies))

@@ -113,7 +113,7 @@ def _damaged(run: Run, found: list[str], files: int) -> GateError:
 @json_option
 @verbosity_options
 def reproduce(wanted: str | None, runs_dir: Path, into: Path | None, as_json: bool, quiet: bool, verbose: bool) -> None:
-    """Make a run anew from its record, in another folder, and say what differs; the newest run without a name.
+    """Repeat a run from its record, in another folder, and say what differs; the newest run without a name.
 
     Example: orchestrator reproduce 20261124T081124Z
     """
@@ -134,6 +134,8 @@ def reproduce(wanted: str | None, runs_dir: Path, into: Path | None, as_json: bo
             click.echo("".join(f"{what}: {line}\n" for line in lines), nl=False)
     if compared.results:
         what = some(list(compared.results))
-        raise GateError(f"{compared.again.id} came out otherwise than {run.id}:\n{what}", "See `made with` for causes.")
+        raise GateError(
+            f"{compared.again.id} came out differently from {run.id}:\n{what}", "See `made with` for causes."
+        )
     if not as_json:
         click.echo(f"{compared.again.id}: data, weights and figures are those of {run.id}")

@@ -21,12 +21,13 @@ from orchestrator.cli.common import (
 )
 from orchestrator.cli.lists import print_comparison, print_csv, print_lines
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.words import counted
 
 if TYPE_CHECKING:
     from orchestrator.runs.store import Run
 
 name_option = click.option("--name", metavar="PATTERN", help="Only runs of this name; * stands for anything.")
-metric_option = click.option("--metric", metavar="KEY", help="Accuracy, or ROUGE-L, unless said otherwise.")
+metric_option = click.option("--metric", metavar="KEY", help="What decides [accuracy, or rougeL].")
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 wanted_arguments = click.argument("wanted", nargs=-1, required=True, metavar="RUN…")
 
@@ -176,7 +177,9 @@ def rm(wanted: tuple[str, ...], runs_dir: Path, yes: bool, as_json: bool) -> Non
 
 
 @runs.command()
-@click.option("--keep-best", type=click.IntRange(min=1), default=3, show_default=True, help="So many of each name.")
+@click.option(
+    "--keep-best", type=click.IntRange(min=1), default=3, show_default=True, help="How many of each name to keep."
+)
 @found_runs_dir_option
 @name_option
 @metric_option
@@ -236,7 +239,7 @@ def export(wanted: tuple[str, ...], runs_dir: Path, uri: str) -> None:
 
     chosen = _found(runs_dir, wanted) if wanted else list(store.every(runs_dir))
     new = to_mlflow(chosen, uri)
-    click.echo(f"{len(new)} of {len(chosen)} runs exported; the others were there already")
+    click.echo(f"{len(new)} of {counted(len(chosen), 'run')} exported; the others were there already")
 
 
 def _found(runs_dir: Path, wanted: Sequence[str]) -> list[Run]:
@@ -265,10 +268,10 @@ def _remove(folders: Sequence[Path], yes: bool, as_json: bool) -> None:
     if folders and not yes:
         if not sys.stdin.isatty():
             raise InputError(f"this would free {decimal(size)}; nothing was removed", "Say --yes to go ahead.")
-        click.confirm(f"Remove {len(folders)} runs and free {decimal(size)}?", abort=True, err=True)
+        click.confirm(f"Remove {counted(len(folders), 'run')} and free {decimal(size)}?", abort=True, err=True)
     for folder in folders:
         remove(folder)
     if as_json:
         print_json({"removed": [folder.name for folder in folders], "bytes": size})
     else:
-        click.echo(f"removed {len(folders)} runs, {decimal(size)} freed")
+        click.echo(f"removed {counted(len(folders), 'run')}, {decimal(size)} freed")

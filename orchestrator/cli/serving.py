@@ -38,6 +38,7 @@ force_option = click.option("--force", is_flag=True, help="Take files that are n
 @click.option("--system", help="System text [the one of training].")
 @click.option("--tools", type=click.Path(path_type=Path), help="JSON list of tools to offer [those of held-out rows].")
 @click.option("--once", metavar="TEXT", help="Ask this and end.")
+@json_option
 @click.option("--max-new-tokens", default=512, show_default=True, help="The longest answer.")
 @force_option
 def chat(
@@ -48,6 +49,7 @@ def chat(
     system: str | None,
     tools: Path | None,
     once: str | None,
+    as_json: bool,
     max_new_tokens: int,
     force: bool,
 ) -> None:
@@ -55,9 +57,12 @@ def chat(
 
     Example: orchestrator chat --artifact q4_k_m --once "News category: Polka fever sweeps the charts"
     """
+    from orchestrator.serving import confidence
     from orchestrator.serving.artifacts import choose, thinking, tools_of
-    from orchestrator.serving.chat import Conversation, talk
+    from orchestrator.serving.chat import Conversation, answered, talk
 
+    if as_json and once is None:
+        raise click.UsageError("--json is for one answer: name the question with --once")
     run = _find(runs_dir, which)
     names = [choose(run, artifact, force), *([choose(run, against, force)] if against else [])]
     with contextlib.ExitStack() as stack:
@@ -66,6 +71,11 @@ def chat(
         conversations = {
             name: Conversation(at, max_new_tokens, system, words, offered) for name, at in endpoints.items()
         }
+        if as_json and once is not None:
+            surely = {name: confidence.measured(run, name) is not None for name in names}
+            answers = [{"artifact": name, **answered(of, once, surely[name])} for name, of in conversations.items()]
+            print_json({"run": run.id, "answers": answers})
+            return
         if once is not None:
             _show_answers(conversations, once)
             return
@@ -131,7 +141,7 @@ def until_stopped(child: Child, log: Path) -> Iterator[None]:
 @click.option("--host", help="Ollama's address [OLLAMA_HOST].")
 @click.option("--bundle", type=click.Path(path_type=Path), metavar="DIR", help="Write a folder for Ollama instead.")
 @click.option("--public", is_flag=True, help="Make the repository public.")
-@click.option("--force", is_flag=True, help="Ship what the gate refused, or what changed since.")
+@click.option("--force", is_flag=True, help="Ship what failed the quality gate, or what changed since.")
 @click.option("--dry-run", is_flag=True, help="List every file and its size, and send nothing.")
 @json_option
 def push(arguments: tuple[str, ...], runs_dir: Path, artifact: str | None, as_json: bool, **options: Any) -> None:

@@ -18,6 +18,7 @@ from orchestrator.cli.common import (
     stdout_console,
     verbosity,
 )
+from orchestrator.lib.words import counted
 
 if TYPE_CHECKING:
     from orchestrator.sweep.trial import TrialFactory
@@ -27,7 +28,7 @@ sweep_options = spec_options(
 )
 
 HINTS = {
-    "failed": "Mend what it says and run the same command again: only what failed is repeated.",
+    "failed": "Fix what it says and run the same command again: only what failed is repeated.",
     "diverged": "Take the highest learning rates out of the sweep.",
     "unusable": "Read what it answers in evaluation/tuned.jsonl of its run; other learning rates may help.",
 }
@@ -143,8 +144,8 @@ def require_success(page: dict[str, Any], strict: bool) -> None:
         return
     for status in HINTS:
         if bad := [trial for trial in page["trials"] if trial["status"] == status]:
-            said = f"{len(bad)} of {len(page['trials'])} trials {ENDED[status]}, such as trial {bad[0]['number']}: "
-            said += bad[0]["reason"]
+            of = f"{len(bad)} of {counted(len(page['trials']), 'trial')}"
+            said = f"{of} {ENDED[status]}, such as trial {bad[0]['number']}: {bad[0]['reason']}"
             if status == "unusable":
                 raise GateError(said, HINTS.get(status, ""))
             raise StageError(said, HINTS.get(status, ""))

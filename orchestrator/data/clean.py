@@ -15,6 +15,7 @@ from orchestrator.data.checks.text import without_control_characters
 from orchestrator.data.conversation import Conversation, Kind, Message, write_rows
 from orchestrator.data.reading import RowProblem, load
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.words import counted
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,11 @@ class Cleaned:
 
     def lines(self, limit: int) -> list[str]:
         """The changes for people: how many of each kind, and the first of them."""
-        lines = [f"unusable: {len(self.unusable)} rows left out"] if self.unusable else []
+        lines = [f"unusable: {counted(len(self.unusable), 'row')} left out"] if self.unusable else []
         lines += [f"  {problem}" for problem in self.unusable[:limit]]
         for kind, count in Counter(change.kind for change in self.changes).items():
             some = [f"  {change}" for change in self.changes if change.kind == kind][:limit]
-            lines += [f"{kind}: {count} rows", *some, *(["  …"] if count > limit else [])]
+            lines += [f"{kind}: {counted(count, 'row')}", *some, *(["  …"] if count > limit else [])]
         return lines or ["nothing to clean"]
 
     def to_json(self) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Format:
 def detect_format(
     rows: Sequence[Row], kind: Kind = "sft", columns: Mapping[str, str] | None = None, system: str = ""
 ) -> Format:
-    """Returns the format of the first rows of a file; `columns` (role → column) overrules what the names suggest.
+    """Returns the format of the first rows of a file; `columns` (role → column) overrides what the names suggest.
 
     Raises InputError when a column named does not exist, or none looks like a prompt or an answer.
     """

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from orchestrator.data.checks.finding import Finding, finding
 from orchestrator.data.checks.labels import are_labels
 from orchestrator.lib.errors import InputError, MissingError
+from orchestrator.lib.words import agreeing, counted
 
 if TYPE_CHECKING:
     from orchestrator.data.conversation import Conversation
@@ -88,5 +89,6 @@ def doubtful_labels(rows: Sequence[Conversation], base: Path) -> list[Finding]:
         f"({100 * one.other:.0f} %): {rows[one.index].prompt[:80]}"
         for one in found
     ]
-    message = f"{len(found)} labels are doubted by a model that has not seen them, the most doubtful first"
+    labels_are = f"{counted(len(found), 'label')} {agreeing(len(found), 'are')}"
+    message = f"{labels_are} doubted by a model that has not seen them, the most doubtful first"
     return [finding(KIND, "warning", message, [(rows[one.index].source, rows[one.index].row) for one in found], said)]

@@ -13,6 +13,7 @@ from orchestrator.data.conversation import Conversation, Kind
 from orchestrator.data.formats import to_conversation
 from orchestrator.data.rows import RowError, read_rows
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.words import counted
 
 MIN_TRAINING_ROWS = 10
 _LOOK_AT = 50  # rows that decide the format
@@ -120,9 +121,11 @@ def require(
     if refused := [problem for problem in loaded.problems if problem.kind not in accept]:
         kinds = ", ".join(dict.fromkeys(problem.kind for problem in refused))
         hint = f"correct these rows, or leave them out with `data: {{accept: [{kinds}]}}` or `orchestrator data clean`"
-        raise InputError(f"{len(refused)} of {loaded.rows} rows cannot be used:\n{list_some(refused)}", hint)
+        raise InputError(f"{len(refused)} of {counted(loaded.rows, 'row')} cannot be used:\n{list_some(refused)}", hint)
     if len(loaded.conversations) < at_least:
-        message = f"{' + '.join(loaded.sources)}: {len(loaded.conversations)} rows, at least {at_least} are needed"
+        message = (
+            f"{' + '.join(loaded.sources)}: {counted(len(loaded.conversations), 'row')}, at least {at_least} are needed"
+        )
         raise InputError(message, "a few hundred rows are a good start; is it the right file?")
     return loaded.conversations
 

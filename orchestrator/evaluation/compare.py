@@ -53,7 +53,7 @@ class Comparison:
         if self.verdict != "cannot tell":
             return f"{self.a} is {self.verdict} than {self.b}: {values} ({interval}, n = {self.n})"
         needed = f"about {rounded(self.rows_needed)} rows would be needed" if self.rows_needed else "no difference seen"
-        return f"cannot tell {self.a} from {self.b} with {self.n} rows: {values} ({interval}); {needed}"
+        return f"no significant difference between {self.a} and {self.b}: {values} ({interval}, n = {self.n}); {needed}"
 
     def to_json(self) -> dict[str, Any]:
         """Every field and the sentence, as plain JSON."""

@@ -48,6 +48,8 @@ AGREEMENT = "agreement_with_tuned"
 DIVERGENCE = "divergence"
 PROBABILITY_CHANGE = "probability_change"
 CONFIDENCE = ("scaled_ece", "answerable")
+GENERAL_CHANGE, GENERAL_DIVERGENCE = "general_change", "general_divergence"
+"""Of the answers to general prompts, against the base model; nats a token."""
 FROM_LOGITS = (DIVERGENCE, PROBABILITY_CHANGE)
 """What is measured of an artifact's probabilities, not of its answers."""
 
@@ -104,6 +106,8 @@ METRICS = {
         Metric(AGREEMENT, "agrees"),
         Metric(DIVERGENCE, "KL", tasks=(), higher_is_better=False, digits=4),
         Metric(PROBABILITY_CHANGE, "probability", tasks=(), digits=2),
+        Metric(GENERAL_CHANGE, "general", tasks=(), digits=2),
+        Metric(GENERAL_DIVERGENCE, "general KL", tasks=(), higher_is_better=False, digits=2),
     )
 }  # fmt: skip
 """Name → metric. What runs are about comes first, in the order in which one is looked for."""

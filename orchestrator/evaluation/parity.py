@@ -63,7 +63,7 @@ def server_sentence(artifact: str, found: Mapping[str, Any]) -> str | None:
     first, different = served["first_difference"], served["rows"] - served["equal_texts"]
     return (
         f"{artifact}: llama.cpp's own server writes {different} of {served['rows']} prompts "
-        f"otherwise than training; row {first['id']}, character {first['character']}: {first['served']!r}, "
+        f"differently from training; row {first['id']}, character {first['character']}: {first['served']!r}, "
         f"in training {first['trained']!r}"
     )
 

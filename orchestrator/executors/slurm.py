@@ -33,8 +33,8 @@ ENDED = {
 class Slurm(Section):
     """What a trial, or a `run --on slurm`, asks of Slurm; what is not said is left to the cluster's defaults."""
 
-    partition: str | None = Field(None, description="The partition; SBATCH_PARTITION overrules it.")
-    account: str | None = Field(None, description="Who pays; SBATCH_ACCOUNT overrules it.")
+    partition: str | None = Field(None, description="The partition; SBATCH_PARTITION overrides it.")
+    account: str | None = Field(None, description="Who pays; SBATCH_ACCOUNT overrides it.")
     gpus: Annotated[int, Field(ge=0)] = Field(1, description="GPUs.")
     cpus: Annotated[int, Field(ge=1)] = Field(4, description="CPU cores.")
     memory: Annotated[float, Field(gt=0)] | None = Field(None, description="Main memory in GB.")
@@ -76,7 +76,7 @@ class SlurmExecutor:
             submitted = self._executor.submit(order)
         except (RuntimeError, OSError) as error:
             lines = str(error).strip().splitlines() or [repr(error)]
-            raise InputError(f"sbatch refuses the job: {lines[-1]}", "Mend sweep.slurm; see `sinfo`.") from None
+            raise InputError(f"sbatch refuses the job: {lines[-1]}", "Fix sweep.slurm; see `sinfo`.") from None
         handle = SlurmHandle(self, submitted)
         self._open.append(handle)
         return handle

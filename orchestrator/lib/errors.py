@@ -62,7 +62,7 @@ def of_system(error: OSError) -> MissingError:
     what = f"{error.strerror or error}".partition("\n")[0]
     where = f": {error.filename}" if error.filename else ""
     full, refused = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), (errno.EACCES, errno.EPERM, errno.EROFS)
-    hint = "Mend that, then run the same command again; nothing that was finished is lost."
+    hint = "Fix that, then run the same command again; nothing that was finished is lost."
     if error.errno in full:
         hint = "Free some space, then run the same command again; nothing that was finished is lost."
     elif error.errno in refused:

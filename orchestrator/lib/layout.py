@@ -34,6 +34,8 @@ SERVING = "data/serving.json"
 READ_ROWS = "evaluation/perplexity.jsonl"
 """What each model gave the held-out texts of a pretraining, with their tokens."""
 FINDINGS = "data/findings.json"
+GENERAL_ROWS = "evaluation/general.jsonl"
+"""What base and tuned model give the answers to general prompts."""
 
 TRAINED = "train"
 AS_MERGED = "export/as-merged"

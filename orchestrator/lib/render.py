@@ -46,7 +46,7 @@ class Renderer:
             line = getattr(error, "lineno", None)
             where = f"{template}:{line}" if line else template
             raise InputError(
-                f"template {where}: {error}", "A project's templates/ overrules the packaged ones."
+                f"template {where}: {error}", "A project's templates/ overrides the packaged ones."
             ) from error
 
     def source_hash(self, template: str) -> str:

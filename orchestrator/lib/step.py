@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from orchestrator.lib import layout
@@ -32,6 +33,9 @@ class Step:
     """Files that may be there besides, and are results, too; they may be empty."""
     needs: tuple[str, ...] = ()
     """Stages whose outputs it reads."""
+    reads: tuple[str, ...] = ()
+    """Which of their outputs decide its result, where that is known: patterns as in .gitignore, the last that fits
+    counts, `!` takes out again. Who did the same to files of the same contents need not be followed any further."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """What else its result depends on: name → content hash or version."""
     env: Mapping[str, str] = field(default_factory=dict)
@@ -91,6 +95,26 @@ def fingerprint(step: Step, upstream: Mapping[str, str], aliases: Mapping[str, s
     for path, name in sorted(aliases.items(), key=lambda item: -len(item[0])):
         text = text.replace(json.dumps(path, ensure_ascii=False)[1:-1], name)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def content_fingerprint(step: Step, apart: str, outputs: Mapping[str, str]) -> str:
+    """The sha256 of all that a step's result depends on, with the contents of what it reads in the place of how those
+    came about; empty where it is not known what it reads.
+
+    `apart` is its fingerprint without those of the stages that it needs, `outputs` what these left: path → sha256.
+    """
+    if not step.reads:
+        return ""
+    read = sorted((path, digest) for path, digest in outputs.items() if _fits(path, step.reads))
+    return hashlib.sha256(json.dumps(["contents", apart, read]).encode()).hexdigest()
+
+
+def _fits(path: str, patterns: tuple[str, ...]) -> bool:
+    fits = False
+    for pattern in patterns:
+        if fnmatchcase(path, pattern.removeprefix("!")):
+            fits = not pattern.startswith("!")
+    return fits
 
 
 FORMER_MODULES = {

@@ -68,10 +68,10 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What is missing, and how to mend it."""
+    """What is missing, and how to fix it."""
 
     message: str
-    mend: str
+    fix: str
 
 
 def needs(training: Mapping[str, Any], launch: Mapping[str, Any] = NOTHING) -> Iterator[Need]:
@@ -102,17 +102,15 @@ def missing(training: Mapping[str, Any], launch: Mapping[str, Any] = NOTHING) ->
         )
     if _quantiser(training) in NEEDS_GPU and (training.get("use_cpu") or not environment.gpus()):
         message = f"train.quantization_bit: {training['quantization_bit']} needs an NVIDIA GPU"
-        mend = "Leave quantization_bit out, or quantise with quantization_method: hqq"
-        found.append(
-            Missing(f"{message}, and {'use_cpu is set' if training.get('use_cpu') else 'there is none'}", mend)
-        )
+        fix = "Leave quantization_bit out, or quantise with quantization_method: hqq"
+        found.append(Missing(f"{message}, and {'use_cpu is set' if training.get('use_cpu') else 'there is none'}", fix))
     return found
 
 
 def require(training: Mapping[str, Any], launch: Mapping[str, Any] = NOTHING) -> None:
     """Raise MissingError, naming all of it, when something is lacking."""
     if found := missing(training, launch):
-        raise MissingError("\n".join(one.message for one in found), "; ".join(one.mend for one in found) + ".")
+        raise MissingError("\n".join(one.message for one in found), "; ".join(one.fix for one in found) + ".")
 
 
 def trackers(training: Mapping[str, Any]) -> list[str]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.lib.errors import StageError
-from orchestrator.models.gguf import BATCH_TOKENS, GgufModel, _common_prefix
+from orchestrator.models.decoder import Decoder, Entry, common_prefix
+from orchestrator.models.gguf import GgufModel
 
 
 @dataclass(slots=True)
@@ -52,77 +52,36 @@ def log_likelihoods(
     belongs to the sequences of all choices that go through it. Raises StageError when llama.cpp fails.
     """
     nodes, paths = tree(choices)
-    shared = _common_prefix(prompts)
-    room = max(map(len, prompts)) + len(nodes)
-    context = model._context(room, len(choices) + 1)
-    reader = _Reader(model, context, len(choices))
-    try:
-        reader.prefix(shared)
+    shared = common_prefix(prompts)
+    with model.decoder(max(map(len, prompts)) + len(nodes), len(choices) + 1) as decoder:
+        decoder.prefix(shared)
         for prompt in prompts:
-            yield reader.read(prompt, len(shared), nodes, paths)
-    finally:
-        model._api.llama_free(context)
+            yield _read(decoder, prompt, len(shared), nodes, paths)
 
 
-class _Reader:
-    """Sequence 0 keeps the prompts' common beginning, one sequence each follows a choice."""
+def _read(
+    decoder: Decoder, prompt: Sequence[int], shared: int, nodes: Sequence[_Node], paths: Sequence[Sequence[int]]
+) -> list[float]:
+    """One prompt's choices, each in a sequence of its own from 1 on."""
+    every = range(1, 1 + len(paths))
+    for sequence in every:
+        decoder.fork(sequence)
+    last = len(prompt) - 1
+    asked = [Entry(prompt[at], at, every, at == last) for at in range(shared, len(prompt))]
+    inner = [place for place, node in enumerate(nodes) if node.inner]
+    chosen = [_entry(nodes[place], len(prompt)) for place in inner]
+    seen = [*decoder.read(asked, _log_probabilities), *decoder.read(chosen, _log_probabilities)]
+    by_place = dict(zip((-1, *inner), seen, strict=True))
+    for sequence in every:
+        decoder.drop(sequence)
+    return [sum(float(by_place[nodes[at].parent][nodes[at].token]) for at in path) for path in paths]
 
-    def __init__(self, model: GgufModel, context: Any, choices: int) -> None:
-        self._api, self._context = model._api, context
-        self._memory = self._api.llama_get_memory(context)
-        self._size = self._api.llama_vocab_n_tokens(model._vocab)
-        self._all = list(range(1, choices + 1))
 
-    def prefix(self, tokens: Sequence[int]) -> None:
-        for start in range(0, len(tokens), BATCH_TOKENS):
-            part = tokens[start : start + BATCH_TOKENS]
-            self._decode([(token, start + at, [0], False) for at, token in enumerate(part)])
+def _entry(node: _Node, start: int) -> Entry:
+    return Entry(node.token, start + node.depth, [1 + choice for choice in node.choices], wanted=True)
 
-    def read(
-        self, prompt: Sequence[int], shared: int, nodes: Sequence[_Node], paths: Sequence[Sequence[int]]
-    ) -> list[float]:
-        for sequence in self._all:
-            self._api.llama_memory_seq_cp(self._memory, 0, sequence, -1, -1)
-        found = [self._prompt(prompt, shared)]
-        inner = [place for place, node in enumerate(nodes) if node.inner]
-        by_place: dict[int, Any] = {-1: found[0]}
-        for start in range(0, len(inner), BATCH_TOKENS):
-            part = inner[start : start + BATCH_TOKENS]
-            entries = [
-                (nodes[at].token, len(prompt) + nodes[at].depth, [1 + choice for choice in nodes[at].choices], True)
-                for at in part
-            ]
-            self._decode(entries)
-            by_place |= {place: self._log_probabilities(at) for at, place in enumerate(part)}
-        for sequence in self._all:
-            self._api.llama_memory_seq_rm(self._memory, sequence, -1, -1)
-        return [sum(float(by_place[nodes[at].parent][nodes[at].token]) for at in path) for path in paths]
 
-    def _prompt(self, prompt: Sequence[int], shared: int) -> Any:
-        """What may follow the prompt."""
-        for start in range(shared, len(prompt), BATCH_TOKENS):
-            part = prompt[start : start + BATCH_TOKENS]
-            last = len(prompt) - 1 - start
-            self._decode([(token, start + at, self._all, at == last) for at, token in enumerate(part)])
-        return self._log_probabilities(len(part) - 1)
+def _log_probabilities(logits: Any, number: int) -> Any:
+    from scipy.special import log_softmax
 
-    def _log_probabilities(self, index: int) -> Any:
-        import numpy as np
-        from scipy.special import log_softmax
-
-        logits = self._api.llama_get_logits_ith(self._context, index)
-        return log_softmax(np.ctypeslib.as_array(logits, shape=(self._size,)))
-
-    def _decode(self, entries: Sequence[tuple[int, int, list[int], bool]]) -> None:
-        batch = self._api.llama_batch_init(len(entries), 0, len(self._all) + 1)
-        try:
-            batch.n_tokens = len(entries)
-            for index, (token, position, sequences, wanted) in enumerate(entries):
-                batch.token[index], batch.pos[index] = token, position
-                batch.n_seq_id[index], batch.logits[index] = len(sequences), wanted
-                for at, sequence in enumerate(sequences):
-                    batch.seq_id[index][at] = sequence
-            if (code := self._api.llama_decode(self._context, batch)) != 0:
-                raise StageError(f"llama.cpp failed to decode (code {code})", "The GGUF or the runtime is broken.")
-        finally:
-            self._api.llama_batch_free(batch)
+    return log_softmax(logits)

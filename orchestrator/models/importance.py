@@ -155,7 +155,7 @@ def look_at(node: int) -> Tensor:
     """The tensor at an address. Raises StageError where its fields do not lie where we take them to."""
     tensor = Tensor.from_address(node)
     if _library().ggml_get_name(node) != tensor.name:
-        raise StageError("this llama.cpp lays its tensors out otherwise", "Set export.importance to off.")
+        raise StageError("this llama.cpp lays its tensors out differently", "Set export.importance to off.")
     return tensor
 
 

@@ -2,7 +2,7 @@
 
 It is chosen when a stage starts, from its arguments, the lengths that `prepare` measured and the memory that is free
 then. It is no part of the fingerprint: another machine may choose otherwise and still reuse the result. The run's
-record says what was chosen. What the user wrote is never overruled.
+record says what was chosen. What the user wrote is never overridden.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from orchestrator.pipeline.plan import Planned, make_plan
 from orchestrator.pipeline.scheduler import Reporter
 from orchestrator.pipeline.stage_process import require_finished
 from orchestrator.pipeline.workflow import lineage, run_until
-from orchestrator.runs import store
+from orchestrator.runs import outputs
 from orchestrator.runs.locks import locked
 from orchestrator.runs.store import Run
 from orchestrator.spec.editing import edited
@@ -186,7 +186,7 @@ def _take_over(training: Training, run: Run, trained: Planned, project: Project)
     if absent := [path for path in step.expects if not (run.folder / path).is_file()]:
         raise InputError(f"{training.folder} is no finished training: it has no {', '.join(absent)}", "")
     results = read_json(target / "all_results.json")
-    done = store.outputs(run.folder, [f"{step.folder}/{file.name}" for file in files], project.hashes)
+    done = outputs.finished(run.folder, [f"{step.folder}/{file.name}" for file in files], project.hashes)
     run.begin(step, trained.fingerprint, step.argv)
     run.end(step.stage, "completed", float(results.get("train_runtime", 0.0)), None, done)
     run.record["stages"][step.stage]["adopted_from"] = str(training.folder)

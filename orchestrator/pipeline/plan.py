@@ -55,6 +55,8 @@ class Planned:
     why: str
     unless_same: bool = False
     """Whether its own result is whole, and counts if what it follows from is made again and comes out the same."""
+    apart: str = ""
+    """Its fingerprint without those of the stages that it needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,9 @@ def make_plan(project: Project) -> Plan:
     run = None if _repeats_training(project.force, steps) else find_run(project, steps, prints)
     stale = {step.stage: _why_stale(step, prints[step.stage], run, project.force, hashes) for step in steps}
     believed = _by_size_alone(steps, run, hashes)
-    return Plan(project.spec, run, tuple(_judge(steps, prints, stale, believed)), context.base_cure)
+    apart = {step.stage: fingerprint(step, dict.fromkeys(step.needs, ""), aliases(context)) for step in steps}
+    judged = (replace(one, apart=apart[one.step.stage]) for one in _judge(steps, prints, stale, believed))
+    return Plan(project.spec, run, tuple(judged), context.base_cure)
 
 
 def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Callable[[], int]) -> list[Planned]:

@@ -12,11 +12,11 @@ from filelock import FileLock, Timeout
 from orchestrator.lib import layout, process
 from orchestrator.lib.cpu import threads
 from orchestrator.lib.files import HashCache, link, remove_leftovers, write_text
-from orchestrator.lib.step import Step
+from orchestrator.lib.step import Step, content_fingerprint
 from orchestrator.machine import environment
 from orchestrator.pipeline.plan import Plan, Planned, startable
 from orchestrator.pipeline.stage_process import StageProcess, Starter, require_success, start, status_of
-from orchestrator.runs import store
+from orchestrator.runs import outputs, store
 from orchestrator.runs.locks import locked
 from orchestrator.runs.store import Run
 from orchestrator.stages.llamafactory import with_choices
@@ -59,7 +59,7 @@ class Scheduler:
 
         Raises StageError when one fails, GateError when an artifact is at fault, Interrupted on a signal.
         """
-        store.refuse_links(run.folder)
+        outputs.refuse_links(run.folder)
         with locked(run.folder):
             remove_leftovers(run.folder, "**/.*.tmp")
             run.resume(scheduler=environment.scheduler())
@@ -140,21 +140,24 @@ class Scheduler:
         return release
 
     def _taken_over(self, one: StageProcess, made: set[str]) -> bool:
-        """Whether another run had the result. What follows from one that nobody had, nobody has: no need to look."""
-        donor = None if made.intersection(one.step.needs) else self._donor(one.planned, one.run)
+        """Whether another run had the result. What follows from one that nobody had, nobody has, unless that came out
+        as another one did."""
+        one.content_fingerprint = content_fingerprint(one.step, one.planned.apart, _left_by(one.step.needs, one.run))
+        prints = [] if made.intersection(one.step.needs) else [one.planned.fingerprint]
+        donor = self._donor(one, [*prints, *filter(None, [one.content_fingerprint])])
         if donor is None:
             made.add(one.step.stage)
             return False
-        adopt(one.step, one.run, donor)
+        adopt(one.step, one.run, donor, one.planned.fingerprint)
         one.release()
         self.reporter.ends(one.step, "reused", 0.0)
         return True
 
-    def _donor(self, planned: Planned, run: Run) -> Run | None:
-        if planned.why == "forced":
+    def _donor(self, one: StageProcess, prints: Sequence[str]) -> Run | None:
+        if one.planned.why == "forced":
             return None
-        found = store.holder(self.runs_dir, planned.step.stage, planned.fingerprint, self.hashes)
-        return found if found and found.folder != run.folder else None
+        found = (store.holder(self.runs_dir, one.step.stage, print_, self.hashes) for print_ in prints)
+        return next((run for run in found if run and run.folder != one.run.folder), None)
 
     def _start(self, claimed: Sequence[StageProcess], running: list[StageProcess]) -> None:
         """Start steps; where several are under way, each gets its part of the cores."""
@@ -192,7 +195,12 @@ class Scheduler:
         self.reporter.ends(one.step, status, one.close(status, code, self.hashes))
 
 
-def adopt(step: Step, run: Run, donor: Run) -> None:
+def _left_by(stages: Sequence[str], run: Run) -> dict[str, str]:
+    """Path → sha256 of the outputs of some stages of a run."""
+    return {output["path"]: output["sha256"] for stage in stages for output in run.stage(stage).get("outputs", ())}
+
+
+def adopt(step: Step, run: Run, donor: Run, fingerprint: str) -> None:
     """Take a finished stage's outputs from another run: linked where the disk can, copied elsewhere."""
     entry = donor.stage(step.stage)
     run.forget(step.stage)
@@ -200,4 +208,4 @@ def adopt(step: Step, run: Run, donor: Run) -> None:
         write_text(run.folder / path, text, durable=False)  # written again by whoever needs it
     for output in entry.get("outputs", ()):
         link(donor.folder / output["path"], run.folder / output["path"])
-    run.adopt(step.stage, entry, donor.id)
+    run.adopt(step.stage, entry, fingerprint, donor.id)

@@ -22,7 +22,7 @@ from orchestrator.machine.usage import PeakMemory
 from orchestrator.models.finite import first_lost
 from orchestrator.pipeline.failure import explain
 from orchestrator.pipeline.plan import Planned
-from orchestrator.runs import store
+from orchestrator.runs import outputs
 from orchestrator.runs.store import Run
 
 SUBREAPER = "orchestrator.lib.subreaper"
@@ -43,6 +43,8 @@ class StageProcess:
     run: Run
     release: Callable[[], None]
     """Gives the claim on its result back."""
+    content_fingerprint: str = ""
+    """Of what it reads, as it is now."""
     child: process.Child | None = field(init=False, default=None)
     began: float = field(init=False, default_factory=time.monotonic)
     losses: Losses | None = field(init=False, default=None)
@@ -65,7 +67,7 @@ class StageProcess:
             write_text(run.folder / path, "")
         argv = set_up(step, run, resumable)
         command = process.Command(kept(step, argv), run.folder, self._log, {**env, **step.env})
-        run.begin(step, self.planned.fingerprint, argv)
+        run.begin(step, self.planned.fingerprint, argv, self.content_fingerprint)
         self.child = launch(step, command)
         if step.checkpoints:
             self.losses = Losses(run.folder / step.folder)
@@ -92,7 +94,7 @@ class StageProcess:
         seconds, run, step = time.monotonic() - self.began, self.run, self.step
         try:
             secrecy.clean(self._log)
-            done = store.outputs(run.folder, produced(step, run.folder), hashes) if status == "completed" else []
+            done = outputs.finished(run.folder, produced(step, run.folder), hashes) if status == "completed" else []
             if run.stage(step.stage).get("status") == "running":
                 if self.memory and (peak := self.memory.to_json()):
                     run.stage(step.stage)["peak_memory"] = peak
@@ -167,10 +169,10 @@ def require_whole_inputs(step: Step, run: Run) -> None:
     hashes = HashCache(run.folder / layout.RECORD, paranoid=True)  # a disk that loses bits changes no file's time
     for stage in step.needs:
         for output in run.stage(stage).get("outputs", ()):
-            if not store.is_whole(run.folder / output["path"], output, hashes):
+            if not outputs.is_whole(run.folder / output["path"], output, hashes):
                 raise StageError(
                     f"{step.stage} failed, and {output['path']} that it reads is damaged",
-                    f"Run the same command again with --force {stage}, which makes it anew.",
+                    f"Run the same command again with --force {stage}, which makes it again.",
                 )
 
 
@@ -230,7 +232,7 @@ def require_finite(folder: Path) -> None:
         lost = first_lost(folder)
     except ValueError as error:
         stage = "train"
-        hint = f"Run the same command again with --force {stage}, which makes it anew."
+        hint = f"Run the same command again with --force {stage}, which makes it again."
         raise StageError(f"training left weights that cannot be read: {error}", hint) from None
     if lost:
         raise Diverged(

@@ -24,7 +24,8 @@ from orchestrator.pipeline.scheduler import Reporter, Scheduler
 from orchestrator.pipeline.stage_process import Starter, start
 from orchestrator.runs import proof, store
 from orchestrator.runs.locks import locked
-from orchestrator.runs.results import metrics
+from orchestrator.runs.outputs import refuse_links
+from orchestrator.runs.results import metrics, verdicts
 from orchestrator.runs.store import Run
 from orchestrator.spec.project import Project
 from orchestrator.stages.launch import placed
@@ -106,7 +107,7 @@ def _repaired(project: Project, full_plan: Plan, run: Run, say: Callable[[str], 
     hashes = project.hashes
     if run.record["status"] == "running" or not (store.doubt(run) or proof.broken(run, hashes)):
         return False
-    store.refuse_links(run.folder)
+    refuse_links(run.folder)
     steps = [with_choices(one.step, run.stage(one.step.stage).get("speed", {})) for one in full_plan.steps]
     texts = {path: text for step in steps for path, text in step.files.items()}
     with contextlib.suppress(BusyError), locked(run.folder):
@@ -137,7 +138,7 @@ def carry_out(task: Task, reporter: Reporter, launch: Starter | None = None, sha
         return placed(hastened(step, folder, part), folder)
 
     def findings() -> dict[str, Any]:
-        found = {"metrics": metrics(run.folder), "files": proof.kept(run, project.hashes)}
+        found = {"metrics": metrics(run.folder), **verdicts(run.folder), "files": proof.kept(run, project.hashes)}
         return {**found, "lineage": {**run.record["lineage"], **lineage(task.full_plan, run)}}
 
     write_text(run.folder / layout.SPEC, project.text, durable=False)
@@ -210,9 +211,11 @@ def require_gate(run: Run, target_plan: Plan) -> None:
         return
     file = run.folder / layout.summary(stage)
     if not file.is_file():
-        raise StageError("the gate left no verdict", f"Read {run.folder / layout.log(stage)}.")
+        raise StageError("the quality gate left no result", f"Read {run.folder / layout.log(stage)}.")
     if failures := read_json(file).get("failures", []):
-        raise GateError("\n".join(failure["sentence"] for failure in failures), _gate_hint(failures, run))
+        raise GateError(
+            "quality gate failed: " + "\n".join(failure["sentence"] for failure in failures), _gate_hint(failures, run)
+        )
 
 
 def _gate_hint(failures: Sequence[Mapping[str, Any]], run: Run) -> str:

@@ -91,9 +91,11 @@ def shapes(run: Run, summary: Json) -> Iterator[Shape]:
     yield Words(40, 86, cut(_about(run, summary), 92), 15, SOFT)
     yield from _figures(summary, shipped)
     yield Rect(40, 282, WIDTH - 80, 1, LINE)
-    for place, (name, text, fill) in enumerate(_proofs(run, summary, shipped)):
-        yield Words(40, 312 + 26 * place, name, 15, SOFT)
-        yield Words(200, 312 + 26 * place, cut(text, 76), 15, fill, "bold" if place == 0 else "normal")
+    proofs = list(_proofs(run, summary, shipped))
+    pitch = min(26, 72 / max(1, len(proofs) - 1))
+    for place, (name, text, fill) in enumerate(proofs):
+        yield Words(40, 308 + pitch * place, name, 15, SOFT)
+        yield Words(200, 308 + pitch * place, cut(text, 76), 15, fill, "bold" if place == 0 else "normal")
     yield Rect(40, HEIGHT - 52, WIDTH - 80, 32, WASH)
     yield Words(54, HEIGHT - 31, cut(f"orchestrator verify {run.id}", 90), 14, mono=True)
 
@@ -164,14 +166,24 @@ def _proofs(run: Run, summary: Json, shipped: str) -> Iterator[tuple[str, str, s
         size = decimal(summary["recommendation"]["bytes"])
         yield "ships", f"{Path(path).name} · {size}{f' · sha256 {digest[:12]}…' if digest else ''}", GOOD
     elif summary.get("failures"):
-        yield "ships", "nothing: the gate refuses every file", BAD
+        yield "ships", "nothing: no file passes the quality gate", BAD
     else:
         yield "ships", "no file was made yet", SOFT
     yield from _tokens(run, summary, shipped)
     if against := comparison(summary, "tuned"):
-        is_ = "" if against["verdict"] == "cannot tell" else "is "
+        is_ = "shows " if against["verdict"] == "cannot tell" else "is "
         words = UNTRAINED.get(against["b"], against["b"])
         yield "paired test", f"the tuned model {is_}{told(against['verdict'])} {words}, on the same rows", INK
+    if general := summary.get("general"):
+        yield "general ability", _general(general), BAD if general["verdict"] == "damaged" else INK
+
+
+def _general(found: Json) -> str:
+    """The verdict, and what a reader can picture of it."""
+    if "says_it" not in found:
+        return str(found["verdict"])
+    says, of = found["says_it"], found["prompts"]
+    return f"{found['verdict']}: gives {says['tuned']} of {of} general answers word for word, base {says['base']}"
 
 
 def _tokens(run: Run, summary: Json, shipped: str) -> Iterator[tuple[str, str, str]]:

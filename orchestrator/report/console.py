@@ -51,10 +51,14 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def plan_lines(plan: Plan) -> list[str]:
-    """The plan for people: the run, each stage with its reason and command, and the memory that it will take."""
+def plan_lines(plan: Plan, verbose: bool = False) -> list[str]:
+    """The plan for people: the run, a line for each stage with its reason, and the memory that it will take.
+
+    `verbose` adds each stage's command, as it is started in the run's folder, and what changes its speed.
+    """
     where = f"run {plan.run.id}" if plan.run else "a new run"
-    lines = [f"{where}; commands are started in its folder", *_foreign_code(plan.spec)]
+    more = "commands are started in its folder" if verbose else "-v shows the commands"
+    lines = [f"{where}; {more}", *_foreign_code(plan.spec)]
     if plan.cure:
         lines.append(
             f"! the tokenizer is used with {plan.cure}, through links in the cache; the model itself stays as it is"
@@ -62,13 +66,17 @@ def plan_lines(plan: Plan) -> list[str]:
     for planned in plan.steps:
         mark = "·" if planned.up_to_date else "→"
         lines.append(f"{mark} {planned.step.stage:<15} {planned.why}")
-        lines.append(f"    {shlex.join(planned.step.argv)}")
-        lines += _launched(planned.step)
-        lines += [f"    + {argument}: {why}" for argument, why in _faster(plan, planned).items()]
+        lines += _details(plan, planned) if verbose else ()
     if limit := plan.spec.kind.limit:
         lines.append(f"note: {limit}")
-    lines += [f"! {one.message}: {one.mend}" for one in requirements.missing(plan.spec.train, plan.spec.launched)]
+    lines += [f"! {one.message}: {one.fix}" for one in requirements.missing(plan.spec.train, plan.spec.launched)]
     return lines + estimate.lines(estimate.of_plan(plan))
+
+
+def _details(plan: Plan, planned: Planned) -> list[str]:
+    """The command of a stage, how it is divided among devices, and what is added for speed."""
+    faster = [f"    + {argument}: {why}" for argument, why in _faster(plan, planned).items()]
+    return [f"    {shlex.join(planned.step.argv)}", *_launched(planned.step), *faster]
 
 
 def _foreign_code(spec: Spec) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is on this machine and what is missing, each with the command that mends it.
+"""What is on this machine and what is missing, each with the command that fixes it.
 
 Nothing that is looked at is imported here: an installation may be broken, and torch takes seconds to load. Whether the
 packages can be imported together is found out in a process of its own, once for each set of versions.
@@ -21,7 +21,7 @@ ROOM = 5 * 2**30
 
 
 def examine(patient: Patient) -> list[Check]:
-    """Everything there is to say, in the order in which it should be mended."""
+    """Everything there is to say, in the order in which it should be fixed."""
     return [
         doctor_packages.python(),
         *doctor_packages.packages(),

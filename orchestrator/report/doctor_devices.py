@@ -48,8 +48,8 @@ def torch() -> Check:
     if built_for is None:
         return Check("torch", "missing", f"{detail}: it cannot use the GPU", environment.install_again("auto"))
     if able and int(built_for.split(".")[0]) > int(able.split(".")[0]):  # CUDA runs across minor versions
-        mend = f"update the NVIDIA driver, or: {environment.install_again('auto')}"
-        return Check("torch", "missing", f"{detail}: the driver stops at CUDA {able}", mend)
+        fix = f"update the NVIDIA driver, or: {environment.install_again('auto')}"
+        return Check("torch", "missing", f"{detail}: the driver stops at CUDA {able}", fix)
     return Check("torch", "ok", f"{detail}, driver up to CUDA {able or 'unknown'}")
 
 
@@ -124,6 +124,6 @@ def _reach(name: str, url: str, online: bool, needed: bool) -> Check:
         pass
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        mend = "export HF_ENDPOINT=https://MIRROR" if name.startswith("hf") else "check the network and its proxy"
-        return Check(name, "missing" if needed else "note", f"{host} does not answer: {reason}", mend)
+        fix = "export HF_ENDPOINT=https://MIRROR" if name.startswith("hf") else "check the network and its proxy"
+        return Check(name, "missing" if needed else "note", f"{host} does not answer: {reason}", fix)
     return Check(name, "ok", f"{host} answers")

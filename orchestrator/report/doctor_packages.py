@@ -28,8 +28,8 @@ class Check:
     state: State
     """`note` for what is absent and can be done without, `missing` for what is needed."""
     detail: str
-    mend: str = ""
-    """The command that mends it."""
+    fix: str = ""
+    """The command that fixes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +77,11 @@ def _unmet(name: str, specifier: str) -> Check | None:
     from packaging.specifiers import SpecifierSet
 
     found = version(name)
-    mend = environment.install_again() if name in environment.TORCH else f"pip install '{name}{specifier}'"
+    fix = environment.install_again() if name in environment.TORCH else f"pip install '{name}{specifier}'"
     if found is None:
-        return Check(name, "missing", f"not installed; {name}{specifier} is needed", mend)
+        return Check(name, "missing", f"not installed; {name}{specifier} is needed", fix)
     if not SpecifierSet(specifier).contains(found, prereleases=True):
-        return Check(name, "missing", f"{found} does not fit; {name}{specifier} is needed", mend)
+        return Check(name, "missing", f"{found} does not fit; {name}{specifier} is needed", fix)
     return None
 
 
@@ -96,7 +96,7 @@ def version(name: str) -> str | None:
 def asked_for(patient: Patient) -> Iterator[Check]:
     """What the spec's training needs beyond that: trackers, optimisers, quantisers."""
     for one in requirements.missing(patient.spec.train, patient.spec.launched):
-        yield Check("training", "missing", one.message, one.mend)
+        yield Check("training", "missing", one.message, one.fix)
     for package, found in requirements.versions(patient.spec.train, patient.spec.launched).items():
         yield Check(package, "ok", found)
 

@@ -98,7 +98,7 @@ def curves(log: list[Json]) -> dict[str, Chart | None]:
 
 
 def mistakes(folder: Path) -> Iterator[Json]:
-    """The tuned model's mistakes, then where each GGUF answers otherwise, with the whole count of each kind.
+    """The tuned model's mistakes, then where each GGUF answers differently, with the whole count of each kind.
 
     A row holds the answer as `prediction`, or under the artifact's name beside that of `tuned`.
     """
@@ -108,7 +108,7 @@ def mistakes(folder: Path) -> Iterator[Json]:
         if rows := read_json_lines(file) if is_plain(file) else []:
             yield {
                 "artifact": artifact,
-                "title": f"mistakes of {artifact}" if kind == "errors" else f"{artifact} answers otherwise",
+                "title": f"mistakes of {artifact}" if kind == "errors" else f"{artifact} answers differently",
                 "count": len(rows),
                 "rows": rows[:ROWS_SHOWN],
                 "file": f"evaluation/{file.name}",

@@ -10,6 +10,7 @@ from rich.filesize import decimal
 from orchestrator.evaluation.learnt import BETTER_THAN, next_steps, seen
 from orchestrator.evaluation.metric import METRICS, primary
 from orchestrator.evaluation.untrained import UNTRAINED, gain
+from orchestrator.lib.words import counted
 from orchestrator.runs.progress import curve
 
 Json = Mapping[str, Any]
@@ -43,6 +44,7 @@ def advice(record: Json, summary: Json, log: Sequence[Json], findings: Sequence[
         *about_training(summary, log),
         *_about_answers(summary),
         *_about_gate(summary),
+        *_about_general(summary),
     ]
 
 
@@ -76,7 +78,7 @@ def _measured(summary: Json) -> str:
     interval = f"({value['low']:.1f}–{value['high']:.1f})"
     reached = METRICS[metric].sentence.format(f"{value['value']:.1f}", interval)
     right = " right" if metric == "accuracy" else ""
-    return f"{reached} {figures['n']} held-out rows{right}{_against_best(summary)}"
+    return f"{reached} {counted(figures['n'], 'held-out row')}{right}{_against_best(summary)}"
 
 
 def _against_best(summary: Json) -> str:
@@ -87,10 +89,10 @@ def _against_best(summary: Json) -> str:
         than = f"the best baseline, {UNTRAINED[best['b']]} ({best['value_b']:.1f})"
         if best["verdict"] == "better":
             return f", {best['difference']['value']:+.1f} points over {than}"
-        how = "which cannot be told from" if best["verdict"] == "cannot tell" else f"{best['verdict']} than"
+        how = "no significant difference from" if best["verdict"] == "cannot tell" else f"{best['verdict']} than"
         return f", {how} {than}"
     if against["verdict"] == "cannot tell":
-        return f", which cannot be told from the base model's {against['value_b']:.1f}"
+        return f", no significant difference from the base model's {against['value_b']:.1f}"
     return f", {against['verdict']} than the base model's {against['value_b']:.1f}"
 
 
@@ -99,7 +101,7 @@ def _shipping(summary: Json) -> str:
     if not ggufs:
         return ""
     failed = {failure["artifact"] for failure in summary.get("failures", [])} & set(ggufs)
-    passing = f"; {len(ggufs) - len(failed)} of {len(ggufs)} GGUFs pass the gate"
+    passing = f"; {len(ggufs) - len(failed)} of {len(ggufs)} GGUFs pass the quality gate"
     chosen = summary.get("recommendation")
     return f"{passing}, ship {chosen['artifact']} ({decimal(chosen['bytes'])})" if chosen else passing
 
@@ -116,7 +118,7 @@ def comparison(summary: Json, artifact: str) -> Json | None:
 
 def told(verdict: str) -> str:
     """A verdict with the words that lead to what it is about: `better than`, `as good as`, …"""
-    return {"cannot tell": "cannot be told from", "as good": "as good as"}.get(verdict, f"{verdict} than")
+    return {"cannot tell": "no significant difference from", "as good": "as good as"}.get(verdict, f"{verdict} than")
 
 
 def about_files(summary: Json) -> Iterator[str]:
@@ -129,7 +131,7 @@ def about_files(summary: Json) -> Iterator[str]:
 def _about_data(findings: Sequence[Json]) -> Iterator[str]:
     errors = [finding["message"] for finding in findings if finding.get("severity") == "error"]
     if errors:
-        yield f"Mend the data first; figures on such data mislead: {errors[0]}"
+        yield f"Fix the data first; figures on such data mislead: {errors[0]}"
 
 
 def about_training(summary: Json, log: Sequence[Json]) -> Iterator[str]:
@@ -154,6 +156,14 @@ def _about_answers(summary: Json) -> Iterator[str]:
         yield f"Fewer than half of these are recognised: {names}. Add rows of them, or see what they are taken for."
 
 
+def _about_general(summary: Json) -> Iterator[str]:
+    if summary.get("general", {}).get("verdict") == "damaged":
+        yield (
+            "General ability is damaged, which matters if the model is asked anything but this job: a lower learning "
+            "rate or fewer epochs keep more of it, and so do general conversations among the rows of data.train."
+        )
+
+
 def _about_gate(summary: Json) -> Iterator[str]:
     failures = summary.get("failures", [])
     if any((failure["artifact"], failure["what"]) == ("tuned", "answers") for failure in failures):
@@ -169,6 +179,6 @@ def _about_gate(summary: Json) -> Iterator[str]:
     refused = list(dict.fromkeys(failure["artifact"] for failure in failures if failure["what"] not in apart))
     if refused:
         names = ", ".join(refused)
-        yield f"The gate refuses {names}: leave it out of export.gguf, or choose a larger quantisation."
+        yield f"The quality gate failed for {names}: leave it out of export.gguf, or choose a larger quantisation."
     if chosen := summary.get("recommendation"):
         yield f"Ship {chosen['artifact']}: see the Modelfile in export/."

@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.evaluation.metric import is_lower_better
 from orchestrator.lib import layout
 from orchestrator.lib.secrecy import without_folders
+from orchestrator.lib.words import agreeing, counted, plural
 from orchestrator.report.charts import Axis, Chart, Series, numbered, parallel, plot, short
 from orchestrator.runs.progress import curve, read_log
 
@@ -63,7 +64,8 @@ def described(trial: Json, ranking: Sequence[Json], runs_dir: Path) -> Json:
 def outcome(sweep: Json) -> str:
     """A sweep in a sentence."""
     trials, ranking = sweep["trials"], sweep["ranking"]
-    ended = f"{len(trials)} of {sweep.get('total', len(trials))} trials ended"
+    total = sweep.get("total", len(trials))
+    ended = f"{len(trials)} of {total} {plural(total, 'trial')} ended"
     for status in ("pruned", "failed", "diverged", "unusable"):
         if count := sum(trial["status"] == status for trial in trials):
             ended += f", {count} {status}"
@@ -71,9 +73,9 @@ def outcome(sweep: Json) -> str:
         return f"{ended}; none was ranked yet."
     best = ranking[0]
     tied = sum(entry["tied"] is True for entry in ranking) - 1
-    told = f"; {tied} others cannot be told from it" if tied else ""
+    told = f"; {counted(tied, 'other')} {agreeing(tied, 'show')} no significant difference from it" if tied else ""
     if not tied and len(ranking) > 1 and all(entry["tied"] is False for entry in ranking[1:]):
-        told = "; every other one is told apart from it"
+        told = "; every other one differs significantly from it"
     reached = f"{words(best['parameters'])} has {sweep['metric']} {best['value']['value']:.4g}"
     return f"{ended}. The best of {len(ranking)} settings, {reached}{told}."
 

@@ -14,6 +14,8 @@ from orchestrator.evaluation.metric import AGREEMENT, DIVERGENCE, METRICS, added
 from orchestrator.evaluation.untrained import gain, gain_sentence
 
 Summary = Mapping[str, Any]
+SHORT = {"cannot tell": "no sig. diff."}
+"""Verdicts as a column has room for them: no significant difference, which the sentences below the table spell out."""
 Cell = Callable[[str, Summary], str]
 """Artifact and summary → what the table shows."""
 
@@ -32,6 +34,8 @@ def artifact_table(summary: Summary, console: Console) -> None:
         sentences.append((f"* {recommendation['sentence']}", "green"))
     if known := _confidence(summary):
         sentences.append((known, "dim"))
+    if general := summary.get("general"):
+        sentences.append((general["sentence"], "yellow" if general["verdict"] == "damaged" else "dim"))
     console.print(_table(summary))
     for sentence, style in sentences:
         console.print(Padding(sentence, (0, 0, 0, 2), style=style), highlight=False)
@@ -130,4 +134,5 @@ def _size(artifact: str, summary: Summary) -> str:
 def _verdict(artifact: str, summary: Summary) -> str:
     if any(failure["artifact"] == artifact for failure in summary.get("failures", ())):
         return "fails gate"
-    return next((c["verdict"] for c in summary.get("comparisons", ()) if c["a"] == artifact), "")
+    found = next((c["verdict"] for c in summary.get("comparisons", ()) if c["a"] == artifact), "")
+    return SHORT.get(found, found)

@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from orchestrator.lib import layout
 from orchestrator.lib.files import HashCache, sha256, temporary_beside, write_text
 from orchestrator.runs import schema, store
+from orchestrator.runs.outputs import entries
 from orchestrator.runs.store import Json, Run
 
 KEPT = (layout.SPEC, "configs/*", f"{layout.TRAINED}/checkpoint-*/**/*", "export/bundle-*/*")
@@ -78,14 +79,14 @@ def kept(run: Run, hashes: HashCache) -> list[Json]:
     outputs = {output["path"] for entry in run.record["stages"].values() for output in entry.get("outputs", ())}
     found = (path for pattern in KEPT for path in run.folder.glob(pattern) if path.is_file() and not path.is_symlink())
     names = {str(path.relative_to(run.folder)) for path in found if not path.name.startswith((OF_SERVERS, "."))}
-    return store.entries(run.folder, names - outputs, hashes)
+    return entries(run.folder, names - outputs, hashes)
 
 
 def add(run: Run, paths: Collection[Path], hashes: HashCache) -> None:
     """Let the record prove files that were made after the run was complete."""
     names = [str(path.relative_to(run.folder)) for path in paths]
     others = [entry for entry in run.record.get("files", ()) if entry["path"] not in names]
-    run.set(files=[*others, *store.entries(run.folder, names, hashes)])
+    run.set(files=[*others, *entries(run.folder, names, hashes)])
 
 
 # ---- putting right
@@ -153,7 +154,7 @@ def _drop_stages(run: Run, left: Collection[str], stages: Collection[str]) -> It
 
 def _record_again(run: Run, paths: Collection[str], hashes: HashCache) -> None:
     """A text that is written again may name other folders of the machine than it did."""
-    again = {entry["path"]: entry for entry in store.entries(run.folder, paths, hashes)}
+    again = {entry["path"]: entry for entry in entries(run.folder, paths, hashes)}
     if "files" in run.record:
         run.record["files"] = [again.get(entry["path"], entry) for entry in run.record["files"]]
     if layout.SPEC in again:

@@ -32,7 +32,13 @@ def metrics(folder: Path) -> dict[str, Any]:
     return found
 
 
-SCORING = ("score", "judge", "baselines", "perplexity", "preference", "confidence")
+def verdicts(folder: Path) -> dict[str, Any]:
+    """What is said of the tuned model besides its figures: whether its general ability was kept."""
+    found = summaries(folder).get("general")
+    return {"general": {key: found[key] for key in ("verdict", "sentence")}} if found else {}
+
+
+SCORING = ("score", "judge", "baselines", "perplexity", "preference", "confidence", "general")
 """The stages that measure; what the later ones say of answers is laid over what the earlier ones did."""
 
 

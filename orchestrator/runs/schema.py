@@ -42,6 +42,7 @@ class Stage(TypedDict):
     __pydantic_config__ = {"extra": "allow"}  # type: ignore[misc]  # noqa: RUF012
     status: str
     fingerprint: NotRequired[str]
+    content_fingerprint: NotRequired[str]
     argv: NotRequired[list[str]]
     started_at: NotRequired[str]
     seconds: NotRequired[float | None]

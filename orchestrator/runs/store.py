@@ -5,28 +5,29 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import os
 import secrets
 import shutil
 import sqlite3
-import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import DamagedError, InputError
-from orchestrator.lib.files import HashCache, remove_leftovers, sync, temporary_beside, write_text
+from orchestrator.lib.files import HashCache, remove_leftovers, temporary_beside, write_text
 from orchestrator.lib.step import Step
 from orchestrator.runs import cache, schema
 from orchestrator.runs.cache import Result
 from orchestrator.runs.catalogue import DAMAGED, opened
+from orchestrator.runs.outputs import is_whole
 from orchestrator.runs.schema import SCHEMA
 
 Json = dict[str, Any]
+PRINTS = ("fingerprint", "content_fingerprint")
+"""What a stage's result is found by: how it came about, or the contents of what it was made from."""
 
 
 @dataclass(slots=True)
@@ -54,16 +55,17 @@ class Run:
         Sizes are compared; with `hashes`, contents too, as far as `HashCache.matches` looks.
         """
         recorded = self.stage(stage)
-        if recorded.get("status") != "completed" or recorded.get("fingerprint") != fingerprint:
+        if recorded.get("status") != "completed" or fingerprint not in (recorded.get(name) for name in PRINTS):
             return False
         return all(is_whole(self.folder / output["path"], output, hashes) for output in recorded.get("outputs", ()))
 
-    def begin(self, step: Step, fingerprint: str, argv: tuple[str, ...]) -> None:
+    def begin(self, step: Step, fingerprint: str, argv: tuple[str, ...], content_fingerprint: str = "") -> None:
         """Record that a stage starts. What was recorded of it before is no longer true, so this comes first."""
         replaces = step.stage in self.record["stages"]
         self.record["stages"][step.stage] = {
             "status": "running",
             "fingerprint": fingerprint,
+            **({"content_fingerprint": content_fingerprint} if content_fingerprint else {}),
             "argv": list(argv),
             "started_at": now(),
             **({"speed": dict(step.speed)} if step.speed else {}),
@@ -75,7 +77,7 @@ class Run:
         entry = self.record["stages"][stage]
         entry |= {"status": status, "seconds": round(seconds, 3), "exit_code": exit_code, "outputs": outputs}
         if status == "completed":  # first: a link that says too much is found out
-            cache.remember(self.folder, cache.stage(stage, entry["fingerprint"]))
+            cache.remember(self.folder, *_results_of(stage, entry))
         self.save()
 
     def forget(self, stage: str) -> None:
@@ -83,9 +85,9 @@ class Run:
         if self.record["stages"].pop(stage, None):
             self.save()
 
-    def adopt(self, stage: str, entry: Json, donor: str) -> None:
+    def adopt(self, stage: str, entry: Json, fingerprint: str, donor: str) -> None:
         """Record a stage whose outputs were taken from another run."""
-        self.record["stages"][stage] = {**entry, "reused_from": donor}
+        self.record["stages"][stage] = {**entry, "fingerprint": fingerprint, "reused_from": donor}
         self.save(durable=False)
 
     def set(self, **values: Any) -> None:
@@ -212,8 +214,10 @@ def find_folder(runs_dir: Path, wanted: str | None) -> Path:
 
 
 def holder(runs_dir: Path, stage: str, fingerprint: str, hashes: HashCache | None = None) -> Run | None:
-    """A run whose stage ended well with this fingerprint and is whole, the newest that is known of, or None."""
-    having = "json_extract(record, ?) = ?", f'$.stages."{stage}".fingerprint', fingerprint
+    """A run whose stage ended well with this fingerprint (or this one of contents) and is whole, the newest that is
+    known of, or None."""
+    places = (f'$.stages."{stage}".{name}' for name in PRINTS)
+    having = "? in (json_extract(record, ?), json_extract(record, ?))", fingerprint, *places
     return _found(runs_dir, cache.stage(stage, fingerprint), lambda run: run.has(stage, fingerprint, hashes), having)
 
 
@@ -249,8 +253,12 @@ def _results(folder: Path) -> Iterator[Result]:
         record = load(folder).record
         yield from _trainings(record)
         for stage, entry in record["stages"].items():
-            if entry.get("status") == "completed" and entry.get("fingerprint"):
-                yield cache.stage(stage, entry["fingerprint"])
+            if entry.get("status") == "completed":
+                yield from _results_of(stage, entry)
+
+
+def _results_of(stage: str, entry: Json) -> list[Result]:
+    return [cache.stage(stage, entry[name]) for name in PRINTS if entry.get(name)]
 
 
 def _trainings(record: Json) -> Iterator[Result]:
@@ -282,45 +290,6 @@ def _folders(runs_dir: Path) -> list[Path]:
         return []
     found = sorted(runs_dir.iterdir(), key=lambda path: path.name, reverse=True)
     return [path for path in found if not path.name.startswith(".") and is_run(path)]
-
-
-def is_whole(path: Path, output: Json, hashes: HashCache | None = None) -> bool:
-    """Whether a file has the size that a record says and, with `hashes`, the contents.
-
-    A record may be somebody else's: what it says to lie outside its run, or is a link, is not the run's to give away.
-    """
-    within = PurePath(output["path"])
-    if within.is_absolute() or ".." in within.parts:
-        return False
-    try:
-        status = path.lstat()
-    except OSError:
-        return False
-    if not stat.S_ISREG(status.st_mode) or status.st_size != output["bytes"]:
-        return False
-    return hashes is None or hashes.matches(path, output["sha256"])
-
-
-def refuse_links(folder: Path) -> None:
-    """Raise InputError when a link in a run's folder leads out of it: what a stage writes would land there."""
-    home = os.path.realpath(folder) + os.sep
-    for path in folder.rglob("*"):
-        if path.is_symlink() and not os.path.realpath(path).startswith(home):
-            what = f"run {folder.name} has a link that leads out of it: {path.relative_to(folder)}"
-            raise InputError(what, "Remove the link, or the run.")
-
-
-def outputs(folder: Path, paths: Mapping[str, Path] | list[str], hashes: HashCache) -> list[Json]:
-    """Path, size and sha256 of files of a run, each made sure to be on the disk first."""
-    for name in paths:
-        sync(folder / name)
-    return entries(folder, paths, hashes)
-
-
-def entries(folder: Path, paths: Iterable[str], hashes: HashCache) -> list[Json]:
-    """Path, size and sha256 of files of a run, in alphabetical order."""
-    found = ((name, folder / name) for name in sorted(paths))
-    return [{"path": name, "bytes": path.stat().st_size, "sha256": hashes.sha256(path)} for name, path in found]
 
 
 def now() -> str:

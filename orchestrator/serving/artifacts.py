@@ -59,7 +59,9 @@ def choose_gguf(run: Run, wanted: str | None, force: bool) -> str:
     if kind in LLAMA_FACTORY:
         refused = [sentence for name in ggufs(run) for sentence in violations(run, name)]
         if refused:
-            raise GateError("\n".join(refused), "No GGUF passed the gate; --force with --artifact ships one anyway.")
+            raise GateError(
+                "\n".join(refused), "No GGUF passed the quality gate; --force with --artifact ships one anyway."
+            )
         raise MissingError(f"run {run.id} has no GGUF to ship", "Make one with `orchestrator export`.")
     if not force and (refused := violations(run, kind)):
         raise GateError("\n".join(refused), "Choose another with --artifact, or ship it anyway with --force.")
@@ -71,7 +73,7 @@ def violations(run: Run, kind: str) -> list[str]:
     from orchestrator.evaluation.learnt import BETTER_THAN
 
     if run.stage("judge").get("status") != "completed":
-        return [f"{kind}: the gate has not judged this file yet"]
+        return [f"{kind}: the quality gate has not looked at this file yet"]
     failures = _verdict(run)["failures"]
     its = [failure for failure in failures if failure["artifact"] in (kind, f"gguf-{kind}")]
     untaught = [failure for failure in failures if failure.get("what") == BETTER_THAN]  # no file of it is any better

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from orchestrator.evaluation.calls import Call
-from orchestrator.serving.endpoint import THOUGHT_WORDS, Endpoint, Message, Tools, stream
+from orchestrator.serving.endpoint import THOUGHT_WORDS, Endpoint, Message, Tools, ask, stream
 from orchestrator.serving.openai_server.calls import as_openai
 
 QUIT = ("/quit", "/exit", "/q")
@@ -54,6 +55,10 @@ class Conversation:
         """The whole answer at once."""
         return "".join(self.say(text))
 
+    def asking(self, text: str) -> list[Message]:
+        """What a question would be asked with; it is not remembered."""
+        return [*self._messages(), {"role": "user", "content": text}]
+
     def forget(self) -> None:
         """Begin anew."""
         self.turns.clear()
@@ -73,6 +78,16 @@ class Conversation:
         made = [as_openai(call) for call in calls]
         self._open = [call["id"] for call in made]
         self.turns.append({"role": "assistant", "content": answer, **({"tool_calls": made} if made else {})})
+
+
+def answered(conversation: Conversation, text: str, confidence: bool) -> dict[str, Any]:
+    """A question and its answer as plain JSON; `confidence` says whether to ask for how likely each label is."""
+    endpoint = replace(conversation.endpoint, confidence=confidence)
+    reply = ask(endpoint, conversation.asking(text), conversation.max_new_tokens, conversation.tools)
+    told = {"calls": [call.to_json() for call in reply.calls]} if reply.calls else {}
+    sure = {"confidence": dict(reply.confidence)} if reply.confidence else {}
+    thought = {"thought": reply.thought} if reply.thought else {}
+    return {"question": text, "answer": reply.text, **thought, **told, **sure}
 
 
 def shown(call: Call) -> str:

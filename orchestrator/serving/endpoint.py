@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,6 +35,8 @@ class Reply:
     or `reasoning`."""
     calls: Calls = ()
     """What the server tells apart as calls of tools."""
+    confidence: Mapping[str, Any] | None = None
+    """How likely each label is, where our own server was asked for it."""
 
     def whole(self, words: tuple[str, str] = THOUGHT_WORDS, reader: CallReader | None = None) -> str:
         """Thought, answer and calls put together again, as the model wrote them: calls as its template writes them,
@@ -80,7 +82,9 @@ def ask(endpoint: Endpoint, messages: Sequence[Message], max_new_tokens: int, to
     try:
         if endpoint.protocol == "ollama":
             return _reply(answer["message"], answer.get("prompt_eval_count"))
-        return _reply(answer["choices"][0]["message"], (answer.get("usage") or {}).get("prompt_tokens"))
+        choice = answer["choices"][0]
+        reply = _reply(choice["message"], (answer.get("usage") or {}).get("prompt_tokens"))
+        return replace(reply, confidence=choice.get("confidence"))
     except (KeyError, IndexError, TypeError, AttributeError):
         raise StageError(f"{endpoint.url} answered something else: {str(answer)[:120]}") from None
 
@@ -214,7 +218,8 @@ def _request(
             body["think"] = endpoint.think
         greedy = {} if endpoint.as_served else {"temperature": 0, "seed": 0}
         return "/api/chat", body | {"options": greedy | {"num_predict": max_new_tokens}}
-    return "/chat/completions", body | {"temperature": 0, "max_tokens": max_new_tokens}
+    sure = {"confidence": True} if endpoint.confidence else {}
+    return "/chat/completions", body | {"temperature": 0, "max_tokens": max_new_tokens} | sure
 
 
 def conversation(endpoint: Endpoint, messages: Sequence[Message], tools: Tools) -> dict[str, Any]:

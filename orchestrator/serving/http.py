@@ -35,6 +35,8 @@ class Endpoint:
     """Whether Ollama is to have the model think; None leaves it to the server."""
     as_served: bool = False
     """Whether Ollama takes the model's own parameters instead of the likeliest token each time."""
+    confidence: bool = False
+    """Whether our own server is asked how likely each label is."""
 
 
 def post(endpoint: Endpoint, url: str, body: Mapping[str, Any]) -> dict[str, Any]:

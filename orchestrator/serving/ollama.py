@@ -159,7 +159,7 @@ def upload(path: Path, server: Ollama, progress: Progress) -> str:
     except httpx.TransportError as error:
         raise StageError(
             f"Ollama broke off while {path.name} was sent: {str(error) or type(error).__name__}",
-            "Is it still running, and has its disk room? The same command sends the file anew.",
+            "Is it still running, and has its disk room? The same command sends the file again.",
         ) from None
     if response.status_code not in (200, 201):
         raise _refused(path, response)

@@ -20,7 +20,7 @@ from orchestrator.lib import layout, process
 from orchestrator.lib.errors import InputError, MissingError, StageError
 from orchestrator.lib.files import write_text
 from orchestrator.runs.store import Run
-from orchestrator.serving import artifacts, thoughts
+from orchestrator.serving import artifacts, confidence, thoughts
 from orchestrator.serving.endpoint import Endpoint
 from orchestrator.spec.sections import LORA
 from orchestrator.stages.predict import KEPT as PREDICTS
@@ -97,6 +97,8 @@ def llama_cpp_server(run: Run, kind: str, at: Where) -> Server:
         "stop": trained["stop"],
         "system": trained["system"],
     }
+    if found := confidence.measured(run, kind):
+        values["confidence"] = found
     return _own_server("serve_gguf", values, run, kind, at)
 
 

@@ -20,6 +20,7 @@ from orchestrator.lib import program
 from orchestrator.lib.cpu import threads
 from orchestrator.lib.errors import MissingError, StageError
 from orchestrator.lib.files import read_json
+from orchestrator.serving.confidence import Confidence
 from orchestrator.serving.openai_server.engine import Message, Piece, Sampling, Tool
 
 LONGEST_TOKEN = 512
@@ -36,7 +37,8 @@ def main(config: Path) -> None:
 
     wanted = read_json(config)
     llama = llama_cpp.Llama(**model_settings(wanted))
-    serve(LlamaCpp(llama, wanted["stop"], wanted["system"]), wanted)
+    sure = Confidence(llama, **wanted["confidence"]) if wanted.get("confidence") else None
+    serve(LlamaCpp(llama, wanted["stop"], wanted["system"]), wanted, sure)
 
 
 def model_settings(wanted: Mapping[str, Any]) -> dict[str, Any]:

@@ -139,4 +139,4 @@ def _said(finding: Finding) -> str:
 
 def _refusal(found: Sequence[str]) -> InputError:
     them = "it" if len(found) == 1 else "them"
-    return InputError(some(found), f"Mend {them} and run `orchestrator check`; `orchestrator schema` has every key.")
+    return InputError(some(found), f"Fix {them} and run `orchestrator check`; `orchestrator schema` has every key.")

@@ -34,5 +34,5 @@ class Project:
 
     @property
     def training(self) -> Mapping[str, Any]:
-        """All training arguments: our defaults, overruled by the user's."""
+        """All training arguments: our defaults, overridden by the user's."""
         return self.spec.training

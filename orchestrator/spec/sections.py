@@ -94,6 +94,9 @@ class Evaluate(Section):
     confidence: bool = Field(
         True, description="Measure how sure each GGUF of a classification is of its answers, and what that is worth."
     )
+    general: bool = Field(
+        True, description="Measure on 60 general prompts what training took from the base model's general ability."
+    )
     metrics: tuple[str, ...] = Field(
         (), description="Metrics of your own: `FILE.py:FUNCTION`, a row → a number from 0 to 1, more being better."
     )
@@ -117,7 +120,7 @@ class Gate(Section):
     """What a GGUF must reach to be shipped."""
 
     min_agreement: Share = Field(0.9, description="Least share of rows answered exactly as the tuned model does.")
-    max_accuracy_drop: Share = Field(0.03, description="Largest loss of accuracy (or ROUGE-L) against the tuned model.")
+    max_accuracy_drop: Share = Field(0.03, description="Largest drop of accuracy (or ROUGE-L) against the tuned model.")
     max_divergence: Annotated[float, Field(ge=0)] | None = Field(
         None,
         description="Largest mean divergence (KL) from what a GGUF was made from, in nats a token; none by default.",
@@ -209,15 +212,15 @@ class Launch(Section):
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="Processes on each node, one a GPU; `auto`: as many as there are GPUs, one on a CPU."
     )
-    nodes: Annotated[int, Field(ge=1)] = Field(1, description="Machines; `plan` shows the command of each.")
+    nodes: Annotated[int, Field(ge=1)] = Field(1, description="Machines; `plan -v` shows the command of each.")
     master: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*:[0-9]{1,5}$")] | None = Field(
         None, description="`HOST:PORT` of node 0, as the other nodes reach it."
     )
     min_nodes: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Elastic: begin, and go on after a loss, with at least so many nodes."
+        None, description="Elastic: begin, and go on when nodes are lost, with at least so many."
     )
     max_restarts: Annotated[int, Field(ge=0)] = Field(
-        0, description="How often torchrun starts all processes anew from the newest checkpoint when one has died."
+        0, description="How often torchrun restarts all processes from the newest checkpoint when one has died."
     )
     deepspeed: str | None = Field(
         None, description="`z0`, `z2`, `z3`, `z2-offload`, `z3-offload`, or a DeepSpeed JSON file."
@@ -247,13 +250,13 @@ class Spec(Section):
     )
     speed: Literal["auto", "off"] = Field(
         "auto",
-        description="`auto` adds arguments that only speed training and answering up where memory allows; see `plan`.",
+        description="`auto` adds arguments that only speed up training and answering where memory allows: `plan -v`.",
     )
     llama_cpp: str | None = Field(None, description="A llama.cpp checkout of your own, instead of the pinned one.")
 
     @property
     def training(self) -> dict[str, Any]:
-        """All training arguments: our defaults, overruled by the user's."""
+        """All training arguments: our defaults, overridden by the user's."""
         return with_defaults(self.train)
 
     @property

@@ -10,6 +10,7 @@ from orchestrator.stages.baselines import Baselines
 from orchestrator.stages.confidence import Confidence
 from orchestrator.stages.convert import Convert
 from orchestrator.stages.diverge import Diverge, ReadTuned
+from orchestrator.stages.general import General
 from orchestrator.stages.importance import Importance
 from orchestrator.stages.llamafactory import LlamaFactory
 from orchestrator.stages.merge import Merge
@@ -46,6 +47,7 @@ STAGES: tuple[type[Stage], ...] = (
     Gate,
     GatePerplexity,
     Confidence,
+    General,
 )
 WORKERS: tuple[type[Stage], ...] = (*STAGES, LlamaFactory)
 PROGRAMS = {stage.program: stage for stage in WORKERS if stage.program}

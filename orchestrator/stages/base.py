@@ -50,7 +50,7 @@ class Context:
 
     @property
     def training(self) -> dict[str, Any]:
-        """The training arguments: our defaults, overruled by the user's."""
+        """The training arguments: our defaults, overridden by the user's."""
         # A preference is learnt against the model it starts from. With one adapter, LLaMA-Factory's reference would be
         # the model without any: `create_ref_model` in llamafactory/train/trainer_utils.py.
         prefers = self.adapter and self.kind.prefers

@@ -80,13 +80,17 @@ class Confidence(Stage):
 
         answers = {row.id: row for row in read_rows(Path(layout.predictions(artifact)))}
         rows = [answers[row["id"]] for row in prompts]
-        likelihoods = self._likelihoods(artifact, prompts, labels)
+        choices, likelihoods = self._likelihoods(artifact, prompts, labels)
         places = {label: place for place, label in enumerate(labels)}
         truth = np.array([places.get(row.truth, -1) for row in rows])
         found = calibrate(likelihoods, truth)
-        return by_doubt(rows, labels, likelihoods, found.temperature), found.to_json()
+        told = {"choices": dict(zip(labels, choices, strict=True))}
+        return by_doubt(rows, labels, likelihoods, found.temperature), found.to_json() | told
 
-    def _likelihoods(self, artifact: str, prompts: Sequence[dict[str, Any]], labels: Sequence[str]) -> Array:
+    def _likelihoods(
+        self, artifact: str, prompts: Sequence[dict[str, Any]], labels: Sequence[str]
+    ) -> tuple[list[list[int]], Array]:
+        """Each label's tokens, and each row's log-likelihoods of the labels."""
         import numpy as np
 
         from orchestrator.models.choices import log_likelihoods
@@ -100,9 +104,9 @@ class Confidence(Stage):
             asked = [model.tokenize(text) for text in texts]
             before = Answered(artifact, identity(files, stop_words))
             answers = [before.of(ids, self.max_new_tokens) or [] for ids in asked]
-            choices = label_tokens(model, labels, texts[0], answers)
             end = sorted(model.stops(stop_words))[:1] or model.tokenize(model.eos or "")
-            return np.array(list(log_likelihoods(model, asked, told_apart(choices, end))))
+            choices = told_apart(label_tokens(model, labels, texts[0], answers), end)
+            return choices, np.array(list(log_likelihoods(model, asked, choices)))
 
 
 def known_labels(named: Sequence[str] | None, asked: Sequence[str]) -> list[str]:

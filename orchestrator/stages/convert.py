@@ -33,6 +33,7 @@ class Convert(Stage):
                 argv=(*argv, "--outtype", kind, "--model-name", context.spec.name, "--metadata", METADATA),
                 expects=(target,),
                 needs=("template",),
+                reads=(f"{layout.MERGED}/*", METADATA),
                 inputs={"llama.cpp": context.versions["llama.cpp"]},
                 partials={growing: target},
             )

@@ -48,7 +48,7 @@ class ReadTuned(Stage):
         if not context.answers or not kinds_asked(context):
             return []
         stage = cls(
-            arguments=_arguments(context),
+            arguments=reading(context, context.tuned()),
             prompts=layout.PROMPTS,
             generated=f"{layout.generated('tuned')}/generated_predictions.jsonl",
             max_new_tokens=context.spec.evaluate.max_new_tokens,
@@ -170,10 +170,11 @@ def _step(context: Context, kind: str, source: str, is_reference: bool) -> Step:
     )
 
 
-def _arguments(context: Context) -> dict[str, Any]:
+def reading(context: Context, loads: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes LLaMA-Factory load a model as it answers, without a trainer: `loads` says which."""
     kept = {key: context.training[key] for key in KEPT if key in context.training}
     return {
-        **context.tuned(),
+        **loads,
         "trust_remote_code": context.spec.model.trust_remote_code,
         "template": context.template,
         "enable_thinking": context.spec.model.thinking,

@@ -50,6 +50,7 @@ class Importance(Stage):
                 NAME,
                 expects=(stage.matrix,),
                 needs=("prepare", "convert"),
+                reads=(stage.gguf, stage.rows),
                 inputs=context.picked("llama-cpp-python"),
             )
         ]

@@ -15,7 +15,7 @@ from orchestrator.models import speed
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.trainers import ANSWER_LOGITS, Trainer, by_length, can_narrow
 
-WHY = "speed: auto chose what follows; results are the same, but for rounding where steps are divided otherwise"
+WHY = "speed: auto chose what follows; results are the same, but for rounding where steps are divided differently"
 TRL = "orchestrator.stages.trl"
 
 

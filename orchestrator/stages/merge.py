@@ -27,6 +27,7 @@ class Merge(Stage):
                 files={config: text},
                 expects=(f"{layout.AS_MERGED}/config.json", f"{layout.AS_MERGED}/tokenizer_config.json"),
                 needs=("train",),
+                reads=(f"{layout.TRAINED}/*",),
                 inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES)},
                 folder=layout.AS_MERGED,
             )

@@ -93,7 +93,8 @@ class GatePerplexity(Stage):
     def run(self) -> None:
         """Write the summary: figures, what the gate has to say, and the smallest file that passes."""
         from orchestrator.evaluation import preference
-        from orchestrator.evaluation.gate import judge_parity, judge_perplexity, recommend_perplexity, with_causes
+        from orchestrator.evaluation.gate import judge_parity, judge_perplexity, with_causes
+        from orchestrator.evaluation.recommend import recommend_perplexity
 
         metrics = read_json(Path(self.measured))["metrics"]
         metrics |= {name: figures(Path(file)) for name, file in self.artifacts.items()}

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from orchestrator.data import assemble
     from orchestrator.data.conversation import Conversation, Kind
 
-ENDING = 8
-"""Tokens that a template may write around an answer: an empty thought, its end, and what follows."""
 Served = Callable[[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]], str]
 """Messages and tools → the text of the template that will be served."""
 
@@ -97,6 +95,7 @@ class Prepare(Stage):
         from orchestrator.data import assemble
         from orchestrator.data.canonical import as_trained
         from orchestrator.data.conversation import write_rows
+        from orchestrator.data.lengths import length, require_a_block, require_short, with_loss
         from orchestrator.evaluation.rows import write_records
         from orchestrator.models.tokenizer import require_sound
 
@@ -112,9 +111,9 @@ class Prepare(Stage):
         answers = [with_loss(tokenizer, row, long) for row, long in zip(rows, lengths, strict=True)]
         kind = TRAINING_KINDS[self.kind]
         if kind.reads:
-            _require_a_block(lengths[: len(sets.train)], self)
+            require_a_block(lengths[: len(sets.train)], self.cutoff_len, bool(self.packing))
         elif "tokens_over_cutoff" not in self.accept:
-            _require_short(lengths, rows, self.cutoff_len)
+            require_short(lengths, rows, self.cutoff_len)
         write_rows(Path(layout.TRAIN_ROWS), [as_trained(row, self.template) for row in sets.train], self.kind)
         write_rows(Path(layout.EVAL_ROWS), [as_trained(row, self.template) for row in sets.eval], self.kind)
         write_json(Path(layout.FINDINGS), {"findings": [found.to_json() for found in sets.findings]})
@@ -131,15 +130,16 @@ class Prepare(Stage):
     ) -> dict[str, Any]:
         """What a held-out row asks, in words and in the tokens of training."""
         from orchestrator.data import canonical
+        from orchestrator.data.question import label, prompt_text, question
 
-        messages, tools = _question(row, self.template), canonical.offered(row)
+        messages, tools = question(row, self.template), canonical.offered(row)
         ids = encoder.prompt_ids(messages, tools)
         return {
             "id": str(number),
             "prompt": row.prompt,
-            "label": _label(encoder, row),
+            "label": label(encoder, row),
             "messages": messages,
-            "text": _text(tokenizer, ids, lambda: served(messages, tools)),
+            "text": prompt_text(tokenizer, ids, lambda: served(messages, tools)),
             "ids": ids,
             **({"tools": tools} if tools else {}),
         }
@@ -196,6 +196,7 @@ def _asked(kind: str, rows: Sequence[Conversation], template: str) -> Sequence[C
     """
     from orchestrator.data.canonical import as_trained
     from orchestrator.data.conversation import write_rows
+    from orchestrator.data.question import answered
 
     if TRAINING_KINDS[kind].tags and len({row.desirable for row in rows}) < 2:
         raise InputError(
@@ -204,33 +205,8 @@ def _asked(kind: str, rows: Sequence[Conversation], template: str) -> Sequence[C
         )
     good = [row for row in rows if row.desirable is not False]
     if TRAINING_KINDS[kind].prefers:
-        write_rows(Path(layout.ASKED_ROWS), [as_trained(_answered(row), template) for row in good])
+        write_rows(Path(layout.ASKED_ROWS), [as_trained(answered(row), template) for row in good])
     return good
-
-
-def _answered(row: Conversation) -> Conversation:
-    """The row with its good answer as the last turn, and no other."""
-    from orchestrator.data.conversation import Message
-
-    answer = (Message("assistant", row.chosen),) if row.chosen else ()
-    return replace(row, messages=(*row.messages, *answer), chosen="", rejected="", desirable=None)
-
-
-def _text(tokenizer: Any, ids: list[int], served: Callable[[], str]) -> str:
-    """A text that the tokenizer of training turns into these tokens: the decoded one, or where that one does not lead
-    back, as with SentencePiece and its spaces, the served one if it does."""
-
-    def leads_back(text: str) -> bool:
-        return list(tokenizer.encode(text, add_special_tokens=False)) == list(ids)
-
-    decoded = str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
-    return decoded if leads_back(decoded) or not leads_back(text := served()) else text
-
-
-def _label(encoder: Encoder, row: Conversation) -> str:
-    """The right answer as training teaches it."""
-    last = row.messages[-1]
-    return row.chosen or encoder.answer_text({"role": last.role, "content": last.content})
 
 
 def _served(wanted: Prepare, base: Path, sets: assemble.Sets) -> Served:
@@ -245,69 +221,6 @@ def _served(wanted: Prepare, base: Path, sets: assemble.Sets) -> Served:
     tools = spaced_tools(wanted.template, spacing) if _with_tools(sets) else None
     template = jinja_template(shape, tokens, wanted.thinking, tools)
     return lambda messages, offered: render_messages(template, messages, tokens, tools=offered)
-
-
-def _question(row: Conversation, template: str) -> list[dict[str, Any]]:
-    """The conversation up to the answer that is asked for, as OpenAI's messages."""
-    from orchestrator.data import canonical
-
-    return list(canonical.messages(row if row.chosen else replace(row, messages=row.messages[:-1]), template))
-
-
-def _plain_question(row: Conversation) -> list[dict[str, Any]]:
-    asked = row.messages if row.chosen else row.messages[:-1]
-    system = [{"role": "system", "content": row.system}] if row.system else []
-    return system + [{"role": message.role, "content": message.content} for message in asked]
-
-
-def length(encoder: Encoder, tokenizer: Any, row: Conversation) -> int:
-    """Tokens of a row: its prompt as the template makes it, and its longest answer; or a text of a pretraining."""
-    from orchestrator.data.canonical import has_tools
-    from orchestrator.data.conversation import Message
-
-    if has_tools(row):
-        given = [text for text in (row.chosen, row.rejected) if text]
-        answers = [(Message("assistant", text),) for text in given] if given else [()]
-        turns = [[{"role": turn.role, "content": turn.content} for turn in row.messages + answer] for answer in answers]
-        return max(encoder.row_length(each, row.system, row.tools) for each in turns)
-    prompt = len(encoder.prompt_ids(_plain_question(row))) if row.answer else 0
-    return prompt + _answer(tokenizer, row) + 1
-
-
-def _answer(tokenizer: Any, row: Conversation) -> int:
-    """Tokens of a row's longest answer, or of a pretraining's text."""
-    texts = [row.answer or row.prompt, row.rejected]
-    return max(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
-
-
-def with_loss(tokenizer: Any, row: Conversation, length: int) -> int:
-    """At most so many of a row's tokens have a loss: those of its answer and what ends it, or where it has several
-    answers or tools, all of its `length`."""
-    from orchestrator.data.canonical import has_tools
-
-    several = sum(message.role != "user" for message in row.messages) > 1
-    return length if several or has_tools(row) else min(length, _answer(tokenizer, row) + ENDING)
-
-
-def _require_short(lengths: list[int], rows: Sequence[Conversation], cutoff: int) -> None:
-    over = [(length, row) for length, row in zip(lengths, rows, strict=True) if length > cutoff]
-    if over:
-        length, row = max(over, key=lambda pair: pair[0])
-        enough = -(-length // 64) * 64
-        raise InputError(
-            f"{len(over)} of {len(rows)} rows are longer than cutoff_len {cutoff}; the longest has {length} tokens "
-            f"({row.source}, row {row.row}), and LLaMA-Factory would cut off the end of its prompt",
-            f"Set train.cutoff_len to {enough}, shorten the rows, or accept tokens_over_cutoff under data.",
-        )
-
-
-def _require_a_block(lengths: list[int], wanted: Prepare) -> None:
-    """LLaMA-Factory packs a pretraining's texts into blocks of cutoff_len and drops what fills none."""
-    if wanted.packing and sum(lengths) < wanted.cutoff_len:
-        raise InputError(
-            f"the training texts have {sum(lengths)} tokens, less than one block of cutoff_len {wanted.cutoff_len}",
-            "Lower train.cutoff_len, or set train.packing to false.",
-        )
 
 
 def _system(sets: assemble.Sets) -> str | None:

@@ -61,6 +61,7 @@ def _step(context: Context, source: str, kind: str) -> Step:
         f"quantise-{kind}",
         expects=(target,),
         needs=("convert", IMPORTANCE) if matters else ("convert",),
+        reads=("export/*",),
         inputs=context.picked("llama-cpp-python"),
         partials={layout.partial(target): target},
     )

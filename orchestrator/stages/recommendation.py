@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.evaluation.compare import Comparison
-    from orchestrator.evaluation.gate import Recommendation
     from orchestrator.evaluation.noninferiority import Loss
+    from orchestrator.evaluation.recommend import Recommendation
     from orchestrator.evaluation.rows import Row
     from orchestrator.stages.score import Score
     from orchestrator.stages.scores import Scores
@@ -35,8 +35,8 @@ def losses(rows: Mapping[str, list[Row]], artifacts: Iterable[str], config: Scor
 def recommended(scores: Scores, sizes: Mapping[str, int], reference: str) -> Recommendation | None:
     """The file to ship; what nothing was taught is not shipped, in whatever file."""
     from orchestrator.evaluation.divergence import figures
-    from orchestrator.evaluation.gate import Candidate, recommend
     from orchestrator.evaluation.metric import DIVERGENCE
+    from orchestrator.evaluation.recommend import Candidate, recommend
 
     refused = {failure.artifact for failure in scores.failures}
     if reference in refused:
@@ -50,7 +50,7 @@ def recommended(scores: Scores, sizes: Mapping[str, int], reference: str) -> Rec
 
 def compared(comparison: Comparison, loss: Loss | None) -> Json:
     """A comparison as plain JSON, with what may be lost where that is limited."""
-    from orchestrator.evaluation.gate import AS_GOOD, loss_sentence
+    from orchestrator.evaluation.recommend import AS_GOOD, loss_sentence
 
     plain = comparison.to_json()
     if loss is None:

@@ -15,6 +15,10 @@ from orchestrator.stages.launch import launched, spawns
 STAGE = "train"
 WEIGHTS = {True: ("train/adapter_model.safetensors", "train/adapter_config.json"), False: ("train/config.json",)}
 
+HELD_OUT = (layout.EVAL_ROWS, layout.ASKED_ROWS, layout.PROMPTS, layout.SERVING, layout.FINDINGS)
+"""What `prepare` leaves that no weight depends on, as long as nothing is measured between the epochs."""
+READS = (f"{layout.DATA}/*", *(f"!{path}" for path in HELD_OUT))
+
 
 class Train(Stage):
     """`llamafactory-cli train`; its folder keeps checkpoints, from which an interrupted training continues."""
@@ -34,6 +38,7 @@ class Train(Stage):
                 arguments={**_loads(context), **context.training, **many.arguments},
                 expects=(*WEIGHTS[context.adapts], "train/trainer_state.json", "train/all_results.json"),
                 needs=("prepare",),
+                reads=(*READS, *((layout.EVAL_ROWS,) if _evaluates(context.training) else ())),
                 inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES), **many.inputs},
                 env={"DISABLE_VERSION_CHECK": "0", **many.env},
                 fingerprint_files={config: render(context, many.one_device)},
@@ -57,6 +62,11 @@ def _loads(context: Context) -> dict[str, Any]:
     return {**context.base(), "trust_remote_code": context.spec.model.trust_remote_code}
 
 
+def _evaluates(training: Mapping[str, Any]) -> bool:
+    """Whether the held-out rows are measured between the epochs, which may also decide which checkpoint is kept."""
+    return bool(training.get("eval_strategy", "no") != "no")
+
+
 def render(context: Context, changes: Mapping[str, Any]) -> str:
     """The training YAML, whole, with some arguments changed."""
     training = {**context.training, **changes}
@@ -66,6 +76,6 @@ def render(context: Context, changes: Mapping[str, Any]) -> str:
         template=context.template,
         model=context.spec.model,
         training=training,
-        evaluates=training.get("eval_strategy", "no") != "no",
+        evaluates=_evaluates(training),
         layout=layout,
     )

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.words import agreeing, counted
 from orchestrator.report.table import figure_text
 from orchestrator.runs import store
 from orchestrator.runs.progress import MARKS, PLAIN_SECONDS, read_log, training_line
@@ -25,7 +26,7 @@ ENDED = {
     "failed": "failed",
     "pruned": "pruned",
     "diverged": "diverged",
-    "unusable": "made a model that is not to be used",
+    "unusable": "made an unusable model",
 }
 """How a trial ended that is not ranked, and what is said of it."""
 
@@ -105,7 +106,7 @@ def _table(page: Json) -> Table:
     for place in page["ranking"][:SHOWN]:
         values = (str(value) for value in place["parameters"].values())
         spread = "" if place["spread"] is None else f"{place['spread']:.1f}"
-        note = "best" if place["rank"] == 1 else "not told from the best" if place["tied"] else ""
+        note = "best" if place["rank"] == 1 else "no sig. diff." if place["tied"] else ""
         trials = ", ".join(str(number) for number in place["trials"])
         table.add_row(str(place["rank"]), *values, figure_text(place["value"]), spread, note, trials)
     return table
@@ -117,11 +118,12 @@ def conclusions(page: Json) -> list[str]:
     said = []
     for status, words in ENDED.items():
         if count := sum(trial["status"] == status for trial in trials):
-            said.append(f"{count} of {len(trials)} trials {words}; {layout.SWEEP} has the reasons")
+            said.append(f"{count} of {counted(len(trials), 'trial')} {words}; {layout.SWEEP} has the reasons")
     if len(ranked) > len(ranked[:SHOWN]):
         said.append(f"and {len(ranked) - SHOWN} more in {layout.SWEEP}")
     if tied := sum(bool(place["tied"]) for place in ranked[1:]):
-        said.append(f"{tied} of the other {len(ranked) - 1} points cannot be told from the best on these held-out rows")
+        others = counted(len(ranked) - 1, "other point")
+        said.append(f"{tied} of {others} {agreeing(tied, 'show')} no significant difference from the best")
     if page.get("test"):
         test = page["test"]["metrics"]
         shown = figure_text(test[page["metric"]]) if page["metric"] in test else ""

@@ -177,7 +177,7 @@ def _repeated(a: Sequence[list[Row]], b: Sequence[list[Row]], evaluate: Evaluate
     draws = resampled_sums(delta[:, None])[:, 0] / len(delta)
     interval = percentile(float(delta.mean()), draws, len(delta), (-100, 100))
     tied = interval.low <= 0 <= interval.high
-    words = "cannot tell {} from {}" if tied else "{} differs from {}"
+    words = "no significant difference between {} and {}" if tied else "{} differs from {}"
     shown = f"{interval.value:+.1f}, 95 % {interval.low:+.1f}…{interval.high:+.1f}, n = {len(delta)}"
     return _Verdict(tied, f"{words.format(*names)} over {len(a)} and {len(b)} seeds ({shown})")
 

@@ -9,6 +9,7 @@ from orchestrator import executors
 from orchestrator.executors.base import Executor
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.words import counted
 from orchestrator.models.situation import devices
 from orchestrator.pipeline.plan import make_plan
 from orchestrator.pipeline.scheduler import Reporter
@@ -98,7 +99,8 @@ def trials_ahead(factory: TrialFactory) -> list[str]:
     require_metric(factory.project.spec, sweep.metric)
     require_specs(factory)
     if sweep.method != "grid":
-        return [f"{sweep.trials or DEFAULT_TRIALS} points chosen by {sweep.method}, {sweep.seeds} seeds each"]
+        points = counted(sweep.trials or DEFAULT_TRIALS, "point")
+        return [f"{points} chosen by {sweep.method}, {counted(sweep.seeds, 'seed')} each"]
     return [
         f"{number}  {label(point)}"
         for number, point in enumerate(grid(sweep.parameters), 1)

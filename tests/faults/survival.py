@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.lib.files import HashCache
-from orchestrator.runs import store
+from orchestrator.runs import outputs, store
 from tests.faults import kinds, stand_in, tool
 from tests.faults.kinds import Fault
 from tests.faults.tool import Answer, Call
@@ -106,7 +106,7 @@ def damaged(project: Path) -> int:
     """How many files are recorded as finished and are not there as recorded."""
     hashes = HashCache(project / "no-such-file", paranoid=True)
     return sum(
-        not store.is_whole(run.folder / output["path"], output, hashes)
+        not outputs.is_whole(run.folder / output["path"], output, hashes)
         for run in store.every(project / "runs")
         for entry in run.record["stages"].values()
         if entry["status"] == "completed"

@@ -57,6 +57,7 @@ def test_every_stage_is_recorded_with_its_outputs(project: Path) -> None:
         "prepare", "train", "prompted", "predict-base", "predict-base-prompted", "predict-tuned", "score", "baselines",
         "merge", "template", "convert", "modelfile",
         "quantise-q8_0", "ask-f16", "ask-q8_0", "read-tuned", "diverge-f16", "diverge-q8_0", "confidence", "judge",
+        "general",
     }  # fmt: skip
     for stage in record["stages"].values():
         assert stage["status"] == "completed" and stage["exit_code"] == 0

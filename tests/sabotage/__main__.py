@@ -28,7 +28,7 @@ each file deleted, emptied, cut in half and exchanged with another. Each must be
 
 What nothing proves, logs and pages, is named as that, and nothing ships it. A damaged checkpoint of a finished
 training is removed. A file that another one of the run holds as well, such as the adapter in the last checkpoint,
-is taken from there; otherwise its stage is repeated, and what follows from it only if it came out otherwise.
+is taken from there; otherwise its stage is repeated, and what follows from it only if it came out differently.
 Repairs are tried with all damages of a kind done together.
 
 | part of the run | damages | named | would ship | refused | repaired |

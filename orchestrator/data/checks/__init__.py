@@ -17,6 +17,7 @@ from orchestrator.data.checks.tokens import TokenCounter
 from orchestrator.data.conversation import Conversation
 from orchestrator.data.reading import MIN_TRAINING_ROWS, RowProblem
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.words import counted
 
 __all__ = ["Finding", "Mode", "check_data", "require_clean"]
 Rows = Iterable[Conversation | RowProblem]
@@ -55,10 +56,13 @@ def check_data(
 
 def _sizes(train: Corpus, held_out: Corpus) -> Iterable[Finding]:
     if len(train) < MIN_TRAINING_ROWS:
-        message = f"only {len(train)} training rows: {MIN_TRAINING_ROWS} are the least, a few hundred a good start"
+        message = (
+            f"only {counted(len(train), 'training row')}: {MIN_TRAINING_ROWS} are the least, a few hundred a good start"
+        )
         yield finding("few_rows", "error", message)
     if 0 < len(held_out) < FEW_HELD_OUT:
-        message = f"only {len(held_out)} held-out rows: measured on them, one row is {100 / len(held_out):.1f} points"
+        rows = counted(len(held_out), "held-out row")
+        message = f"only {rows}: measured on them, one row is {100 / len(held_out):.1f} points"
         yield finding("few_rows", "warning", message)
 
 

@@ -12,6 +12,7 @@ from orchestrator.data.checks.corpus import Corpus
 from orchestrator.data.checks.finding import Finding, Severity, finding
 from orchestrator.data.checks.text import NAMES, SIGNS
 from orchestrator.data.reading import RowProblem
+from orchestrator.lib.words import agreeing, counted
 
 FEW_HELD_OUT = 50  # below, a 95 % interval of an accuracy is wider than ±14 points
 _HUGE = 20  # times the median length
@@ -50,13 +51,14 @@ def problem_findings(problems: list[RowProblem]) -> Iterator[Finding]:
         kinds[problem.kind].append(problem)
     for kind, some in kinds.items():
         examples = [str(problem) for problem in some]
-        message = f"{len(some)} rows cannot be used: {some[0].message}"
+        message = f"{counted(len(some), 'row')} cannot be used: {some[0].message}"
         yield finding(kind, "error", message, [(problem.source, problem.row) for problem in some], examples)
 
 
 def _some(corpus: Corpus, kind: str, severity: Severity, words: str, rows: list[int]) -> Finding:
     examples = [corpus.show(row) for row in rows[:5]]
-    return finding(kind, severity, f"{len(rows)} of {len(corpus)} rows {words}", corpus.places(rows), examples)
+    message = f"{len(rows)} of {counted(len(corpus), 'row')} {agreeing(len(rows), words)}"
+    return finding(kind, severity, message, corpus.places(rows), examples)
 
 
 def _huge(corpus: Corpus, lengths: Lengths) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ import numpy as np
 from orchestrator.data.checks.corpus import Corpus
 from orchestrator.data.checks.finding import MAX_EXAMPLES, Finding, Severity, finding
 from orchestrator.data.checks.minhash import Indices, Search, similar_between, similar_within
+from orchestrator.lib.words import agreeing, counted
 
 # Up to so many pairs of rows the search is sensitive: short bands, many neighbours. Beyond it bands are longer and
 # neighbours fewer, so that time grows as n log n: copies with a Jaccard similarity of 0.6 are still found with a
@@ -108,20 +109,20 @@ def leakage(train: Corpus, held_out: Corpus) -> Iterator[Finding]:
         agree = held_out.answer[j] in {train.answer[i] for i in rows}
         (same if agree else other).append((rows[0], j))
     if same:
-        yield _leak("leakage_exact", "error", "held-out rows are in the training set too", same, train, held_out)
+        yield _leak("leakage_exact", "error", "are in the training set too", same, train, held_out)
     if other:
-        message = "held-out rows are in the training set with another answer"
+        message = "are in the training set with another answer"
         yield _leak("leakage_label_conflict", "error", message, other, train, held_out)
     near = {j: i for i, j in reversed(near_between(train, held_out)) if j not in exact}
     if near:
         severity: Severity = "error" if len(near) > TOLERABLE_SHARE * len(held_out) else "warning"
         pairs = [(i, j) for j, i in sorted(near.items())]
-        message = "held-out rows are nearly in the training set too"
+        message = "are nearly in the training set too"
         yield _leak("leakage_near", severity, message, pairs, train, held_out)
 
 
 def _leak(kind: str, severity: Severity, message: str, pairs: list[Pair], train: Corpus, held_out: Corpus) -> Finding:
-    total = f"{len(pairs)} of {len(held_out)} {message}"
+    total = f"{len(pairs)} of {counted(len(held_out), 'held-out row')} {agreeing(len(pairs), message)}"
     examples = [f"{train.show(i)}  ~  {held_out.show(j)}" for i, j in pairs[:MAX_EXAMPLES]]
     return finding(kind, severity, total, held_out.places(j for _, j in pairs), examples)
 
@@ -135,15 +136,17 @@ def duplicates(corpus: Corpus, *, labels_task: bool) -> Iterator[Finding]:
         (repeated if agree else conflicting).append(group)
     if repeated:
         rows = [index for group in repeated for index in group[1:]]
-        yield _copies(corpus, "duplicate_exact", f"{len(rows)} rows repeat an earlier row", repeated, rows)
+        message = f"{counted(len(rows), 'row')} {agreeing(len(rows), 'repeat')} an earlier row"
+        yield _copies(corpus, "duplicate_exact", message, repeated, rows)
     if conflicting and labels_task:
         rows = [index for group in conflicting for index in group]
-        message = f"{len(conflicting)} prompts have more than one label"
+        message = f"{counted(len(conflicting), 'prompt')} {agreeing(len(conflicting), 'have')} more than one label"
         yield _copies(corpus, "label_conflict", message, conflicting, rows)
     near = [list(pair) for pair in near_within(corpus)]
     if near:
         rows = sorted({pair[1] for pair in near})
-        yield _copies(corpus, "duplicate_near", f"{len(rows)} rows nearly repeat an earlier row", near, rows)
+        message = f"{counted(len(rows), 'row')} nearly {agreeing(len(rows), 'repeat')} an earlier row"
+        yield _copies(corpus, "duplicate_near", message, near, rows)
 
 
 def _copies(corpus: Corpus, kind: str, message: str, groups: list[list[int]], rows: list[int]) -> Finding:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from orchestrator.data.checks.corpus import MAX_LABELS, Corpus
 from orchestrator.data.checks.finding import Finding, finding
 from orchestrator.data.checks.text import same_text, words_of
+from orchestrator.lib.words import counted
 
 IMBALANCE = 10  # times as many rows for the most frequent label as for the rarest
 LONGEST_LABEL = 60  # characters
@@ -26,7 +27,7 @@ def label_findings(train: Corpus, held_out: Corpus) -> Iterator[Finding]:
     everywhere = train.labels + held_out.labels
     variants = label_variants(everywhere)
     if variants:
-        pairs = ", ".join(f"{a!r} ({everywhere[a]} rows) → {b!r}" for a, b in variants.items())
+        pairs = ", ".join(f"{a!r} ({counted(everywhere[a], 'row')}) → {b!r}" for a, b in variants.items())
         places = train.labelled(variants) + held_out.labelled(variants)
         yield finding("label_variant", "warning", f"labels that may mean the same: {pairs}", places)
     merged: Counter[str] = Counter()
@@ -71,7 +72,9 @@ def _imbalance(labels: Counter[str]) -> Iterator[Finding]:
         return
     (most, many), (least, few) = labels.most_common(1)[0], labels.most_common()[-1]
     if many > IMBALANCE * few:
-        message = f"{many} training rows for {most!r}, but {few} for {least!r}: rare labels will hardly be learnt"
+        message = (
+            f"{counted(many, 'training row')} for {most!r}, but {few} for {least!r}: rare labels will hardly be learnt"
+        )
         yield finding("class_imbalance", "warning", message)
 
 

@@ -13,6 +13,7 @@ from orchestrator.data.conversation import Conversation
 from orchestrator.data.reading import RowProblem
 from orchestrator.data.tools import declared
 from orchestrator.evaluation.rows import split_thinking
+from orchestrator.lib.words import agreeing, counted
 
 _NAMED = 6  # keys in one message
 
@@ -68,31 +69,35 @@ class Speech:
     def findings(self) -> Iterator[Finding]:
         """Yields what there is to say about all of them."""
         if self.reduced.count:
-            keys = [f"{path} ({count} rows)" for path, count in self.dropped.most_common(_NAMED)]
+            keys = [f"{path} ({counted(count, 'row')})" for path, count in self.dropped.most_common(_NAMED)]
             more = f" and {len(self.dropped) - _NAMED} more" if len(self.dropped) > _NAMED else ""
             message = (
-                f"{self.reduced.count} of {self.rows} rows have tools with parts that Ollama leaves out or writes "
-                f"otherwise, so they are trained without: {', '.join(keys)}{more}"
+                f"{self._share(self.reduced, 'have tools')} with parts that Ollama leaves out or writes "
+                f"differently, so they are trained without: {', '.join(keys)}{more}"
             )
             yield finding("tools_reduced", "info", message, self.reduced.places)
         if self.mode and self.unserved.count:
             reason = tool_refusal(self.mode.template, self.mode.thinking)
             message = (
-                f"{self.unserved.count} of {self.rows} rows have tools, and template {self.mode.template} cannot be "
+                f"{self._share(self.unserved, 'have tools')}, and template {self.mode.template} cannot be "
                 f"served with tools: {reason}; choose another, such as qwen"
             )
             yield finding("tools_not_served", "error", message, self.unserved.places)
         if self.mode and self.unfit.count:
             message = (
-                f"{self.unfit.count} of {self.rows} rows have tools or calls that template {self.mode.template} cannot "
+                f"{self._share(self.unfit, 'have tools')} or calls that template {self.mode.template} cannot "
                 f"train: {self.unfit_reason}"
             )
             yield finding("tools_not_trained", "error", message, self.unfit.places)
         if self.toolless.count:
-            counts = f"{self.toolless.count} of {self.rows} rows call tools and offer none"
+            counts = f"{self._share(self.toolless, 'call tools')} and {agreeing(self.toolless.count, 'offer')} none"
             message = f"{counts}: servers read calls only where tools are offered"
             yield finding("calls_without_tools", "warning", message, self.toolless.places)
         yield from self._thoughts()
+
+    def _share(self, some: Noted, predicate: str) -> str:
+        """`2 of 5 rows have tools`."""
+        return f"{some.count} of {counted(self.rows, 'row')} {agreeing(some.count, predicate)}"
 
     def _look(self, row: Conversation) -> None:
         self.rows += 1
@@ -114,13 +119,14 @@ class Speech:
             self.unfit.add(row)
 
     def _thoughts(self) -> Iterator[Finding]:
-        counts = f"{self.thinking.count} of {self.rows} rows have a thought in an answer, {self.silent.count} have none"
+        none = f"{self.silent.count} {agreeing(self.silent.count, 'have none')}"
+        counts = f"{self._share(self.thinking, 'have a thought')} in an answer, {none}"
         if self.thinking.count:
             made = f"; {_made_of_thoughts(self.mode)}" if self.mode else ""
             yield finding("thoughts", "info", counts + made, self.thinking.places)
         if self.silent.count and self.mode and self.mode.reasons and self.mode.thinking:
             message = (
-                f"{self.silent.count} of {self.rows} rows teach an empty thought: with model.thinking: true "
+                f"{self._share(self.silent, 'teach an empty')} thought: with model.thinking: true "
                 f"{self.mode.template} answers <think></think> where a row has none"
             )
             yield finding("empty_thoughts", "warning", message, self.silent.places)

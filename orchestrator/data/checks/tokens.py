@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.data.checks.finding import Finding, Place, Severity, finding
 from orchestrator.data.conversation import Conversation
 from orchestrator.data.reading import RowProblem
+from orchestrator.lib.words import agreeing, counted
 
 # A tokenizer never makes more tokens than the text has bytes; a template adds these at most for a turn.
 _TEMPLATE_TOKENS = 64
@@ -68,9 +69,10 @@ class TokenCounter:
         if not self.over:
             return
         cut = max(tokens for _, tokens, _ in self.over) - self.cutoff_len
+        over = f"{len(self.over)} of {counted(self.total, 'row')} {agreeing(len(self.over), 'exceed')}"
         message = (
-            f"{len(self.over)} of {self.total} rows exceed cutoff_len {self.cutoff_len}; of the longest, with "
-            f"{self.longest} tokens, LLaMA-Factory would cut {cut} off the end of the prompt, where the question is"
+            f"{over} cutoff_len {self.cutoff_len}; of the longest, with {self.longest} tokens, LLaMA-Factory would cut "
+            f"{cut} off the end of the prompt, where the question is"
         )
         severity: Severity = "error" if len(self.over) > TOLERABLE_SHARE * self.total else "warning"
         examples = [f"{place[0]}:{place[1]} {tokens} tokens: {text}" for place, tokens, text in self.over[:5]]

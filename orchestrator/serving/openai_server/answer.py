@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from orchestrator.chat_template.thoughts import Parts, Splitter
 from orchestrator.evaluation.calls import Calls
@@ -27,6 +27,8 @@ class Answer:
     tokens: int = 0
     stopped: bool = False
     parts: Parts = field(default_factory=Parts)
+    confidence: dict[str, Any] | None = None
+    """How likely each label was, where that was asked."""
     _text: str = field(default="", repr=False)
     _told: int = 0
     _splitter: Splitter = field(init=False, repr=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -23,7 +23,8 @@ from orchestrator.serving.openai_server import shapes
 from orchestrator.serving.openai_server.answer import Answer, Words
 from orchestrator.serving.openai_server.calls import CallSplitter
 from orchestrator.serving.openai_server.engine import Engine
-from orchestrator.serving.openai_server.request import ChatRequest, CompletionRequest, Refused, read
+from orchestrator.serving.openai_server.message import Refused
+from orchestrator.serving.openai_server.request import ChatRequest, CompletionRequest, read
 from orchestrator.serving.openai_server.schema import GETS, POSTS, openapi
 from orchestrator.serving.openai_server.shapes import Chat, Text
 
@@ -33,8 +34,10 @@ LONGEST_TOKEN = 512
 """Characters; no vocabulary has longer ones, so that a text with more for each token of the context fits in no case."""
 CLIENT_CLOSED = 499
 """What nginx logs for a client that did not wait; nobody receives it."""
+NOT_SURE = "no confidence was measured for this model: it is no classifier's GGUF, or an earlier version made it"
 FAILED = Refused(500, "the server failed to answer; its log says why")
 Asked = ChatRequest | CompletionRequest
+Ask = Callable[[Sequence[int]], dict[str, Any]]
 log = logging.getLogger("uvicorn.error")
 
 
@@ -49,6 +52,8 @@ class Served:
     """What surrounds the thoughts of a model that was trained to think: they are answered apart from the content."""
     reader: CallReader | None = field(default=None, repr=False)
     """Of a model that was trained with tools: reads its calls."""
+    sure: Ask | None = field(default=None, repr=False)
+    """Of a classifier whose confidence was measured: tells it for the tokens of a prompt."""
 
 
 def make_app(served: Served) -> Any:
@@ -126,6 +131,8 @@ class _Server:
     async def _answered(self, request: Request, asked: Asked, shape: Chat) -> Response:
         if isinstance(asked, ChatRequest) and asked.about_tools and self._served.reader is None:
             raise Refused(400, "this model was trained without tools", "tools", "invalid_value")
+        if asked.confidence and self._served.sure is None:
+            raise Refused(400, NOT_SURE, "confidence", "invalid_value")
         prompt = await self._prompt(asked, shape)
         if asked.stream:
             events, kept = self._events(asked, prompt, shape), {"Cache-Control": "no-store"}
@@ -172,6 +179,8 @@ class _Server:
                     if answer.stopped:
                         break
                 yield answer.end()
+                if asked.confidence and self._served.sure:
+                    answer.confidence = await run_in_threadpool(self._served.sure, prompt)
             finally:
                 with anyio.CancelScope(shield=True):
                     await run_in_threadpool(pieces.close)

@@ -8,38 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from orchestrator.chat_template.tools import ToolError, canonical_call, canonical_tools
+from orchestrator.chat_template.tools import ToolError, canonical_tools
 from orchestrator.serving.openai_server.engine import Engine, Message, Sampling
+from orchestrator.serving.openai_server.message import Body, Ignored, NotDone, Refused, Turn
 
 COOLEST = 0.01
 """The lowest temperature above 0: scores divided by less leave the range of float16."""
 MOST_CHOICES = 16
-NEUTRAL: tuple[Any, ...] = (None, False, 0, 0.0, "none", "auto", {"type": "text"}, ["text"], [], {})
-
 ALTERNATIVES = ("str", "list[str]", "list[TextPart]")
 """What pydantic calls the kinds of value that one field may have, in the place where something is wrong."""
-
-
-@dataclass(eq=False)
-class Refused(Exception):
-    """A request that is not answered: the status, and the fields of OpenAI's error object."""
-
-    status: int
-    message: str
-    param: str | None = None
-    code: str | None = None
-
-
-def _asks_for_nothing(value: Any) -> Any:
-    if value not in NEUTRAL:
-        raise PydanticCustomError("not_done", "this server does not do that")
-    return None
 
 
 def _canonical(value: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -51,80 +33,16 @@ def _canonical(value: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 Tools = Annotated[list[dict[str, Any]], AfterValidator(_canonical)]
 """Tools, brought into the form that they were trained in."""
-NotDone = Annotated[Any, AfterValidator(_asks_for_nothing)]
-"""What OpenAI's protocol knows and this server does not do."""
-Ignored = Annotated[Any, Field(default=None)]
-"""What changes no answer."""
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class TextPart(_Body):
-    """A piece of a text. Pictures and sounds are no text."""
-
-    type: Literal["text"]
-    text: str
-
-
-class Function(_Body):
-    """What is called, with arguments as JSON text."""
-
-    name: str
-    arguments: str
-
-
-class ToolCall(_Body):
-    """A call of an earlier answer."""
-
-    id: Ignored
-    index: Ignored
-    type: Literal["function"] = "function"
-    function: Function
-
-
-class Turn(_Body):
-    """One message. An answer of ours may come back as it was given; training takes its thoughts out, and so do we."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
-    name: Ignored
-    tool_call_id: Ignored
-    reasoning_content: str | None = None
-    annotations: Ignored
-    refusal: NotDone = None
-    audio: NotDone = None
-    function_call: NotDone = None
-    tool_calls: list[ToolCall] | None = None
-
-    @property
-    def text(self) -> str:
-        """The parts joined as LLaMA-Factory joins them: with nothing in between."""
-        if self.content is None:
-            return ""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-
-    def said(self) -> dict[str, Any]:
-        """The text and the calls, as templates take them. Raises Refused for arguments that are no JSON object."""
-        if not self.tool_calls:
-            return {"content": self.text}
-        try:
-            calls = [canonical_call(call.model_dump(exclude_none=True))[0] for call in self.tool_calls]
-        except ToolError as error:
-            raise Refused(400, str(error), "messages", "invalid_value") from None
-        made = [{"type": "function", "function": call} for call in calls]
-        return {"content": self.text, "tool_calls": made}
-
-
-class StreamOptions(_Body):
+class StreamOptions(Body):
     """Whether the last chunk of a stream counts tokens."""
 
     include_usage: bool | None = None
     include_obfuscation: Ignored
 
 
-class _Request(_Body):
+class _Request(Body):
     """What both kinds of request may say."""
 
     model: str | None = None
@@ -184,6 +102,8 @@ class ChatRequest(_Request):
     """POST /v1/chat/completions."""
 
     messages: list[Turn] = Field(min_length=1)
+    confidence: bool | None = None
+    """Not OpenAI's: whether each choice says how likely every label of a classification is."""
     max_completion_tokens: int | None = Field(None, ge=1)
     metadata: Ignored
     parallel_tool_calls: Ignored
@@ -262,6 +182,7 @@ class CompletionRequest(_Request):
     """POST /v1/completions: a text to go on with, without any template."""
 
     prompt: str = Field(min_length=1)
+    confidence: NotDone = None
     best_of: Literal[1] | None = None
     echo: NotDone = None
     suffix: NotDone = None

@@ -12,7 +12,7 @@ from orchestrator.chat_template.thoughts import Parts
 from orchestrator.evaluation.calls import Calls
 from orchestrator.serving.openai_server.answer import Answer, Words
 from orchestrator.serving.openai_server.calls import as_openai
-from orchestrator.serving.openai_server.request import Refused
+from orchestrator.serving.openai_server.message import Refused
 
 DONE = "data: [DONE]\n\n"
 
@@ -65,7 +65,9 @@ class Chat:
         return {"message": message}
 
     def _choice(self, index: int, said: dict[str, Any], ended: Answer | None = None) -> dict[str, Any]:
-        return {"index": index, **said, "logprobs": None, "finish_reason": ended.finish_reason if ended else None}
+        sure = {"confidence": ended.confidence} if ended and ended.confidence else {}
+        reason = ended.finish_reason if ended else None
+        return {"index": index, **said, "logprobs": None, **sure, "finish_reason": reason}
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {**self._head, "object": self.chunk_object, "choices": choices}

@@ -1,0 +1,104 @@
+"""A context of llama.cpp: tokens go in, each at a position of some sequences, and logits come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from orchestrator.lib.errors import StageError
+
+BATCH_TOKENS = 512
+"""Tokens decoded at once; llama.cpp's own default for its physical batch."""
+
+T = TypeVar("T")
+
+
+class Entry(NamedTuple):
+    """A token to decode."""
+
+    token: int
+    position: int
+    sequences: Sequence[int]
+    """Those that it belongs to; it is computed once for all of them."""
+    wanted: bool = False
+    """Whether its logits are to be looked at."""
+
+
+class Decoder:
+    """Sequence 0 keeps what all prompts begin with; the others go on from there."""
+
+    def __init__(self, api: Any, context: Any, vocab: Any) -> None:
+        self._api, self._context = api, context
+        self._memory = api.llama_get_memory(context)
+        self._vocabulary_size = api.llama_vocab_n_tokens(vocab)
+
+    def prefix(self, tokens: Sequence[int]) -> None:
+        """Decode what all prompts begin with."""
+        self.decode([Entry(token, at, (0,)) for at, token in enumerate(tokens)])
+
+    def fork(self, sequence: int) -> None:
+        """Begin a sequence with what sequence 0 holds."""
+        self._api.llama_memory_seq_cp(self._memory, 0, sequence, -1, -1)
+
+    def drop(self, sequence: int) -> None:
+        """Empty a sequence."""
+        self._api.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+    def decode(self, entries: Sequence[Entry]) -> None:
+        """Decode any number of tokens. Raises StageError when llama.cpp fails."""
+        for start in range(0, len(entries), BATCH_TOKENS):
+            self._decode(entries[start : start + BATCH_TOKENS])
+
+    def read(self, entries: Sequence[Entry], look: Callable[[Any, int], T]) -> list[T]:
+        """Decode, and return what `look` makes of each wanted token's logits (float32, vocabulary; gone with the next
+        batch) and its number among the wanted ones. Raises StageError when llama.cpp fails."""
+        found: list[T] = []
+        for start in range(0, len(entries), BATCH_TOKENS):
+            batch = entries[start : start + BATCH_TOKENS]
+            self._decode(batch)
+            found += [
+                look(self._logits(index), number)
+                for number, index in enumerate((at for at, entry in enumerate(batch) if entry.wanted), len(found))
+            ]
+        return found
+
+    def _decode(self, entries: Sequence[Entry]) -> None:
+        batch = self._api.llama_batch_init(len(entries), 0, max(len(entry.sequences) for entry in entries))
+        try:
+            batch.n_tokens = len(entries)
+            for index, (token, position, sequences, wanted) in enumerate(entries):
+                batch.token[index], batch.pos[index] = token, position
+                batch.n_seq_id[index], batch.logits[index] = len(sequences), wanted
+                for at, sequence in enumerate(sequences):
+                    batch.seq_id[index][at] = sequence
+            if (code := self._api.llama_decode(self._context, batch)) != 0:
+                raise StageError(f"llama.cpp failed to decode (code {code})", "The GGUF or the runtime is broken.")
+        finally:
+            self._api.llama_batch_free(batch)
+
+    def _logits(self, index: int) -> Any:
+        import numpy as np
+
+        logits = self._api.llama_get_logits_ith(self._context, index)
+        return np.ctypeslib.as_array(logits, shape=(self._vocabulary_size,))
+
+
+def common_prefix(prompts: Sequence[Sequence[int]]) -> Sequence[int]:
+    """The tokens that all prompts begin with, less the last of a prompt, which is decoded for itself: its logits are
+    the answer's first token."""
+    first, last = min(map(list, prompts)), max(map(list, prompts))
+    limit = min(len(prompt) for prompt in prompts) - 1
+    length = next((i for i in range(limit) if first[i] != last[i]), limit)
+    return first[: max(0, length)]
+
+
+def batches(texts: Sequence[Sequence[int]], most: int) -> Iterator[list[Sequence[int]]]:
+    """The texts in order, as many together as a batch holds, at least one and at most `most`."""
+    batch: list[Sequence[int]] = []
+    for text in texts:
+        if batch and (len(batch) == most or sum(map(len, batch)) + len(text) > BATCH_TOKENS):
+            yield batch
+            batch = []
+        batch.append(text)
+    if batch:
+        yield batch
