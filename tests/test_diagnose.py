@@ -256,6 +256,18 @@ def test_a_file_alone(saves: Path, shipped_run: Run, tmp_path: Path) -> None:
         diagnose(known, tmp_path / "cut.gguf")
 
 
+def test_our_own_server(saves: Path, shipped_run: Run, served_once: Callable[[str], Endpoint], tmp_path: Path) -> None:
+    """It tells no prompts, only their number of tokens: the sound one is not accused, another template is noticed."""
+    rows, _ = probes.read_rows(shipped_run.folder / "data/eval.json")
+    diagnosis = diagnose(trained.read(read_saves(saves)), served_once("f16"), rows[:FEW])
+    assert wrong(diagnosis) == []
+    assert diagnosis.answers is not None
+    assert diagnosis.answers.served == diagnosis.answers.trained == FEW
+    assert "the text of the prompts: this server does not tell it" in list(diagnosis.unseen)
+    folder = with_arguments(Path(shutil.copytree(saves, tmp_path / "s")), template="vicuna")
+    assert "template" in wrong(diagnose(trained.read(read_saves(folder)), served_once("f16"), rows[:FEW]))
+
+
 def test_folders_that_say_too_little(saves: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no result of a training"):
         read_saves(tmp_path)
