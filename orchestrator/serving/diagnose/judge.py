@@ -101,8 +101,14 @@ def _counted(seen: Seen) -> Iterator[Finding]:
 
 def _pairs(seen: Seen) -> Iterator[_Pair]:
     for probe, prompt, text in zip(seen.probes, seen.trained, seen.shipped.texts, strict=True):
-        if text is not None:
+        if text is not None and not _cut_short(seen, probe, prompt):
             yield _Pair(probe, _bare(prompt.text, seen.bos), _bare(text, seen.bos), _bare_ids(prompt.ids, seen))
+
+
+def _cut_short(seen: Seen, probe: Probe, prompt: Prompt) -> bool:
+    """Whether earlier turns do not fit num_ctx: Ollama leaves them out, whatever its template is."""
+    window = _number(seen.shipped.parameters.get("num_ctx"))
+    return probe.shape == "turns" and 0 < window <= len(prompt.ids)
 
 
 def _bare(text: str, bos: str | None) -> str:
