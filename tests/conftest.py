@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from orchestrator.lib import process
 from orchestrator.lib.files import building, cache_folder
 
-os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // WORKERS)))
 # A shell starts what it puts into the background with Ctrl-C ignored, and so would be what the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -78,7 +80,7 @@ def shipped_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> A
     """A finished run on the tiny model with GGUFs and their verdict; tests that change it take a copy."""
     from tests.shipped_run import make_run
 
-    return make_run(tmp_path_factory.mktemp("shipped"), tiny_model)
+    return made_once("shipped", tmp_path_factory, lambda folder: make_run(folder, tiny_model))
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +88,22 @@ def thinking_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """A finished run of a model that thinks before it answers."""
     from tests.shipped_run import make_thinking_run
 
-    return make_thinking_run(tmp_path_factory.mktemp("thinking"), tiny_model)
+    return made_once("thinking", tmp_path_factory, lambda folder: make_thinking_run(folder, tiny_model))
+
+
+def made_once(name: str, folders: pytest.TempPathFactory, make: Callable[[Path], Any]) -> Any:
+    """The run that `make` makes in a folder, or that another process of the same `pytest -n` made there before."""
+    from orchestrator.runs import store
+
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return make(folders.mktemp(name))
+    folder = folders.getbasetemp().parent / name
+    with FileLock(f"{folder}.lock"):
+        made = Path(f"{folder}.made")
+        if not made.is_file():
+            folder.mkdir()
+            made.write_text(str(make(folder).folder), encoding="utf-8")
+        return store.load(Path(made.read_text(encoding="utf-8")))
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,8 @@ class FakeModelHub:
     """Bytes of files that are still sent; then every connection is closed without a word."""
     hangs: bool = False
     """Whether connections are left open instead, as of a network that is gone."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """File → how large it is said to be, where it is more than its content: weights of which the head alone is here."""
     url: str = ""
     silent: threading.Event = field(default_factory=threading.Event)
     """Set once it has gone silent."""
@@ -51,16 +53,16 @@ class FakeModelHub:
             return granted
 
 
-def listed(name: str, content: bytes) -> dict[str, Any]:
+def listed(name: str, content: bytes, size: int | None = None) -> dict[str, Any]:
     """An entry of a repository's tree."""
     blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
-    return {"type": "file", "path": name, "size": len(content), "oid": blob.hexdigest()}
+    return {"type": "file", "path": name, "size": size or len(content), "oid": blob.hexdigest()}
 
 
 @contextmanager
-def fake_model_hub(files: Mapping[str, bytes]) -> Iterator[FakeModelHub]:
+def fake_model_hub(files: Mapping[str, bytes], sizes: Mapping[str, int] | None = None) -> Iterator[FakeModelHub]:
     """A running hub, stopped when the block ends."""
-    hub = FakeModelHub(files)
+    hub = FakeModelHub(files, sizes=sizes or {})
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, format: str, *arguments: Any) -> None:
@@ -79,7 +81,7 @@ def fake_model_hub(files: Mapping[str, bytes]) -> Iterator[FakeModelHub]:
             if path == "/api/models/org/model/revision/main":
                 self.tell({"id": "org/model", "sha": COMMIT, "siblings": [{"rfilename": name} for name in hub.files]})
             elif path == f"/api/models/org/model/tree/{COMMIT}":
-                self.tell([listed(name, content) for name, content in hub.files.items()])
+                self.tell([listed(name, content, hub.sizes.get(name)) for name, content in hub.files.items()])
             elif path.startswith(f"/org/model/resolve/{COMMIT}/"):
                 self.send_file(path.rpartition("/")[2], body)
             else:
@@ -94,18 +96,28 @@ def fake_model_hub(files: Mapping[str, bytes]) -> Iterator[FakeModelHub]:
             self.wfile.write(content)
 
         def send_file(self, name: str, body: bool) -> None:
-            content = hub.files[name]
+            content = hub.files.get(name)
+            if content is None:
+                return self.absent()
             asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
             start = int(asked[1]) if asked else 0
             self.send_response(206 if asked else 200)
             self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
             self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("Content-Length", str(len(content) - start))
+            end = min(int(asked[2]) + 1 if asked and asked[2] else len(content), len(content))
+            self.send_header("Content-Length", str(end - start))
             if asked:
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+                self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
             self.end_headers()
             if body:
-                self.send_pieces(name, content[start:])
+                self.send_pieces(name, content[start:end])
+
+        def absent(self) -> None:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "EntryNotFound")
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         def send_pieces(self, name: str, content: bytes) -> None:
             for first in range(0, len(content), PIECE):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.evaluation.rows import write_records
+from orchestrator.executors.warm import WarmLauncher
 from orchestrator.lib import layout, process
 from orchestrator.lib.files import HashCache, cache_folder, read_json, read_json_lines, write_json, write_text
 from orchestrator.lib.step import Step
@@ -25,6 +26,8 @@ STEPS = 60
 OVERRIDES = ("export.gguf=[f16]", "export.adapter=true", "evaluate.baseline=false")
 THINKING = ("model.template=qwen3", "model.thinking=true", "evaluate.max_new_tokens=19", "export.adapter=false")
 THOUGHT = "<think>\n{}\n</think>\n\n{}"
+warm = WarmLauncher()
+"""One process imports what the stages of these runs need, and each is forked from it."""
 RECORDED = ("Classify the news headline: Oil prices jump as the cartel cuts output", "Business")
 """A question that a real Ollama was asked (tests/recorded/ollama.json), and what it and its thought were answered."""
 
@@ -118,7 +121,7 @@ def carry_out(run: Run, step: Step, fingerprint: str) -> None:
         answer_alike(run.folder)
     argv = set_up(step, run, resumable=False)
     log = run.folder / layout.log(step.stage)
-    code = process.wait(process.start(process.Command(argv, run.folder, log, step.env)))
+    code = process.wait(warm(step, process.Command(argv, run.folder, log, step.env)))
     require_success(step, run, code)
     record(run, step, fingerprint)
 

@@ -11,7 +11,6 @@ import pytest
 from orchestrator.chat_template import check as check_module
 from orchestrator.chat_template import engines, llama_server
 from orchestrator.chat_template.check import Engines, check, check_tools
-from orchestrator.chat_template.encode import training_prompt_ids
 from orchestrator.chat_template.jinja import jinja_template, render_messages
 from orchestrator.chat_template.ollama import ollama_template
 from orchestrator.chat_template.registry import definition, template_names, tool_definition
@@ -19,6 +18,7 @@ from orchestrator.chat_template.turns import special_tokens
 from orchestrator.lib import process
 from orchestrator.lib.errors import InputError
 from orchestrator.models import llamacpp
+from tests.training_prompts import training_prompt_ids
 
 SYSTEM = {"role": "system", "content": "只回答一个词。"}
 ASKED = {"role": "user", "content": '他说："{{ 你好 }}"\\n\n\nWhat is "it"? 🙂'}

@@ -10,9 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from orchestrator.chat_template.check import Result
-from orchestrator.chat_template.encode import load_tokenizer, training_prompt_ids
+from orchestrator.chat_template.encode import load_tokenizer
 from orchestrator.cli.template import template
 from orchestrator.lib.errors import GateError, InputError
+from tests.training_prompts import training_prompt_ids
 
 CONVERSATION = [{"role": "system", "content": "只说一个词。"}, {"role": "user", "content": 'Is "{{ x }}" new?\n🙂'}]
 

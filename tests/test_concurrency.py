@@ -17,7 +17,7 @@ from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import HOST, HashCache, remove_leftovers, write_text
 from orchestrator.lib.step import Step
-from orchestrator.runs import store
+from orchestrator.runs import reuse, store
 from orchestrator.runs.locks import locked
 from tests.faults import stand_in, tool
 from tests.faults.tool import Call
@@ -55,7 +55,7 @@ def test_runs_made_at_once_are_all_there_and_all_in_the_index(tmp_path: Path) ->
             run = store.create(tmp_path, "news", fingerprint=str(number))
             run.begin(STEP, str(number), ())
             run.end("train", "completed", 1.0, 0, [])
-            found = store.holder(tmp_path, "train", str(number))
+            found = reuse.holder(tmp_path, "train", str(number))
             assert found is not None
 
     assert at_once(make) == [0] * MANY

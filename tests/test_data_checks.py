@@ -14,7 +14,7 @@ import pytest
 from orchestrator.data.checks import Finding, check_data, require_clean
 from orchestrator.data.checks.copies import SENSITIVE_PAIRS, is_near_copy, near_between, near_within
 from orchestrator.data.checks.corpus import Frame, build
-from orchestrator.data.checks.labels import are_labels, label_variants
+from orchestrator.data.checks.labels import are_labels, label_variants, visible
 from orchestrator.data.checks.minhash import signatures
 from orchestrator.data.checks.text import NAMES, has_personal_data, same_text, scripts, signs, unfinished, words_of
 from orchestrator.data.checks.tokens import TokenCounter, most_tokens
@@ -196,7 +196,48 @@ def test_copies_inside_a_set() -> None:
     assert [number for _, number in found(findings, "duplicate_exact").rows] == [301]
     assert sorted(number for _, number in found(findings, "label_conflict").rows) == [2, 302]
     assert [number for _, number in found(findings, "duplicate_near").rows] == [303]
-    assert found(findings, "label_conflict").severity == "error"
+    assert found(findings, "label_conflict").severity == "warning"
+    assert "`orchestrator data clean`" in found(findings, "duplicate_exact").message
+
+
+@pytest.mark.parametrize(("wrong", "severity"), [(1, "warning"), (3, "warning"), (4, "error")])
+def test_one_contradictory_row_of_300_warns_and_more_than_one_percent_is_an_error(wrong: int, severity: str) -> None:
+    train, _ = shipped("news-zh")
+    for number in range(wrong):
+        other = next(label for label in ("体育", "财经") if label != train[number].answer)
+        train[-1 - number] = row(train[number].prompt, other, 300 - number, train[0].source)
+    assert len(train) == 300
+    conflict = found(check_data(train), "label_conflict")
+    assert conflict.severity == severity
+    assert f"at least {wrong} of 300 rows" in conflict.message
+    first = conflict.examples[0]
+    assert f"→ '{train[0].answer}'" in first and first.count("→") == 2
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        ("Sports", "'Sports'"),
+        ("Sports ", "'Sports␣'"),
+        (" 体育", "'␣体育'"),
+        ("Sci  Tech", "'Sci␣␣Tech'"),
+        ("Sci Tech\n", "'Sci Tech⏎'"),
+        ("体育\u3000", "'体育[U+3000]'"),
+        ("\tWorld\u00a0", "'⇥World[U+00A0]'"),
+    ],
+)
+def test_white_space_of_a_label_is_seen(label: str, shown: str) -> None:
+    assert visible(label) == shown
+
+
+def test_leakage_names_what_takes_it_away() -> None:
+    train, held_out = shipped("news")
+    held_out.append(row(train[0].prompt, train[0].answer, 101, held_out[0].source))
+    findings = check_data(train, held_out)
+    assert "`orchestrator data clean`" in found(findings, "leakage_exact").message
+    with pytest.raises(InputError) as refused:
+        require_clean(findings)
+    assert "orchestrator data clean TRAIN --eval EVAL" in refused.value.hint
 
 
 def test_different_answers_to_a_question_are_fine_where_answers_are_no_labels() -> None:

@@ -22,6 +22,7 @@ from orchestrator.data.import_ import Recipe, import_file
 from orchestrator.data.reading import load
 from orchestrator.data.split import split, stats_of_file
 from orchestrator.lib.errors import InputError, MissingError
+from orchestrator.spec.load import load_project
 from orchestrator.spec.sections import Data
 
 ROOT = Path(__file__).parent.parent
@@ -347,6 +348,35 @@ def test_import_then_check_then_stats(tmp_path: Path) -> None:
     assert (checked.exit_code, json.loads(checked.stdout)) == (0, {"findings": []})
     pictured = run("stats", out / "train.json", "--picture", tmp_path / "a.svg")
     assert "228 rows" in pictured.stdout and (tmp_path / "a.svg").is_file()
+
+
+def test_import_says_which_columns_it_took_and_shows_a_row(tmp_path: Path) -> None:
+    path, out = table(tmp_path / "news.csv"), tmp_path / "set"
+    said = run("import", path, "--prompt", "新闻分类：{标题}", "--label", "类别", "--out", out).stderr
+    assert "columns: prompt from '新闻分类：{标题}', response from '类别'" in said
+    first = json.loads((out / "train.json").read_text(encoding="utf-8"))[0]["conversations"]
+    assert f"the first row:\n  user: {first[0]['value']!r}\n  assistant: {first[1]['value']!r}\n" in said
+    assert "--write-spec" in said
+    found = run("import", path, "--out", tmp_path / "guessed", "--json")
+    assert json.loads(found.stdout)["columns"] == {"prompt": "标题", "response": "类别"}
+
+
+def test_import_writes_a_spec_that_is_good_and_keeps_what_one_says(tmp_path: Path) -> None:
+    path, spec = table(tmp_path / "新闻 2026.csv"), tmp_path / "spec.yaml"
+    arguments = ("import", path, "--out", tmp_path / "sets/新闻 2026", "--write-spec", spec)
+    assert "written: " in run(*arguments).stderr
+    project = load_project(spec)
+    assert (project.spec.name, project.spec.data.train) == ("2026", "sets/新闻 2026/train.json")
+    assert (project.spec.evaluate.task, project.spec.evaluate.max_new_tokens) == ("classification", 16)
+
+    written = (
+        "name: mine  # my own\ndata:\n  train: old.json\n  eval_fraction: 0.3  # a third\ntrain:\n  seed: 1  # one\n"
+    )
+    spec.write_text(written, encoding="utf-8")
+    assert "changed: " in run(*arguments, "--overwrite").stderr
+    text = spec.read_text(encoding="utf-8")
+    assert "name: mine  # my own" in text and "seed: 1  # one" in text and "eval_fraction" not in text
+    assert load_project(spec).spec.data.eval == "sets/新闻 2026/eval.json"
 
 
 def test_check_ends_with_an_error_and_still_prints(tmp_path: Path) -> None:

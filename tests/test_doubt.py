@@ -11,7 +11,6 @@ import pytest
 from orchestrator.data import doubt
 from orchestrator.data.conversation import Conversation, Message
 from orchestrator.lib.errors import InputError
-from orchestrator.models import features as models
 
 
 def clouds(n: int, wrong: int) -> tuple[Any, list[str], set[int]]:
@@ -46,7 +45,7 @@ def rows(labels: list[str]) -> list[Conversation]:
 
 def test_they_are_named_by_file_and_row(monkeypatch: pytest.MonkeyPatch) -> None:
     points, labels, wrong = clouds(300, 20)
-    monkeypatch.setattr(models, "features", lambda base, texts: points)
+    monkeypatch.setattr(doubt, "features", lambda base, texts: points)
     (found,) = doubt.doubtful_labels(rows(labels), Path())
     assert found.kind == "label_doubtful" and found.rows[0][0] == "训练.json"
     assert found.rows[0][1] - 1 in wrong
@@ -59,5 +58,5 @@ def test_free_text_has_no_labels_to_doubt() -> None:
 
 
 def test_a_model_s_features_have_one_row_for_each_text(tiny_model: Path) -> None:
-    found = models.features(tiny_model, ["Sports cup", "政治 law", "goal"])
+    found = doubt.features(tiny_model, ["Sports cup", "政治 law", "goal"])
     assert found.shape == (3, 128) and np.isfinite(found).all()

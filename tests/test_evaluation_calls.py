@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.evaluation.calls import Call, CallReader, argument_f1, call_metrics, expected_calls, same
-from orchestrator.evaluation.compare import compare
+from orchestrator.evaluation.compare import Basis, compare
 from orchestrator.evaluation.metric import primary, primary_of
 from orchestrator.evaluation.metrics import measure, mistakes
 from orchestrator.evaluation.rows import Row, read_rows, write_rows
@@ -128,9 +128,9 @@ def test_calls_are_compared_pair_by_pair() -> None:
     silent = [row(n, as_label(OSLO), "Rainy, I think.") for n in range(12)]
     text = [row(n, "No.", "No.") for n in range(12, 20)]
 
-    better = compare(right + text, silent + text, "tools", names=("tuned", "base"))
-    missed = compare(right + text, silent + text, "tools", metric="missed_calls")
-    spurious = compare(right + text, silent + text, "tools", metric="spurious_calls")
+    better = compare(right + text, silent + text, Basis("tools", ("tuned", "base")))
+    missed = compare(right + text, silent + text, Basis("tools", metric="missed_calls"))
+    spurious = compare(right + text, silent + text, Basis("tools", metric="spurious_calls"))
 
     assert (better.metric, better.n, better.verdict) == ("call_accuracy", 12, "better")
     assert better.p_value == pytest.approx(2 / 2**12)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from orchestrator.evaluation.compare import agreement, compare, disagreements, mcnemar_rows
+from orchestrator.evaluation.compare import Basis, agreement, compare, disagreements, mcnemar_rows
 from orchestrator.evaluation.rows import Row
 from orchestrator.lib.errors import InputError
 
@@ -25,7 +25,7 @@ def right(pattern: str) -> list[Row]:
 def test_accuracy_is_compared_by_mcnemar(wins: int, losses: int) -> None:
     a = right("1" * wins + "0" * losses + "1" * 40 + "0" * 20)
     b = right("0" * wins + "1" * losses + "1" * 40 + "0" * 20)
-    found = compare(a, b, "classification")
+    found = compare(a, b, Basis("classification"))
     p_value = binomtest(wins, wins + losses).pvalue if wins + losses else 1
     assert found.p_value == pytest.approx(p_value)
     assert found.difference.value == pytest.approx(100 * (wins - losses) / len(a))
@@ -36,17 +36,17 @@ def test_accuracy_is_compared_by_mcnemar(wins: int, losses: int) -> None:
 
 def test_order_of_rows_does_not_matter() -> None:
     a, b = right("1101011"), right("0110100")
-    assert compare(a, b, "classification").p_value == compare(a, b[::-1], "classification").p_value
+    assert compare(a, b, Basis("classification")).p_value == compare(a, b[::-1], Basis("classification")).p_value
 
 
 def test_sentences_name_both_and_give_the_figures() -> None:
-    clear = compare(right("1" * 79 + "0" * 20), right("1" * 12 + "0" * 87), "classification", names=("tuned", "base"))
+    clear = compare(right("1" * 79 + "0" * 20), right("1" * 12 + "0" * 87), Basis("classification", ("tuned", "base")))
     assert clear.sentence.startswith("tuned is better than base: 80.0 against 13.0 (+67.0, 95 % +")
     assert clear.sentence.endswith("n = 100)")
-    close = compare(right("1" * 49 + "0" * 50), right("1" * 47 + "0" * 52), "classification", names=("q4", "tuned"))
+    close = compare(right("1" * 49 + "0" * 50), right("1" * 47 + "0" * 52), Basis("classification", ("q4", "tuned")))
     assert close.sentence.startswith("no significant difference between q4 and tuned: 50.0 against 48.0 (+2.0, 95 % ")
     assert close.sentence.endswith("about 400 rows would be needed")
-    same = compare(right("10"), right("10"), "classification", names=("q8", "tuned"))
+    same = compare(right("10"), right("10"), Basis("classification", ("q8", "tuned")))
     assert same.sentence.endswith("no difference seen")
     assert same.rows_needed is None
 
@@ -68,17 +68,21 @@ def test_texts_are_compared_by_bootstrap() -> None:
     label = "the bank cut its rate today"
     good = answers([label] * 15 + ["the bank cut its rate"] * 15, label)
     bad = answers(["the bank"] * 20 + ["rain"] * 10, label)
-    found = compare(good, bad, "generation")
+    found = compare(good, bad, Basis("generation"))
     assert (found.metric, found.verdict) == ("rougeL", "better")
-    assert compare(bad, good, "generation").verdict == "worse"
+    assert compare(bad, good, Basis("generation")).verdict == "worse"
     assert found.difference.low > 0
-    noisy = compare(answers(["the bank", label] * 15, label), answers([label, "the bank"] * 15, label), "generation")
+    noisy = compare(
+        answers(["the bank", label] * 15, label), answers([label, "the bank"] * 15, label), Basis("generation")
+    )
     assert noisy.verdict == "cannot tell"
 
 
 @pytest.mark.parametrize(("n", "verdict"), [(1, "cannot tell"), (5, "cannot tell"), (6, "better")])
 def test_a_handful_of_rows_proves_nothing(n: int, verdict: str) -> None:
-    found = compare(answers(["the bank cut"] * n, "the bank cut"), answers(["the"] * n, "the bank cut"), "generation")
+    found = compare(
+        answers(["the bank cut"] * n, "the bank cut"), answers(["the"] * n, "the bank cut"), Basis("generation")
+    )
     assert found.verdict == verdict
     assert verdict != "cannot tell" or (found.rows_needed or 0) > n
 
@@ -89,19 +93,19 @@ def test_the_false_alarm_rate_is_small() -> None:
     alarms = 0
     for seed in range(100):
         a, b = ("".join(map(str, generator.integers(0, 2, 60))) for _ in range(2))
-        alarms += compare(right(a), right(b), "classification", seed=seed).verdict != "cannot tell"
+        alarms += compare(right(a), right(b), Basis("classification", seed=seed)).verdict != "cannot tell"
     assert alarms <= 10
 
 
 def test_what_cannot_be_paired_is_refused() -> None:
     with pytest.raises(InputError, match="only one of them has 2"):
-        compare(answers(["a", "b", "c"]), answers(["a", "b"]), "classification")
+        compare(answers(["a", "b", "c"]), answers(["a", "b"]), Basis("classification"))
     with pytest.raises(InputError, match="more than once"):
         agreement(answers(["a"]) * 2, answers(["a"]))
     with pytest.raises(InputError, match="has the label '体育' in a and '国际' in b"):
         disagreements(answers(["a"]), answers(["a"], "国际"))
     with pytest.raises(InputError, match="no rows at all"):
-        compare([], [], "generation")
+        compare([], [], Basis("generation"))
 
 
 def test_agreement_is_about_answers_not_truth() -> None:

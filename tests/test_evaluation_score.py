@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.evaluation.compare import Comparison, compare, paired_scores
+from orchestrator.evaluation.compare import Basis, Comparison, compare, paired_scores
 from orchestrator.evaluation.gate import Failure, judge, judge_divergence, judge_parity, judge_perplexity, with_causes
 from orchestrator.evaluation.intervals import Interval
 from orchestrator.evaluation.metrics import Measurement
@@ -159,8 +159,8 @@ def candidates(right: dict[str, int], n: int = 100, **nats: float) -> tuple[dict
     comparisons, found = {}, []
     for number, (kind, count) in enumerate(right.items()):
         rows, name = rows_with(count, n), f"gguf-{kind}"
-        comparisons[name] = compare(rows, tuned, "classification", names=(name, "tuned"))
-        _, before, after = paired_scores(rows, tuned, "classification")
+        comparisons[name] = compare(rows, tuned, Basis("classification", (name, "tuned")))
+        _, before, after = paired_scores(rows, tuned, Basis("classification"))
         size = 272_000_000 // 2**number
         found.append(Candidate(name, size, loss(after - before, 3.0), nats.get(kind)))
     return comparisons, found

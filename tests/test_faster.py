@@ -28,6 +28,7 @@ from orchestrator.stages.trainers import (
     answer_tags,
     by_length,
     can_narrow,
+    dealt,
     kept,
 )
 
@@ -139,6 +140,24 @@ def test_answers_come_back_in_the_order_of_the_rows() -> None:
     assert trainer.seen == [4, 3, 2, 1]
     assert found.predictions.tolist() == [[1], [2], [3], [4]]
     assert found.label_ids.tolist() == [[2], [3], [4], [5]]
+
+
+def test_a_step_has_the_same_rows_in_micro_batches_with_less_padding() -> None:
+    import torch
+
+    def batch(*lengths: int) -> dict[str, Any]:
+        widest = max(lengths)
+        mask = torch.tensor([[1] * length + [0] * (widest - length) for length in lengths])
+        ids = torch.tensor([[length] * length + [99] * (widest - length) for length in lengths])
+        return {"input_ids": ids, "attention_mask": mask, "labels": torch.where(mask == 1, ids, -100)}
+
+    made = dealt([batch(2, 7, 3), batch(6, 1)], padding=99)
+    for one, wanted in zip(made, (batch(7, 6, 3), batch(2, 1)), strict=True):
+        assert all(torch.equal(one[name], wanted[name]) for name in wanted)
+    left = batch(2, 3)
+    left["attention_mask"] = left["attention_mask"].flip(1)
+    for as_they_were in ([batch(2, 3)], [left, left], [{**batch(2), "pixel_values": left["labels"]}] * 2):
+        assert dealt(as_they_were, padding=99) is as_they_were
 
 
 # ---- what is written and recorded

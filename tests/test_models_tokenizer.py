@@ -21,8 +21,7 @@ from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import HashCache, read_json, write_json, write_text
 from orchestrator.models import cure, examine, sources, tokenizer_class
 from orchestrator.models.examine import require_fit
-from orchestrator.models.tokenizer import known_stop_words
-from orchestrator.models.tokenizer_files import PROBES, ids_of, load
+from orchestrator.models.tokenizer import PROBES, ids_of, known_stop_words, load
 from orchestrator.stages import template
 
 END, FURTHER = "<|im_end|>", "<|eom_id|>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,54 @@ def test_training_line_has_step_loss_rate_pace_and_time_left() -> None:
     last |= {"elapsed_time": "0:00:10", "remaining_time": "0:00:20"}
     line = progress.training_line(last, [{"loss": 2.0}, last])
     assert line == "step 20/60  loss 0.500 █▁  lr 0.0001  2.0 steps/s  0:00:20 left"
+
+
+def test_time_left_is_of_the_steps_that_this_process_made() -> None:
+    """LLaMA-Factory divides the seconds since the start by all steps, those before the checkpoint included."""
+    last = {"current_steps": 80, "total_steps": 100, "elapsed_time": "0:00:10", "remaining_time": "0:00:02"}
+    assert progress.training_line(last, [], start=60) == "step 80/100  2.0 steps/s  0:00:10 left"
+    assert progress.training_line(last | {"current_steps": 60}, [], start=60) == "step 60/100"
+    assert progress.seconds_left(last | {"total_steps": 80}, 60) == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "name", "step"),
+    [
+        (("llamafactory-cli", "train", "c.yaml", "resume_from_checkpoint=train/checkpoint-19"), "checkpoint-19", 19),
+        (("llamafactory-cli", "train", "c.yaml"), "", 0),
+    ],
+)
+def test_a_resumed_training_is_known_by_its_command(argv: tuple[str, ...], name: str, step: int) -> None:
+    assert (progress.resumed_from(argv), progress.resumed_step(argv)) == (name, step)
+
+
+def test_a_resumed_training_says_so_and_shows_nothing_of_before(tmp_path: Path) -> None:
+    write_log(tmp_path, 3)
+    step = replace(TRAIN, argv=(*TRAIN.argv, "resume_from_checkpoint=train/checkpoint-15"), checkpoints=True)
+    said = shown(tmp_path, step).splitlines()
+    assert said[0] == "… train, resumed from checkpoint-15"
+    assert said[1].endswith(" s, loading")
+
+
+def test_only_a_checkpoint_that_is_there_is_promised(tmp_path: Path) -> None:
+    text, step = io.StringIO(), replace(TRAIN, checkpoints=True)
+    display = progress.Display(Console(file=text, width=200))
+    display.starts(step, tmp_path)
+    display.ends(step, "interrupted", 2.0)
+    assert text.getvalue().endswith("no checkpoint was written yet: the training would begin again\n")
+    for number in (9, 19):
+        write_text(tmp_path / f"train/checkpoint-{number}/trainer_state.json", "{}")
+    display.starts(step, tmp_path)
+    display.ends(step, "interrupted", 2.0)
+    assert text.getvalue().endswith("checkpoint-19 is kept: the same command goes on from there\n")
+
+
+def test_a_count_that_begins_again_is_another_pass() -> None:
+    passes = progress.Passes()
+    counts = ((50, 100), (100, 100), (0, 100), (10, 100), (3, 7), None)
+    assert [passes.said(count) for count in counts] == [
+        ", 50 of 100", ", 100 of 100", "", ", 10 of 100 (pass 2)", ", 3 of 7", "",
+    ]  # fmt: skip
 
 
 def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:

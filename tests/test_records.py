@@ -13,7 +13,7 @@ import pytest
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import HashCache, write_json, write_text
 from orchestrator.lib.step import Step
-from orchestrator.runs import cache, catalogue, outputs, prune, store
+from orchestrator.runs import cache, catalogue, outputs, prune, reuse, store
 from orchestrator.runs.store import Run
 
 TRAIN = Step("train", "train", ("train",))
@@ -64,7 +64,7 @@ def test_says_why_a_run_is_not_found(tmp_path: Path, wanted: str, message: str) 
 
 
 def test_no_runs_at_all(tmp_path: Path) -> None:
-    assert store.holder(tmp_path / "none", "train", "a") is None
+    assert reuse.holder(tmp_path / "none", "train", "a") is None
     assert list(store.every(tmp_path / "none")) == []
     with pytest.raises(InputError, match="no runs in none/"):
         store.find(tmp_path / "none", None)
@@ -79,7 +79,7 @@ def test_a_damaged_run_is_explained_and_hides_no_other(tmp_path: Path, text: str
     with pytest.raises(InputError, match=message):
         store.load(damaged.folder)
     assert [run.id for run in store.every(tmp_path)] == [sound.id]
-    assert store.holder(tmp_path, "train", "a") is not None
+    assert reuse.holder(tmp_path, "train", "a") is not None
 
 
 def test_a_stage_is_held_by_the_newest_run_whose_files_are_whole(tmp_path: Path) -> None:
@@ -102,10 +102,10 @@ def test_contents_count_where_hashes_are_asked_for(tmp_path: Path) -> None:
 def test_the_run_of_a_training_is_found_by_name(tmp_path: Path) -> None:
     ours = trained(tmp_path, "a", name="news")
     trained(tmp_path, "a", name="other")
-    found = store.trained(tmp_path, "news", "a")
+    found = reuse.trained(tmp_path, "news", "a")
     assert found is not None
     assert found.id == ours.id
-    assert store.trained(tmp_path, "news", "b") is None
+    assert reuse.trained(tmp_path, "news", "b") is None
 
 
 def test_the_index_follows_what_changes(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_no_record_is_looked_at_for_what_nobody_has(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(store, "load", looked.append)
     monkeypatch.setattr(catalogue, "opened", looked.append)
     assert _holder(tmp_path, "none") is None
-    assert store.trained(tmp_path, "news", "none") is None
+    assert reuse.trained(tmp_path, "news", "none") is None
     assert looked == []
 
 
@@ -169,7 +169,7 @@ def test_lost_links_are_made_anew(tmp_path: Path, asked: bool) -> None:
         assert _holder(tmp_path, "a") == old.id
     shutil.rmtree(links(tmp_path))
     assert (_holder(tmp_path, "a"), _holder(tmp_path, "b"), _holder(tmp_path, "c")) == (old.id, new.id, None)
-    found = store.trained(tmp_path, "news", "a")
+    found = reuse.trained(tmp_path, "news", "a")
     assert found is not None
     assert found.id == old.id
     assert (links(tmp_path) / "stages/train/a").resolve() == old.folder.resolve()
@@ -195,7 +195,7 @@ def test_a_run_that_was_copied_here_is_found(tmp_path: Path) -> None:
     shutil.copytree(run.folder, ours / run.id)
     another_process()
     assert _holder(ours, "a") == run.id
-    assert store.trained(ours, "天气", "a") is not None
+    assert reuse.trained(ours, "天气", "a") is not None
 
 
 def test_a_copy_under_an_older_name_takes_no_place(tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_half_written_folders_are_no_runs(tmp_path: Path) -> None:
     write_json(tmp_path / ".removing-x" / "run.json", {})
     (tmp_path / "sweep").mkdir()
     assert list(store.every(tmp_path)) == []
-    assert store.holder(tmp_path, "train", "a") is None
+    assert reuse.holder(tmp_path, "train", "a") is None
 
 
 def listed(runs_dir: Path) -> list[str]:
@@ -296,5 +296,5 @@ def listed(runs_dir: Path) -> list[str]:
 
 
 def _holder(runs_dir: Path, fingerprint: str) -> str | None:
-    found = store.holder(runs_dir, "train", fingerprint)
+    found = reuse.holder(runs_dir, "train", fingerprint)
     return found.id if found else None

@@ -164,8 +164,11 @@ def test_outcome(status: str, stages: dict[str, str], summary: dict[str, Any], s
 
 def test_outcome_of_a_training_says_how_far_it_is() -> None:
     record = {"status": "running", "stages": {"train": {"status": "running"}}}
-    last = {"current_steps": 5, "total_steps": 20, "remaining_time": "0:03:21"}
+    last = {"current_steps": 5, "total_steps": 20, "elapsed_time": "0:01:07"}
     assert outcome(record, {}, [last])[0] == "Running: train, step 5 of 20, 0:03:21 left."
+    resumed = {"status": "running", "argv": ["train", "resume_from_checkpoint=train/checkpoint-4"]}
+    said = outcome({"status": "running", "stages": {"train": resumed}}, {}, [last])[0]
+    assert said == "Running: train, step 5 of 20, 0:16:45 left."
 
 
 def losses(*values: float, key: str = "loss") -> list[dict[str, float]]:

@@ -16,7 +16,7 @@ from orchestrator.lib.render import Renderer
 from orchestrator.lib.secrecy import HIDDEN, clean, redacted
 from orchestrator.pipeline import workflow
 from orchestrator.pipeline.workflow import plan
-from orchestrator.runs import store
+from orchestrator.runs import reuse, store
 from orchestrator.spec.load import load_project
 from tests.conftest import write_tree
 from tests.faults import stand_in, tool
@@ -158,7 +158,7 @@ def test_a_record_gives_away_nothing_outside_its_run(tmp_path: Path, path: str) 
     named = path.format(str(secret) if path.startswith("/") else "secret" if path.startswith("..") else "train")
     run.set(stages={"train": {"status": "completed", "fingerprint": "a", "outputs": [{"path": named, "bytes": 4}]}})
     assert not run.has("train", "a")
-    assert store.holder(tmp_path, "train", "a") is None
+    assert reuse.holder(tmp_path, "train", "a") is None
 
 
 def test_nothing_that_runs_code_or_a_shell_is_called() -> None:

@@ -184,7 +184,7 @@ def special_texts(shipped_run: Run) -> list[str]:
 
 def test_special_texts_become_the_tokens_that_they_become_in_training(shipped_run: Run, served: Endpoint) -> None:
     """Every text of a special token, inside a question and around it: the number of tokens is that of training."""
-    from orchestrator.chat_template.encode import training_prompt_ids
+    from tests.training_prompts import training_prompt_ids
 
     texts = special_texts(shipped_run)
     assert {"<|im_start|>", "<|im_end|>", "<|endoftext|>"} <= set(texts)
@@ -197,8 +197,8 @@ def test_special_texts_become_the_tokens_that_they_become_in_training(shipped_ru
 def test_special_texts_become_their_very_tokens_in_llama_cpp(shipped_run: Run) -> None:
     import llama_cpp
 
-    from orchestrator.chat_template.encode import training_prompt_ids
     from orchestrator.serving.serve_gguf import LlamaCpp
+    from tests.training_prompts import training_prompt_ids
 
     llama = llama_cpp.Llama(str(shipped_run.folder / layout.gguf("tiny", "f16")), vocab_only=True, verbose=False)
     engine = LlamaCpp(llama, ["<|im_end|>"], None)

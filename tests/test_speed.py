@@ -48,7 +48,8 @@ def test_checkpointing_goes_only_where_memory_and_the_user_allow(
     change: dict[str, Any], longest: int, free_gib: float, expected: list[str]
 ) -> None:
     chosen = for_training(Situation({**TRAINING, **change}, BASE, longest, free_gib * 2**30))
-    assert [choice.argument for choice in chosen if choice.argument != "answer_logits=true"] == expected
+    always = ("answer_logits=true", "by_length=true")
+    assert [choice.argument for choice in chosen if choice.argument not in always] == expected
 
 
 @pytest.mark.parametrize(
@@ -79,15 +80,16 @@ def test_logits_are_left_out_only_where_no_loss_needs_them(change: dict[str, Any
 @pytest.mark.parametrize(
     ("change", "longest", "answer", "free_gib", "expected"),
     [
-        ({}, 100, 7, 20, (16, 1)),
-        ({}, 100, 7, 12, (8, 2)),
-        ({}, 100, None, 20, (8, 2)),
-        ({}, 1024, 7, 20, (16, 1)),  # with checkpointing
-        ({"mean": 45.0}, 100, 7, 20, (4, 4)),  # the others would be padded to the longest
-        ({"lora_dropout": 0.1}, 100, 7, 20, (4, 4)),
-        ({"dataloader_drop_last": True}, 100, 7, 20, (4, 4)),
-        ({"stage": "dpo"}, 100, 7, 20, (4, 4)),
-        ({"stage": "kto"}, 100, 7, 20, (4, 4)),
+        ({}, 16, 7, 20, (16, 1)),
+        ({}, 30, 7, 20, (8, 2)),  # a processor gains nothing by more
+        ({}, 30, None, 20, (8, 2)),
+        ({}, 30, 7, 2, (4, 4)),
+        ({}, 100, 7, 20, (4, 4)),
+        ({"mean": 20.0}, 100, 7, 20, (4, 4)),  # the others would be padded to the longest
+        ({"lora_dropout": 0.1}, 30, 7, 20, (4, 4)),
+        ({"dataloader_drop_last": True}, 30, 7, 20, (4, 4)),
+        ({"stage": "dpo"}, 30, 7, 20, (4, 4)),
+        ({"stage": "kto"}, 30, 7, 20, (4, 4)),
     ],
 )
 def test_a_step_is_few_large_micro_batches_where_memory_affords_them_and_the_result_is_the_same(
@@ -100,6 +102,8 @@ def test_a_step_is_few_large_micro_batches_where_memory_affords_them_and_the_res
     written = replace(now, unset=())
     assert not set(MICRO) & {argument.split("=")[0] for argument in arguments(written)}
     assert bool([name for name, _ in remarks(written) if "instead of your 4 × 4" in name]) == (expected != (4, 4))
+    several, alike = int(chosen.get(MICRO[1], 4)) > 1, {"stage": "sft", **change}["stage"] == "sft" and len(change) == 0
+    assert ("by_length" in chosen) == (several and alike)
 
 
 def arguments(now: Situation) -> list[str]:

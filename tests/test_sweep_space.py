@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from orchestrator.evaluation.rows import Row, write_rows
 from orchestrator.executors.local import slots, visible
+from orchestrator.lib.errors import InputError
+from orchestrator.lib.files import write_json
 from orchestrator.spec.editing import edited
-from orchestrator.spec.sections import Evaluate, Sweep
+from orchestrator.spec.plausible import doubts
+from orchestrator.spec.sections import Evaluate, Spec, Sweep
+from orchestrator.sweep.display import conclusions, fitted
 from orchestrator.sweep.ranking import rank, ranking
+from orchestrator.sweep.records import best_trial, is_best
 from orchestrator.sweep.space import grid, label, values_of
 from orchestrator.sweep.study import Study, Trial
 
@@ -151,6 +157,59 @@ def entry(number: int, rate: float, value: float, status: str = "completed") -> 
 def answers(folder: Path, number: int, right: range, rows: int = 100) -> None:
     made = [Row(str(n), "", "体育", "体育" if n in right else "财经") for n in range(rows)]
     write_rows(folder / f"run-{number}" / "evaluation" / "tuned.jsonl", made)
+
+
+def test_equal_values_are_ordered_by_loss_and_then_by_cost() -> None:
+    known = [(0.4, 9.0), (0.3, 20.0), (0.3, 10.0), (None, None)]
+    trials = [entry(n, n / 10, 80.0) | {"loss": loss, "cost": cost} for n, (loss, cost) in enumerate(known, 1)]
+    better = entry(5, 0.5, 81.0) | {"loss": 0.9, "cost": 99.0}
+    assert [group.trials[0]["number"] for group in rank([*trials, better], "accuracy")] == [5, 3, 2, 1, 4]
+
+
+def test_nothing_is_the_best_of_models_that_learnt_nothing(tmp_path: Path) -> None:
+    trials = [entry(n, n / 10, 80.0 - n) | {"learnt": False} for n in (1, 2)]
+    for number in (1, 2):
+        answers(tmp_path, number, range(80 - number))
+    ranked = ranking(rank(trials, "accuracy"), tmp_path, "accuracy", Evaluate())
+    assert [is_best(place) for place in ranked] == [False, False]
+    page = {"ranking": ranked, "trials": trials, "metric": "accuracy", "parameters": {"rate": []}}
+    (said,) = conclusions(page)
+    assert said.startswith("none is the best: ")
+    write_json(tmp_path / "s-sweep-1/sweep.json", page)
+    with pytest.raises(InputError, match="learnt anything"):
+        best_trial(tmp_path / "s-sweep-1")
+
+
+@pytest.mark.parametrize(
+    ("parts", "line"),
+    [
+        (["✓ 1/2", "learning_rate=0.0005", "accuracy 91.0 (85.0–95.0)", "80.1 s"], None),
+        (["✓ 1/2", "learning_rate=0.0005 " * 9, "accuracy 91.0 (85.0–95.0)", "80.1 s"], None),
+        (["✓ 1/2", "标签=" + "体育" * 30, "accuracy 91.0", "80.1 s"], None),
+        (["✗ 1/2", "learning_rate=0.5", "failed: " + "long " * 50, "0.1 s"], None),
+        (["… 1/2", "温度=0.5", "", "train 4 s"], "… 1/2  温度=0.5  train 4 s"),
+    ],
+)
+def test_a_line_of_a_trial_fits_80_columns(parts: list[str], line: str | None) -> None:
+    made = fitted(parts, 80)
+    assert cell_len(made) <= 80 and made.startswith(f"{parts[0]}  {parts[1][:8]}")
+    assert line in (None, made)
+
+
+@pytest.mark.parametrize(
+    ("train", "rates", "doubted"),
+    [
+        ({}, None, []),
+        ({"learning_rate": 2e-4}, [1e-4, 1e-3], []),
+        ({"learning_rate": 0.5}, None, ["train.learning_rate: 0.5 is far above"]),
+        ({}, [1e-4, 0.5], ["sweep.parameters.learning_rate: 0.5 is far above", "0.5 is 5,000 times 0.0001"]),
+        ({}, {"low": 1e-9, "high": 1e-4, "log": True}, ["1e-09 is far below", "0.0001 is 100,000 times 1e-09"]),
+    ],
+)
+def test_rates_that_are_hardly_meant_are_warned_of(train: dict[str, Any], rates: Any, doubted: list[str]) -> None:
+    sweep = {"sweep": {"method": "random", "parameters": {"learning_rate": rates}}} if rates else {}
+    said = list(doubts(Spec.model_validate({"name": "x", "data": {"train": "x"}, "train": train, **sweep})))
+    assert len(said) == len(doubted) and all(words in text for words, text in zip(doubted, said, strict=True))
 
 
 def test_a_ranking_says_which_points_cannot_be_told_from_the_best(tmp_path: Path) -> None:

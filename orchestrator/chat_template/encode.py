@@ -27,21 +27,6 @@ _ROLES: Mapping[str, str] = {"function_call": "function"}
 """Ours → LLaMA-Factory's (llamafactory/data/data_utils.py); the others have the same name in both."""
 
 
-def training_prompt_ids(
-    template: str,
-    tokenizer_folder: Path,
-    conversations: Sequence[Sequence[Message]],
-    thinking: bool,
-) -> list[list[int]]:
-    """The prompt ids of each conversation, which ends with a question: what the model is given to answer.
-
-    A leading system message wins over the template's default. Raises InputError for an unknown template, and for a
-    conversation in which questions and answers do not alternate.
-    """
-    encoder = Encoder(template, load_tokenizer(tokenizer_folder), thinking)
-    return [encoder.prompt_ids(conversation) for conversation in conversations]
-
-
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer as llamafactory/model/loader.py loads it."""
     from transformers import AutoTokenizer

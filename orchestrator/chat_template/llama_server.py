@@ -29,7 +29,6 @@ from orchestrator.lib.files import read_json, read_json_lines, write_json
 VARIABLE = "LLAMA_SERVER"
 PACKAGE = "xllamacpp"
 START_SECONDS = 60.0
-RENDER_SECONDS = 1800.0
 UNKNOWN = "<unk>"
 
 
@@ -63,7 +62,7 @@ def render(server: str, cases: Sequence[Case], tokens: SpecialTokens) -> list[st
         process.wait(child)
         texts = [str(line["text"]) for line in read_json_lines(told)] if told.is_file() else []
         if len(texts) < len(cases):
-            last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+            last = process.said(log)[-1:]
             raise StageError(
                 f"llama.cpp's server ended at conversation {len(texts) + 1} of {len(cases)}: {' '.join(last)}",
                 "The template may be more than it can read.",

@@ -70,7 +70,8 @@ def spaced(shape: Definition, spacing: Spacing) -> Definition:
     """The template with the white space that its texts had in training."""
     if not spacing.adds and not spacing.swallowing:
         return shape
-    cut = _without_swallowed(pieces(shape.name), spacing)
+    whole = pieces(shape.name)
+    cut = Pieces(*(_kept(part, spacing) for part in (whole.user, whole.assistant, whole.system, whole.prefix)))
     question_is_text = bool(cut.user) and spacing.begins_with_text(cut.user[0][0])
     system = shape.system if shape.system_in_first_user_turn else _part(cut.system, spacing, before=question_is_text)
     return replace(
@@ -95,10 +96,6 @@ def spaced_tools(name: str, spacing: Spacing) -> ToolDefinition:
         call=_part(call, spacing, before=spacing.begins_with_text(result[0][0]), behind=follows_text),
         result=_part(result, spacing),
     )
-
-
-def _without_swallowed(cut: Pieces, spacing: Spacing) -> Pieces:
-    return Pieces(*(_kept(part, spacing) for part in (cut.user, cut.assistant, cut.system, cut.prefix)))
 
 
 def _kept(part: tuple[Slots, ...], spacing: Spacing) -> tuple[Slots, ...]:

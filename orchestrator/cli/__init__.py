@@ -19,7 +19,7 @@ from orchestrator.lib.errors import Interrupted, OrchestratorError, of_system
 COMMANDS = {
     "init": ("project", "Write a new project that runs."),
     "doctor": ("doctor", "What is on this machine, and what is missing."),
-    "check": ("chain", "Validate spec and data; start nothing."),
+    "check": ("check", "Validate spec and data, or size up a model; start nothing."),
     "plan": ("chain", "Show the stages, what is up to date and why."),
     "train": ("chain", "Run the chain up to the trained model."),
     "evaluate": ("chain", "Run the chain up to the scores, or score a predictions file."),
@@ -30,7 +30,7 @@ COMMANDS = {
     "serve": ("serving", "Serve what was trained to any OpenAI client."),
     "push": ("serving", "Bring it to Ollama, the Hugging Face hub or ModelScope."),
     "diagnose": ("diagnose", "Find out why a model answers badly where it is served."),
-    "webui": ("webui", "Open LLaMA-Factory's own board with our data and runs."),
+    "webui": ("ui", "Open LLaMA-Factory's own board with our data and runs."),
     "ui": ("ui", "Open runs, answers, chat and a form for new runs in a browser."),
     "report": ("report", "One HTML page of a run or a sweep."),
     "verify": ("report", "Hash every file of a run again and compare with what was recorded."),
@@ -115,7 +115,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _print_error(Interrupted("interrupted", "Run the same command again to go on where it stopped."))
+        _print_error(Interrupted("interrupted", "Run the same command again: what was finished is kept."))
         sys.exit(Interrupted.exit_code)
     except OrchestratorError as error:
         _print_error(error)
@@ -158,5 +158,5 @@ def _keep_interruption(unraisable: Any) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> Any:
     raise Interrupted(
-        f"stopped by {signal.Signals(number).name}", "Run the same command again to go on where it stopped."
+        f"stopped by {signal.Signals(number).name}", "Run the same command again: what was finished is kept."
     )

@@ -1,21 +1,18 @@
-"""check, plan, train, evaluate, export, run: the chain."""
+"""plan, train, evaluate, export, run: the chain."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.common import (
+    announce,
     download_progress,
-    json_option,
     on_option,
     print_json,
     project_of,
-    set_option,
-    spec_argument,
     spec_options,
     stderr_console,
     stdout_console,
@@ -42,58 +39,6 @@ chain_options = spec_options(
 
 
 @click.command()
-@spec_argument
-@set_option
-@json_option
-def check(spec: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Validate the spec and its data, and forecast the memory it will take; start nothing.
-
-    Exit code 3 when the training needs something that this machine has not.
-
-    Example: orchestrator check spec.yaml
-    """
-    from orchestrator.spec.load import load_project
-
-    project = load_project(spec, overrides)  # before anything else is imported: a typo is answered at once
-
-    from orchestrator.data import assemble
-    from orchestrator.data.checks import require_clean
-    from orchestrator.machine import requirements
-    from orchestrator.pipeline import estimate
-    from orchestrator.pipeline.plan import mode_of
-
-    wanted = replace(assemble.Wanted.of_spec(project.spec, project.root), mode=mode_of(project.spec))
-    findings = assemble.check(wanted)
-    require_clean(findings, wanted.data.accept)
-    told = _examined(project)
-    memory = estimate.of_spec(project.spec, project.root)
-    if as_json:
-        answer = {"spec": project.spec.model_dump(mode="json"), "project": project.root.name}
-        found = [finding.to_json() for finding in findings]
-        print_json({**answer, "findings": found, "model": told, "memory": estimate.to_json(memory)})
-    else:
-        noted = [f"data: {finding.message}" for finding in findings]
-        click.echo("\n".join([f"{spec}: good", *told, *noted, *estimate.lines(memory)]))
-    requirements.require(project.spec.train, project.spec.launched)
-
-
-def _examined(project: Project) -> list[str]:
-    """What there is to know about the base model; nothing while it is not on this machine."""
-    from orchestrator.models import llamacpp, sources
-    from orchestrator.models.examine import require_fit
-    from orchestrator.pipeline.plan import resolve_template
-
-    name, runs_dir = project.spec.model.base, project.root / "runs"
-    folder = sources.here(name, project.root)
-    if folder is None:
-        return []
-    sources.require_mergeable(folder, name)
-    return require_fit(
-        folder, resolve_template(project.spec, runs_dir), llamacpp.checkout(project.spec.llama_cpp), name
-    )
-
-
-@click.command()
 @chain_options
 @click.option("--render", type=click.Path(path_type=Path), metavar="DIR", help="Write the configs to a folder.")
 def plan(render: Path | None, **options: Any) -> None:
@@ -101,6 +46,7 @@ def plan(render: Path | None, **options: Any) -> None:
 
     Example: orchestrator plan --set train.learning_rate=1e-4
     """
+    announce(f"reading {options['spec']}", options)
     from orchestrator.pipeline.workflow import plan as make
 
     made = make(project_of(options))
@@ -169,6 +115,7 @@ def run(**options: Any) -> None:
 
 
 def _chain(phase: str, options: dict[str, Any]) -> None:
+    announce(f"reading {options['spec']}", options)
     from orchestrator.lib.errors import GateError
     from orchestrator.pipeline import nodes, workflow
     from orchestrator.report.live import LiveRun

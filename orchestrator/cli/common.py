@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +98,12 @@ def stdout_console() -> Console:
 
     console = Console()
     return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=110)
+
+
+def announce(what: str, options: Mapping[str, Any]) -> None:
+    """Say at once what is being done: what it takes to find that out is imported and read after this."""
+    if not options.get("quiet") and not options.get("as_json"):
+        click.echo(f"… {what}", err=True)
 
 
 def print_json(value: Any) -> None:

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.common import json_option, print_json, spec_argument, stderr_console, stdout_console, together
+from orchestrator.lib.errors import MissingError
+from orchestrator.lib.files import read_json, write_text
+from orchestrator.lib.layout import project_of
 from orchestrator.lib.training_kinds import TRAINING_KINDS
 from orchestrator.lib.words import agreeing, counted
 
@@ -22,11 +25,13 @@ if TYPE_CHECKING:
     from orchestrator.data.assemble import Wanted
     from orchestrator.data.checks import Finding
     from orchestrator.data.checks.tokens import TokenCounter
+    from orchestrator.data.conversation import Conversation
     from orchestrator.data.import_ import Imported
     from orchestrator.data.split import Stats
     from orchestrator.spec.project import Project
 
 COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
+LONGEST = 200  # characters of a turn that an import shows
 _SHOWN = 10  # changes of `clean` that are printed
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 kind_option = click.option(
@@ -44,6 +49,13 @@ import_options = together(
     click.option("--seed", type=int, default=42, show_default=True, help="Decides the split."),
     kind_option,
     click.option("--overwrite", is_flag=True, help="Replace a data set that is there."),
+    click.option(
+        "--write-spec",
+        "spec",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Write it into this spec, comments kept; a new one where there is none.",
+    ),
     json_option,
 )
 
@@ -86,14 +98,29 @@ def _import(options: dict[str, Any], columns: dict[str, str] | None, system: str
     file: Path = options["file"]
     folder = options["out"] or Path("datasets") / file.stem
     done = import_file(file, folder, recipe, overwrite=options["overwrite"])
-    _show_import(done, options["as_json"])
+    _show_import(done, options["as_json"], options["spec"])
+    if options["spec"]:
+        _write_spec(options["spec"], done)
 
 
-def _show_import(done: Imported, as_json: bool) -> None:
+def _write_spec(file: Path, done: Imported) -> None:
+    """The data set in a spec: in the one that is there, or in a new one that runs."""
+    from orchestrator.cli.project import shipped_spec
+    from orchestrator.lib.files import write_text
+    from orchestrator.lib.layout import project_of
+    from orchestrator.spec.editing import edited
+
+    new = not file.exists()
+    text = shipped_spec(done.folder.name) if new else file.read_text(encoding="utf-8-sig")
+    write_text(file, edited(text, done.changes(project_of(file))))
+    click.echo(f"{'written' if new else 'changed'}: {file}; next: orchestrator check {file}", err=True)
+
+
+def _show_import(done: Imported, as_json: bool, spec: Path | None) -> None:
     if as_json:
         left_out = [{"file": p.source, "row": p.row, "kind": p.kind, "message": p.message} for p in done.left_out]
         counts = {"train": done.train, "eval": done.held_out, "labels": dict(done.labels), "left_out": left_out}
-        print_json({"folder": str(done.folder), "encoding": done.encoding or None, **counts})
+        print_json({"folder": str(done.folder), "encoding": done.encoding or None, "columns": done.columns, **counts})
         return
     from orchestrator.data.reading import list_some
 
@@ -106,8 +133,21 @@ def _show_import(done: Imported, as_json: bool) -> None:
     if done.calls.inferred:
         made = f"no row says what its tools take: {', '.join(done.calls.inferred)} were made from the calls"
         click.echo(f"{made}; give them descriptions", err=True)
-    click.echo("use it in spec.yaml:\n", err=True)
-    click.echo(done.snippet())
+    taken = ", ".join(f"{role} from {column!r}" for role, column in done.columns.items())
+    click.echo(f"columns: {taken}", err=True)
+    if done.first:
+        click.echo("\n".join(["the first row:", *rendered(done.first)]), err=True)
+    if spec is None:
+        click.echo("use it in spec.yaml, or let --write-spec spec.yaml write it:\n", err=True)
+        click.echo(done.snippet())
+
+
+def rendered(row: Conversation) -> list[str]:
+    """A row, a line a turn, cut where it is long."""
+    turns = [("system", row.system)] if row.system else []
+    turns += [(turn.role, turn.content) for turn in row.messages]
+    turns += [(name, text) for name, text in (("chosen", row.chosen), ("rejected", row.rejected)) if text]
+    return [f"  {role}: {text[:LONGEST]!r}{' …' if len(text) > LONGEST else ''}" for role, text in turns]
 
 
 @data.command()
@@ -138,9 +178,6 @@ def check(spec: Path, held_out: Path | None, doubter: str | None, as_json: bool)
 def _doubts(spec: Path, wanted: Wanted, name: str) -> list[Finding]:
     from orchestrator.data import assemble
     from orchestrator.data.doubt import doubtful_labels
-    from orchestrator.lib.errors import MissingError
-    from orchestrator.lib.files import read_json
-    from orchestrator.lib.layout import project_of
     from orchestrator.runs import store
 
     run = store.find(project_of(spec) / "runs", name)
@@ -241,7 +278,6 @@ def stats(file: Path, kind: Any, picture: Path | None, as_json: bool) -> None:
     Example: orchestrator data stats train.json --picture train.svg
     """
     from orchestrator.data.split import stats_of_file
-    from orchestrator.lib.files import write_text
 
     found = stats_of_file(file, kind)
     if picture:

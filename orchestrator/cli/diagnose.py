@@ -9,6 +9,7 @@ import click
 
 from orchestrator.cli.common import json_option, print_json, secret
 from orchestrator.lib.errors import GateError
+from orchestrator.lib.files import write_text
 
 if TYPE_CHECKING:
     from orchestrator.serving.diagnose.diagnosis import Diagnosis
@@ -95,7 +96,6 @@ def _print(found: Diagnosis, written: Path | None) -> None:
 
 
 def _write(found: Diagnosis, target: Path) -> Path | None:
-    from orchestrator.lib.files import write_text
     from orchestrator.serving.diagnose.finding import IN_MODELFILE
 
     cured = [one for one in found.findings if one.kind in IN_MODELFILE or one.kind == "bos"]

@@ -17,6 +17,8 @@ from orchestrator.cli.common import (
     stderr_console,
     stdout_console,
 )
+from orchestrator.lib.errors import MissingError
+from orchestrator.lib.files import HashCache, cache_folder
 
 if TYPE_CHECKING:
     from orchestrator.report.doctor_packages import Check, Patient
@@ -39,7 +41,6 @@ def doctor(spec: Path, overrides: tuple[str, ...], online: bool, trying: bool, a
     """
     from dataclasses import asdict
 
-    from orchestrator.lib.errors import MissingError
     from orchestrator.pipeline import estimate
     from orchestrator.report.doctor import examine
 
@@ -58,7 +59,6 @@ def doctor(spec: Path, overrides: tuple[str, ...], online: bool, trying: bool, a
 
 def _patient(spec: Path, overrides: tuple[str, ...], online: bool, trying: bool) -> Patient:
     """The spec's project; this folder and the built-in model where there is no spec, or nothing to read it with."""
-    from orchestrator.lib.errors import MissingError
     from orchestrator.report.doctor_packages import Patient
     from orchestrator.spec.load import load_project
     from orchestrator.spec.sections import Data, Spec
@@ -94,7 +94,6 @@ def fetch(base: str, as_json: bool) -> None:
 
     Example: orchestrator model fetch hf:Qwen/Qwen2.5-0.5B-Instruct
     """
-    from orchestrator.lib.files import HashCache, cache_folder
     from orchestrator.models import llamacpp, sources
 
     progress = download_progress(stderr_console())

@@ -12,6 +12,7 @@ import click
 
 from orchestrator.cli.common import download_progress, secret, stderr_console
 from orchestrator.lib.words import counted
+from orchestrator.runs import store
 
 if TYPE_CHECKING:
     from orchestrator.serving.prompts import Comparison
@@ -58,7 +59,6 @@ def endpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
     """Ask the rows and write the predictions; returns their file."""
-    from orchestrator.runs import store
     from orchestrator.serving import asked as answers
     from orchestrator.serving import rows
     from orchestrator.serving.artifacts import call_reader, thinking

@@ -85,6 +85,16 @@ def create(folder: Path, spec: str | None = None) -> list[Path]:
     return [folder / name for name in texts]
 
 
+def shipped_spec(name: str) -> str:
+    """The spec of a new project, under another name: what it says of data is the caller's to change."""
+    import re
+
+    from orchestrator.spec.editing import edited
+
+    text = _shipped(COPIED["spec.yaml"]).read_text(encoding="utf-8").partition("\n")[2]
+    return edited(text, {"name": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "model"})
+
+
 def _texts() -> Mapping[str, str]:
     from orchestrator.spec.reference import json_schema
 

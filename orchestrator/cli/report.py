@@ -16,6 +16,9 @@ from orchestrator.cli.common import (
     verbosity,
     verbosity_options,
 )
+from orchestrator.lib.errors import GateError, some
+from orchestrator.lib.layout import SPEC, project_of
+from orchestrator.runs import store
 
 if TYPE_CHECKING:
     from orchestrator.lib.errors import GateError
@@ -46,7 +49,6 @@ def report(which: str | None, runs_dir: Path, show: bool, card: Path | None, as_
 
 def _card(runs_dir: Path, which: str | None, file: Path) -> Path:
     from orchestrator.report import card
-    from orchestrator.runs import store
 
     return card.write(store.find(runs_dir, which), file)
 
@@ -95,7 +97,6 @@ def _grouped(paths: list[str]) -> str:
 
 
 def _damaged(run: Run, found: list[str], files: int) -> GateError:
-    from orchestrator.lib.errors import GateError, some
     from orchestrator.pipeline.reproduce import cure
 
     what = f"{len(found)} of {files} files of {run.id} are not as recorded:\n{some(found)}"
@@ -117,10 +118,7 @@ def reproduce(wanted: str | None, runs_dir: Path, into: Path | None, as_json: bo
 
     Example: orchestrator reproduce 20261124T081124Z
     """
-    from orchestrator.lib.errors import GateError, some
-    from orchestrator.lib.layout import SPEC, project_of
     from orchestrator.pipeline import reproduce as again
-    from orchestrator.runs import store
     from orchestrator.runs.progress import Display
 
     run, console = store.find(runs_dir, wanted), stderr_console()

@@ -22,6 +22,8 @@ from orchestrator.cli.common import (
 from orchestrator.cli.lists import print_comparison, print_csv, print_lines
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.words import counted
+from orchestrator.runs import store
+from orchestrator.runs.catalogue import DAMAGED
 
 if TYPE_CHECKING:
     from orchestrator.runs.store import Run
@@ -55,7 +57,6 @@ def list_(runs_dir: Path, limit: int, as_csv: bool, as_json: bool, **wanted: Any
 
     Example: orchestrator runs list --where 'accuracy>70' --show learning_rate
     """
-    from orchestrator.runs.catalogue import DAMAGED
     from orchestrator.runs.query import Wanted, documents, listing
 
     if as_json:
@@ -82,8 +83,6 @@ def show(which: str | None, runs_dir: Path, as_json: bool) -> None:
 
     Example: orchestrator runs show
     """
-    from orchestrator.runs import store
-
     run = store.find(runs_dir, which)
     if run.problem:
         click.echo(f"{run.problem}; this is its copy", err=True)
@@ -141,8 +140,6 @@ def best(sweep: str | None, runs_dir: Path, name: str | None, metric: str | None
 
     Example: orchestrator runs best --metric gguf-q4_k_m.accuracy
     """
-    from orchestrator.runs import store
-
     if sweep:
         from orchestrator.sweep import records
 
@@ -167,7 +164,6 @@ def rm(wanted: tuple[str, ...], runs_dir: Path, yes: bool, as_json: bool) -> Non
 
     Example: orchestrator runs rm 1a2b3c
     """
-    from orchestrator.runs import store
     from orchestrator.runs.prune import in_use
 
     folders = [store.find_folder(runs_dir, word) for word in wanted]
@@ -234,7 +230,6 @@ def export(wanted: tuple[str, ...], runs_dir: Path, uri: str) -> None:
 
     Example: orchestrator runs export --mlflow http://127.0.0.1:5000
     """
-    from orchestrator.runs import store
     from orchestrator.runs.export import export as to_mlflow
 
     chosen = _found(runs_dir, wanted) if wanted else list(store.every(runs_dir))
@@ -243,8 +238,6 @@ def export(wanted: tuple[str, ...], runs_dir: Path, uri: str) -> None:
 
 
 def _found(runs_dir: Path, wanted: Sequence[str]) -> list[Run]:
-    from orchestrator.runs import store
-
     return [store.find(runs_dir, word) for word in wanted]
 
 

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.common import download_progress, json_option, print_json, secret, stderr_console, stdout_console
+from orchestrator.lib import process
+from orchestrator.lib.errors import InputError, Interrupted, MissingError, StageError
+from orchestrator.lib.files import read_json
 
 if TYPE_CHECKING:
     from orchestrator.lib.process import Child
@@ -122,8 +125,6 @@ def serve(
 @contextlib.contextmanager
 def until_stopped(child: Child, log: Path) -> Iterator[None]:
     """Wait for Ctrl-C once the block has told how to reach a server. Raises StageError when that ends by itself."""
-    from orchestrator.lib import process
-    from orchestrator.lib.errors import Interrupted, StageError
 
     try:
         yield
@@ -162,7 +163,6 @@ def push(arguments: tuple[str, ...], runs_dir: Path, artifact: str | None, as_js
 
 
 def _push_ollama(run: Run, target: str, artifact: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    from orchestrator.lib.errors import MissingError
     from orchestrator.serving import bundle, ollama
     from orchestrator.serving.artifacts import choose_gguf
 
@@ -236,8 +236,6 @@ def _served(run: Run, name: str) -> Iterator[Endpoint]:
 def _read_tools(file: Path) -> list[dict[str, Any]]:
     """Raises InputError for a file that is not there or holds no tools."""
     from orchestrator.chat_template.tools import ToolError, canonical_tools
-    from orchestrator.lib.errors import InputError
-    from orchestrator.lib.files import read_json
 
     try:
         return canonical_tools(read_json(file))[0]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.common import (
+    announce,
     download_progress,
     on_option,
     print_json,
@@ -18,6 +19,9 @@ from orchestrator.cli.common import (
     stdout_console,
     verbosity,
 )
+from orchestrator.lib import layout
+from orchestrator.lib.errors import GateError, InputError, StageError
+from orchestrator.lib.files import write_text
 from orchestrator.lib.words import counted
 
 if TYPE_CHECKING:
@@ -64,6 +68,8 @@ def run(dry_run: bool, strict: bool, as_json: bool, on: str | None, **options: A
 
     Example: orchestrator sweep --set sweep.parallel=2
     """
+    announce(f"reading {options['spec']}", {**options, "as_json": as_json})
+    from orchestrator.spec.plausible import doubts
     from orchestrator.sweep.display import show_ranking
     from orchestrator.sweep.run import section, trials_ahead
     from orchestrator.sweep.trial import TrialFactory
@@ -71,6 +77,8 @@ def run(dry_run: bool, strict: bool, as_json: bool, on: str | None, **options: A
     if on:
         options["overrides"] = (*options["overrides"], f"sweep.executor={on}")
     project = project_of(options)
+    for doubt in doubts(project.spec):
+        click.echo(f"warning: {doubt}", err=True)
     factory = TrialFactory(project, section(project), progress=download_progress(stderr_console()))
     if dry_run:
         for line in trials_ahead(factory):
@@ -84,24 +92,23 @@ def run(dry_run: bool, strict: bool, as_json: bool, on: str | None, **options: A
 @sweep.command()
 @click.argument("wanted", required=False, metavar="[SWEEP]")
 @runs_dir_option
-@click.option("--spec", default="spec.yaml", type=click.Path(path_type=Path), help="The spec to copy [spec.yaml].")
+@click.option("--spec", type=click.Path(path_type=Path), help="The spec to copy [the one that was swept].")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write it [SPEC with .best.yaml].")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
-def promote(wanted: str | None, runs_dir: Path | None, spec: Path, output: Path | None, overwrite: bool) -> None:
+def promote(wanted: str | None, runs_dir: Path | None, spec: Path | None, output: Path | None, overwrite: bool) -> None:
     """Write the winner's values into a copy of the spec, comments kept.
 
     Example: orchestrator sweep promote -o specs/news-best.yaml
     """
-    from orchestrator.lib.errors import InputError
-    from orchestrator.lib.files import write_text
-    from orchestrator.lib.layout import project_of
     from orchestrator.sweep import records
     from orchestrator.sweep.winner import promoted
 
+    root = layout.project_of(spec or Path(layout.SPEC))
+    folder = records.find(runs_dir or root / "runs", wanted)
+    spec = spec or root / records.read(folder)["spec"]
     target = output or spec.with_suffix(".best.yaml")
     if target.exists() and not overwrite:
         raise InputError(f"{target} is there already", "Name another file with --output, or say --overwrite.")
-    folder = records.find(runs_dir or project_of(spec) / "runs", wanted)
     write_text(target, promoted(folder, spec))
     click.echo(target)
 
@@ -137,7 +144,6 @@ def _carry_out(factory: TrialFactory, options: dict[str, Any]) -> dict[str, Any]
 
 def require_success(page: dict[str, Any], strict: bool) -> None:
     """Raise StageError or GateError when no trial can be ranked, or, when `strict`, if any cannot."""
-    from orchestrator.lib.errors import GateError, StageError
     from orchestrator.sweep.display import ENDED
 
     if page["ranking"] and not strict:

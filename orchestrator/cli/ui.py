@@ -1,4 +1,4 @@
-"""ui: the window."""
+"""ui and webui: the window, and LLaMA-Factory's own board."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.common import runs_dir_option
+from orchestrator.cli.common import download_progress, runs_dir_option, set_option, spec_argument, stderr_console
+from orchestrator.cli.serving import until_stopped
+from orchestrator.lib.errors import Interrupted
+from orchestrator.lib.layout import SPEC, project_of
 
 
 @click.command()
@@ -24,8 +27,6 @@ def ui(project: Path, runs_dir: Path | None, port: int | None, show: bool) -> No
     """
     import uvicorn
 
-    from orchestrator.lib.errors import Interrupted
-    from orchestrator.lib.layout import SPEC, project_of
     from orchestrator.serving.serve import where
     from orchestrator.ui.app import application
     from orchestrator.ui.pages import Window
@@ -44,3 +45,32 @@ def ui(project: Path, runs_dir: Path | None, port: int | None, show: bool) -> No
     with contextlib.suppress(KeyboardInterrupt, Interrupted):
         uvicorn.run(server, host=at.host, port=at.port, log_level="warning", access_log=False, lifespan="on")
     click.echo("stopped", err=True)
+
+
+@click.command()
+@spec_argument
+@set_option
+@runs_dir_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port [the first free one from 8080 on].")
+def webui(spec: Path, overrides: tuple[str, ...], runs_dir: Path | None, host: str, port: int | None) -> None:
+    """Open LLaMA-Factory's own board with the spec's data, model and finished runs, until Ctrl-C.
+
+    It works in webui/; make what was trained there a run with `orchestrator runs adopt webui/saves/…`.
+
+    Example: orchestrator webui spec.yaml
+    """
+    from orchestrator.pipeline import workflow
+    from orchestrator.runs.progress import Display
+    from orchestrator.serving import webui
+    from orchestrator.serving.serve import where
+    from orchestrator.spec.load import load_project
+
+    console, at = stderr_console(), where(host, port)
+    project = load_project(spec, overrides, runs_dir)
+    run = workflow.run_until(project, "prepare", Display(console), download_progress(console))
+    folder, name = project.root / webui.FOLDER, project.spec.name
+    webui.lay_out(run, project.spec, folder)
+    with webui.running(folder, at) as (url, child), until_stopped(child, folder / webui.LOG):
+        click.echo(url)
+        click.echo(f"model: {name}; Config path: {name}.yaml, then Load arguments. Ctrl-C ends it", err=True)

@@ -62,6 +62,12 @@ class Conversation:
             return self.chosen
         return next((m.content for m in reversed(self.messages) if m.role in ("assistant", "function_call")), "")
 
+    def question(self) -> list[dict[str, Any]]:
+        """The system text and the turns up to the answer that is asked for, each with its role and content."""
+        asked = self.messages if self.chosen else self.messages[:-1]
+        system = [Message("system", self.system)] if self.system else []
+        return [{"role": turn.role, "content": turn.content} for turn in (*system, *asked)]
+
     def each_answer(self) -> Iterator[Conversation]:
         """The conversation up to each of its answers; a pair, whose answers stand apart, as it is."""
         if self.chosen:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from orchestrator.data.clean import tidy
+from orchestrator.data.columns import detect_format
 from orchestrator.data.conversation import Conversation, Kind, write_rows
 from orchestrator.data.react import tools_called
-from orchestrator.data.reading import Loaded, RowProblem, load
+from orchestrator.data.reading import LOOK_AT, Loaded, RowProblem, load
 from orchestrator.data.rows import RowError, detect_encoding, read_rows
 from orchestrator.data.split import label_counts, split
 from orchestrator.data.tools import calls_of
@@ -56,13 +60,33 @@ class Imported:
     labels: Counter[str]  # empty when the answers are no labels
     encoding: str  # of a text file
     calls: Calling = field(default_factory=Calling)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Role → the column, or the text with columns in it, that was taken for it."""
+    first: Conversation | None = None
+    """The first training row, as it will be trained."""
+
+    def changes(self, project: Path) -> dict[str, Any]:
+        """Dotted key → value: what a spec in that folder says to use the data set; None takes a key out."""
+        folder = Path(os.path.relpath(self.folder.resolve(), project.resolve())).as_posix()
+        task, tokens = self._task()
+        held_out = {"data.eval": f"{folder}/eval.json", "data.eval_fraction": None}
+        split_off = {"data.eval_fraction": 0.2, "data.eval": None}
+        return {
+            "data.train": f"{folder}/train.json",
+            **(held_out if self.held_out else split_off),
+            "evaluate.task": task,
+            "evaluate.max_new_tokens": tokens,
+        }
+
+    def _task(self) -> tuple[str, int]:
+        if self.calls.rows:
+            return "tools", _ANSWER_TOKENS
+        return ("classification", _LABEL_TOKENS) if self.labels else ("generation", _ANSWER_TOKENS)
 
     def snippet(self) -> str:
         """The lines of a spec.yaml that use the data set."""
         held_out = f"  eval: {self.folder.as_posix()}/eval.json" if self.held_out else "  eval_fraction: 0.2"
-        task, tokens = ("classification", _LABEL_TOKENS) if self.labels else ("generation", _ANSWER_TOKENS)
-        if self.calls.rows:
-            task, tokens = "tools", _ANSWER_TOKENS
+        task, tokens = self._task()
         lines = ["data:", f"  train: {self.folder.as_posix()}/train.json", held_out]
         return "\n".join([*lines, "evaluate:", f"  task: {task}", f"  max_new_tokens: {tokens}"])
 
@@ -85,7 +109,17 @@ def import_file(path: Path, folder: Path, recipe: Recipe, *, overwrite: bool = F
     encoding = "" if path.suffix.lower() in _BINARY else detect_encoding(path).removesuffix("-sig")
     calling = sum(1 for row in rows if any(calls_of(row)))
     calls = Calling(calling, inferred)
-    return Imported(folder, len(train), len(held_out), loaded.problems, label_counts(rows), encoding, calls)
+    left_out, labels = loaded.problems, label_counts(rows)
+    taken = columns_of(path, recipe)
+    return Imported(
+        folder, len(train), len(held_out), left_out, labels, encoding, calls, taken, next(iter(train), None)
+    )
+
+
+def columns_of(path: Path, recipe: Recipe) -> Mapping[str, str]:
+    """Role → column of a file, as an import takes them by the names of its first rows."""
+    head = [row for _, row in itertools.islice(read_rows(path), LOOK_AT) if not isinstance(row, RowError)]
+    return detect_format(head, recipe.kind, recipe.columns, recipe.system).columns
 
 
 def _with_tools(rows: list[Conversation]) -> tuple[list[Conversation], tuple[str, ...]]:

@@ -23,14 +23,8 @@ def length(encoder: Encoder, tokenizer: Any, row: Conversation) -> int:
         answers = [(Message("assistant", text),) for text in given] if given else [()]
         turns = [[{"role": turn.role, "content": turn.content} for turn in row.messages + answer] for answer in answers]
         return max(encoder.row_length(each, row.system, row.tools) for each in turns)
-    prompt = len(encoder.prompt_ids(_plain_question(row))) if row.answer else 0
+    prompt = len(encoder.prompt_ids(row.question())) if row.answer else 0
     return prompt + _answer(tokenizer, row) + 1
-
-
-def _plain_question(row: Conversation) -> list[dict[str, Any]]:
-    asked = row.messages if row.chosen else row.messages[:-1]
-    system = [{"role": "system", "content": row.system}] if row.system else []
-    return system + [{"role": message.role, "content": message.content} for message in asked]
 
 
 def _answer(tokenizer: Any, row: Conversation) -> int:

@@ -16,7 +16,7 @@ from orchestrator.lib.errors import InputError
 from orchestrator.lib.words import counted
 
 MIN_TRAINING_ROWS = 10
-_LOOK_AT = 50  # rows that decide the format
+LOOK_AT = 50  # rows that decide the format
 _LISTED = 8
 
 
@@ -62,7 +62,7 @@ def read(
     prompt or answer column.
     """
     rows, source = read_rows(Path(path)), name or str(path)
-    head = list(itertools.islice(rows, _LOOK_AT))
+    head = list(itertools.islice(rows, LOOK_AT))
     samples = [value for _, value in head if not isinstance(value, RowError)]
     form = replace(_format(source, samples, kind, columns, system), react=react)
     for number, value in itertools.chain(head, rows):

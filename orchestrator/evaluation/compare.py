@@ -60,33 +60,38 @@ class Comparison:
         return asdict(self) | {"sentence": self.sentence}
 
 
-def compare(
-    a: Sequence[Row],
-    b: Sequence[Row],
-    task: Task,
-    *,
-    names: tuple[str, str] = ("a", "b"),
-    labels: Sequence[str] | None = None,
-    seed: int = 0,
-    metric: str | None = None,
-) -> Comparison:
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What two artifacts are compared by."""
+
+    task: Task
+    names: tuple[str, str] = ("a", "b")
+    labels: Sequence[str] | None = None
+    """The labels there are; None lets the rows say it."""
+    metric: str | None = None
+    """None for the task's own."""
+    seed: int = 0
+    """Of the resampling."""
+
+
+def compare(a: Sequence[Row], b: Sequence[Row], by: Basis) -> Comparison:
     """Accuracy by McNemar's exact test for classification, ROUGE-L by the paired bootstrap for generation; for tools
-    the share of rows with the right calls, or another `metric` of calls, over the rows that it is about.
+    the share of rows with the right calls, or another metric of calls, over the rows that it is about.
 
     Raises InputError unless both hold the same ids with the same labels.
     """
-    check_task(task)
-    metric, before, after = paired_scores(a, b, task, names, labels, metric)
+    check_task(by.task)
+    metric, before, after = paired_scores(a, b, by)
     delta = after - before
     value = float(delta.mean())
-    draws = resampled_sums(delta[:, None], seed)[:, 0] / len(delta)
+    draws = resampled_sums(delta[:, None], by.seed)[:, 0] / len(delta)
     p_value, needed = _mcnemar(delta) if metric in ("accuracy", *SHARES) else _paired_bootstrap(delta, draws)
     verdict = _verdict(p_value, -value if is_lower_better(metric) else value)
     if needed and verdict == "cannot tell":
         needed = max(needed, len(delta) + 1)
     interval = percentile(value, draws, len(delta), (-100, 100))
     means = float(after.mean()), float(before.mean())
-    return Comparison(*names, metric, *means, interval, p_value, verdict, len(delta), needed)
+    return Comparison(*by.names, metric, *means, interval, p_value, verdict, len(delta), needed)
 
 
 def agreement(a: Sequence[Row], b: Sequence[Row], seed: int = 0) -> Interval | None:
@@ -130,23 +135,16 @@ def paired(a: Sequence[Row], b: Sequence[Row], names: tuple[str, str] = ("a", "b
     return [(row, right[row.id]) for row in a]
 
 
-def paired_scores(
-    a: Sequence[Row],
-    b: Sequence[Row],
-    task: Task,
-    names: tuple[str, str] = ("a", "b"),
-    labels: Sequence[str] | None = None,
-    metric: str | None = None,
-) -> tuple[str, Array, Array]:
+def paired_scores(a: Sequence[Row], b: Sequence[Row], by: Basis) -> tuple[str, Array, Array]:
     """What they are compared by, and each row's score, 0 to 100, of `b` and of `a`.
 
     Raises InputError unless both hold the same ids with the same labels.
     """
-    pairs = paired(a, b, names)
-    metric = metric or _primary(a, task)
+    pairs = paired(a, b, by.names)
+    metric = by.metric or _primary(a, by.task)
     if metric in CALL_METRICS:
         pairs = [pair for pair in pairs if is_about(metric, pair[0])]
-    before, after = (_scored([pair[i] for pair in pairs], metric, labels) for i in (1, 0))
+    before, after = (_scored([pair[i] for pair in pairs], metric, by.labels) for i in (1, 0))
     return metric, before, after
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from orchestrator.evaluation.compare import Comparison, compare, scores
+from orchestrator.evaluation.compare import Basis, Comparison, compare, scores
 from orchestrator.evaluation.gate import Failure
 from orchestrator.evaluation.metrics import Task
 from orchestrator.evaluation.rows import Row, has_thinking
@@ -51,7 +51,7 @@ def against(
 ) -> Baseline:
     """The tuned model against a baseline's answers to the same rows."""
     wrong = int((scores(rows, task, labels) < 100).sum())
-    found = compare(tuned, rows, task, names=("tuned", words), labels=labels)
+    found = compare(tuned, rows, Basis(task, ("tuned", words), labels))
     return Baseline(name, words, found, wrong >= LEAST_WRONG)
 
 

@@ -50,9 +50,13 @@ def same_texts(rows: Sequence[Mapping[str, Any]], texts: Sequence[str], bos: str
 
 
 def _text_difference(row: Mapping[str, Any], trained: str, served: str) -> dict[str, Any]:
-    pairs = zip(trained, served, strict=False)
-    at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(trained), len(served)))
+    at = first_difference(trained, served)
     return {"id": row["id"], "character": at + 1, "trained": trained[at : at + 24], "served": served[at : at + 24]}
+
+
+def first_difference(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """The first place, from 0, where two texts or rows of tokens differ; the end of the shorter where none does."""
+    return next((at for at, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
 
 
 def server_sentence(artifact: str, found: Mapping[str, Any]) -> str | None:
@@ -106,8 +110,7 @@ def repeats_itself(found: Mapping[str, Any], agreement: float) -> bool:
 
 def _difference(row: Asked) -> dict[str, Any]:
     trained, served = list(row.trained or ()), list(row.served)
-    pairs = zip(trained, served, strict=False)
-    at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(trained), len(served)))
+    at = first_difference(trained, served)
     return {
         "id": row.id,
         "at": at,

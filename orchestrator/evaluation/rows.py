@@ -72,6 +72,11 @@ def read_records(path: Path) -> list[tuple[int, dict[str, Any]]]:
     return [(n, _object(text, f"{path}, line {n}")) for n, text in enumerate(lines, 1) if text.strip()]
 
 
+def read_objects(path: Path) -> list[dict[str, Any]]:
+    """The same without the numbers."""
+    return [record for _, record in read_records(path)]
+
+
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Replace a predictions file in one step."""
     write_records(path, map(_record, rows))

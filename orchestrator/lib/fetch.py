@@ -79,7 +79,7 @@ def _size(folder: Path, filename: str) -> int:
 
 
 def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    lines = process.said(log)
     errors = [line for line in lines if line.startswith("ERROR")]
     return (errors or lines or ["no output"])[-1].removeprefix("ERROR: ")
 

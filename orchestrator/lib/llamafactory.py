@@ -177,7 +177,7 @@ class _Classes:
         for statement in found.node.body:
             if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
                 settings = _settings(statement.value)
-                if not _is_false(settings.get("init")):
+                if _literal(settings.get("init")) is not False:
                     yield self._argument(found, statement.target.id, statement.annotation, settings)
 
     def _argument(self, owner: _Class, name: str, annotation: ast.expr, settings: Mapping[str, ast.expr]) -> Argument:
@@ -240,10 +240,6 @@ def _settings(node: ast.expr) -> dict[str, ast.expr]:
     if isinstance(node, ast.Dict):
         return {_literal(key): value for key, value in zip(node.keys, node.values, strict=True)}
     return {"default": node}
-
-
-def _is_false(node: ast.expr | None) -> bool:
-    return isinstance(node, ast.Constant) and node.value is False
 
 
 def _literal(node: ast.expr | None) -> Any:

@@ -95,6 +95,11 @@ def _popen(command: Command, first: Callable[[], None] | None) -> subprocess.Pop
         )
 
 
+def said(log: Path) -> list[str]:
+    """The lines that a command has printed, blank ones left out; broken UTF-8 does no harm."""
+    return list(filter(str.strip, log.read_text(encoding="utf-8", errors="replace").splitlines()))
+
+
 def wait(child: Child, watch: Callable[[], None] = lambda: None) -> int:
     """The exit code of a child; `watch` is called while it runs. Whatever interrupts the wait ends the child."""
     return wait_any([child], watch)[1]

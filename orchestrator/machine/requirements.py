@@ -91,7 +91,10 @@ def needs(training: Mapping[str, Any], launch: Mapping[str, Any] = NOTHING) -> I
 def missing(training: Mapping[str, Any], launch: Mapping[str, Any] = NOTHING) -> list[Missing]:
     """What of it this machine has not."""
     found = [
-        Missing(f"{need.key} needs {need.packages[0]}, which is not installed", f"pip install {_pip(need)}")
+        Missing(
+            f"{need.key} needs {need.packages[0]}, which is not installed",
+            f"pip install {need.packages[0].replace('_', '-')}",
+        )
         for need in needs(training, launch)
         if need.packages and not need.package
     ]
@@ -129,10 +132,6 @@ def versions(training: Mapping[str, Any], launch: Mapping[str, Any] = NOTHING) -
 def _quantiser(training: Mapping[str, Any]) -> str | None:
     method = str(training.get("quantization_method", "bnb"))
     return method if training.get("quantization_bit") and method in QUANTISERS else None
-
-
-def _pip(need: Need) -> str:
-    return need.packages[0].replace("_", "-")
 
 
 def _is_installed(package: str) -> bool:

@@ -58,7 +58,7 @@ def _rebuild(gguf: Path, target: Path) -> None:
     log = target / "rebuild.log"
     argv = [sys.executable, "-m", "orchestrator.models.rebuild", str(gguf), str(target)]
     if process.wait(process.start(process.Command(argv, target, log))) != 0:
-        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
+        tail = "\n".join(process.said(log)[-5:])
         raise StageError(f"the builtin model could not be rebuilt from its GGUF:\n{tail}")
     log.unlink()
 

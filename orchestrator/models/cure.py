@@ -15,7 +15,7 @@ from typing import Any
 
 from orchestrator.lib.files import building, cache_folder, link, read_json, sha256, write_json
 from orchestrator.models import tokenizer_class
-from orchestrator.models.tokenizer_files import ids_of, json_object, load
+from orchestrator.models.tokenizer import ids_of, json_object, load
 
 SETTINGS = "tokenizer_config.json"
 FAITHFUL = "PreTrainedTokenizerFast"

@@ -49,8 +49,6 @@ def keeps_adapter(base: str) -> bool:
 
 def adapter(name: str, runs_dir: Path | None) -> Path:
     """The folder of the run's adapter. Raises MissingError while there is none, InputError for one that needs more."""
-    import yaml
-
     run = run_of(name, runs_dir)
     found = run.folder / layout.TRAINED
     whole = f"Continue from its merged model: run:{run.id}."
@@ -58,7 +56,7 @@ def adapter(name: str, runs_dir: Path | None) -> Path:
         raise MissingError(f"model.base: run {run.id} has not been trained to the end", "Run it again first.")
     if not (found / "adapter_config.json").is_file() or read_json(found / "adapter_config.json")["peft_type"] != "LORA":
         raise InputError(f"model.base: run {run.id} has no LoRA adapter", whole)
-    trained = yaml.safe_load((run.folder / layout.config("train")).read_text(encoding="utf-8"))
+    trained = run.arguments
     if trained.get("adapter_name_or_path") and trained.get("create_new_adapter"):
         raise InputError(f"model.base: the adapter of run {run.id} lies over another run's", whole)
     return found.resolve()

@@ -12,8 +12,15 @@ from orchestrator.chat_template.turns import special_tokens, stop_words
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.llamafactory import package_folder
 from orchestrator.models import conversion, cure
-from orchestrator.models.tokenizer import known_stop_words, require_round_trip
-from orchestrator.models.tokenizer_files import AGAIN, PROBES, SENTENCEPIECE, json_object, load
+from orchestrator.models.tokenizer import (
+    AGAIN,
+    PROBES,
+    SENTENCEPIECE,
+    json_object,
+    known_stop_words,
+    load,
+    require_round_trip,
+)
 
 SOURCES = ("tokenizer.json", SENTENCEPIECE[0], "vocab.json", "vocab.txt", "tekken.json")
 """One of these holds the vocabulary."""

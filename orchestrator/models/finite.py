@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from orchestrator.models.shape import header
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,8 +24,6 @@ EXPONENT = {
 which has no infinity, in a NaN: Micikevicius et al., FP8 Formats for Deep Learning, 2022). Others are always finite."""
 AT_ONCE = 1 << 22
 """Weights looked at in one go: a few dozen MB of memory."""
-MAX_HEADER = 100_000_000
-"""Bytes; the limit of the safetensors library."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +48,9 @@ def first_lost(folder: Path) -> Lost | None:
 def _lost(file: Path) -> Iterator[Lost]:
     import numpy as np
 
-    start, header = _header(file)
-    content = np.memmap(file, np.uint8, "r") if header else np.zeros(0, np.uint8)
-    for name, entry in header.items():
+    start, entries = header(file)
+    content = np.memmap(file, np.uint8, "r") if entries else np.zeros(0, np.uint8)
+    for name, entry in entries.items():
         kind, mask = EXPONENT.get(entry["dtype"], ("", 0))
         begin, end = entry["data_offsets"]
         if kind and (count := _count(content[start + begin : start + end].view(kind), mask)):
@@ -62,15 +60,3 @@ def _lost(file: Path) -> Iterator[Lost]:
 def _count(bits: np.ndarray, mask: int) -> int:
     parts = (bits[at : at + AT_ONCE] for at in range(0, len(bits), AT_ONCE))
     return sum(int(((part & part.dtype.type(mask)) == mask).sum()) for part in parts)
-
-
-def _header(file: Path) -> tuple[int, dict[str, dict[str, Any]]]:
-    """Where the weights begin, and what is said of each tensor: eight bytes of length, then JSON
-    (https://github.com/huggingface/safetensors, format)."""
-    try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header: Any = json.loads(stream.read(length)) if length <= MAX_HEADER else None
-        return 8 + length, {name: entry for name, entry in header.items() if name != "__metadata__"}
-    except (struct.error, ValueError, AttributeError):
-        raise ValueError(f"{file.name} is no safetensors file") from None

@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.lib.errors import InputError
 from orchestrator.models.hub import REPOSITORY, cached
-from orchestrator.models.tokenizer_files import json_object
+from orchestrator.models.tokenizer import json_object
 
 CONFIGS = ("training_args.yaml", "train.yaml")
 """Of the web UI, and as people call their own."""

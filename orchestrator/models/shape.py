@@ -6,7 +6,7 @@ import functools
 import json
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,8 +44,16 @@ def read_model(folder: Path) -> Model | None:
     """The facts of a model folder, or None where its files are damaged or its configuration uses other names."""
     try:
         return _read(folder, _states(folder))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None  # loading the model will say what is wrong with it; a forecast need not
+
+
+def measured(config: Mapping[str, Any], tensors: Sequence[Tensor]) -> Model | None:
+    """The facts of a configuration and the headers of its weights, or None where the configuration uses other names."""
+    try:
+        return _measure(config.get("text_config", config), tensors)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def _states(folder: Path) -> tuple[tuple[str, int, int], ...]:
@@ -58,10 +66,11 @@ def _states(folder: Path) -> tuple[tuple[str, int, int], ...]:
 def _read(folder: Path, states: tuple[tuple[str, int, int], ...]) -> Model:
     """The facts, read once for each state of the folder: a sweep asks before each of its trials."""
     config = read_json(folder / "config.json")
-    return _measure(config.get("text_config", config), _tensors(folder))
+    tensors = [tensor for file in _weight_files(folder) for tensor in _tensors(file)]
+    return _measure(config.get("text_config", config), tensors)
 
 
-def _measure(config: Mapping[str, Any], tensors: list[Tensor]) -> Model:
+def _measure(config: Mapping[str, Any], tensors: Sequence[Tensor]) -> Model:
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     size = config.get("head_dim") or hidden // heads
     if not tensors:
@@ -83,17 +92,13 @@ class Tensor(NamedTuple):
     """An entry of a header."""
 
     name: str
-    shape: list[int]
+    shape: Sequence[int]
     bytes: int
 
     @property
     def linear(self) -> bool:
         """Whether it is the matrix of a linear layer that an adapter may go to."""
         return len(self.shape) == 2 and ".layers." in self.name and self.name.endswith(".weight")
-
-
-def _tensors(folder: Path) -> list[Tensor]:
-    return [tensor for file in _weight_files(folder) for tensor in _header(file)]
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -103,14 +108,19 @@ def _weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def _header(file: Path) -> Iterator[Tensor]:
-    """Eight bytes of length, then JSON (https://github.com/huggingface/safetensors, format)."""
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        if length > MAX_HEADER:
-            raise ValueError(f"{file} is no safetensors file")
-        entries = json.loads(stream.read(length))
-    for name, entry in entries.items():
-        if name != "__metadata__":
-            start, end = entry["data_offsets"]
-            yield Tensor(name, entry["shape"], end - start)
+def _tensors(file: Path) -> Iterator[Tensor]:
+    for name, entry in header(file)[1].items():
+        start, end = entry["data_offsets"]
+        yield Tensor(name, entry["shape"], end - start)
+
+
+def header(file: Path) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Where the weights of a safetensors file begin, and what is said of each tensor: eight bytes of length, then JSON
+    (https://github.com/huggingface/safetensors, format). Raises ValueError, naming the file, for any other."""
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            found: Any = json.loads(stream.read(length)) if length <= MAX_HEADER else None
+        return 8 + length, {name: entry for name, entry in found.items() if name != "__metadata__"}
+    except (struct.error, ValueError, AttributeError):
+        raise ValueError(f"{file.name} is no safetensors file") from None

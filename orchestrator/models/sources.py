@@ -143,6 +143,20 @@ def template_of(base: str, runs_dir: Path | None = None) -> str | None:
     return template_for_model(repository)
 
 
+def template_origin(base: str, chosen: str) -> str:
+    """What a template was chosen by, in a few words; `chosen` is model.template."""
+    source, _, name = base.partition(":")
+    if chosen != "auto":
+        return "by model.template"
+    if source == "builtin":
+        return "by the built-in model"
+    if source == earlier.SOURCE:
+        return f"as run {name.partition('@')[0]} was trained"
+    if source in ("hf", "modelscope"):
+        return f"as LLaMA-Factory names it for {hub.parse(base)[1]}"
+    return "by the folder's name"
+
+
 def resolve(base: str, project: Path | None = None) -> Path:
     """The folder of a base model, fetched if need be."""
     located = fetch(base, project or Path.cwd(), HashCache(Path("/dev/null")))

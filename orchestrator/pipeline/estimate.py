@@ -42,6 +42,8 @@ class EstimateInput:
     """The base model's folder; None while it is not on this machine."""
     run: Path | None = None
     """The run's folder, if there is one."""
+    size: Model | None = None
+    """The base model's size, where its folder holds no weights; by default they are measured."""
 
 
 def of_plan(plan: Plan) -> MemoryEstimate | None:
@@ -58,7 +60,7 @@ def of_spec(spec: Spec, project: Path, runs_dir: Path | None = None) -> MemoryEs
 
 def memory_estimate(subject: EstimateInput) -> MemoryEstimate | None:
     """None where the model is not on this machine, or of an architecture whose configuration says it otherwise."""
-    model = read_model(subject.model) if subject.model else None
+    model = subject.size or (read_model(subject.model) if subject.model else None)
     if model is None:
         return None
     spec, chosen = subject.spec, subject.spec.training

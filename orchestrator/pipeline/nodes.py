@@ -16,7 +16,7 @@ from orchestrator.pipeline.plan import Planned, make_plan
 from orchestrator.pipeline.scheduler import Reporter
 from orchestrator.pipeline.stage_process import kept, start, status_of
 from orchestrator.pipeline.workflow import fetch
-from orchestrator.runs import store
+from orchestrator.runs import reuse
 from orchestrator.runs.store import Run
 from orchestrator.spec.project import Project
 from orchestrator.spec.sections import Launch
@@ -52,7 +52,7 @@ def join(project: Project, rank: int, reporter: Reporter, progress: Progress) ->
 def wait_for(planned: Planned, project: Project, reporter: Reporter) -> Run:
     """The run in which node 0 does, or has done, a training."""
     while True:
-        run = store.trained(project.runs_dir, project.spec.name, planned.fingerprint)
+        run = reuse.trained(project.runs_dir, project.spec.name, planned.fingerprint)
         entry: dict[str, Any] = run.stage("train") if run else {}
         if run and entry.get("fingerprint") == planned.fingerprint and entry["status"] in ("running", "completed"):
             return run

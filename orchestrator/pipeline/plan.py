@@ -20,7 +20,7 @@ from orchestrator.lib.render import Renderer
 from orchestrator.lib.step import PHASES, Step, fingerprint
 from orchestrator.models import earlier, llamacpp, sources
 from orchestrator.models.situation import devices
-from orchestrator.runs import store
+from orchestrator.runs import reuse
 from orchestrator.runs.store import Run
 from orchestrator.spec.project import Project
 from orchestrator.spec.sections import Spec
@@ -113,7 +113,7 @@ def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Ca
 def find_run(project: Project, steps: list[Step], prints: Mapping[str, str]) -> Run | None:
     """The newest run of this spec's name that trains, or trained, exactly what the spec asks for."""
     stage = "train" if "train" in prints else steps[0].stage
-    return store.trained(project.runs_dir, project.spec.name, prints[stage])
+    return reuse.trained(project.runs_dir, project.spec.name, prints[stage])
 
 
 def fingerprints(steps: list[Step], known_paths: Mapping[str, str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from orchestrator.lib.step import Step, content_fingerprint
 from orchestrator.machine import environment
 from orchestrator.pipeline.plan import Plan, Planned, startable
 from orchestrator.pipeline.stage_process import StageProcess, Starter, require_success, start, status_of
-from orchestrator.runs import outputs, store
+from orchestrator.runs import outputs, reuse, store
 from orchestrator.runs.locks import locked
 from orchestrator.runs.store import Run
 from orchestrator.stages.llamafactory import with_choices
@@ -156,7 +156,7 @@ class Scheduler:
     def _donor(self, one: StageProcess, prints: Sequence[str]) -> Run | None:
         if one.planned.why == "forced":
             return None
-        found = (store.holder(self.runs_dir, one.step.stage, print_, self.hashes) for print_ in prints)
+        found = (reuse.holder(self.runs_dir, one.step.stage, print_, self.hashes) for print_ in prints)
         return next((run for run in found if run and run.folder != one.run.folder), None)
 
     def _start(self, claimed: Sequence[StageProcess], running: list[StageProcess]) -> None:
@@ -165,7 +165,7 @@ class Scheduler:
         env = {"OMP_NUM_THREADS": str(max(1, threads() // len(running)))} if len(running) > 1 else {}
         for one in claimed:
             one.begin(self.launch, self.adapt(one.step, one.run.folder), env)
-            self.reporter.starts(one.step, one.run.folder)
+            self.reporter.starts(one.started or one.step, one.run.folder)
 
     def _await_one(self, running: list[StageProcess]) -> None:
         """Wait until a step ends. Raises what a failed one deserves."""

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ class StageProcess:
     content_fingerprint: str = ""
     """Of what it reads, as it is now."""
     child: process.Child | None = field(init=False, default=None)
+    started: Step | None = field(init=False, default=None)
+    """The step with the command that was started, which may go on from a checkpoint."""
     began: float = field(init=False, default_factory=time.monotonic)
     losses: Losses | None = field(init=False, default=None)
     memory: PeakMemory | None = field(init=False, default=None)
@@ -68,6 +70,7 @@ class StageProcess:
         argv = set_up(step, run, resumable)
         command = process.Command(kept(step, argv), run.folder, self._log, {**env, **step.env})
         run.begin(step, self.planned.fingerprint, argv, self.content_fingerprint)
+        self.started = replace(step, argv=argv)
         self.child = launch(step, command)
         if step.checkpoints:
             self.losses = Losses(run.folder / step.folder)

@@ -1,7 +1,12 @@
-"""One page that opens from disk: of a run, of a sweep, or of some runs side by side."""
+"""One page that opens from disk: of a run, of a sweep, or of some runs side by side.
+
+Every value in it is escaped, and its policy runs no script but ours.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +21,12 @@ if TYPE_CHECKING:
     from orchestrator.report.charts import Chart
 
 
+REFRESH_SECONDS = 5
+"""How often an open tab reads the page of a run again while it runs."""
+
+
 def write(folder: Path) -> Path:
     """Write the page of a run or a sweep into its folder, and clear what killed tools left of one; returns the page."""
-    from orchestrator.report.page import page
-
     renderer = Renderer(folder.resolve().parent.parent)
     if (folder / layout.SWEEP).is_file():
         from orchestrator.report.sweep_page import facts as sweep_facts
@@ -36,14 +43,12 @@ def write(folder: Path) -> Path:
 
 def is_current(folder: Path) -> bool:
     """Whether the page of a run was written after all that its record says."""
-    page, record = folder / layout.REPORT, folder / layout.RECORD
-    return page.is_file() and page.stat().st_mtime_ns >= record.stat().st_mtime_ns
+    file, record = folder / layout.REPORT, folder / layout.RECORD
+    return file.is_file() and file.stat().st_mtime_ns >= record.stat().st_mtime_ns
 
 
 def write_comparison(compared: dict[str, Any], file: Path) -> None:
     """Write the page of some runs side by side."""
-    from orchestrator.report.page import page
-
     settings = [{**line, "values": [_sent(value) for value in line["values"]]} for line in compared["settings"]]
     compared = {**compared, "settings": settings}
     write_text(file, page(Renderer(Path.cwd()), "report_compare.html.j2", **compared, curve=loss_of_each(compared)))
@@ -60,6 +65,33 @@ def loss_of_each(compared: dict[str, Any]) -> Chart | None:
 
 def _sent(value: Any) -> Any:
     return without_folders(value) if isinstance(value, str) else value
+
+
+def page(renderer: Renderer, template: str, /, **values: Any) -> str:
+    """The whole page as text; style and script stand in it, so that one file can be kept or sent."""
+    from markupsafe import Markup
+    from rich.filesize import decimal
+
+    style, script = renderer("report.css"), renderer("report.js")
+    return renderer(
+        template,
+        style=Markup(style),  # ours, from templates/  # nosec B704
+        script=Markup(script),  # nosec B704
+        policy=policy(style, script),
+        refresh=REFRESH_SECONDS,
+        decimal=decimal,
+        **values,
+    )
+
+
+def policy(style: str, script: str) -> str:
+    """A Content-Security-Policy under which nothing is loaded, and only this style and this script count."""
+    allowed = f"style-src '{_hash(style)}'; script-src '{_hash(script)}'"
+    return f"default-src 'none'; {allowed}; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def find(runs_dir: Path, wanted: str | None) -> Path:

@@ -7,12 +7,19 @@ packages can be imported together is found out in a process of its own, once for
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from rich.filesize import decimal
 
 from orchestrator.lib.errors import OrchestratorError
 from orchestrator.lib.files import cache_folder
+from orchestrator.lib.words import counted
 from orchestrator.models import sources
+from orchestrator.models.disk import run_bytes
+from orchestrator.models.seven_b import seven_b
+from orchestrator.models.sizing import fits
 from orchestrator.report import doctor_devices, doctor_packages, together
 from orchestrator.report.doctor_packages import Check, Patient
 
@@ -33,6 +40,7 @@ def examine(patient: Patient) -> list[Check]:
         _base_model(patient),
         *(together.trial() if patient.trying else [together.imports()]),
         *_disks(patient.project),
+        seven_b_fits(patient.spec.training, doctor_devices.memory(), _free(patient.project)),
         doctor_devices.ollama(),
         *doctor_devices.hubs(patient),
     ]
@@ -47,6 +55,27 @@ def _base_model(patient: Patient) -> Check:
     if folder is None:
         return Check("base model", "missing", f"{base} is not here", f"orchestrator model fetch {base}")
     return Check("base model", "ok", f"{base} at {folder}")
+
+
+def seven_b_fits(training: Mapping[str, Any], gpu: int, free: int) -> Check:
+    """Whether a model of seven billion parameters can be trained here: on a GPU of so many bytes (0: none), with so
+    many free on the disk."""
+    tokens, model = int(training["cutoff_len"]), seven_b()
+    disk = model.weights + sum(run_bytes(model, ("q4_k_m",)).values())
+    room = f"{decimal(disk)} of {decimal(free)} free on the disk"
+    if not gpu:
+        needs = " or ".join(f"{fit.needed / 2**30:.0f} GiB ({fit.way})" for fit in fits(model, training, tokens, 0)[:2])
+        return Check("7B run", "note", f"not here: it needs a GPU with {needs}, and {room}")
+    fit = next((fit for fit in fits(model, training, tokens, gpu) if fit.batch), None)
+    if fit is None:
+        return Check("7B run", "note", f"does not fit a GPU of {gpu / 2**30:.0f} GiB; {room}")
+    rows = f"{counted(fit.batch, 'row')} of {tokens} tokens at a time"
+    enough = free >= disk
+    return Check("7B run", "ok" if enough else "note", f"{fit.way} fits the GPU, {rows}; {room}")
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.is_dir())).free
 
 
 def _disks(project: Path) -> Iterator[Check]:

@@ -35,6 +35,11 @@ def gpus() -> Iterator[Check]:
         yield Check("GPU", "note", f"none ({why}); the CPU trains small models")
 
 
+def memory() -> int:
+    """Bytes of the largest GPU here; 0 without one."""
+    return max((gpu["memory_mib"] for gpu in environment.gpus()), default=0) * 2**20
+
+
 def torch() -> Check:
     """Whether torch was built for the GPUs that are here, or fits a machine without one."""
     version, built_for = torch_build()

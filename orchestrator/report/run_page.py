@@ -18,17 +18,51 @@ from orchestrator.report.answers import all_kinds, side_by_side
 from orchestrator.report.charts import Chart, Series, plot
 from orchestrator.report.overview import head, is_plain, text_of, timeline
 from orchestrator.report.summary import advice, comparison, outcome, told
-from orchestrator.runs.progress import curve, read_log
+from orchestrator.runs.progress import curve, newest, read_log
 from orchestrator.runs.results import summaries
 
 Json = dict[str, Any]
 
+NOTHING_MEASURED: Json = {"metrics": {}, "detail": {}, "comparisons": [], "failures": [], "sizes": {}, "notes": []}
 ROWS_SHOWN = 300
 """Mistakes of one artifact on the page; the files hold all of them."""
-
-
 LEAST_CERTAIN = 50
 """Rows on the page that a classifier is least certain of."""
+
+
+def facts(folder: Path, record: Json) -> Json:
+    """The values of report.html.j2."""
+    log, findings = read_log(folder), read_findings(folder)
+    summary = {**NOTHING_MEASURED, **summaries(folder)}
+    sentence, tone = outcome(record, summary, log)
+    return {
+        "run": record,
+        "live": record["status"] == "running",
+        "outcome": sentence,
+        "tone": tone,
+        "advice": advice(record, summary, log, findings, newest(folder)),
+        "findings": findings,
+        "curves": {title: chart for title, chart in curves(log).items() if chart},
+        **_measured(summary),
+        **_answered(folder, summary),
+        **_recorded(folder, record),
+    }
+
+
+def _measured(summary: Json) -> Json:
+    """The table of artifacts, and what it takes to read it."""
+    headline, gained = primary(next(reversed(summary["metrics"].values()), {})), gain(summary)
+    return {
+        "summary": summary,
+        "comparison": comparison,
+        "gained": gained,
+        "gained_sentence": _capital(gain_sentence(gained)) if gained else "",
+        "told": told,
+        "headline": headline,
+        "digits": {name: metric.digits for name, metric in METRICS.items()},
+        "beside": [*_beside(headline, summary["metrics"].values()), *summary.get("own", ())],
+        "classes": {name: detail for name, detail in summary["detail"].items() if "confusion_matrix" in detail},
+    }
 
 
 def _capital(sentence: str) -> str:
@@ -41,45 +75,24 @@ def _beside(headline: str, measured: Iterable[Json]) -> list[str]:
     return [name for name in (*METRICS[headline].beside, *added(known)) if name in known]
 
 
-def facts(folder: Path, record: Json) -> Json:
-    """The values of report.html.j2."""
-    log, findings = read_log(folder), read_findings(folder)
-    summary = {
-        "metrics": {},
-        "detail": {},
-        "comparisons": [],
-        "failures": [],
-        "sizes": {},
-        "notes": [],
-        **summaries(folder),
-    }
-    sentence, tone = outcome(record, summary, log)
+def _answered(folder: Path, summary: Json) -> Json:
+    """The answers side by side, and those that are wrong or doubtful."""
     answers = side_by_side(folder, summary)
-    last: Json = next(reversed(summary["metrics"].values()), {})
+    shown = answers[:ANSWERS_SHOWN]
     return {
-        "run": record,
-        "live": record["status"] == "running",
-        "outcome": sentence,
-        "tone": tone,
-        "advice": advice(record, summary, log, findings),
-        "summary": summary,
-        "comparison": comparison,
-        "gained": gain(summary),
-        "gained_sentence": _capital(gain_sentence(gained)) if (gained := gain(summary)) else "",
-        "told": told,
-        "headline": primary(last),
-        "digits": {name: metric.digits for name, metric in METRICS.items()},
-        "beside": [*_beside(primary(last), summary["metrics"].values()), *summary.get("own", ())],
-        "curves": {title: chart for title, chart in curves(log).items() if chart},
-        "classes": {name: detail for name, detail in summary["detail"].items() if "confusion_matrix" in detail},
-        "head": head(folder, record),
-        "answers": answers[:ANSWERS_SHOWN],
+        "answers": shown,
         "answered": len(answers),
-        "answer_kinds": all_kinds(answers[:ANSWERS_SHOWN]),
+        "answer_kinds": all_kinds(shown),
+        "mistakes": list(mistakes(folder)),
+    }
+
+
+def _recorded(folder: Path, record: Json) -> Json:
+    """What the run was made with, and what it left."""
+    return {
+        "head": head(folder, record),
         "modelfiles": modelfiles(folder),
         "timeline": timeline(record),
-        "mistakes": list(mistakes(folder)),
-        "findings": findings,
         "stages": list(stages(folder, record)),
         "lineage": list(flat(record.get("lineage", {}))),
         "environment": list(flat(record.get("environment", {}))),

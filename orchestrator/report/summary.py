@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from rich.filesize import decimal
@@ -11,7 +12,7 @@ from orchestrator.evaluation.learnt import BETTER_THAN, next_steps, seen
 from orchestrator.evaluation.metric import METRICS, primary
 from orchestrator.evaluation.untrained import UNTRAINED, gain
 from orchestrator.lib.words import counted
-from orchestrator.runs.progress import curve
+from orchestrator.runs.progress import curve, resumed_step, seconds_left
 
 Json = Mapping[str, Any]
 WIDE = 12.0
@@ -30,13 +31,15 @@ def outcome(record: Json, summary: Json, log: Sequence[Json] = ()) -> tuple[str,
     return f"{_measured(summary)}{_shipping(summary)}.", "bad" if failures else _tone(summary)
 
 
-def advice(record: Json, summary: Json, log: Sequence[Json], findings: Sequence[Json]) -> list[str]:
-    """What to try next, the most promising first."""
+def advice(
+    record: Json, summary: Json, log: Sequence[Json], findings: Sequence[Json], checkpoint: str = ""
+) -> list[str]:
+    """What to try next, the most promising first; `checkpoint` is the newest one that is kept."""
     if record["status"] in ("running", "pruned"):
         return []
     if record["status"] != "completed":
         return [f"Read logs/{stage}.log." for stage in _stages(record, "failed")] + [
-            "Run the same command again: finished stages are kept and training goes on from its last checkpoint."
+            f"Run the same command again: finished stages are kept{_from(checkpoint)}."
         ]
     return [
         *about_files(summary),
@@ -48,23 +51,27 @@ def advice(record: Json, summary: Json, log: Sequence[Json], findings: Sequence[
     ]
 
 
+def _from(checkpoint: str) -> str:
+    return f", and training goes on from {checkpoint}" if checkpoint else ""
+
+
 def _unfinished(record: Json, log: Sequence[Json]) -> tuple[str, str]:
     status = record["status"]
     stage = next(iter(_stages(record, status)), None)
     if status == "running":
-        return (
-            f"Running: {stage or 'between two stages'}{_progress(log[-1]) if stage == 'train' and log else ''}.",
-            "plain",
-        )
+        train = record["stages"].get("train", {})
+        progress = _progress(log[-1], resumed_step(train.get("argv", ()))) if stage == "train" and log else ""
+        return (f"Running: {stage or 'between two stages'}{progress}.", "plain")
     if status == "pruned":
         return "Given up early: other trials of its sweep did better.", "plain"
     how = "Failed" if status == "failed" else "Interrupted"
     return (f"{how} in {stage}; the log is logs/{stage}.log." if stage else f"{how}."), "bad"
 
 
-def _progress(last: Json) -> str:
-    left = f", {last['remaining_time']} left" if "remaining_time" in last else ""
-    return f", step {last['current_steps']} of {last['total_steps']}{left}"
+def _progress(last: Json, start: int) -> str:
+    left = seconds_left(last, start)
+    shown = "" if left is None else f", {timedelta(seconds=round(left))} left"
+    return f", step {last['current_steps']} of {last['total_steps']}{shown}"
 
 
 def _stages(record: Json, status: str) -> list[str]:

@@ -77,6 +77,8 @@ def outcome(sweep: Json) -> str:
     if not tied and len(ranking) > 1 and all(entry["tied"] is False for entry in ranking[1:]):
         told = "; every other one differs significantly from it"
     reached = f"{words(best['parameters'])} has {sweep['metric']} {best['value']['value']:.4g}"
+    if not best.get("learnt", True):
+        return f"{ended}. None of {len(ranking)} settings is shown to have learnt anything; the first, {reached}."
     return f"{ended}. The best of {len(ranking)} settings, {reached}{told}."
 
 

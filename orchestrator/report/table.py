@@ -32,6 +32,8 @@ def artifact_table(summary: Summary, console: Console) -> None:
     sentences += [(f"! {note}", "yellow") for note in summary.get("notes", ())]
     if recommendation := summary.get("recommendation"):
         sentences.append((f"* {recommendation['sentence']}", "green"))
+    if mixture := summary.get("mixture"):
+        sentences.append((mixture["sentence"], "dim"))
     if known := _confidence(summary):
         sentences.append((known, "dim"))
     if general := summary.get("general"):

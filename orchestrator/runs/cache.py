@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from orchestrator.lib import layout
 from orchestrator.lib.files import temporary_beside
 
 FOLDER = ".cache"
+PRINTS = ("fingerprint", "content_fingerprint")
+"""What a stage's result is found by: how it came about, or the contents of what it was made from."""
 _asked: set[str] = set()
 """Folders of runs that this process has looked through."""
 
@@ -34,9 +36,20 @@ def stage(name: str, fingerprint: str) -> Result:
     return Result("stages", name, fingerprint)
 
 
+def results_of(name: str, entry: Mapping[str, Any]) -> list[Result]:
+    """What the record of a stage that ended well says of it."""
+    return [stage(name, entry[kind]) for kind in PRINTS if entry.get(kind)]
+
+
 def training(name: str, fingerprint: str) -> Result:
     """A run of this name that trains, or trained, what has this fingerprint."""
     return Result("trainings", name, fingerprint)
+
+
+def trainings(record: Mapping[str, Any]) -> Iterator[Result]:
+    """What the record of a run says of its training."""
+    if fingerprint := record.get("fingerprint"):
+        yield training(record["name"], fingerprint)
 
 
 def _known(run: str) -> Result:

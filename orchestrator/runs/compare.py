@@ -63,7 +63,7 @@ def figures(runs: Sequence[Run], artifact: str) -> list[Json]:
 
 def sentence(run: Run, reference: Run, artifact: str) -> str:
     """Whether a run does better than another on the same rows, by the paired test, or why that cannot be said."""
-    from orchestrator.evaluation.compare import compare
+    from orchestrator.evaluation.compare import Basis, compare
     from orchestrator.evaluation.rows import read_rows
 
     files = [each.folder / layout.predictions(artifact) for each in (run, reference)]
@@ -76,7 +76,7 @@ def sentence(run: Run, reference: Run, artifact: str) -> str:
         rows, others = (read_rows(file) for file in files)
         if task == "tools":
             rows, others = (_with_calls(each, of) for each, of in zip((run, reference), (rows, others), strict=True))
-        return compare(rows, others, task, names=(run.id, reference.id), labels=labels).sentence
+        return compare(rows, others, Basis(task, (run.id, reference.id), labels)).sentence
     except InputError as error:
         return error.message
 

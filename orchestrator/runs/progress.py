@@ -6,6 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,9 @@ class Display:
         if self._verbosity > 0:
             self._console.print(f"  $ {' '.join(step.argv)}", style="dim", highlight=False, soft_wrap=True)
         self._running[step.stage] = ShownStage(step, folder)
-        if not self._console.is_terminal:
-            self._console.print(f"… {step.stage}", highlight=False)
+        resumed = f", resumed from {checkpoint}" if (checkpoint := resumed_from(step.argv)) else ""
+        if resumed or not self._console.is_terminal:
+            self._console.print(f"… {step.stage}{resumed}", highlight=False)
         elif self._live is None:
             self._live = Live(Text(), console=self._console, refresh_per_second=4, transient=True)
             self._live.start()
@@ -79,6 +81,8 @@ class Display:
         took = f"{seconds:6.1f} s" if seconds else f"  {status}"
         final = loss_line(read_log(shown.folder)) if shown and (step.stage, status) == ("train", "completed") else ""
         self._console.print(Text(f"{mark} {step.stage:<15} {took}  {final}".rstrip(), style=style))
+        if shown and step.checkpoints and status in ("interrupted", "failed"):
+            self._console.print(f"  {to_go_on_from(newest(shown.folder))}", highlight=False)
 
 
 class ShownStage:
@@ -88,6 +92,9 @@ class ShownStage:
         self.step, self.folder = step, folder
         self._started = self._said = self._heard = time.monotonic()
         self._size = -1
+        self._earlier = len(read_log(folder)) if step.checkpoints else 0
+        """Entries of the log that an earlier process wrote."""
+        self._passes = Passes()
         self._last_line = ""
         self._gpu = ""
         self._gpu_asked = -math.inf
@@ -105,10 +112,11 @@ class ShownStage:
         """How far it is."""
         elapsed = f"{moment - self._started:.0f} s"
         if self.step.stage == "train":
-            entries = read_log(self.folder)
-            said = training_line(entries[-1], entries) if entries else f"{elapsed}, loading"
+            own = read_log(self.folder)[self._earlier :]
+            start = resumed_step(self.step.argv)
+            said = training_line(own[-1], own, start) if own else f"{elapsed}, loading"
             return f"{said}{self._gpu_memory(moment)}{self._silence(moment)}"
-        return f"{elapsed}{_counted(self._log)}{self._silence(moment)}"
+        return f"{elapsed}{self._passes.said(counted(self._log))}{self._silence(moment)}"
 
     @property
     def _log(self) -> Path:
@@ -148,27 +156,77 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def training_line(last: dict[str, Any], entries: list[dict[str, Any]]) -> str:
-    """Step, loss with its curve, learning rate and time left, in one line."""
+def resumed_from(argv: Sequence[str]) -> str:
+    """The checkpoint that a training goes on from, such as `checkpoint-19`; '' for one that begins."""
+    given = next((word for word in argv if word.startswith("resume_from_checkpoint=")), "")
+    return Path(given.partition("=")[2]).name
+
+
+def resumed_step(argv: Sequence[str]) -> int:
+    """The step that a training goes on from; 0 for one that begins."""
+    number = resumed_from(argv).rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
+
+
+def newest(folder: Path) -> str:
+    """The name of a run's newest checkpoint; '' where there is none."""
+    found = (file.parent for file in (folder / layout.TRAINED).glob("checkpoint-*/trainer_state.json"))
+    numbered = [path for path in found if path.name.rpartition("-")[2].isdecimal()]
+    return max(numbered, key=lambda path: int(path.name.rpartition("-")[2])).name if numbered else ""
+
+
+def to_go_on_from(checkpoint: str) -> str:
+    """What the same command would do to a training that has not ended."""
+    if not checkpoint:
+        return "no checkpoint was written yet: the training would begin again"
+    return f"{checkpoint} is kept: the same command goes on from there"
+
+
+def training_line(last: dict[str, Any], entries: list[dict[str, Any]], start: int = 0) -> str:
+    """Step, loss with its curve, learning rate, pace and time left, in one line; `start` is the step begun with.
+
+    Pace and time left are of the steps that this process has made: LLaMA-Factory counts those before a checkpoint as
+    if they had cost no time.
+    """
     parts = [f"step {last.get('current_steps')}/{last.get('total_steps')}", loss_line(entries)]
     if rate := next((entry["lr"] for entry in reversed(entries) if "lr" in entry), None):
         parts.append(f"lr {rate:.2g}")
-    parts += [pace(last), f"{last.get('remaining_time', '?')} left"]
+    left = seconds_left(last, start)
+    parts += [pace(last, start), "" if left is None else f"{timedelta(seconds=round(left))} left"]
     return "  ".join(part for part in parts if part)
 
 
-def pace(last: dict[str, Any]) -> str:
+def short_line(last: Mapping[str, Any]) -> str:
+    """Step and loss of an entry of the log, for a line that has more to say."""
+    loss = last.get("loss")
+    shown = f"  loss {loss:.3f}" if isinstance(loss, (int, float)) else ""
+    return f"step {last.get('current_steps')}/{last.get('total_steps')}{shown}"
+
+
+def pace(last: Mapping[str, Any], start: int = 0) -> str:
     """How fast it goes: steps a second, or seconds a step where that is more than one; '' while nobody knows."""
+    each = seconds_a_step(last, start)
+    if each is None:
+        return ""
+    return f"{each:.1f} s/step" if each > 1 else f"{1 / each:.1f} steps/s"
+
+
+def seconds_a_step(last: Mapping[str, Any], start: int = 0) -> float | None:
+    """The mean over the steps from `start` on, by an entry of the log; None before any was measured."""
     try:
         days, _, clock = str(last["elapsed_time"]).rpartition(" day")
         hours, minutes, seconds = (float(part) for part in clock.rpartition(" ")[2].split(":"))
     except (KeyError, ValueError):
-        return ""
+        return None
     elapsed = (float(days or 0) * 24 + hours) * 3600 + minutes * 60 + seconds
-    steps = last.get("current_steps") or 0
-    if not elapsed or not steps:
-        return ""
-    return f"{elapsed / steps:.1f} s/step" if elapsed > steps else f"{steps / elapsed:.1f} steps/s"
+    made = (last.get("current_steps") or 0) - start
+    return elapsed / made if elapsed and made > 0 else None
+
+
+def seconds_left(last: Mapping[str, Any], start: int = 0) -> float | None:
+    """How long the rest will take at the mean pace so far; None before any step was measured."""
+    each, total = seconds_a_step(last, start), last.get("total_steps")
+    return None if each is None or not total else each * max(0, total - last["current_steps"])
 
 
 def loss_line(entries: list[dict[str, Any]]) -> str:
@@ -187,7 +245,28 @@ def sparkline(values: list[float], width: int = 24) -> str:
     return "".join(BARS[round((value - low) / span * (len(BARS) - 1))] for value in shown)
 
 
-def _counted(log: Path) -> str:
+class Passes:
+    """Turns counts of rows into words, so that a bar which begins again reads as one that does."""
+
+    def __init__(self) -> None:
+        self._last = (0, 0)
+        self._number = 1
+
+    def said(self, count: tuple[int, int] | None) -> str:
+        """`, 12 of 100`; of the rows' second round `, 12 of 100 (pass 2)`, and nothing before its first is done."""
+        if count is None:
+            return ""
+        if count[1] == self._last[1] and count[0] < self._last[0]:
+            self._number += 1
+        elif count[1] != self._last[1]:
+            self._number = 1
+        self._last = count
+        if self._number == 1:
+            return f", {count[0]} of {count[1]}"
+        return f", {count[0]} of {count[1]} (pass {self._number})" if count[0] else ""
+
+
+def counted(log: Path) -> tuple[int, int] | None:
     """The last `done/total` in whole numbers that a worker, or a progress bar of transformers, printed."""
     import re
 
@@ -196,5 +275,5 @@ def _counted(log: Path) -> str:
             file.seek(max(0, file.seek(0, 2) - 512))
             found = re.findall(r"(?<![\d.])(\d+)/(\d+)(?![\d.])", file.read().decode("utf-8", "replace"))
     except OSError:
-        return ""
-    return f", {found[-1][0]} of {found[-1][1]}" if found else ""
+        return None
+    return (int(found[-1][0]), int(found[-1][1])) if found else None

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import secrets
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,14 +19,11 @@ from orchestrator.lib.errors import DamagedError, InputError
 from orchestrator.lib.files import HashCache, remove_leftovers, temporary_beside, write_text
 from orchestrator.lib.step import Step
 from orchestrator.runs import cache, schema
-from orchestrator.runs.cache import Result
 from orchestrator.runs.catalogue import DAMAGED, opened
 from orchestrator.runs.outputs import is_whole
 from orchestrator.runs.schema import SCHEMA
 
 Json = dict[str, Any]
-PRINTS = ("fingerprint", "content_fingerprint")
-"""What a stage's result is found by: how it came about, or the contents of what it was made from."""
 
 
 @dataclass(slots=True)
@@ -49,13 +45,21 @@ class Run:
         found: Json = self.record["stages"].get(name, {})
         return found
 
+    @property
+    def arguments(self) -> Json:
+        """LLaMA-Factory's arguments of its training, as they ran."""
+        import yaml
+
+        found: Json = yaml.safe_load((self.folder / layout.config("train")).read_text(encoding="utf-8"))
+        return found
+
     def has(self, stage: str, fingerprint: str, hashes: HashCache | None = None) -> bool:
         """Whether a stage ended well with this fingerprint and its outputs are as they were.
 
         Sizes are compared; with `hashes`, contents too, as far as `HashCache.matches` looks.
         """
         recorded = self.stage(stage)
-        if recorded.get("status") != "completed" or fingerprint not in (recorded.get(name) for name in PRINTS):
+        if recorded.get("status") != "completed" or fingerprint not in (recorded.get(name) for name in cache.PRINTS):
             return False
         return all(is_whole(self.folder / output["path"], output, hashes) for output in recorded.get("outputs", ()))
 
@@ -77,7 +81,7 @@ class Run:
         entry = self.record["stages"][stage]
         entry |= {"status": status, "seconds": round(seconds, 3), "exit_code": exit_code, "outputs": outputs}
         if status == "completed":  # first: a link that says too much is found out
-            cache.remember(self.folder, *_results_of(stage, entry))
+            cache.remember(self.folder, *cache.results_of(stage, entry))
         self.save()
 
     def forget(self, stage: str) -> None:
@@ -118,13 +122,17 @@ class Run:
 def create(runs_dir: Path, name: str, **values: Any) -> Run:
     """A new, empty run with an id of its own, however many tools create runs at the same moment."""
     while True:
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        identifier = f"{stamp}-{name}-{secrets.token_hex(3)}"
+        identifier = new_id(name)
         record = {"schema": SCHEMA, "id": identifier, "name": name, "status": "running", "created_at": now()}
         record |= {"finished_at": None, "stages": {}, "metrics": {}, "lineage": {}, "environment": {}, "sweep": None}
         if _placed(runs_dir / identifier, record | values):
-            cache.created(runs_dir / identifier, *_trainings(record | values))
+            cache.created(runs_dir / identifier, *cache.trainings(record | values))
             return Run(runs_dir / identifier, record | values)
+
+
+def new_id(name: str) -> str:
+    """`TIME-NAME-XXXXXX`: when in UTC, and six random hexadecimal digits."""
+    return f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}-{name}-{secrets.token_hex(3)}"
 
 
 def _placed(folder: Path, record: Json) -> bool:
@@ -211,65 +219,6 @@ def find_folder(runs_dir: Path, wanted: str | None) -> Path:
             "Give more of the id.",
         )
     return matches[0]
-
-
-def holder(runs_dir: Path, stage: str, fingerprint: str, hashes: HashCache | None = None) -> Run | None:
-    """A run whose stage ended well with this fingerprint (or this one of contents) and is whole, the newest that is
-    known of, or None."""
-    places = (f'$.stages."{stage}".{name}' for name in PRINTS)
-    having = "? in (json_extract(record, ?), json_extract(record, ?))", fingerprint, *places
-    return _found(runs_dir, cache.stage(stage, fingerprint), lambda run: run.has(stage, fingerprint, hashes), having)
-
-
-def trained(runs_dir: Path, name: str, fingerprint: str) -> Run | None:
-    """The newest run of a name whose training has, or had, this fingerprint."""
-    having = "name = ? and fingerprint = ?", name, fingerprint
-
-    def trains(run: Run) -> bool:
-        return bool(run.record["name"] == name and run.record.get("fingerprint") == fingerprint)
-
-    return _found(runs_dir, cache.training(name, fingerprint), trains, having)
-
-
-def _found(runs_dir: Path, result: Result, has: Callable[[Run], bool], having: tuple[str, ...]) -> Run | None:
-    """The run that a result is linked to; where that one has it no longer, the newest of those that the list has."""
-    if not runs_dir.is_dir():
-        return None
-    complete = cache.is_complete(runs_dir, _results)
-    linked = cache.find(runs_dir, result)
-    if linked is None and complete:
-        return None
-    for name in itertools.chain([linked] if linked else [], _listed(runs_dir, *having)):
-        with contextlib.suppress(InputError):  # removed, or damaged
-            if has(run := load(runs_dir / name)):
-                cache.remember(run.folder, *([result] if name != linked else []))
-                return run
-    return None
-
-
-def _results(folder: Path) -> Iterator[Result]:
-    """All that a run has, for the cache; nothing where its record cannot be read."""
-    with contextlib.suppress(InputError):
-        record = load(folder).record
-        yield from _trainings(record)
-        for stage, entry in record["stages"].items():
-            if entry.get("status") == "completed":
-                yield from _results_of(stage, entry)
-
-
-def _results_of(stage: str, entry: Json) -> list[Result]:
-    return [cache.stage(stage, entry[name]) for name in PRINTS if entry.get(name)]
-
-
-def _trainings(record: Json) -> Iterator[Result]:
-    if fingerprint := record.get("fingerprint"):
-        yield cache.training(record["name"], fingerprint)
-
-
-def _listed(runs_dir: Path, condition: str, *values: str) -> Iterator[str]:
-    with index(runs_dir) as connection:
-        query = f"select id from runs where {condition} order by id desc"  # nosec B608
-        yield from (name for (name,) in connection.execute(query, values).fetchall())
 
 
 @contextlib.contextmanager

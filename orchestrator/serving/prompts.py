@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.evaluation.parity import first_difference
 from orchestrator.serving.endpoint import Message, Tools, conversation
 from orchestrator.serving.http import Endpoint, post, try_post
 
@@ -104,8 +105,7 @@ def text_difference(row: Row, told: str, bos: str | None) -> str:
     trained = row["text"]
     if bos and not told.startswith(bos):
         trained = trained.removeprefix(bos)
-    pairs = zip(trained, told, strict=False)
-    at = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(trained), len(told)))
+    at = first_difference(trained, told)
     here, there = (repr(text[at : at + SHOWN]) if at < len(text) else "its end" for text in (told, trained))
     return f"row {row['id']}, character {at + 1}: {here}, in training {there}"
 

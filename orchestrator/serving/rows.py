@@ -59,7 +59,7 @@ def of_file(path: Path) -> list[Question]:
 
     conversations = require(load([str(path)]), at_least=1)
     return [
-        Question(str(number), row.prompt, row.answer, _messages(row), _tools(row))
+        Question(str(number), row.prompt, row.answer, to_messages(row.question()), _tools(row))
         for number, row in enumerate(conversations, 1)
     ]
 
@@ -124,13 +124,6 @@ def _records(run: Run) -> list[dict[str, Any]]:
     if not file.is_file():
         raise InputError(f"run {run.id} has no held-out rows yet", "Name a data file with --rows.")
     return read_json_lines(file)
-
-
-def _messages(row: Any) -> list[dict[str, Any]]:
-    asked = row.messages if row.chosen else row.messages[:-1]
-    system = [{"role": "system", "content": row.system}] if row.system else []
-    turns = [{"role": message.role, "content": message.content} for message in asked]
-    return to_messages([*system, *turns])
 
 
 def _tools(row: Any) -> list[dict[str, Any]]:

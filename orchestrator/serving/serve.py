@@ -104,9 +104,7 @@ def llama_cpp_server(run: Run, kind: str, at: Where) -> Server:
 
 def llama_factory_server(run: Run, artifact: str, at: Where) -> Server:
     """The model as LLaMA-Factory loads it, computing as it did when it predicted."""
-    import yaml
-
-    trained = yaml.safe_load((run.folder / layout.config("train")).read_text(encoding="utf-8"))
+    trained = run.arguments
     values = inference_arguments(trained)
     if artifact == "tuned" and trained["finetuning_type"] not in (LORA, "oft"):
         values["model_name_or_path"] = layout.TRAINED
@@ -209,12 +207,8 @@ def until_answers(child: process.Child, url: str, log: Path, key: str | None = N
             except httpx.TransportError:
                 pass
             time.sleep(0.1)
-    raise StageError(f"the server did not start: {_last_line(log)}", f"The whole log: {log}")
-
-
-def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "it printed nothing"
+    last = (process.said(log) or ["it printed nothing"])[-1].strip()
+    raise StageError(f"the server did not start: {last}", f"The whole log: {log}")
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -1,7 +1,8 @@
 """LLaMA-Factory's own web board, with a run's data registered and finished runs to load.
 
 The board reads everything relative to the folder that it is started in: data/dataset_info.json, the trainings under
-saves/MODEL/METHOD/, the arguments that its "Load arguments" button offers, and what it remembers of its user.
+saves/MODEL/METHOD/, the arguments that its "Load arguments" button offers, and what it remembers of its user. This
+module is also the program that it runs in: the board with one more model in its list, guarded.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from orchestrator.lib import layout, process
+from orchestrator.lib import layout, process, program
 from orchestrator.lib.files import link, read_json, write_json, write_text
 from orchestrator.lib.hints import language
 from orchestrator.lib.render import yaml_scalar
@@ -91,7 +92,7 @@ def running(folder: Path, at: Where) -> Iterator[tuple[str, process.Child]]:
     env = {"GRADIO_SERVER_NAME": at.host, "GRADIO_SERVER_PORT": str(at.port), "GRADIO_ANALYTICS_ENABLED": "False"}
     log = folder / LOG
     log.unlink(missing_ok=True)
-    argv = (sys.executable, "-m", "orchestrator.serving.webui_process", CONFIG)
+    argv = (sys.executable, "-m", "orchestrator.serving.webui", CONFIG)
     child = process.start(process.Command(argv, folder, log, env))
     try:
         url = f"http://{at.host}:{at.port}"
@@ -115,13 +116,31 @@ def _register_data(run: Run, name: str, folder: Path) -> None:
 
 def _offer(run: Run, folder: Path) -> None:
     """A finished training as one of the board's own: without its checkpoints, which would be taken for unfinished."""
-    import yaml
-
-    trained = yaml.safe_load((run.folder / layout.config("train")).read_text(encoding="utf-8"))
     for pattern in FILES:
         for file in (run.folder / layout.TRAINED).glob(pattern):
-            link(file, folder / trained["finetuning_type"] / run.id / file.name)
+            link(file, folder / run.arguments["finetuning_type"] / run.id / file.name)
 
 
 def _yaml(values: Mapping[str, Any]) -> str:
     return "".join(f"{key}: {yaml_scalar(value)}\n" for key, value in values.items())
+
+
+def main(config: Path) -> None:
+    """Serve the board in this folder until it is ended; where it listens is in the environment."""
+    from llamafactory.extras.constants import DEFAULT_TEMPLATE, SUPPORTED_MODELS, DownloadSource
+
+    wanted = read_json(config)
+    SUPPORTED_MODELS[wanted["name"]] = {DownloadSource.DEFAULT: wanted["base"]}
+    DEFAULT_TEMPLATE[wanted["name"]] = wanted["template"]
+    from llamafactory.extras.misc import fix_proxy
+    from llamafactory.webui.interface import create_ui
+    from starlette.middleware import Middleware
+
+    from orchestrator.serving.guard import Guard
+
+    fix_proxy()  # as llamafactory.webui.interface.run_web_ui does
+    create_ui().queue().launch(inbrowser=True, app_kwargs={"middleware": [Middleware(Guard)]})
+
+
+if __name__ == "__main__":
+    program.run(lambda: main(Path(sys.argv[1])))

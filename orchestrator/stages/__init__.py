@@ -14,6 +14,7 @@ from orchestrator.stages.general import General
 from orchestrator.stages.importance import Importance
 from orchestrator.stages.llamafactory import LlamaFactory
 from orchestrator.stages.merge import Merge
+from orchestrator.stages.mix import Mix
 from orchestrator.stages.modelfile import Modelfile
 from orchestrator.stages.perplexity import GatePerplexity, ReadTexts
 from orchestrator.stages.predict import Predict
@@ -39,6 +40,7 @@ STAGES: tuple[type[Stage], ...] = (
     Modelfile,
     Importance,
     Quantise,
+    Mix,
     Adapter,
     Ask,
     ReadTexts,

@@ -15,7 +15,7 @@ from orchestrator.lib import layout, process
 from orchestrator.lib.errors import InputError, StageError
 from orchestrator.lib.files import building, cache_folder, link, read_json, sha256, write_json, write_text
 from orchestrator.lib.step import Step
-from orchestrator.models.tokenizer_files import json_object
+from orchestrator.models.tokenizer import json_object
 from orchestrator.spec.sections import LORA
 from orchestrator.stages.base import Context, Stage
 
@@ -178,7 +178,7 @@ def _of_the_model(path: Path) -> bool:
 def _run(program: Path, *arguments: str) -> None:
     argv = [sys.executable, str(program), *arguments]
     if (code := process.wait(process.start(process.Command(argv, Path.cwd(), LOG)))) != 0:
-        lines = [line for line in LOG.read_text(encoding="utf-8", errors="replace").splitlines() if "rror" in line]
+        lines = [line for line in process.said(LOG) if "rror" in line]
         raise StageError(
             f"{program.name} ended with exit code {code}: {(lines or ['no reason given'])[-1]}", f"See {LOG}."
         )

@@ -44,16 +44,16 @@ class Ask(Stage):
     def run(self) -> None:
         """Write both."""
         from orchestrator.evaluation.parity import Asked, parity
-        from orchestrator.evaluation.rows import read_records
+        from orchestrator.evaluation.rows import read_objects
         from orchestrator.models.gguf import GgufModel
 
-        rows = [record for _, record in read_records(Path(self.prompts))]
+        rows = read_objects(Path(self.prompts))
         stop_words = read_json(Path(layout.SERVING))["stop"]
         print(f"llama.cpp loads {self.gguf}", flush=True)  # the last line, should a damaged file end this process
         with GgufModel(Path(self.gguf), Path(self.adapter) if self.adapter else None) as model:
             texts = [prompt_text(model, row["messages"], row.get("tools", ())) for row in rows]
             prompts = [model.tokenize(text) for text in texts]
-            before = Answered(_artifact(self.answers), identity(filter(None, (self.gguf, self.adapter)), stop_words))
+            before = Answered(Path(self.answers).stem, identity(filter(None, (self.gguf, self.adapter)), stop_words))
             answers = _answers(model, prompts, self.max_new_tokens, stop_words, before)
             asked = [
                 Asked(row["id"], row["ids"], ids, text == row["text"], answer, len(answer) >= self.max_new_tokens)
@@ -72,7 +72,7 @@ class Ask(Stage):
 def kinds_asked(context: Context) -> tuple[str, ...]:
     """Every GGUF to prove, the adapter over its base model among them."""
     export = context.spec.export
-    made = (*export.gguf, *((adapter.NAME,) if export.adapter else ()))
+    made = (*export.kinds, *((adapter.NAME,) if export.adapter else ()))
     return tuple(kind for kind in made if context.spec.evaluate.asks(f"gguf-{kind}"))
 
 
@@ -88,7 +88,7 @@ def made_by(context: Context, kind: str) -> str:
     """The stage that a GGUF comes from."""
     if kind == adapter.NAME:
         return adapter.NAME
-    return "convert" if kind == source_type(context.spec.export.gguf) else f"quantise-{kind}"
+    return "convert" if kind == source_type(context.spec.export.kinds) else f"quantise-{kind}"
 
 
 def _step(context: Context, kind: str) -> Step:
@@ -103,10 +103,6 @@ def _step(context: Context, kind: str) -> Step:
         keeps=(layout.answered(artifact),),
         judges=True,
     )
-
-
-def _artifact(predictions: str) -> str:
-    return Path(predictions).stem
 
 
 def _by_llama_server(model: GgufModel, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

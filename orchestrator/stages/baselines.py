@@ -64,7 +64,7 @@ class Baselines(Stage):
 
     def run(self) -> None:
         """Write the summary, and the answers of the prompted base model."""
-        from orchestrator.evaluation.compare import compare
+        from orchestrator.evaluation.compare import Basis, compare
         from orchestrator.evaluation.learnt import majority_rows
         from orchestrator.evaluation.metrics import measure
         from orchestrator.evaluation.rows import read_rows
@@ -75,7 +75,7 @@ class Baselines(Stage):
         asked = {"majority": same, **self._answered()}
         measured = {name: measure(rows, TASK, self.labels) for name, rows in asked.items()}
         against = {
-            name: compare(tuned, rows, TASK, names=("tuned", name), labels=self.labels) for name, rows in asked.items()
+            name: compare(tuned, rows, Basis(TASK, ("tuned", name), self.labels)) for name, rows in asked.items()
         }
         found: dict[str, Any] = {
             "metrics": {

@@ -56,9 +56,9 @@ class Confidence(Stage):
 
     def run(self) -> None:
         """Write the rows of each artifact, the least certain first, and a summary of all."""
-        from orchestrator.evaluation.rows import read_records, write_records
+        from orchestrator.evaluation.rows import read_objects, write_records
 
-        prompts = [record for _, record in read_records(Path(layout.PROMPTS))]
+        prompts = read_objects(Path(layout.PROMPTS))
         labels = known_labels(self.labels, [row["label"] for row in prompts])
         found = {}
         for artifact in self.artifacts if 2 <= len(labels) <= MOST_LABELS else ():

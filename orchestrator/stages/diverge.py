@@ -68,11 +68,11 @@ class ReadTuned(Stage):
     def run(self) -> None:
         """Write both. Raises StageError where no row can be read."""
         from orchestrator.evaluation.divergence import expectation, expectations, kept
-        from orchestrator.evaluation.rows import read_records, write_records
+        from orchestrator.evaluation.rows import read_objects, write_records
         from orchestrator.stages.likelihoods import load, read_answers
 
-        rows = [record for _, record in read_records(Path(self.prompts))]
-        said = [record["predict"] for _, record in read_records(Path(self.generated))]
+        rows = read_objects(Path(self.prompts))
+        said = [record["predict"] for record in read_objects(Path(self.generated))]
         model, tokenizer, size = load(self.arguments)
         stop = _stop(tokenizer)
         given = [
@@ -108,7 +108,7 @@ class Diverge(Stage):
         """One process for each GGUF that is proven, and for the one that these were quantised from."""
         if not context.answers or not (asked := kinds_asked(context)):
             return []
-        source = source_type(context.spec.export.gguf)
+        source = source_type(context.spec.export.kinds)
         quantised = [kind for kind in asked if kind not in (source, adapter.NAME)]
         first = [source] if source in asked or quantised else []
         others = [kind for kind in asked if kind != source]
@@ -119,10 +119,10 @@ class Diverge(Stage):
         import numpy as np
 
         from orchestrator.evaluation.divergence import at_place, expectation, expectations, row
-        from orchestrator.evaluation.rows import read_records, write_records
+        from orchestrator.evaluation.rows import read_objects, write_records
         from orchestrator.models.gguf import GgufModel
 
-        given = [record for _, record in read_records(Path(self.answers))]
+        given = read_objects(Path(self.answers))
         reference = load(Path(self.reference))
         starts = np.cumsum([0, *(len(one["answer"]) for one in given)])
         own: list[tuple[Any, ...]] = []

@@ -41,10 +41,10 @@ class ReadTexts(Stage):
     def run(self) -> None:
         """Write both."""
         from orchestrator.evaluation.parity import parity
-        from orchestrator.evaluation.rows import read_records, write_records
+        from orchestrator.evaluation.rows import read_objects, write_records
         from orchestrator.models.gguf import GgufModel
 
-        rows = [record for _, record in read_records(Path(self.prompts))]
+        rows = read_objects(Path(self.prompts))
         texts = [row["text"] for row in read_json(Path(self.texts))]
         read: list[dict[str, Any]] = []
         with GgufModel(Path(self.gguf), Path(self.adapter) if self.adapter else None) as model:
@@ -83,7 +83,7 @@ class GatePerplexity(Stage):
             measured=layout.summary("perplexity"),
             artifacts={f"gguf-{kind}": layout.predictions(f"gguf-{kind}") for kind in wanted},
             parity={f"gguf-{kind}": layout.parity(f"gguf-{kind}") for kind in wanted},
-            files={f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in export.gguf},
+            files={f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in export.kinds},
             gate=export.gate.model_dump(exclude={"max_divergence"}),
             summary=layout.summary("judge"),
         )
@@ -145,9 +145,9 @@ def figures(file: Path) -> dict[str, Any]:
     import numpy as np
 
     from orchestrator.evaluation import preference
-    from orchestrator.evaluation.rows import read_records
+    from orchestrator.evaluation.rows import read_objects
 
-    read = [record for _, record in read_records(file)]
+    read = read_objects(file)
     values, tokens = (np.array([record[key] for record in read], dtype=np.float64) for key in ("text", "tokens"))
     found = preference.perplexity(values, tokens)
     return {"n": len(read), **{name: interval.to_json() for name, interval in found.items()}}

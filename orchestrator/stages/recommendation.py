@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 def losses(rows: Mapping[str, list[Row]], artifacts: Iterable[str], config: Score) -> dict[str, Loss]:
     """What each artifact may lose against the reference, where the gate limits that."""
-    from orchestrator.evaluation.compare import paired_scores
+    from orchestrator.evaluation.compare import Basis, paired_scores
     from orchestrator.evaluation.noninferiority import loss
 
     if "max_accuracy_drop" not in (config.gate or {}):
@@ -27,7 +27,9 @@ def losses(rows: Mapping[str, list[Row]], artifacts: Iterable[str], config: Scor
     limit, reference = 100 * (config.gate or {})["max_accuracy_drop"], config.reference
     found = {}
     for name in artifacts:
-        _, before, after = paired_scores(rows[name], rows[reference], config.task, (name, reference), config.labels)
+        _, before, after = paired_scores(
+            rows[name], rows[reference], Basis(config.task, (name, reference), config.labels)
+        )
         found[name] = loss(after - before, limit, config.seed)
     return found
 

@@ -119,10 +119,10 @@ class Gate(Score):
             artifacts=sources,
             summary=layout.summary("judge"),
             gate=export.gate.model_dump(exclude={"max_perplexity_rise"}, exclude_none=True),
-            files={f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in export.gguf},
+            files={f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in export.kinds},
             parity={f"gguf-{kind}": layout.parity(f"gguf-{kind}") for kind in wanted},
             divergence={f"gguf-{kind}": layout.divergence(f"gguf-{kind}") for kind in wanted},
-            held_against={f"gguf-{kind}": reference_of(kind, source_type(export.gguf)) for kind in wanted},
+            held_against={f"gguf-{kind}": reference_of(kind, source_type(export.kinds)) for kind in wanted},
             **_asked_for(context),
         )
         proofs = (f"{proof}-{kind}" for proof in ("ask", "diverge") for kind in wanted)
@@ -188,12 +188,12 @@ def artifact_rows(artifact: str, source: Source) -> list[Row]:
 
     Raises StageError when it answered another number of rows: it drops rows that it cannot use, with a warning.
     """
-    from orchestrator.evaluation.rows import Row, read_records, read_rows
+    from orchestrator.evaluation.rows import Row, read_objects, read_rows
 
     if isinstance(source, str):
         return read_rows(Path(source))
-    asked = [record for _, record in read_records(Path(source["rows"]))]
-    answers = [record for _, record in read_records(Path(source["generated"]))]
+    asked = read_objects(Path(source["rows"]))
+    answers = read_objects(Path(source["generated"]))
     if len(asked) != len(answers):
         raise StageError(
             f"{artifact} was asked {len(asked)} rows and answered {len(answers)} ({source['generated']})",

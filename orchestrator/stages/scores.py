@@ -45,7 +45,7 @@ class Scores:
 def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
     """Every figure, comparison and failure; what is neither reference nor baseline is held against the reference."""
     from orchestrator.evaluation.answers import untold, useless
-    from orchestrator.evaluation.compare import agreement, compare
+    from orchestrator.evaluation.compare import Basis, agreement, compare
     from orchestrator.evaluation.gate import judge, judge_answers, judge_divergence, judge_parity, with_causes
     from orchestrator.evaluation.metrics import measure
     from orchestrator.evaluation.own import judge_own, titles
@@ -56,7 +56,7 @@ def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
     against = {reference: config.baseline} if config.baseline in rows else {}
     against |= {name: reference for name in rows if name not in (reference, config.baseline)}
     comparisons = {
-        a: compare(rows[a], rows[b], config.task, names=(a, b), labels=labels, seed=seed) for a, b in against.items()
+        a: compare(rows[a], rows[b], Basis(config.task, (a, b), labels, seed=seed)) for a, b in against.items()
     }
     agreements = {name: agreement(rows[name], rows[b], seed) for name, b in against.items() if b == reference}
     reports = {name: read_json(Path(file)) for name, file in (config.parity or {}).items()}
@@ -143,12 +143,12 @@ def summarise(scores: Scores, config: Score) -> dict[str, Any]:
 def _by_call(rows: Mapping[str, list[Row]], against: Mapping[str, str], config: Score) -> list[Comparison]:
     """The same comparisons by the other metrics of calls, as far as rows tell them."""
     from orchestrator.evaluation.calls import CALL_METRICS, is_about
-    from orchestrator.evaluation.compare import compare
+    from orchestrator.evaluation.compare import Basis, compare
 
     asked = rows[config.reference]
     told = [name for name in CALL_METRICS[1:] if config.task == "tools" and any(is_about(name, row) for row in asked)]
     return [
-        compare(rows[a], rows[b], config.task, names=(a, b), seed=config.seed, metric=name)
+        compare(rows[a], rows[b], Basis(config.task, (a, b), metric=name, seed=config.seed))
         for a, b in against.items()
         for name in told
     ]

@@ -12,7 +12,7 @@ from orchestrator.lib.files import link, read_json, write_json, write_text
 from orchestrator.lib.step import Step
 from orchestrator.models.builtin import licence
 from orchestrator.models.cure import FAITHFUL
-from orchestrator.models.tokenizer_files import SENTENCEPIECE, json_object
+from orchestrator.models.tokenizer import SENTENCEPIECE, json_object
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.convert import METADATA
 

@@ -97,7 +97,10 @@ def answer_tags(trainer: Trainer) -> Trainer:
 
 
 def by_length(trainer: Trainer) -> Trainer:
-    """For predictions: rows of like lengths are answered together, and the answers come back in the rows' order."""
+    """Rows of like lengths are computed together, so that less is padding.
+
+    Answers come back in the rows' order. A step of training has the same rows as before, in other micro-batches.
+    """
 
     class ByLength(trainer):  # type: ignore[misc]
         def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> Any:
@@ -109,7 +112,45 @@ def by_length(trainer: Trainer) -> Trainer:
             back = np.argsort(order)
             return found._replace(predictions=found.predictions[back], label_ids=found.label_ids[back])
 
+        def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+            batches, items = super().get_batch_samples(*args, **kwargs)
+            return dealt(batches, self.processing_class.pad_token_id), items
+
     return ByLength
+
+
+def dealt(batches: list[dict[str, torch.Tensor]], padding: int) -> list[dict[str, torch.Tensor]]:
+    """The rows of a step's micro-batches, the longest first, in as many micro-batches of the same sizes.
+
+    Every tensor is (rows, tokens), filled at the right; where one is not, they stay as they are.
+    """
+    from torch.nn.utils.rnn import pad_sequence
+
+    if len(batches) < 2 or not all(map(_filled_at_the_right, batches)):
+        return batches
+    rows = [
+        _cut({name: values[at] for name, values in one.items()}) for one in batches for at in range(len(one["labels"]))
+    ]
+    rows.sort(key=lambda row: len(row["labels"]), reverse=True)
+    fill = {"labels": IGNORED, "attention_mask": 0, "input_ids": padding}
+    made, start = [], 0
+    for size in (len(one["labels"]) for one in batches):
+        part = rows[start : (start := start + size)]
+        made.append({name: pad_sequence([row[name] for row in part], True, fill[name]) for name in part[0]})
+    return made
+
+
+def _filled_at_the_right(batch: dict[str, torch.Tensor]) -> bool:
+    """Whether a micro-batch is nothing but rows of tokens, each from its first on."""
+    mask = batch.get("attention_mask")
+    known = batch.keys() == {"input_ids", "attention_mask", "labels"}
+    return known and mask is not None and mask.dim() == 2 and bool((mask.diff(dim=1) <= 0).all())
+
+
+def _cut(row: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A row without what it was filled with."""
+    length = int(row["attention_mask"].sum())
+    return {name: values[:length] for name, values in row.items()}
 
 
 ANSWER_LOGITS: dict[str, tuple[str, Callable[[Trainer], Trainer]]] = {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -15,11 +17,16 @@ from orchestrator.lib.errors import InputError
 from orchestrator.lib.words import agreeing, counted
 from orchestrator.report.table import figure_text
 from orchestrator.runs import store
-from orchestrator.runs.progress import MARKS, PLAIN_SECONDS, read_log, training_line
+from orchestrator.runs.progress import MARKS, PLAIN_SECONDS, read_log, short_line
+from orchestrator.sweep.records import is_best
 from orchestrator.sweep.space import label
 from orchestrator.sweep.sweeper import Running
 
 Json = dict[str, Any]
+COLUMNS = 80
+"""What a line of a trial fits in."""
+LEAST = 12
+"""Characters of what a trial tries that are always shown."""
 SHOWN = 12
 """So many points of a ranking are printed; sweep.json and the report have all of them."""
 ENDED = {
@@ -49,7 +56,8 @@ class SweepDisplay:
 
     def watch(self, running: list[Running], done: int, total: int) -> None:
         """Refresh the lines of the running trials."""
-        lines = [Text(f"… {self._place(one.trial.number, total)} {_state(one)}") for one in running]
+        width = self._console.width if self._live.is_started else COLUMNS
+        lines = [Text(fitted([f"… {self._place(one.trial.number, total)}", *_state(one)], width)) for one in running]
         if self._live.is_started:
             self._live.update(Group(*lines))
         elif self._verbosity >= 0 and time.monotonic() - self._said >= PLAIN_SECONDS:
@@ -62,24 +70,38 @@ class SweepDisplay:
         if self._verbosity < 0:
             return
         mark, style = MARKS.get(entry["status"], ("·", "dim"))
-        parts = [f"{mark} {self._place(entry['number'], total)} {label(entry['parameters'])}"]
-        if entry["value"]:
-            parts.append(f"{self._metric} {figure_text(entry['value'])}")
-        if entry["reason"]:
-            parts.append(f"{entry['status']}: {entry['reason']}")
-        parts.append("reused" if entry["reused"] else f"{entry['seconds']:.1f} s")
-        self._console.print(Text("  ".join(parts), style=style), soft_wrap=True)
+        came = f"{self._metric} {figure_text(entry['value'])}" if entry["value"] else ""
+        why = f"{entry['status']}: {entry['reason']}" if entry["reason"] else ""
+        took = "reused" if entry["reused"] else f"{entry['seconds']:.1f} s"
+        place = f"{mark} {self._place(entry['number'], total)}"
+        line = fitted([place, label(entry["parameters"]), came or why, took], COLUMNS)
+        self._console.print(Text(line, style=style), soft_wrap=True)
+        if why:
+            self._console.print(Text(f"    {why}", style=style), soft_wrap=True)
 
     def _place(self, number: int, total: int) -> str:
         return f"{number:>{len(str(total))}}/{total}"
 
 
-def _state(running: Running) -> str:
-    """A running trial in one line."""
+def fitted(parts: Sequence[str], width: int) -> str:
+    """A place, what a trial tries, and more, in one line that fits: what is tried is cut first, then the end."""
+    head, tried, *rest = parts
+    after = "  ".join(part for part in rest if part)
+    tried = _cut(tried, max(LEAST, width - cell_len(head) - cell_len(after) - 4))
+    return _cut("  ".join(part for part in (head, tried, after) if part), width)
+
+
+def _cut(text: str, width: int) -> str:
+    """A text in no more columns than that; Chinese takes two a character."""
+    return text if cell_len(text) <= width else f"{set_cell_size(text, width - 1)}…"
+
+
+def _state(running: Running) -> tuple[str, ...]:
+    """What a running trial tries, and how far it is."""
     folder, elapsed = running.task.run.folder, f"{time.monotonic() - running.started:.0f} s"
     stage, entries = _stage(running), read_log(folder)
-    training = f"  {training_line(entries[-1], entries)}" if stage == "train" and entries else ""
-    return f"{label(running.trial.point)}  {stage} {elapsed}{training}"
+    training = short_line(entries[-1]) if stage == "train" and entries else ""
+    return label(running.trial.point), f"{stage} {elapsed}", training
 
 
 def _stage(running: Running) -> str:
@@ -106,7 +128,7 @@ def _table(page: Json) -> Table:
     for place in page["ranking"][:SHOWN]:
         values = (str(value) for value in place["parameters"].values())
         spread = "" if place["spread"] is None else f"{place['spread']:.1f}"
-        note = "best" if place["rank"] == 1 else "no sig. diff." if place["tied"] else ""
+        note = "best" if is_best(place) else "no sig. diff." if place["tied"] and place["rank"] > 1 else ""
         trials = ", ".join(str(number) for number in place["trials"])
         table.add_row(str(place["rank"]), *values, figure_text(place["value"]), spread, note, trials)
     return table
@@ -121,6 +143,9 @@ def conclusions(page: Json) -> list[str]:
             said.append(f"{count} of {counted(len(trials), 'trial')} {words}; {layout.SWEEP} has the reasons")
     if len(ranked) > len(ranked[:SHOWN]):
         said.append(f"and {len(ranked) - SHOWN} more in {layout.SWEEP}")
+    if ranked and not is_best(ranked[0]):
+        said.append("none is the best: no point is shown to beat what needs no training (evaluate.better_than)")
+        return said
     if tied := sum(bool(place["tied"]) for place in ranked[1:]):
         others = counted(len(ranked) - 1, "other point")
         said.append(f"{tied} of {others} {agreeing(tied, 'show')} no significant difference from the best")

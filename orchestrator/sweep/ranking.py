@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.evaluation.compare import compare, paired, scores
+from orchestrator.evaluation.compare import Basis, compare, paired, scores
+from orchestrator.evaluation.learnt import BETTER_THAN
 from orchestrator.evaluation.rows import Row, read_rows
 from orchestrator.lib import layout
 from orchestrator.lib.errors import Diverged, InputError, StageError
 from orchestrator.lib.files import read_json
 from orchestrator.runs.query import is_lower_better
+from orchestrator.runs.results import summaries
 from orchestrator.runs.store import Run
 from orchestrator.spec.sections import Evaluate, Spec
 
 EVAL_LOSS = "eval_loss"
+Json = dict[str, Any]
 Figure = dict[str, float | None]
 """`{value, low, high}`: a 95 % interval over the held-out rows; none for a loss, whose rows are not known."""
 
@@ -60,6 +63,20 @@ def figure(run: Run, metric: str) -> Figure:
     return found
 
 
+def tie_breakers(run: Run) -> Json:
+    """What decides between equal trials, and whether this one learnt anything: its loss (on held-out rows, or else on
+    training rows), the seconds it was trained for, and whether its evaluation shows it to beat what needs no training.
+    """
+    file = run.folder / layout.TRAINED / "all_results.json"
+    results = read_json(file) if file.is_file() else {}
+    failures = {failure["what"] for failure in summaries(run.folder).get("failures", ())}
+    return {
+        "loss": results.get(EVAL_LOSS, results.get("train_loss")),
+        "cost": run.record["stages"].get("train", {}).get("seconds"),
+        "learnt": BETTER_THAN not in failures,
+    }
+
+
 def unusable(run: Run, evaluate: Evaluate) -> str | None:
     """Why nobody should be given the tuned model of a run, from its answers; None for a sound one, and without any."""
     from orchestrator.evaluation.answers import useless
@@ -67,9 +84,6 @@ def unusable(run: Run, evaluate: Evaluate) -> str | None:
 
     file = run.folder / layout.predictions("tuned")
     return useless(read_rows(file), evaluate.task, evaluate.labels) if file.is_file() else None
-
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +97,16 @@ class Group:
     def value(self) -> float:
         """The mean of the repetitions."""
         return statistics.fmean(trial["value"]["value"] for trial in self.trials)
+
+    @property
+    def learnt(self) -> bool:
+        """Whether one of them is shown to beat what needs no training, or nobody asked."""
+        return any(trial.get("learnt", True) for trial in self.trials)
+
+    def mean(self, key: str) -> float:
+        """The mean of what is known of the repetitions, such as `loss` or `cost`; infinite where nothing is."""
+        known = [trial[key] for trial in self.trials if trial.get(key) is not None]
+        return statistics.fmean(known) if known else math.inf
 
     def figure(self) -> Figure:
         """The means of the values and of their intervals: repetitions answer the same rows, so more of them say
@@ -101,8 +125,8 @@ class Group:
 
 
 def rank(trials: Iterable[Json], metric: str) -> list[Group]:
-    """The points with completed trials, best first; of equal ones the earlier. What diverged, or answers nothing, is
-    not ranked."""
+    """The points with completed trials, best first; of equal ones that with the lower loss, then the cheaper to train,
+    then the earlier. What diverged, or answers nothing, is not ranked."""
     sign = 1 if minimises(metric) else -1
     by_point: dict[str, dict[str, Json]] = {}
     for trial in trials:
@@ -115,7 +139,7 @@ def rank(trials: Iterable[Json], metric: str) -> list[Group]:
         )
         for runs in by_point.values()
     ]
-    return sorted(groups, key=lambda group: sign * group.value)
+    return sorted(groups, key=lambda group: (sign * group.value, group.mean("loss"), group.mean("cost")))
 
 
 def ranking(groups: Sequence[Group], runs_dir: Path, metric: str, evaluate: Evaluate) -> list[Json]:
@@ -134,6 +158,7 @@ def ranking(groups: Sequence[Group], runs_dir: Path, metric: str, evaluate: Eval
                 "best_trial": group.trials[0]["number"],
                 "value": group.figure(),
                 "spread": group.spread(),
+                "learnt": group.learnt,
                 "tied": True if place == 1 else verdict.tied,
                 "sentence": "" if place == 1 else verdict.sentence,
             }
@@ -160,7 +185,7 @@ class _Answers:
         if not all(_same_rows(self._runs[0], rows) for rows in (*self._runs, *other._runs)):
             return _Verdict(None, f"{names[0]} and {names[1]} were measured on different rows")
         if len(self._runs) == len(other._runs) == 1:
-            found = compare(other._runs[0], self._runs[0], evaluate.task, names=names, labels=evaluate.labels)
+            found = compare(other._runs[0], self._runs[0], Basis(evaluate.task, names, evaluate.labels))
             return _Verdict(found.verdict == "cannot tell", found.sentence)
         return _repeated(other._runs, self._runs, evaluate, names)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +36,7 @@ def open_folder(runs_dir: Path, name: str, kind: str, key: str) -> Path:
     for file in sorted(runs_dir.glob(f"*-{name}-{kind}-*/{layout.SWEEP}"), reverse=True):
         if read_json(file).get("key") == key:
             return file.parent
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    folder = runs_dir / f"{stamp}-{name}-{kind}-{secrets.token_hex(3)}"
+    folder = runs_dir / store.new_id(f"{name}-{kind}")
     write_json(folder / layout.SWEEP, {"schema": SCHEMA, "id": folder.name, "name": name, "kind": kind, "key": key,
                                        "created_at": store.now(), "trials": [], "ranking": []})  # fmt: skip
     return folder
@@ -69,11 +66,21 @@ def read(folder: Path) -> Json:
     return found
 
 
+def is_best(place: Json) -> bool:
+    """Whether a place of a ranking is the best one: the first, of a model that learnt something."""
+    return bool(place["rank"] == 1 and place.get("learnt", True))
+
+
 def best_trial(folder: Path) -> Json:
     """The entry of the winner. Raises InputError while no trial has succeeded."""
     page = read(folder)
     if not page["ranking"]:
         raise InputError(f"no trial of {folder.name} has succeeded yet", "Run `orchestrator sweep` again.")
+    if not is_best(page["ranking"][0]):
+        raise InputError(
+            f"no trial of {folder.name} learnt anything: none is shown to beat what needs no training",
+            "Try other learning rates or more epochs; `evaluate.better_than: []` asks for nothing.",
+        )
     number = page["ranking"][0]["best_trial"]
     found: Json = next(trial for trial in page["trials"] if trial["number"] == number)
     return found

@@ -17,7 +17,7 @@ from orchestrator.pipeline.workflow import Task
 from orchestrator.runs import store
 from orchestrator.runs.progress import read_log
 from orchestrator.sweep import records
-from orchestrator.sweep.ranking import figure, minimises, rank, ranking, unusable
+from orchestrator.sweep.ranking import figure, minimises, rank, ranking, tie_breakers, unusable
 from orchestrator.sweep.study import Study, Trial
 from orchestrator.sweep.trial import TrialFactory
 
@@ -160,7 +160,8 @@ class Sweeper:
             run = store.load(task.run.folder)  # another process, or machine, may have written it
             value = figure(run, self.factory.sweep.metric)
             reason = unusable(run, task.project.spec.evaluate)
-            return {"status": "unusable" if reason else "completed", "value": value, "reason": reason}
+            status = "unusable" if reason else "completed"
+            return {"status": status, "value": value, "reason": reason, **tie_breakers(run)}
         except Interrupted:
             raise
         except (OrchestratorError, OSError) as error:

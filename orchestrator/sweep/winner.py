@@ -33,7 +33,7 @@ def measure_on_test(folder: Path, factory: TrialFactory, reporter: Reporter) -> 
     """
     page = records.read(folder)
     test = factory.project.spec.data.test
-    if test is None or not page["ranking"]:
+    if test is None or not page["ranking"] or not records.is_best(page["ranking"][0]):
         return None
     winner = records.best_trial(folder)
     known: Json | None = page.get("test")

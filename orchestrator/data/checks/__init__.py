@@ -66,6 +66,10 @@ def _sizes(train: Corpus, held_out: Corpus) -> Iterable[Finding]:
         yield finding("few_rows", "warning", message)
 
 
+CLEANED = ("leakage_exact", "leakage_near", "leakage_label_conflict")
+"""Errors that `data clean` takes away."""
+
+
 def require_clean(findings: Sequence[Finding], accept: Collection[str] = ()) -> None:
     """Raises one InputError if there is an error that `data: {accept: […]}` does not name."""
     errors = [found for found in findings if found.severity == "error" and found.kind not in accept]
@@ -73,6 +77,8 @@ def require_clean(findings: Sequence[Finding], accept: Collection[str] = ()) -> 
         lines = "\n".join(f"  {found.kind}: {found.message}{_first_place(found)}" for found in errors[:_LISTED])
         kinds = ", ".join(dict.fromkeys(found.kind for found in errors))
         hint = f"`orchestrator data check` shows the rows; to train on them all the same: `data: {{accept: [{kinds}]}}`"
+        if any(found.kind in CLEANED for found in errors):
+            hint = f"`orchestrator data clean TRAIN --eval EVAL --out FOLDER` leaves such rows out; {hint}"
         raise InputError(f"the data has errors:\n{lines}", hint)
 
 

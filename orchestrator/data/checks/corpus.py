@@ -74,6 +74,10 @@ class Corpus:
         wanted = np.array([hashed(label) for label in labels], np.uint64)
         return self.places(np.flatnonzero(np.isin(np.frombuffer(self.label, np.uint64), wanted)).tolist())
 
+    def label_of(self, index: int) -> str:
+        """The answer of a row as it stands; "…" where there were too many different ones to keep."""
+        return next((label for label in self.labels if hashed(label) == self.label[index]), "…")
+
     def show(self, index: int) -> str:
         """`file:row text`, for a person."""
         return f"{self.sources[self.source[index]]}:{self.row[index]} {self.heads[index]}"

@@ -27,7 +27,7 @@ def label_findings(train: Corpus, held_out: Corpus) -> Iterator[Finding]:
     everywhere = train.labels + held_out.labels
     variants = label_variants(everywhere)
     if variants:
-        pairs = ", ".join(f"{a!r} ({counted(everywhere[a], 'row')}) → {b!r}" for a, b in variants.items())
+        pairs = ", ".join(f"{visible(a)} ({counted(everywhere[a], 'row')}) → {visible(b)}" for a, b in variants.items())
         places = train.labelled(variants) + held_out.labelled(variants)
         yield finding("label_variant", "warning", f"labels that may mean the same: {pairs}", places)
     merged: Counter[str] = Counter()
@@ -36,6 +36,16 @@ def label_findings(train: Corpus, held_out: Corpus) -> Iterator[Finding]:
     yield from _imbalance(merged)
     if len(held_out):
         yield from _missing(train, held_out, variants)
+
+
+def visible(label: str) -> str:
+    """A label in quotes, its white space marked where it would not be seen: at the ends, doubled, no plain space.
+
+    `Sport ` becomes 'Sport␣', a tab ⇥, a new line ⏎, and other spaces, such as the full-width one of Chinese, [U+3000].
+    """
+    marked = re.sub(r"^ +| +$|  +", lambda found: "␣" * len(found[0]), label)
+    marked = marked.replace("\t", "⇥").replace("\n", "⏎")
+    return "'" + re.sub(r"[^\S ]", lambda found: f"[U+{ord(found[0]):04X}]", marked) + "'"
 
 
 def label_variants(labels: Counter[str]) -> dict[str, str]:

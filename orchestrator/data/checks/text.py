@@ -80,16 +80,12 @@ def words_of(text: str) -> str:
 
 def names_its_label(words: str, answer: str) -> bool:
     """Whether a short answer stands in the prompt as a word; `words` is what `words_of` returned."""
-    if len(answer) > LONG_ANSWER or not (label := _label_words(answer)):
+    if len(answer) > LONG_ANSWER or not (label := words_of(same_text(answer))):
         return False
     return f" {label} " in f" {words} " if label.isascii() else label in words
 
 
 @lru_cache(1024)
-def _label_words(answer: str) -> str:
-    return words_of(same_text(answer))
-
-
 def unfinished(answer: str) -> bool:
     """Whether a long answer stops without a final mark."""
     return len(answer) > LONG_ANSWER and answer.rstrip()[-1:] not in ".!?。！？…”\"'’)]}）】》」』`*|:：;；>~"

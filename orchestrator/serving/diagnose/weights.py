@@ -15,7 +15,7 @@ from typing import Any
 
 from orchestrator.models import gguf_tensor
 from orchestrator.models.saves import Saves
-from orchestrator.models.tokenizer_files import json_object
+from orchestrator.models.tokenizer import json_object
 from orchestrator.serving.diagnose.finding import Finding
 
 NAMES = {
