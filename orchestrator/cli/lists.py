@@ -18,7 +18,7 @@ def print_lines(lines: Sequence[dict[str, Any]]) -> None:
     if not lines:
         say("no runs", err=True)
         return
-    titles = [title for title in lines[0] if title not in ("name", "sweep")]
+    titles = list(lines[0])
     cells = [titles] + [[_cell(line[title]) for title in titles] for line in lines]
     widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
     click.echo("\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,13 +53,15 @@ def runs() -> None:
 @click.option("--sort", metavar="KEY", help="Best first; without it the newest comes first.")
 @click.option("--show", multiple=True, metavar="KEY", help="One more column, such as gguf-q4_k_m.accuracy; repeatable.")
 @click.option("-n", "--limit", type=click.IntRange(min=0), default=50, show_default=True, help="Lines; 0 for all.")
+@click.option("--trials", is_flag=True, help="A line for each trial, as with --where and --sort.")
 @click.option("--csv", "as_csv", is_flag=True, help="All lines, comma-separated.")
 @json_option
-def list_(runs_dir: Path, limit: int, as_csv: bool, as_json: bool, **wanted: Any) -> None:
-    """The runs there are.
+def list_(runs_dir: Path, limit: int, trials: bool, as_csv: bool, as_json: bool, **wanted: Any) -> None:
+    """The runs there are: how old, over which base model, what sets them apart from others of their name, their size.
 
     Example: orchestrator runs list --where 'accuracy>70' --show learning_rate
     """
+    from orchestrator.report.run_list import folded, list_of_runs
     from orchestrator.runs.query import Wanted, documents, listing
 
     if as_json:
@@ -68,23 +71,26 @@ def list_(runs_dir: Path, limit: int, as_csv: bool, as_json: bool, **wanted: Any
     if as_csv:
         print_csv(lines)
         return
-    shown = lines[: limit or None]
-    print_lines(shown)
-    if limit and len(lines) > limit:
-        say(f"… {len(lines) - limit} more; --limit 0 shows all", err=True)
-    if broken := [str(line["id"]) for line in shown if line["status"] == DAMAGED]:
+    each = trials or bool(wanted["where"] or wanted["sort"])
+    groups = [[line] for line in lines] if each else folded(lines)
+    print_lines(list_of_runs(runs_dir, groups[: limit or None]))
+    if limit and len(groups) > limit:
+        say(f"… {len(groups) - limit} more; --limit 0 shows all", err=True)
+    if broken := [str(line["id"]) for group in groups[: limit or None] for line in group if line["status"] == DAMAGED]:
         say(f"{DAMAGED}: {', '.join(broken)}; `orchestrator verify RUN` says how", err=True)
 
 
 @runs.command()
-@click.argument("which", required=False, metavar="[RUN]")
+@click.argument("which", required=False, metavar="[RUN or SWEEP]")
 @found_runs_dir_option
 @json_option
 def show(which: str | None, runs_dir: Path, as_json: bool) -> None:
-    """One run: how it ended, its stages, its figures. The newest without a name.
+    """One run: how it ended, its stages, its figures. The newest without a name. Of a sweep, its ranking.
 
     Example: orchestrator runs show
     """
+    if which and (sweep := _sweep(runs_dir, which)):
+        return _show_sweep(sweep, as_json)
     run = store.find(runs_dir, which)
     if run.problem:
         say(f"{run.problem}; this is its copy", err=True)
@@ -119,9 +125,11 @@ def compare(wanted: tuple[str, ...], runs_dir: Path, artifact: str, page: Path |
     Example: orchestrator runs compare 1a2b3c 4d5e6f --page compare.html
     """
     from orchestrator.report import write_comparison
+    from orchestrator.report.run_list import settings
     from orchestrator.runs.compare import side_by_side
 
-    compared = side_by_side(_found(runs_dir, wanted), artifact)
+    found = _found(runs_dir, wanted)
+    compared = side_by_side(found, artifact, settings(found))
     if page:
         write_comparison(compared, page)
         say(f"page: {page}", err=True)
@@ -237,6 +245,31 @@ def export(wanted: tuple[str, ...], runs_dir: Path, uri: str) -> None:
     chosen = _found(runs_dir, wanted) if wanted else list(store.every(runs_dir))
     new = to_mlflow(chosen, uri)
     say(f"{len(new)} of {counted(len(chosen), 'run')} exported; the others were there already")
+
+
+def _sweep(runs_dir: Path, which: str) -> Path | None:
+    """The sweep that a name means; None where a run has that name, or no sweep."""
+    from orchestrator.sweep import records
+
+    try:
+        store.find(runs_dir, which)
+    except InputError as error:
+        if error.message.startswith("no run"):  # one that means several runs means no sweep
+            with contextlib.suppress(InputError):
+                return records.find(runs_dir, which)
+    return None
+
+
+def _show_sweep(folder: Path, as_json: bool) -> None:
+    from orchestrator.report.run_list import sweep_lines
+    from orchestrator.sweep import records
+    from orchestrator.sweep.display import show_ranking
+
+    page = records.read(folder)
+    if as_json:
+        return print_json(page)
+    say("\n".join(sweep_lines(page, folder)))
+    show_ranking({"parameters": {}, "metric": "", **page}, stdout_console())
 
 
 def _found(runs_dir: Path, wanted: Sequence[str]) -> list[Run]:

@@ -37,6 +37,8 @@ def artifact_table(summary: Summary, console: Console) -> None:
         sentences.append((mixture["sentence"], "dim"))
     if known := _confidence(summary):
         sentences.append((known, "dim"))
+    if keep := summary.get("keep"):
+        sentences.insert(0, (keep["sentence"], "dim"))
     if general := summary.get("general"):
         sentences.append((general["sentence"], "yellow" if general["verdict"] == "damaged" else "dim"))
     console.print(_table(summary))

@@ -117,7 +117,7 @@ def _register_data(run: Run, name: str, folder: Path) -> None:
 def _offer(run: Run, folder: Path) -> None:
     """A finished training as one of the board's own: without its checkpoints, which would be taken for unfinished."""
     for pattern in FILES:
-        for file in (run.folder / layout.TRAINED).glob(pattern):
+        for file in (run.folder / layout.trained(run.folder)).glob(pattern):
             link(file, folder / run.arguments["finetuning_type"] / run.id / file.name)
 
 
