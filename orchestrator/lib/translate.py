@@ -22,7 +22,7 @@ CATALOGUES = {"zh": Path(__file__).parent / "zh"}
 `{}` stands for what is filled in, in the same order in both, or by number in the translation: `{1}` is the second.
 Null: a text of the code that no person reads.
 """
-MEAGRE = 8
+MEAGRE = 6
 """A template of no more letters, such as `{} of {}`, is filled with single words, or with texts that are known."""
 
 _GAP = re.compile(r"\{(\d*)\}")
@@ -66,7 +66,8 @@ class Catalogue:
         known = {form: said for text, said in several.items() for form in of_one(text)} | several
         self._exact = {text: said for text, said in known.items() if "{}" not in text}
         with_gaps = sorted((text for text in known if "{}" in text), key=_weight, reverse=True)
-        self._templates = [Template(tuple(text.split("{}")), known[text]) for text in with_gaps]
+        templates = (Template(tuple(text.split("{}")), known[text]) for text in with_gaps)
+        self._templates = [(max(template.parts, key=len), template) for template in templates]
         self._terms = frozenset(terms)
 
     def translated(self, text: str) -> str:
@@ -101,8 +102,8 @@ class Catalogue:
     def _ways(self, text: str) -> Iterator[tuple[bool, int, bool, str]]:
         """Translations, the best one the least: whether its template is meagre, how much it leaves, and whether it
         takes what stands before a colon for a part of a value."""
-        for template in self._templates:
-            values = template.values(text)
+        for longest, template in self._templates:
+            values = template.values(text) if longest in text else None
             if values is None or (template.is_meagre and not all(map(self._is_one, values))):
                 continue
             told = list(map(self._said, values))
