@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from orchestrator.cli.common import say
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import write_text
 from orchestrator.lib.render import PACKAGED
@@ -32,7 +33,7 @@ def init(folder: Path, source: Path | None) -> None:
     for path in create(folder, spec):
         click.echo(path)
     where = "" if folder == Path() else f"cd {folder} && "
-    click.echo(f"next: {where}make check all", err=True)
+    say(f"next: {where}make check all", err=True)
 
 
 SCHEMA = "spec.schema.json"
