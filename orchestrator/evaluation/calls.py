@@ -73,7 +73,7 @@ class CallReader:
         return read
 
     def is_broken(self, answer: str) -> bool:
-        """Whether it begins a call and holds none: it ran out of tokens, perhaps within the first words, or is no JSON."""
+        """Whether it begins a call and holds none: it ran out of tokens, perhaps in its first words, or is no JSON."""
         if not self.start or self.read(answer):
             return False
         least = len(self.start.split(maxsplit=1)[0])
