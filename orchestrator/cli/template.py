@@ -191,6 +191,7 @@ def _print(results: Sequence[Result], engines: Engines) -> None:
         thinking = {None: "", True: "on", False: "off"}[result.thinking]
         remark = f"(single questions: {result.single_turn})" if result.single_turn else ""
         verdict = f"refused: {result.refused}" if result.refused else result.mismatch or "yes"
+        verdict += f", but {result.unread}" if result.unread else ""
         tools = "yes" if result.tools else ""
         table.add_row(result.template, thinking, tools, str(result.cases), escape(f"{verdict} {remark}".strip()))
     stdout_console().print(table)
