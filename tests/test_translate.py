@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -169,3 +170,30 @@ def test_errors_are_whole_in_chinese(arguments: tuple[str, ...], said: str, tmp_
     done = run_tool(arguments, tmp_path, {"LANG": "zh_CN.UTF-8", "LC_ALL": ""})
     assert (done.code, done.stderr.endswith(said)) == (2, True), done.stderr
     assert english(done.stderr.replace("python -m", "")) == []
+
+
+def test_a_text_is_taken_for_nothing_else() -> None:
+    """Each template, filled in, has the translation that stands beside it: no other one fits it better."""
+    wrong = {}
+    for text, chinese in ALL.items():
+        if chinese is None or "{}" not in text:
+            continue
+        parts = text.split("{}")
+        values = [f", q{place}" if place and not parts[place] else f"q{place}" for place in range(len(parts) - 1)]
+        english = "".join(part + value for part, value in zip(parts, [*values, ""], strict=True))
+        told, expected = localised(english, CHINESE), translate.filled(chinese, values)
+        if told.replace(", ", "，") != expected.replace(", ", "，"):
+            wrong[text] = told
+    assert wrong == {}
+
+
+def test_what_people_read_goes_through_the_catalogue() -> None:
+    """The command line prints texts with `say`, which translates; click.echo is for what programs read."""
+    found = []
+    for file in sorted((messages.CODE / "cli").glob("*.py")):
+        module = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(module):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("click.echo", "click.secho", "print"):
+                said = [text for part in node.args for text in messages.said(part, module)]
+                found += [f"{file.name}:{node.lineno}: {text}" for text in said if messages.is_prose(text, False)]
+    assert found == []
