@@ -114,7 +114,7 @@ def test_a_file_of_a_wanted_size(mix: Any, shipped_run: Any, capsys: pytest.Capt
     assert error.value.hint and "Set export.size to" in error.value.hint
     budget = whole * 7 // 10
     found = mix(budget)
-    assert budget * 0.9 < found["bytes"] <= budget
+    assert found["bytes"] <= budget < whole and set(found["types"].values()) != {"f16"}
     assert found["expected"] == pytest.approx(
         sum(found["tried"][role][kind]["divergence"] for role, kind in found["types"].items())
     )

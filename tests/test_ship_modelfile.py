@@ -9,9 +9,10 @@ import pytest
 
 from orchestrator.lib.errors import InputError, MissingError
 from orchestrator.lib.render import Renderer
+from orchestrator.models.lora_gguf import plain_alpha
 from orchestrator.serving import bundle
 from orchestrator.serving.bundle import Modelfile
-from orchestrator.stages.adapter import over_base, plain_alpha, unfit_adapter, unfit_base, unfit_training
+from orchestrator.stages.adapter import over_base, unfit_adapter, unfit_base, unfit_training
 
 VALUES: list[dict[str, Any]] = [
     {"system": None, "stop": [], "parameters": {}},

@@ -16,12 +16,14 @@ from orchestrator.cli.common import (
     json_option,
     print_json,
     runs_dir_option,
+    say,
     set_option,
     stderr_console,
     stdout_console,
 )
 from orchestrator.cli.lists import print_comparison, print_csv, print_lines
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.translate import localised
 from orchestrator.lib.words import counted
 from orchestrator.runs import store
 from orchestrator.runs.catalogue import DAMAGED
@@ -73,9 +75,9 @@ def list_(runs_dir: Path, limit: int, trials: bool, as_csv: bool, as_json: bool,
     groups = [[line] for line in lines] if each else folded(lines)
     print_lines(list_of_runs(runs_dir, groups[: limit or None]))
     if limit and len(groups) > limit:
-        click.echo(f"… {len(groups) - limit} more; --limit 0 shows all", err=True)
+        say(f"… {len(groups) - limit} more; --limit 0 shows all", err=True)
     if broken := [str(line["id"]) for group in groups[: limit or None] for line in group if line["status"] == DAMAGED]:
-        click.echo(f"{DAMAGED}: {', '.join(broken)}; `orchestrator verify RUN` says how", err=True)
+        say(f"{DAMAGED}: {', '.join(broken)}; `orchestrator verify RUN` says how", err=True)
 
 
 @runs.command()
@@ -91,7 +93,7 @@ def show(which: str | None, runs_dir: Path, as_json: bool) -> None:
         return _show_sweep(sweep, as_json)
     run = store.find(runs_dir, which)
     if run.problem:
-        click.echo(f"{run.problem}; this is its copy", err=True)
+        say(f"{run.problem}; this is its copy", err=True)
     if as_json:
         print_json(run.record)
         return
@@ -100,14 +102,14 @@ def show(which: str | None, runs_dir: Path, as_json: bool) -> None:
     from orchestrator.runs.results import summaries
 
     measured = summaries(run.folder)
-    click.echo(f"{run.id}  {run.record['status']}\n{outcome(run.record, measured)[0]}")
+    say(f"{run.id}  {localised(run.record['status'])}\n{outcome(run.record, measured)[0]}")
     for line in about_files(measured):
-        click.echo(line, err=True)
+        say(line, err=True)
     if about := run.record.get("scheduler"):
-        click.echo(_scheduled(about))
+        say(_scheduled(about))
     for name, entry in run.record["stages"].items():
         reused = f"  taken from {entry['reused_from']}" if "reused_from" in entry else ""
-        click.echo(f"  {name:<18} {entry['status']:<12} {entry.get('seconds') or 0:8.1f} s{reused}")
+        say(f"  {name:<18} {localised(entry['status']):<12} {entry.get('seconds') or 0:8.1f} s{reused}")
     show_run(run, stdout_console())
 
 
@@ -130,7 +132,7 @@ def compare(wanted: tuple[str, ...], runs_dir: Path, artifact: str, page: Path |
     compared = side_by_side(found, artifact, settings(found))
     if page:
         write_comparison(compared, page)
-        click.echo(f"page: {page}", err=True)
+        say(f"page: {page}", err=True)
     if as_json:
         print_json(compared)
     else:
@@ -199,7 +201,7 @@ def prune(keep_best: int, runs_dir: Path, name: str | None, metric: str | None, 
     folders = superfluous(runs_dir, keep_best, name, metric)
     busy = in_use(folders)
     for folder in busy:
-        click.echo(f"kept, in use: {folder.name}", err=True)
+        say(f"kept, in use: {folder.name}", err=True)
     _remove([folder for folder in folders if folder not in busy], yes, as_json)
 
 
@@ -226,7 +228,7 @@ def adopt(
     if as_json:
         print_json({"run": made.run.id, "spec": str(made.spec)})
     else:
-        click.echo(f"run: {made.run.folder}\nspec: {made.spec}\ngo on with: orchestrator export {made.spec}")
+        say(f"run: {made.run.folder}\nspec: {made.spec}\ngo on with: orchestrator export {made.spec}")
 
 
 @runs.command()
@@ -242,7 +244,7 @@ def export(wanted: tuple[str, ...], runs_dir: Path, uri: str) -> None:
 
     chosen = _found(runs_dir, wanted) if wanted else list(store.every(runs_dir))
     new = to_mlflow(chosen, uri)
-    click.echo(f"{len(new)} of {counted(len(chosen), 'run')} exported; the others were there already")
+    say(f"{len(new)} of {counted(len(chosen), 'run')} exported; the others were there already")
 
 
 def _sweep(runs_dir: Path, which: str) -> Path | None:
@@ -266,7 +268,7 @@ def _show_sweep(folder: Path, as_json: bool) -> None:
     page = records.read(folder)
     if as_json:
         return print_json(page)
-    click.echo("\n".join(sweep_lines(page, folder)))
+    say("\n".join(sweep_lines(page, folder)))
     show_ranking({"parameters": {}, "metric": "", **page}, stdout_console())
 
 
@@ -294,10 +296,12 @@ def _remove(folders: Sequence[Path], yes: bool, as_json: bool) -> None:
     if folders and not yes:
         if not sys.stdin.isatty():
             raise InputError(f"this would free {decimal(size)}; nothing was removed", "Say --yes to go ahead.")
-        click.confirm(f"Remove {counted(len(folders), 'run')} and free {decimal(size)}?", abort=True, err=True)
+        click.confirm(
+            localised(f"Remove {counted(len(folders), 'run')} and free {decimal(size)}?"), abort=True, err=True
+        )
     for folder in folders:
         remove(folder)
     if as_json:
         print_json({"removed": [folder.name for folder in folders], "bytes": size})
     else:
-        click.echo(f"removed {counted(len(folders), 'run')}, {decimal(size)} freed")
+        say(f"removed {counted(len(folders), 'run')}, {decimal(size)} freed")

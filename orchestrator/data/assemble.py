@@ -9,14 +9,21 @@ from itertools import chain
 from pathlib import Path
 
 from orchestrator.data.checks import Finding, Mode, check_data, require_clean
+from orchestrator.data.checks.copies import exact_between, near_between
+from orchestrator.data.checks.corpus import build
+from orchestrator.data.checks.finding import finding
 from orchestrator.data.checks.tokens import TokenCounter
 from orchestrator.data.conversation import Conversation, Kind
 from orchestrator.data.hub import local_files
 from orchestrator.data.reading import RowProblem, collect, read, require
 from orchestrator.data.split import split
-from orchestrator.spec.sections import Data, Spec
+from orchestrator.lib.errors import InputError
+from orchestrator.spec.sections import AUTO, Data, Spec
 
 Rows = Sequence[Conversation]
+VALIDATION_SHARE = 0.1
+MOST_VALIDATION = 200
+"""Rows that `data.validation: auto` takes at most: more would cost training rows and minutes, and tell little more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,8 @@ class Sets:
     eval: Rows
     read: int
     findings: Sequence[Finding]
+    validation: Rows = ()
+    """Rows to choose a checkpoint by, neither trained on nor held out."""
 
 
 def assemble(wanted: Wanted) -> Sets:
@@ -72,9 +81,47 @@ def assemble(wanted: Wanted) -> Sets:
         chain(train, learnt.problems), chain(held_out, asked.problems), labels_task=wanted.labels, mode=wanted.mode
     )
     require_clean(findings, data.accept)
+    train, validation, overlap = _validation(wanted, train, held_out)
     if wanted.every_answer and wanted.kind == "sft":
         held_out = [part for row in held_out for part in row.each_answer()]
-    return Sets(train, held_out, learnt.rows + asked.rows, findings)
+    return Sets(train, held_out, learnt.rows + asked.rows, [*findings, *overlap], validation)
+
+
+def _validation(wanted: Wanted, train: Rows, held_out: Rows) -> tuple[Rows, Rows, list[Finding]]:
+    """The training rows that stay, those to choose a checkpoint by, and what is said of rows that cannot be such.
+
+    Raises InputError where a file has no row of its own.
+    """
+    chosen, seed = wanted.data.validation, wanted.data.seed
+    if chosen is None:
+        return train, [], []
+    if chosen == AUTO:
+        chosen = min(VALIDATION_SHARE, MOST_VALIDATION / len(train))
+    if not isinstance(chosen, str):
+        return *split(train, chosen, seed=seed), []
+    rows = require(collect(_stream(wanted, chosen), [chosen]), at_least=1, accept=wanted.data.accept)
+    kept, overlap = apart(rows, train, held_out)
+    if not kept:
+        raise InputError(
+            f"data.validation: all {len(rows)} rows of {chosen!r} are training or held-out rows too",
+            "Name a file of other rows, or say data.validation: auto, which takes some of the training rows.",
+        )
+    return train, kept, overlap
+
+
+def apart(rows: Rows, train: Rows, held_out: Rows) -> tuple[Rows, list[Finding]]:
+    """The rows that are neither trained on nor held out, not even nearly, and a finding for the others.
+
+    A checkpoint that was chosen by held-out rows would be measured by the same luck again, and training rows are known
+    by heart the better the longer it trains.
+    """
+    corpus, others = build(rows), build([*train, *held_out])
+    known = set(exact_between(others, corpus)) | {at for _, at in near_between(others, corpus)}
+    if not known:
+        return rows, []
+    message = f"{len(known)} of {len(rows)} validation rows are training or held-out rows too, and are left out"
+    left = finding("validation_overlap", "warning", message, corpus.places(sorted(known)))
+    return [row for at, row in enumerate(rows) if at not in known], [left]
 
 
 def check(

@@ -26,6 +26,8 @@ DATASET_INFO = "data/dataset_info.json"
 ASKED_ROWS = "data/asked.json"
 """The held-out rows of a preference set as questions with one answer."""
 PROMPTS = "data/prompts.jsonl"
+VALIDATION = "data/validation.jsonl"
+"""What the rows ask that a checkpoint is chosen by, as PROMPTS has it."""
 PROMPTED = "data/prompted"
 """The held-out rows for the base model that is told the labels, and what it is told."""
 PROMPTED_ROWS = "data/prompted/eval.json"
@@ -38,11 +40,18 @@ GENERAL_ROWS = "evaluation/general.jsonl"
 """What base and tuned model give the answers to general prompts."""
 
 TRAINED = "train"
+KEPT = "kept"
+"""The checkpoint that goes on, where it was chosen; else that is the last, in TRAINED."""
 AS_MERGED = "export/as-merged"
 """The merged model as LLaMA-Factory left it."""
 MERGED = "export/merged"
 """The same weights with the chat template of training: what is converted, served and pushed."""
 MODELFILE = "export/Modelfile"
+
+
+def trained(folder: Path) -> str:
+    """What training left in a run's folder to go on with."""
+    return KEPT if (folder / KEPT / "adapter_config.json").is_file() else TRAINED
 
 
 def config(stage: str) -> str:

@@ -41,6 +41,8 @@ class Step:
     env: Mapping[str, str] = field(default_factory=dict)
     keeps: tuple[str, ...] = ()
     """Files that it adds to and goes on from; emptied where it is repeated though it had ended well."""
+    shares: tuple[str, ...] = ()
+    """Patterns of files beside its outputs that go along when another run takes its result over."""
     folder: str = ""
     """A folder of its own, emptied before a fresh start."""
     checkpoints: bool = False

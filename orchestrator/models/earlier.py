@@ -50,7 +50,7 @@ def keeps_adapter(base: str) -> bool:
 def adapter(name: str, runs_dir: Path | None) -> Path:
     """The folder of the run's adapter. Raises MissingError while there is none, InputError for one that needs more."""
     run = run_of(name, runs_dir)
-    found = run.folder / layout.TRAINED
+    found = run.folder / layout.trained(run.folder)
     whole = f"Continue from its merged model: run:{run.id}."
     if run.stage("train").get("status") != "completed":
         raise MissingError(f"model.base: run {run.id} has not been trained to the end", "Run it again first.")

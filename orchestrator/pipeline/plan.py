@@ -10,7 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.chat_template.registry import definition
 from orchestrator.chat_template.turns import refusal
 from orchestrator.data.hub import local_files
 from orchestrator.lib.cpu import cores
@@ -23,7 +22,7 @@ from orchestrator.models.situation import devices
 from orchestrator.runs import reuse
 from orchestrator.runs.store import Run
 from orchestrator.spec.project import Project
-from orchestrator.spec.sections import Spec
+from orchestrator.spec.sections import AUTO, Spec
 from orchestrator.stages import chain
 from orchestrator.stages.base import Context
 
@@ -182,14 +181,14 @@ def mode_of(spec: Spec) -> Mode:
     """How a spec's rows are trained, as far as it decides what becomes of their thoughts."""
     from orchestrator.data.checks import Mode
 
-    template = resolve_template(spec)
-    return Mode(template, definition(template).reasons, spec.model.thinking)
+    return Mode.of(resolve_template(spec), spec.model.thinking)
 
 
 def data_files(spec: Spec) -> list[str]:
     """Every data file that a spec names, once, in order."""
     data = spec.data
-    groups = [data.train, data.eval or (), data.test or ()]
+    validation = data.validation if isinstance(data.validation, str) and data.validation != AUTO else ()
+    groups = [data.train, data.eval or (), data.test or (), validation]
     names = [name for group in groups for name in ([group] if isinstance(group, str) else group)]
     return list(dict.fromkeys(names))
 

@@ -208,4 +208,7 @@ def adopt(step: Step, run: Run, donor: Run, fingerprint: str) -> None:
         write_text(run.folder / path, text, durable=False)  # written again by whoever needs it
     for output in entry.get("outputs", ()):
         link(donor.folder / output["path"], run.folder / output["path"])
+    for pattern in step.shares:
+        for file in filter(Path.is_file, donor.folder.glob(pattern)):
+            link(file, run.folder / file.relative_to(donor.folder))
     run.adopt(step.stage, entry, fingerprint, donor.id)

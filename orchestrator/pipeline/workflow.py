@@ -181,6 +181,7 @@ def lineage(full_plan: Plan, run: Run) -> dict[str, Any]:
         for planned in full_plan.steps
         for output in run.stage(planned.step.stage).get("outputs", ())
     }
+    trained = layout.KEPT if full_plan.spec.keeps_best else layout.TRAINED
     train = next(planned.step for planned in full_plan.steps if planned.step.stage == "train")
     base = {"name": full_plan.spec.model.base, "identity": train.inputs["base"]}
     return {
@@ -188,7 +189,7 @@ def lineage(full_plan: Plan, run: Run) -> dict[str, Any]:
         "base_model": base | ({"cure": full_plan.cure} if full_plan.cure else {}) | _ancestor(full_plan, run),
         "train_data": outputs.get(layout.TRAIN_ROWS),
         "eval_data": outputs.get(layout.EVAL_ROWS),
-        "adapter": outputs.get("train/adapter_model.safetensors"),
+        "adapter": outputs.get(f"{trained}/adapter_model.safetensors"),
         "merged_model": {path: sha for path, sha in outputs.items() if path.startswith(layout.MERGED)},
         "gguf": {path: sha for path, sha in outputs.items() if path.endswith(".gguf")},
     }

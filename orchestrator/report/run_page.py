@@ -42,7 +42,7 @@ def facts(folder: Path, record: Json) -> Json:
         "tone": tone,
         "advice": advice(record, summary, log, findings, newest(folder)),
         "findings": findings,
-        "curves": {title: chart for title, chart in curves(log).items() if chart},
+        "curves": {title: chart for title, chart in curves(log, summary).items() if chart},
         **_measured(summary),
         **_answered(folder, summary),
         **_recorded(folder, record),
@@ -100,14 +100,26 @@ def _recorded(folder: Path, record: Json) -> Json:
     }
 
 
-def curves(log: list[Json]) -> dict[str, Chart | None]:
-    """The charts of a training: loss on training and held-out rows, and the learning rate."""
+def curves(log: list[Json], summary: Json | None = None) -> dict[str, Chart | None]:
+    """The charts of a training: loss on training and held-out rows, the learning rate, and how its checkpoints
+    answered validation rows where one was chosen."""
     losses = [Series("training", curve(log, "loss")), Series("held-out", curve(log, "eval_loss"), "s1")]
     rate = Series("learning rate", curve(log, "lr"), "s2")
     return {
         "Loss": plot("Loss", "step", "loss", losses),
         "Learning rate": plot("Learning rate", "step", "learning rate", [rate]),
+        **_checkpoints((summary or {}).get("keep")),
     }
+
+
+def _checkpoints(keep: Json | None) -> dict[str, Chart | None]:
+    if not keep:
+        return {}
+    name = METRICS[keep["metric"]].title
+    points = [(entry["epoch"], entry["value"]) for entry in keep["curve"]]
+    kept = [point for entry, point in zip(keep["curve"], points, strict=True) if entry["checkpoint"] == keep["kept"]]
+    series = [Series(f"{keep['rows']} validation rows", points), Series("kept", kept, "s1", True)]
+    return {"Checkpoints": plot("Checkpoints", "epoch", name, series)}
 
 
 def mistakes(folder: Path) -> Iterator[Json]:

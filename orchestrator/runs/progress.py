@@ -17,6 +17,7 @@ from rich.text import Text
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json_lines
 from orchestrator.lib.step import Step
+from orchestrator.lib.translate import localised
 from orchestrator.machine import environment
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -63,7 +64,7 @@ class Display:
         moment = time.monotonic()
         if self._live is not None:
             lines = [f"… {stage.step.stage:<15} {stage.state(moment)}" for stage in self._running.values()]
-            self._live.update(Text("\n".join(lines)))
+            self._live.update(Text(localised("\n".join(lines))))
             return
         for stage in self._running.values():
             if line := stage.news(moment):
@@ -79,7 +80,7 @@ class Display:
             return
         mark, style = MARKS.get(status, ("·", "dim"))
         took = f"{seconds:6.1f} s" if seconds else f"  {status}"
-        final = loss_line(read_log(shown.folder)) if shown and (step.stage, status) == ("train", "completed") else ""
+        final = shown.result() if shown and status == "completed" else ""
         self._console.print(Text(f"{mark} {step.stage:<15} {took}  {final}".rstrip(), style=style))
         if shown and step.checkpoints and status in ("interrupted", "failed"):
             self._console.print(f"  {to_go_on_from(newest(shown.folder))}", highlight=False)
@@ -117,6 +118,12 @@ class ShownStage:
             said = training_line(own[-1], own, start) if own else f"{elapsed}, loading"
             return f"{said}{self._gpu_memory(moment)}{self._silence(moment)}"
         return f"{elapsed}{self._passes.said(counted(self._log))}{self._silence(moment)}"
+
+    def result(self) -> str:
+        """What a stage that has ended came to, where that can be said in few words."""
+        if self.step.stage == "train":
+            return loss_line(read_log(self.folder))
+        return _last_line(self._log) if self.step.stage == "keep" else ""
 
     @property
     def _log(self) -> Path:
@@ -243,6 +250,13 @@ def sparkline(values: list[float], width: int = 24) -> str:
     low, high = min(shown), max(shown)
     span = (high - low) or 1.0
     return "".join(BARS[round((value - low) / span * (len(BARS) - 1))] for value in shown)
+
+
+def _last_line(log: Path) -> str:
+    try:
+        return (log.read_text(encoding="utf-8", errors="replace").splitlines() or [""])[-1]
+    except OSError:
+        return ""
 
 
 class Passes:

@@ -114,7 +114,7 @@ def collect(run: Run, wanted: str, project: Path, force: bool) -> list[Upload]:
         raise InputError("the base model is not ours to upload", "Choose --artifact adapter, tuned or a GGUF.")
     require_proven(run, wanted, force)
     if wanted == "lora":
-        found = _without_paths(_folder(run.folder / layout.TRAINED, run), run)
+        found = _without_paths(_folder(run.folder / layout.trained(run.folder), run), run)
     elif wanted == "tuned":
         found = _folder(run.folder / layout.MERGED, run)
     else:
@@ -184,7 +184,7 @@ def _folder(folder: Path, run: Run) -> list[Upload]:
 def _without_paths(uploads: list[Upload], run: Run) -> list[Upload]:
     """PEFT writes the base model's folder on this machine into the adapter's configuration; others need its name."""
     clean = run.folder / "export/adapter_config.json"
-    config = read_json(run.folder / layout.TRAINED / "adapter_config.json")
+    config = read_json(run.folder / layout.trained(run.folder) / "adapter_config.json")
     write_json(clean, {**config, "base_model_name_or_path": base_name(run)})
     return [Upload(clean, one.name) if one.name == clean.name else one for one in uploads]
 

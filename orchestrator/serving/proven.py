@@ -49,7 +49,8 @@ def changes(run: Run, artifact: str | None) -> Iterator[str]:
 def files(run: Run, artifact: str) -> Collection[str]:
     """The files of the run that an artifact consists of: the recorded ones, and those that would go with them."""
     if artifact in ("tuned", "lora"):
-        folders = (layout.TRAINED, layout.MERGED) if artifact == "tuned" else (layout.TRAINED,)
+        trained = layout.trained(run.folder)
+        folders = (trained, layout.MERGED) if artifact == "tuned" else (trained,)
         there = {f"{folder}/{path.name}" for folder in folders for path in _files_in(run.folder / folder)}
         return there | {path for path in proof.recorded(run) if str(Path(path).parent) in folders}
     found = {layout.gguf(run.record["name"], artifact), f"{layout.MODELFILE}.{artifact}"}

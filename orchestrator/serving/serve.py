@@ -108,7 +108,7 @@ def llama_factory_server(run: Run, artifact: str, at: Where) -> Server:
     values = inference_arguments(trained)
     if artifact == "tuned" and trained["finetuning_type"] not in (LORA, "oft"):
         values["model_name_or_path"] = layout.TRAINED
-    elif adapters := _adapters(trained, artifact):
+    elif adapters := _adapters(trained, layout.trained(run.folder), artifact):
         values |= {"adapter_name_or_path": ",".join(adapters), "finetuning_type": LORA}
     if system := artifacts.serving(run)["system"]:
         values["default_system"] = system
@@ -145,12 +145,12 @@ def _own_server(
     )
 
 
-def _adapters(trained: Mapping[str, Any], artifact: str) -> list[str]:
+def _adapters(trained: Mapping[str, Any], own: str, artifact: str) -> list[str]:
     """The adapters to load: an earlier run's where training started from it, and the run's own."""
     earlier = trained.get("adapter_name_or_path")
     if artifact == "base":
         return [earlier] if earlier else []
-    return [earlier, layout.TRAINED] if earlier and trained.get("create_new_adapter") else [layout.TRAINED]
+    return [earlier, own] if earlier and trained.get("create_new_adapter") else [own]
 
 
 def vllm_server(run: Run, artifact: str, at: Where) -> Server:

@@ -17,8 +17,8 @@ from typing import Any
 
 from orchestrator.lib import layout, process, program
 from orchestrator.lib.files import link, read_json, write_json, write_text
-from orchestrator.lib.hints import language
 from orchestrator.lib.render import yaml_scalar
+from orchestrator.lib.translate import language
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
 from orchestrator.serving.serve import Where, until_answers
@@ -117,7 +117,7 @@ def _register_data(run: Run, name: str, folder: Path) -> None:
 def _offer(run: Run, folder: Path) -> None:
     """A finished training as one of the board's own: without its checkpoints, which would be taken for unfinished."""
     for pattern in FILES:
-        for file in (run.folder / layout.TRAINED).glob(pattern):
+        for file in (run.folder / layout.trained(run.folder)).glob(pattern):
             link(file, folder / run.arguments["finetuning_type"] / run.id / file.name)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestrator.lib.llamafactory import Argument, arguments
-from orchestrator.spec.sections import DEFAULTS, Spec
+from orchestrator.spec.sections import DEFAULTS, KEEP, KEEP_ABOUT, KEEPS, Spec
 from orchestrator.spec.training import check_training
 
 _JSON_TYPES = {
@@ -27,6 +27,7 @@ def json_schema() -> dict[str, Any]:
     schema = Spec.model_json_schema()
     schema |= {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "spec.yaml"}
     settable = {name: _property(argument) for name, argument in arguments().items() if _settable(argument)}
+    settable[KEEP] = {"enum": list(KEEPS), "description": KEEP_ABOUT, "default": KEEPS[0]}
     schema["properties"]["train"] |= {"properties": settable, "additionalProperties": False}
     return schema
 
@@ -55,6 +56,8 @@ def reference() -> str:
         "|---|---|---|",
     ]
     train += [f"| `train.{name}` | {_code(value)} | {arguments()[name].help} |" for name, value in DEFAULTS.items()]
+    ours = f"Not LLaMA-Factory's: {' or '.join(map(_code, KEEPS))}. {KEEP_ABOUT}"
+    train.append(f"| `train.{KEEP}` | {_code(KEEPS[0])} | {ours} |")
     return "\n".join([*_section("", schema, schema["$defs"]), *train])
 
 

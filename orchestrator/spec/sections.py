@@ -54,6 +54,10 @@ class Model(Section):
     trust_remote_code: bool = Field(False, description="Run Python code that the model's repository brings.")
 
 
+AUTO = "auto"
+"""As `data.validation`: a share of the training rows that need not be thought about."""
+
+
 class Data(Section):
     """The rows it is trained on and the held-out rows it is measured on."""
 
@@ -63,6 +67,11 @@ class Data(Section):
     eval: str | tuple[str, ...] | None = Field(None, description="Held-out rows, never trained on.")
     eval_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="Instead of `eval`: the share of the training rows to hold out."
+    )
+    validation: str | Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="For `train.keep: accuracy`, to choose a checkpoint by: a file, a share of the training rows, or"
+        " `auto`, which is a tenth of them and 200 at most. Never held-out rows.",
     )
     test: str | None = Field(None, description="Rows for one last measurement of a sweep's winner.")
     system: str | None = Field(None, description="System text for rows that bring none; it is also served.")
@@ -285,6 +294,11 @@ class Spec(Section):
         return TRAINING_KINDS[self.training["stage"]]
 
     @property
+    def keeps_best(self) -> bool:
+        """Whether the checkpoint that goes on is chosen, rather than the last."""
+        return bool(self.train.get(KEEP) == "accuracy")
+
+    @property
     def launched(self) -> dict[str, Any]:
         """The launch section as plain values; empty without one."""
         return self.launch.model_dump() if self.launch else {}
@@ -313,6 +327,18 @@ DEFAULTS: dict[str, Any] = {
 """Where LLaMA-Factory's own defaults would not learn from 300 rows, or would fill the disk."""
 
 
+KEEP = "keep"
+KEEPS = ("last", "accuracy")
+KEEP_ABOUT = (
+    "Which checkpoint goes on: the last, or the one that answers the rows of `data.validation` best, whatever their"
+    " task measures answers by. Needs LoRA."
+)
+
+
 def with_defaults(train: Mapping[str, Any], **unasked: Any) -> dict[str, Any]:
-    """What stands under `train:` over our defaults; between them, what follows from other sections."""
-    return {**DEFAULTS, **unasked, **train}
+    """What stands under `train:` over our defaults, without what is none of LLaMA-Factory's arguments; between them,
+    what follows from other sections."""
+    defaults = {**DEFAULTS, **unasked}
+    if train.get(KEEP) == "accuracy":
+        del defaults["save_total_limit"]  # the best may be any of them
+    return {**defaults, **{key: value for key, value in train.items() if key != KEEP}}

@@ -13,7 +13,7 @@ from orchestrator.lib.llamafactory import Argument, arguments
 from orchestrator.machine.requirements import TRACKERS, trackers
 from orchestrator.spec.document import did_you_mean, one_of, quote
 from orchestrator.spec.rules import RULES
-from orchestrator.spec.sections import DEFAULTS
+from orchestrator.spec.sections import DEFAULTS, KEEP, KEEPS
 
 _TOKEN = "set it in the environment, so that no file holds it"
 _PLACES: Mapping[str, tuple[str, ...]] = {
@@ -33,6 +33,7 @@ _PLACES: Mapping[str, tuple[str, ...]] = {
     "an interrupted run continues from its newest whole checkpoint by itself": ("resume_from_checkpoint",),
     "the stages set it": ("do_train", "do_eval", "do_predict", "predict_with_generate", "adapter_name_or_path"),
     "the stages choose what answers": ("infer_backend",),
+    "servers would be asked other prompts than those of training": ("tool_format", "preserve_thinking"),
     "it would not notice changed data": ("tokenized_path",),
     "evaluate measures the accuracy of whole answers": ("compute_accuracy",),
     f"{_TOKEN}: HF_TOKEN": ("hf_hub_token", "hub_token"),
@@ -102,10 +103,12 @@ def check_training(train: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _wrong(key: str, value: Any, known: Mapping[str, Argument]) -> str | None:
     """What is wrong with one argument by itself."""
+    if key == KEEP:
+        return None if value in KEEPS else f"expected one of {one_of(KEEPS)}, got {quote(value)}"
     if key in ELSEWHERE or (key.startswith(("export_", "vllm_", "sglang_")) and key in known):
         return f"cannot be set here: {ELSEWHERE.get(key, 'the export section decides it')}"
     if key not in known:
-        return f"unknown key{f'; {REMOVED[key]}' if key in REMOVED else did_you_mean(key, known)}"
+        return f"unknown key{f'; {REMOVED[key]}' if key in REMOVED else did_you_mean(key, [*known, KEEP])}"
     return (
         _mistyped(known[key], value)
         or _out_of_bounds(key, value)

@@ -15,10 +15,23 @@ from orchestrator.data import hub
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.llamafactory import arguments
 from orchestrator.lib.section import Section
+from orchestrator.lib.training_kinds import TRAINING_KINDS
 from orchestrator.spec.document import Finding, Key, closest, did_you_mean, one_of, quote
 from orchestrator.spec.editing import section_at
 from orchestrator.spec.launching import check_launch
-from orchestrator.spec.sections import NEEDS_IMPORTANCE, Data, Evaluate, Export, Launch, Model, Spec, Sweep
+from orchestrator.spec.sections import (
+    AUTO,
+    KEEP,
+    NEEDS_IMPORTANCE,
+    Data,
+    Evaluate,
+    Export,
+    Launch,
+    Model,
+    Spec,
+    Sweep,
+    with_defaults,
+)
 from orchestrator.spec.sweeping import check_sweep
 from orchestrator.spec.training import check_training
 
@@ -55,8 +68,10 @@ def check_model(model: Model, project: Path) -> Iterator[Finding]:
 
 def check_data(data: Data, project: Path) -> Iterator[Finding]:
     """Every file is there and in reach, and there is exactly one source of held-out rows."""
-    for name in ("train", "eval", "test"):
+    for name in ("train", "eval", "test", "validation"):
         value = getattr(data, name)
+        if name == "validation" and (value == AUTO or isinstance(value, float)):
+            continue
         files = (value,) if isinstance(value, str) else value or ()
         if value == ():
             yield Finding(("data", name), "names no file")
@@ -181,6 +196,21 @@ def parse(values: Mapping[str, Any]) -> Spec:
     return Spec.model_validate_json(json.dumps({key: value for key, value in values.items() if value is not None}))
 
 
+def check_validation(train: Mapping[str, Any], data: Data) -> Iterator[Finding]:
+    """What chooses a checkpoint is there where one is to be chosen, and asked for where it is there."""
+    training = with_defaults(train)
+    if train.get(KEEP) == "accuracy":
+        from orchestrator.models.lora_gguf import unfit_training
+
+        if not TRAINING_KINDS[stage := training["stage"]].answers:
+            yield Finding(("train", KEEP), f"accuracy asks for answers, and stage {stage} teaches none; leave it out")
+        elif reason := unfit_training(training):
+            why = f"accuracy asks checkpoints as adapter GGUFs, and {reason}; leave it out"
+            yield Finding(("train", KEEP), why)
+    if data.validation is not None and train.get(KEEP) != "accuracy":
+        yield Finding(("data", "validation"), "is asked to choose a checkpoint only; say train.keep: accuracy as well")
+
+
 def examine(values: Mapping[str, Any], project: Path) -> list[Finding]:
     """Everything wrong with a spec's values; paths in them are relative to `project`."""
     found = _shape(values)
@@ -191,6 +221,9 @@ def examine(values: Mapping[str, Any], project: Path) -> list[Finding]:
     for name, section, check in _CHECKS:
         if name in sound:
             found += check(section.model_validate_json(json.dumps(sound[name])), project)
+    if "data" in sound and not wrong and "train" not in broken:
+        data = Data.model_validate_json(json.dumps(sound["data"]))
+        found += check_validation(sound.get("train", {}), data)
     if "launch" in sound and not wrong and "train" not in broken:
         found += check_launch(Launch.model_validate_json(json.dumps(sound["launch"])), sound.get("train", {}), project)
     if "llama_cpp" in sound:

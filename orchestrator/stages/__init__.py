@@ -12,6 +12,7 @@ from orchestrator.stages.convert import Convert
 from orchestrator.stages.diverge import Diverge, ReadTuned
 from orchestrator.stages.general import General
 from orchestrator.stages.importance import Importance
+from orchestrator.stages.keep import Keep
 from orchestrator.stages.llamafactory import LlamaFactory
 from orchestrator.stages.merge import Merge
 from orchestrator.stages.mix import Mix
@@ -29,6 +30,7 @@ from orchestrator.stages.train import Train
 STAGES: tuple[type[Stage], ...] = (
     Prepare,
     Train,
+    Keep,
     Prompted,
     Predict,
     Score,

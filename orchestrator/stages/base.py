@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from orchestrator.lib import layout
 from orchestrator.lib.render import Renderer
 from orchestrator.lib.step import Step
 from orchestrator.lib.training_kinds import TrainingKind
@@ -81,17 +82,25 @@ class Context:
         """Whether training makes a second adapter, over an earlier run's."""
         return self.adapter is not None and bool(self.training.get("create_new_adapter"))
 
+    @property
+    def trained_by(self) -> str:
+        """The stage that leaves what goes on."""
+        return "keep" if self.spec.keeps_best else "train"
+
+    @property
+    def trained(self) -> str:
+        """The folder that it is left in."""
+        return layout.KEPT if self.spec.keeps_best else layout.TRAINED
+
     def base(self) -> dict[str, Any]:
         """The arguments that make LLaMA-Factory load the model that training starts from."""
         return self._loads(str(self.adapter) if self.adapter else "")
 
     def tuned(self) -> dict[str, Any]:
         """The arguments that make LLaMA-Factory load the tuned model from a run's folder."""
-        from orchestrator.lib import layout
-
         if not self.adapts:
-            return {"model_name_or_path": layout.TRAINED}
-        return self._loads(f"{self.adapter},{layout.TRAINED}" if self.over_adapter else layout.TRAINED)
+            return {"model_name_or_path": self.trained}
+        return self._loads(f"{self.adapter},{self.trained}" if self.over_adapter else self.trained)
 
     def _loads(self, adapters: str) -> dict[str, Any]:
         base = {"model_name_or_path": str(self.base_path)}

@@ -59,7 +59,7 @@ class ReadTuned(Stage):
             stage.step(
                 READ,
                 expects=(stage.answers, stage.expectations),
-                needs=("prepare", "train", "predict-tuned"),
+                needs=("prepare", context.trained_by, "predict-tuned"),
                 inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES)},
                 exclusive=context.gpus > 0,
             )

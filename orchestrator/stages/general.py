@@ -52,7 +52,7 @@ class General(Stage):
             thinking=context.spec.model.thinking,
             rows=layout.GENERAL_ROWS,
             summary=layout.summary(NAME),
-            adapter=layout.TRAINED if over else None,
+            adapter=context.trained if over else None,
             tuned=None if over else reading(context, context.tuned()),
         )
         prompts = {"prompts": sha256(PROMPTS)}
@@ -60,7 +60,7 @@ class General(Stage):
             stage.step(
                 NAME,
                 expects=(stage.rows, stage.summary),
-                needs=("train",),
+                needs=(context.trained_by,),
                 inputs={"base": context.base_identity, **prompts, **context.picked(*TRAINING_PACKAGES)},
                 exclusive=context.gpus > 0,
             )

@@ -26,8 +26,8 @@ class Merge(Stage):
                 argv=("llamafactory-cli", "export", config),
                 files={config: text},
                 expects=(f"{layout.AS_MERGED}/config.json", f"{layout.AS_MERGED}/tokenizer_config.json"),
-                needs=("train",),
-                reads=(f"{layout.TRAINED}/*",),
+                needs=(context.trained_by,),
+                reads=(f"{context.trained}/*",),
                 inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES)},
                 folder=layout.AS_MERGED,
             )

@@ -27,7 +27,7 @@ class Predict(Stage):
         """One step for each artifact that LLaMA-Factory answers with; none where training teaches no answers."""
         if not context.answers:
             return []
-        tuned = _step(context, "tuned", context.tuned(), ("prepare", "train"))
+        tuned = _step(context, "tuned", context.tuned(), ("prepare", context.trained_by))
         if not context.spec.evaluate.asks("base"):
             return [tuned]
         base = _step(context, "base", context.base(), ("prepare",))

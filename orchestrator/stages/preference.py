@@ -68,7 +68,7 @@ class Preference(Stage):
             stage.step(
                 name,
                 expects=(stage.summary, stage.rows),
-                needs=("prepare", "train"),
+                needs=("prepare", context.trained_by),
                 inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES)},
                 exclusive=context.gpus > 0,
             )

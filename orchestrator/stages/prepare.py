@@ -12,7 +12,7 @@ from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import write_json
 from orchestrator.lib.step import Step
 from orchestrator.lib.training_kinds import TRAINING_KINDS
-from orchestrator.spec.sections import Data
+from orchestrator.spec.sections import AUTO, Data, Spec
 from orchestrator.stages.base import Context, Stage
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Prepare(Stage):
 
     program = "prepare"
     phase = "prepare"
-    optional = ("packing", "turns")
+    optional = ("packing", "turns", "validation")
     base: str
     """The base model's folder."""
     template: str
@@ -56,6 +56,7 @@ class Prepare(Stage):
     max_samples: int | None
     accept: Sequence[str]
     seed: int
+    validation: str | float | None = None
 
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
@@ -72,15 +73,16 @@ class Prepare(Stage):
             cutoff_len=training["cutoff_len"],
             task=spec.evaluate.task,
             turns="all" if spec.evaluate.turns == "all" else None,
-            **spec.data.model_dump(mode="json"),
+            **{**spec.data.model_dump(mode="json"), "validation": validation_of(spec)},
         )
         packages = context.picked("llamafactory", "transformers")
+        chosen_by = (layout.VALIDATION,) if stage.validation else ()
         info = context.render("dataset_info.json.j2", kind=stage.kind, kinds=TRAINING_KINDS)
         return [
             stage.step(
                 "prepare",
                 files={layout.DATASET_INFO: info},
-                expects=(*_written(stage.kind), layout.SERVING, layout.DATASET_INFO),
+                expects=(*_written(stage.kind), *chosen_by, layout.SERVING, layout.DATASET_INFO),
                 leaves=(layout.FINDINGS,),
                 single_flight=True,
                 inputs={**context.data_hashes, "base": context.base_identity, **packages},
@@ -100,7 +102,7 @@ class Prepare(Stage):
         from orchestrator.models.tokenizer import require_sound
 
         sets = _canonical(assemble.assemble(self.rows()), self.template)
-        rows = [*sets.train, *sets.eval]
+        rows = [*sets.train, *sets.eval, *sets.validation]
         _require_servable(self, rows)
         base = Path(self.base)
         tokenizer = load_tokenizer(base)
@@ -120,8 +122,11 @@ class Prepare(Stage):
         if not kind.reads:
             asked = _asked(self.kind, sets.eval, self.template)
             served = _served(self, base, sets)
-            prompts = [self._prompt(encoder, tokenizer, served, number, row) for number, row in enumerate(asked, 1)]
-            write_records(Path(layout.PROMPTS), prompts)
+            good = [row for row in sets.validation if row.desirable is not False]
+            files = {layout.PROMPTS: asked, **({layout.VALIDATION: good} if self.validation else {})}
+            for file, of in files.items():
+                prompts = [self._prompt(encoder, tokenizer, served, number, row) for number, row in enumerate(of, 1)]
+                write_records(Path(file), prompts)
         missing = {"left_out": left_out} if left_out else {}
         write_json(Path(layout.SERVING), _serving(self, words, sets, lengths, max(answers)) | missing)
 
@@ -147,10 +152,17 @@ class Prepare(Stage):
     def rows(self) -> assemble.Wanted:
         """Which rows these are."""
         from orchestrator.data import assemble
+        from orchestrator.data.checks import Mode
 
         data = Data.model_validate({name: getattr(self, name) for name in Data.model_fields}, strict=False)
         labels, every = self.task == "classification", self.turns == "all"
-        return assemble.Wanted(Path(self.project), data, self.kind, labels, every_answer=every)
+        mode = Mode.of(self.template, self.thinking)
+        return assemble.Wanted(Path(self.project), data, self.kind, labels, mode, every_answer=every)
+
+
+def validation_of(spec: Spec) -> str | float | None:
+    """What a checkpoint is chosen by; where the spec wants one chosen and does not say by what, some training rows."""
+    return (spec.data.validation or AUTO) if spec.keeps_best else None
 
 
 def _written(kind: Kind) -> tuple[str, ...]:
@@ -164,8 +176,9 @@ def _canonical(sets: assemble.Sets, template: str) -> assemble.Sets:
     """The rows with tools and calls as servers write them."""
     from orchestrator.data.canonical import canonical
 
-    train, held_out = ([canonical(row, template) for row in rows] for rows in (sets.train, sets.eval))
-    return replace(sets, train=train, eval=held_out)
+    parts = (sets.train, sets.eval, sets.validation)
+    train, held_out, validation = ([canonical(row, template) for row in rows] for rows in parts)
+    return replace(sets, train=train, eval=held_out, validation=validation)
 
 
 def _with_tools(sets: assemble.Sets) -> bool:
@@ -231,12 +244,13 @@ def _system(sets: assemble.Sets) -> str | None:
 
 def _serving(wanted: Prepare, words: list[str], sets: assemble.Sets, lengths: list[int], answer: int) -> dict[str, Any]:
     mean = round(sum(lengths) / len(lengths), 1)
+    validation = {"validation": len(sets.validation)} if sets.validation else {}
     return {
         "template": wanted.template,
         "thinking": wanted.thinking,
         "system": _system(sets),
         "stop": words,
-        "rows": {"read": sets.read, "train": len(sets.train), "eval": len(sets.eval)},
+        "rows": {"read": sets.read, "train": len(sets.train), "eval": len(sets.eval)} | validation,
         "tokens": {"longest": max(lengths), "mean": mean, "longest_answer": answer},
         **({"tools": True} if _with_tools(sets) else {}),
     }

@@ -15,9 +15,15 @@ from orchestrator.stages.launch import launched, spawns
 STAGE = "train"
 WEIGHTS = {True: ("train/adapter_model.safetensors", "train/adapter_config.json"), False: ("train/config.json",)}
 
-HELD_OUT = (layout.EVAL_ROWS, layout.ASKED_ROWS, layout.PROMPTS, layout.SERVING, layout.FINDINGS)
+HELD_OUT = (
+    layout.EVAL_ROWS, layout.ASKED_ROWS, layout.PROMPTS, layout.VALIDATION, layout.SERVING, layout.FINDINGS,
+)  # fmt: skip
 """What `prepare` leaves that no weight depends on, as long as nothing is measured between the epochs."""
 READS = (f"{layout.DATA}/*", *(f"!{path}" for path in HELD_OUT))
+CHOSEN_FROM = tuple(
+    f"{layout.TRAINED}/checkpoint-*/{name}" for name in ("adapter_*", "trainer_state.json", "tokenizer*", "chat_*")
+)
+"""What a checkpoint that may be chosen consists of."""
 
 
 class Train(Stage):
@@ -44,6 +50,7 @@ class Train(Stage):
                 fingerprint_files={config: render(context, many.one_device)},
                 folder=layout.TRAINED,
                 checkpoints=True,
+                shares=CHOSEN_FROM if context.spec.keeps_best else (),
                 spawns=spawns(context, many.env),
                 exclusive=True,
                 unset=() if context.spec.launch or any(key in context.spec.train for key in MICRO) else MICRO,
