@@ -115,10 +115,9 @@ def test_half_a_record_breaks_nothing_else(run: Run, text: str) -> None:
     half = run.folder.with_name("29990101T000000Z-half-aaaaaa")
     write_text(half / "run.json", text)
     listed = call("runs", "list")
-    assert [line.split()[:2] for line in listed.stdout.splitlines()[1:]] == [
-        [half.name, "damaged"],
-        [run.id, "completed"],
-    ]
+    lines = [line.split() for line in listed.stdout.splitlines()[1:]]
+    assert [line[0] for line in lines] == [half.name, run.id]
+    assert "damaged" in lines[0] and "completed" in lines[1]
     assert json.loads(call("runs", "list", "--json").stdout)["runs"][0]["status"] == "damaged"
     assert run.id in call("runs", "best").stdout
     for arguments in (("plan",), ("run", "-q"), ("runs", "list", "--where", "accuracy>1"), ("runs", "prune", "--yes")):

@@ -78,6 +78,8 @@ def test_disk_is_near_what_llama_cpp_writes(builtin_model: Path) -> None:
 def test_a_disk_without_room_is_warned_of() -> None:
     room = Disk({"merged": 10**9, "GGUF f16": 10**9}, 3 * 10**9)
     assert list(disk_lines(room)) == ["disk: merged 1.0 GB, GGUF f16 1.0 GB; 2.0 GB in all, 3.0 GB free"]
+    both = list(disk_lines(Disk({"merged": 10**9}, 3 * 10**9, 2500 * 10**6, 3 * 10**9, shared=True)))
+    assert both[1].startswith("warning: ") and "3.5 GB of 3.0 GB free" in both[1]
     full = list(disk_lines(Disk({"merged": 10**9}, 10**8, 5 * 10**9, 10**9)))
     assert [line.split(":")[0] for line in full] == ["disk", "warning", "download", "warning"]
 
@@ -105,7 +107,7 @@ def test_a_template_says_what_it_was_chosen_by(base: str, chosen: str, origin: s
 def test_doctor_says_whether_seven_billion_parameters_fit() -> None:
     none, small, large = (seven_b_fits(TRAINING, size * GIB, 100 * GIB) for size in (0, 12, 80))
     assert (none.state, "needs a GPU with" in none.detail) == ("note", True)
-    assert "LoRA over 4 bits" in small.detail and small.state == "ok"
+    assert "QLoRA" in small.detail and small.state == "ok"
     assert large.detail.startswith("LoRA fits the GPU") and seven_b_fits(TRAINING, 80 * GIB, GIB).state == "note"
 
 
@@ -155,7 +157,7 @@ def test_a_model_is_sized_up_before_a_card_is_rented(served: FakeModelHub, tmp_p
     assert done.code == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[1] == "template: qwen, by model.template"
-    assert "  LoRA over 4 bits (quantization_bit: 4): fits, " in done.stdout
+    assert "  QLoRA (quantization_bit: 4): fits, " in done.stdout
     assert "  full: does not fit, " in done.stdout
     assert lines[-1].startswith("time: 3000 rows of 1024 tokens, 3 epochs: 9.2 M tokens, 2.6 h at 1,000")
     assert "download: 15.2 GB, " in done.stdout and "GGUF q4_k_m 4.7 GB" in done.stdout

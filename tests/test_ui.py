@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from orchestrator.lib import process
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import write_json, write_text
+from orchestrator.lib.words import counted
 from orchestrator.runs import locks, store
 from orchestrator.runs.store import Run
 from orchestrator.ui import app, start, talk
@@ -128,7 +129,7 @@ def test_a_run_shows_its_report_and_links_from_the_confusion(client: TestClient,
      ("artifact=tuned&expected=体育&named=体育", 10), ("artifact=tuned&expected=体育&named=Sports", 0)],
 )  # fmt: skip
 def test_answers_are_filtered(client: TestClient, run: Run, asked: str, count: int) -> None:
-    assert f"{count} rows</output>" in client.get(f"/run/{run.id}/answers?{asked}").text
+    assert f"{counted(count, 'row')}</output>" in client.get(f"/run/{run.id}/answers?{asked}").text
 
 
 def test_the_export_is_the_single_file(client: TestClient, run: Run) -> None:

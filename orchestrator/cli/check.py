@@ -187,13 +187,16 @@ def _disk(project: Project, base: Known) -> Any:
 
     if base.model is None:
         return None
-    cache = base.folder if base.download and base.folder else cache_folder()
-    return Disk(run_bytes(base.model, project.spec.export.gguf), _free(project.root), base.download, _free(cache))
+    cache = _existing(base.folder if base.download and base.folder else cache_folder())
+    root = _existing(project.root)
+    shared = root.stat().st_dev == cache.stat().st_dev
+    parts = run_bytes(base.model, project.spec.export.gguf)
+    return Disk(parts, shutil.disk_usage(root).free, base.download, shutil.disk_usage(cache).free, shared)
 
 
-def _free(folder: Path) -> int:
-    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    return shutil.disk_usage(there).free
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
 
 
 def _fits(project: Project, base: Known, card: Card | None) -> list[Fit]:

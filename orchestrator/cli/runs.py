@@ -23,6 +23,7 @@ from orchestrator.cli.common import (
 )
 from orchestrator.cli.lists import print_comparison, print_csv, print_lines
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.layout import RECORD
 from orchestrator.lib.translate import localised
 from orchestrator.lib.words import counted
 from orchestrator.runs import store
@@ -253,8 +254,8 @@ def _sweep(runs_dir: Path, which: str) -> Path | None:
 
     try:
         store.find(runs_dir, which)
-    except InputError as error:
-        if error.message.startswith("no run"):  # one that means several runs means no sweep
+    except InputError:
+        if not any(which in file.parent.name for file in runs_dir.glob(f"*/{RECORD}")):  # several runs mean no sweep
             with contextlib.suppress(InputError):
                 return records.find(runs_dir, which)
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +107,7 @@ def promote(wanted: str | None, runs_dir: Path | None, spec: Path | None, output
 
     root = layout.project_of(spec or Path(layout.SPEC))
     folder = records.find(runs_dir or root / "runs", wanted)
-    spec = spec or root / records.read(folder)["spec"]
+    spec = spec or Path(os.path.relpath(root / records.read(folder)["spec"]))
     target = output or spec.with_suffix(".best.yaml")
     if target.exists() and not overwrite:
         raise InputError(f"{target} is there already", "Name another file with --output, or say --overwrite.")

@@ -34,7 +34,9 @@ def outline(base: str) -> Outline:
     no such model.
     """
     from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    disable_progress_bars()
     _, repository, revision = hub.parse(base)
     try:
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=SETTINGS))

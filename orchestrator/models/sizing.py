@@ -15,7 +15,7 @@ BATCHES = (64, 32, 16, 8, 4, 2, 1)
 HALF: Mapping[str, Any] = {"bf16": True}
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "LoRA": {"finetuning_type": "lora"},
-    "LoRA over 4 bits (quantization_bit: 4)": {"finetuning_type": "lora", "quantization_bit": 4},
+    "QLoRA (quantization_bit: 4)": {"finetuning_type": "lora", "quantization_bit": 4},
     "full": {"finetuning_type": "full", "pure_bf16": True},
 }
 """How a model may be trained, and the arguments that say so."""

@@ -27,6 +27,8 @@ class Disk:
     """Bytes that are to be fetched first; 0 for a model that is here."""
     cache_free: int = 0
     """Bytes on the cache's disk."""
+    shared: bool = False
+    """Whether that is the project's disk, too."""
 
 
 def template_lines(spec: Spec, folder: Path, template: str, origin: str) -> list[str]:
@@ -59,11 +61,12 @@ def disk_lines(disk: Disk) -> Iterator[str]:
     whole = sum(disk.parts.values())
     parts = ", ".join(f"{name} {decimal(size)}" for name, size in disk.parts.items())
     yield f"disk: {parts}; {decimal(whole)} in all, {decimal(disk.free)} free"
-    if whole > disk.free:
-        yield f"warning: the disk of the project has no room: {decimal(whole)} of {decimal(disk.free)} free"
+    needed = whole + (disk.download if disk.shared else 0)
+    if needed > disk.free:
+        yield f"warning: the disk of the project has no room: {decimal(needed)} of {decimal(disk.free)} free"
     if disk.download:
         yield f"download: {decimal(disk.download)}, {decimal(disk.cache_free)} free where the cache is"
-    if disk.download > disk.cache_free:
+    if disk.download > disk.cache_free and not disk.shared:
         yield (
             f"warning: the disk of the cache has no room: {decimal(disk.download)} of {decimal(disk.cache_free)} free"
             "; ORCHESTRATOR_CACHE and HF_HOME name others"

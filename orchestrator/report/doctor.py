@@ -62,10 +62,12 @@ def seven_b_fits(training: Mapping[str, Any], gpu: int, free: int) -> Check:
     many free on the disk."""
     tokens, model = int(training["cutoff_len"]), seven_b()
     disk = model.weights + sum(run_bytes(model, ("q4_k_m",)).values())
-    room = f"{decimal(disk)} of {decimal(free)} free on the disk"
+    room = f"{decimal(disk)} of disk, of which {decimal(free)} are free"
     if not gpu:
-        needs = " or ".join(f"{fit.needed / 2**30:.0f} GiB ({fit.way})" for fit in fits(model, training, tokens, 0)[:2])
-        return Check("7B run", "note", f"not here: it needs a GPU with {needs}, and {room}")
+        needs = " or ".join(
+            f"{fit.needed / 2**30:.0f} GiB for {fit.way}" for fit in fits(model, training, tokens, 0)[:2]
+        )
+        return Check("7B run", "note", f"not here: it needs a GPU with {needs}; {room}")
     fit = next((fit for fit in fits(model, training, tokens, gpu) if fit.batch), None)
     if fit is None:
         return Check("7B run", "note", f"does not fit a GPU of {gpu / 2**30:.0f} GiB; {room}")

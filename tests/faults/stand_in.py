@@ -26,6 +26,7 @@ CONTENTS = {
     "train/trainer_state.json": '{"log_history": [{"loss": 1.0, "grad_norm": 1.0, "step": 1}], "from": "DIGEST"}',
     "train/all_results.json": '{"eval_loss": 1.0, "from": "DIGEST"}',
     layout.summary("score"): FIGURES + '"from": "DIGEST"}',
+    layout.summary("baselines"): '{"metrics": {}, "comparisons": [], "detail": {}, "from": "DIGEST"}',
     layout.summary("judge"): FIGURES + '"failures": [], "from": "DIGEST"}',
 }
 ROW = '{"id": "1", "prompt": "标题", "label": "体育", "prediction": "DIGEST"}'
