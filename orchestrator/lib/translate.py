@@ -22,7 +22,7 @@ CATALOGUES = {"zh": Path(__file__).parent / "zh"}
 `{}` stands for what is filled in, in the same order in both, or by number in the translation: `{1}` is the second.
 Null: a text of the code that no person reads.
 """
-MEAGRE = 6
+MEAGRE = 8
 """A template of no more letters, such as `{} of {}`, is filled with single words, or with texts that are known."""
 
 _GAP = re.compile(r"\{(\d*)\}")
@@ -117,7 +117,7 @@ class Catalogue:
 
     def _is_one(self, value: str) -> bool:
         """Whether a value is a word, a quotation or a text that is known."""
-        return " " not in value or value[0] in "'\"`" or self._sentence(value) is not None
+        return " " not in value.lstrip(";,:. ") or value[0] in "'\"`" or self._sentence(value) is not None
 
     def _parts(self, text: str) -> str:
         """A text that several templates made, one after another."""
