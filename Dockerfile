@@ -13,7 +13,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 # llama.cpp compiles for the CPU that it is compiled on, unless told that the image goes elsewhere: then AVX2 is asked of it.
-ENV CMAKE_ARGS=-DGGML_NATIVE=OFF ORCHESTRATOR_CACHE=/opt/cache UV_LINK_MODE=copy
+ENV CMAKE_ARGS=-DGGML_NATIVE=OFF ORCHESTRATOR_CACHE=/opt/cache
 WORKDIR /opt/orchestrator
 COPY . .
 RUN make setup TORCH=${TORCH} && rm -rf /root/.cache/uv /opt/cache/wheels

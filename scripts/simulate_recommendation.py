@@ -60,6 +60,9 @@ def half_beyond(rng: np.random.Generator) -> Array:
     return np.array([0.0, 0.0, 0.1, *[LIMIT + 0.5] * 3])
 
 
+KINDS = {kind.__name__: kind for kind in (ordinary, at_the_limit, half_beyond)}
+
+
 def draw(kind: Callable[[np.random.Generator], Array], rows: int, rng: np.random.Generator) -> Job:
     """A job whose files lose so many points, with up to one point both lost and won by chance."""
     points = kind(rng)
@@ -144,10 +147,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", type=int, nargs="+", default=[60, 100, 400])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     given = parser.parse_args()
     print(f"| job | rows | {' | '.join(WAYS)} | shown |")
     print("|---|---|" + "---|" * (len(WAYS) + 1))
-    for kind in (ordinary, at_the_limit, half_beyond):
+    for kind in (KINDS[name] for name in given.kinds):
         for rows in given.rows:
             rng = np.random.default_rng(given.seed)
             wrong, shown = dict.fromkeys(WAYS, 0), 0

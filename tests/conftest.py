@@ -107,6 +107,14 @@ def made_once(name: str, folders: pytest.TempPathFactory, make: Callable[[Path],
 
 
 @pytest.fixture(scope="session")
+def tools_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A finished run of a model that was trained with tools, and knows some of the shipped rows by heart."""
+    from tests.shipped_run import make_tools_run
+
+    return make_tools_run(tmp_path_factory.mktemp("tools"), tiny_model)
+
+
+@pytest.fixture(scope="session")
 def served_once(shipped_run: Any) -> Iterator[Callable[[str], Any]]:
     """Artifact → its real server, started when it is first asked for and shared by the tests that follow."""
     from orchestrator.serving import serve

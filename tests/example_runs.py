@@ -32,7 +32,7 @@ def make_run(
 ) -> Run:
     """A completed run whose tuned model is wrong in some of 30 rows, where it says `answer`."""
     run = store.create(runs_dir, name, **values)
-    write_text(run.folder / "spec.yaml", f"name: {name}\n")
+    write_text(run.folder / "spec.yaml", f"name: {name}\ntrain:\n  learning_rate: {learning_rate}\n")
     write_text(run.folder / "configs/train.yaml", f"learning_rate: {learning_rate}\nnum_train_epochs: 3\n")
     write_log(run.folder, 12)
     write_rows(run.folder, "base", ["?"] * 30)

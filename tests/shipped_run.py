@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from orchestrator.pipeline.stage_process import require_success, set_up
 from orchestrator.runs import outputs, proof, results
 from orchestrator.runs.store import Run
 from orchestrator.spec.load import load_project
-from tests.conftest import make_project
+from tests.conftest import make_project, write_tree
 
 DONE = ("prepare", "template", "convert", "modelfile", "adapter", "ask-f16", "ask-adapter", "judge")
 READ = ("read-tuned", "diverge-f16", "diverge-adapter")
@@ -26,6 +27,16 @@ STEPS = 60
 OVERRIDES = ("export.gguf=[f16]", "export.adapter=true", "evaluate.baseline=false")
 THINKING = ("model.template=qwen3", "model.thinking=true", "evaluate.max_new_tokens=19", "export.adapter=false")
 THOUGHT = "<think>\n{}\n</think>\n\n{}"
+DATASETS = Path(__file__).parents[1] / "datasets"
+TOOL_ROWS = {"train": range(12), "eval": (0, 7, 9, 24)}
+TOOLS_SPEC = """\
+name: tiny
+model: {{base: "{base}", template: qwen}}
+data: {{train: train.json, eval: eval.json, system: 你是助手。, accept: [duplicate_near, leakage_near]}}
+train: {{cutoff_len: 1024}}
+evaluate: {{task: tools, max_new_tokens: 64, baseline: false, better_than: []}}
+export: {{gguf: [f16], gate: {{min_agreement: 0.9, max_accuracy_drop: 1.0}}}}
+"""
 warm = WarmLauncher()
 """One process imports what the stages of these runs need, and each is forked from it."""
 RECORDED = ("Classify the news headline: Oil prices jump as the cartel cuts output", "Business")
@@ -46,6 +57,18 @@ def make_thinking_run(folder: Path, tiny_model: Path) -> Run:
     train = [row["conversations"] for row in read_json(project / "data/train.json")]
     write_json(project / "data/train.json", [thoughtful("想", asked["value"], said["value"]) for asked, said in train])
     return run_of(project, tiny_model, (*OVERRIDES, *THINKING))
+
+
+def make_tools_run(folder: Path, tiny_model: Path) -> Run:
+    """The same over a handful of the shipped rows with tools: calls, results of tools, and answers without a call."""
+    tree = {f"{name}.json": json.dumps(tool_rows(name, places)) for name, places in TOOL_ROWS.items()}
+    return run_of(write_tree(folder, {"spec.yaml": TOOLS_SPEC.format(base=tiny_model), **tree}), tiny_model, ())
+
+
+def tool_rows(name: str, places: Iterable[int]) -> list[dict[str, Any]]:
+    """Some rows of datasets/tools, in the order of the file."""
+    rows = json.loads((DATASETS / f"tools/{name}.json").read_text(encoding="utf-8"))
+    return [rows[place] for place in places]
 
 
 def thoughtful(thought: str, question: str, answer: str) -> dict[str, Any]:

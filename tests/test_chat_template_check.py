@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,10 @@ from orchestrator.chat_template.check import Engines, check, check_tools
 from orchestrator.chat_template.jinja import jinja_template, render_messages
 from orchestrator.chat_template.ollama import ollama_template
 from orchestrator.chat_template.registry import definition, template_names, tool_definition
-from orchestrator.chat_template.turns import special_tokens
+from orchestrator.chat_template.taught import QUESTION, taught
+from orchestrator.chat_template.tool_cases import OFFERED
+from orchestrator.chat_template.tool_formats import unread
+from orchestrator.chat_template.turns import SpecialTokens, special_tokens
 from orchestrator.lib import process
 from orchestrator.lib.errors import InputError
 from orchestrator.models import llamacpp
@@ -127,7 +132,10 @@ def test_every_tool_format_is_served_as_it_was_trained(tiny_model: Path) -> None
     assert every - formats == {"gemma4"}
 
 
-@pytest.mark.skipif(llama_server.find() is None, reason="no llama.cpp server: pip install xllamacpp")
+SERVED = pytest.mark.skipif(llama_server.find() is None, reason="no llama.cpp server: pip install xllamacpp")
+
+
+@SERVED
 def test_llama_cpps_server_writes_tools_as_they_were_trained(tiny_model: Path) -> None:
     results = check_tools(["qwen3", "smollm2"], tiny_model, Engines(server=llama_server.find()))
     assert [(result.template, result.thinking, result.mismatch) for result in results] == [
@@ -135,6 +143,43 @@ def test_llama_cpps_server_writes_tools_as_they_were_trained(tiny_model: Path) -
         ("qwen3", False, ""),
         ("smollm2", None, ""),
     ]
+
+
+def read_by_the_server(names: Sequence[str]) -> Iterator[tuple[str, str, str, bool]]:
+    """(template, call format, shape of an answer, whether the server reads it) of the answers that training teaches."""
+    tokens, asked = SpecialTokens(bos="<s>", eos="</s>"), []
+    for name in names:
+        shape, tools = definition(name), tool_definition(name)
+        for thinking in {shape.reasons, False}:
+            template = jinja_template(shape, tokens, thinking, tools)
+            for one in taught(shape, thinking, tokens, tools):
+                case = llama_server.Case(template, QUESTION, tools=OFFERED, answer=one.answer)
+                asked.append((name, tools.call_format, one, case))
+    messages = llama_server.render(llama_server.PACKAGE, [case for *_, case in asked], tokens)
+    for (name, call_format, one, _), message in zip(asked, messages, strict=True):
+        yield name, call_format, one.shape, not one.misread(message)
+
+
+@pytest.mark.skipif(llama_server.find() != llama_server.PACKAGE, reason="the answers are asked of xllamacpp")
+def test_llama_cpps_server_reads_the_answers_of_training_and_we_know_of_which_formats_it_cannot() -> None:
+    """A newer server that reads more shows here, and so does one that reads less."""
+    found = list(read_by_the_server(ONE_OF_EACH_FORMAT))
+
+    every, lost = {of[1] for of in found}, {of[1] for of in found if not of[3]}
+    assert {call_format for call_format in every if unread(call_format)} == lost
+    assert every - lost == {"lfm2", "ling", "llama3", "minimax1", "mistral", "qwen", "qwen3_5"}
+    assert {shape for *_, shape, _ in found} == {"call", "text", "thought+call", "thought+text"}
+
+
+def test_a_server_that_makes_something_else_of_an_answer_is_named() -> None:
+    _, call = taught(definition("qwen"), False, SpecialTokens(None, "</s>"), tool_definition("qwen"))
+
+    arguments = '{"city": "北京", "unit": "celsius"}'
+    assert call.answer == f'<tool_call>\n{{"name": "get_weather", "arguments": {arguments}}}\n</tool_call>'
+    assert call.misread("error: no such format") == "error: no such format"
+    assert call.misread(json.dumps({"content": call.answer})).startswith('{"content": "<tool_call>')
+    function = {"name": "get_weather", "arguments": '{"unit":"celsius","city":"北京"}'}
+    assert call.misread(json.dumps({"content": None, "tool_calls": [{"function": function}]})) == ""
 
 
 def test_a_byte_in_a_tools_rendering_is_noticed(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.chat_template.registry import definition, template_names
-from orchestrator.chat_template.thoughts import Parts, Splitter, split, thought_words
+from orchestrator.chat_template.thoughts import Parts, Splitter, in_words, split, thought_words
 from orchestrator.evaluation.rows import strip_thinking
 
 QWEN = definition("qwen3").thought_words
@@ -29,6 +29,27 @@ QWEN = definition("qwen3").thought_words
 )
 def test_a_thought_is_what_stands_between_the_words_at_the_beginning(text: str, parts: Parts) -> None:
     assert split(text, QWEN) == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "trained"),
+    [
+        ("<think>\n想\n</think>\n\n是。", QWEN, "<think>\n想\n</think>\n\n是。"),
+        ("<think>想</think>是。", QWEN, "<think>\n想\n</think>\n\n是。"),
+        (" <think>\n想</think>\n\n<b>是</b>", QWEN, "<think>\n想\n</think>\n\n<b>是</b>"),
+        ("<think>想</think>是。", ("<seed:think>", "</seed:think>"), "<seed:think>想</seed:think>是。"),
+        ("<think>\n\n</think>\n\n是。", QWEN, "<think>\n\n</think>\n\n是。"),
+        ("<think></think>是。", QWEN, "是。"),
+        ("<think>never ends", QWEN, "<think>never ends"),
+        ("是 <think>x</think>", QWEN, "是 <think>x</think>"),
+        ("是。", QWEN, "是。"),
+    ],
+)
+def test_a_thought_is_put_between_the_words_that_training_knows(
+    text: str, words: tuple[str, str], trained: str
+) -> None:
+    assert in_words(text, words) == trained
+    assert in_words(trained, words) == trained
 
 
 def test_a_model_that_does_not_think_has_no_thoughts() -> None:

@@ -13,6 +13,7 @@ import pytest
 from orchestrator.evaluation.confidence import (
     answerable,
     calibrate,
+    equal_width_error,
     expected_calibration_error,
     fitted_temperature,
     probabilities,
@@ -58,6 +59,21 @@ def test_the_temperature_is_found_and_cures_the_error(temperature: float) -> Non
 )
 def test_the_calibration_error(confidence: list[float], right: list[int], wanted: float) -> None:
     assert expected_calibration_error(np.array(confidence), np.array(right)) == pytest.approx(wanted)
+
+
+def test_bins_hold_equally_many_rows() -> None:
+    """The surest rows lie in one bin of equal width, where too sure and not sure enough even out."""
+    confidence = np.concatenate([np.linspace(0.90, 0.92, 50), np.linspace(0.97, 0.99, 50)])
+    right = np.array([1.0] * 50 + [0.88] * 50)
+    assert equal_width_error(confidence, right) == pytest.approx(0.5)
+    assert expected_calibration_error(confidence, right) > 7
+    assert expected_calibration_error(confidence[::-1], right[::-1]) > 7
+
+
+def test_rows_of_equal_confidence_count_alike() -> None:
+    right = np.array([1.0] * 60 + [0.0] * 40)
+    assert expected_calibration_error(np.full(100, 0.6), right) == pytest.approx(0)
+    assert expected_calibration_error(np.full(100, 0.6), right[::-1]) == pytest.approx(0)
 
 
 @pytest.mark.parametrize(

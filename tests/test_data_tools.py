@@ -178,6 +178,21 @@ def test_thoughts_are_counted_and_empty_ones_warned_of() -> None:
     assert not {"thoughts", "empty_thoughts"} & set(thinking(0, Mode("qwen3", True, False)))
 
 
+def test_each_answer_without_a_thought_teaches_an_empty_one() -> None:
+    """LLaMA-Factory adds it answer by answer; a text of a pretraining answers nothing."""
+    thought, none = Message("assistant", "<think>\n想\n</think>\n\n好"), Message("assistant", "好")
+    rows = [Conversation((Message("user", f"问{n}"), none, Message("user", "再问"), thought), row=n) for n in range(12)]
+    mode = Mode.of("qwen3", thinking=True)
+
+    found = {each.kind: each.message for each in check_data(rows, mode=mode)}
+
+    assert mode == Mode("qwen3", True, True)
+    assert found["thoughts"].startswith("12 of 12 rows have a thought in an answer, 0 have none")
+    assert found["empty_thoughts"].startswith("12 of 12 rows teach an empty thought")
+    texts = [Conversation((Message("user", f"文{n}"),), row=n) for n in range(12)]
+    assert not {"thoughts", "empty_thoughts"} & {each.kind for each in check_data(texts, mode=mode)}
+
+
 def test_every_answer_of_a_held_out_conversation_may_be_asked_for(tmp_path: Path) -> None:
     turns = [ASK, call("weather", {"city": "北京"}), {"from": "observation", "value": "晴"}, TELL]
     train = [row({"from": "human", "value": f"第{n}座城市怎么样？"}, TELL) for n in range(12)]

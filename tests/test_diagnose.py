@@ -256,6 +256,18 @@ def test_a_file_alone(saves: Path, shipped_run: Run, tmp_path: Path) -> None:
         diagnose(known, tmp_path / "cut.gguf")
 
 
+def test_our_own_server(saves: Path, shipped_run: Run, served_once: Callable[[str], Endpoint], tmp_path: Path) -> None:
+    """It tells no prompts, only their number of tokens: the sound one is not accused, another template is noticed."""
+    rows, _ = probes.read_rows(shipped_run.folder / "data/eval.json")
+    diagnosis = diagnose(trained.read(read_saves(saves)), served_once("f16"), rows[:FEW])
+    assert wrong(diagnosis) == []
+    assert diagnosis.answers is not None
+    assert diagnosis.answers.served == diagnosis.answers.trained == FEW
+    assert "the text of the prompts: this server does not tell it" in list(diagnosis.unseen)
+    folder = with_arguments(Path(shutil.copytree(saves, tmp_path / "s")), template="vicuna")
+    assert "template" in wrong(diagnose(trained.read(read_saves(folder)), served_once("f16"), rows[:FEW]))
+
+
 def test_folders_that_say_too_little(saves: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no result of a training"):
         read_saves(tmp_path)
@@ -264,6 +276,14 @@ def test_folders_that_say_too_little(saves: Path, tmp_path: Path) -> None:
     assert (read_saves(cut.parent).folder.name, read_saves(cut.parent).remark != "") == ("checkpoint-7", True)
     with pytest.raises(InputError, match="nothing in checkpoint-7 says with which template"):
         trained.read(read_saves(cut.parent))
+    weights = saves / "adapter_model.safetensors"
+    (cut.parent / "adapter_model.safetensors").write_bytes(weights.read_bytes()[:5000])
+    shutil.copyfile(saves / "adapter_config.json", cut.parent / "adapter_config.json")
+    assert "damaged" in read_saves(cut.parent).remark and read_saves(cut.parent).folder == cut
+    (cut / "adapter_config.json").write_text('{"r": 8', encoding="utf-8")
+    with pytest.raises(InputError, match=r"adapter_model\.safetensors is damaged"):
+        read_saves(cut.parent)
+    shutil.copyfile(saves / "adapter_config.json", cut / "adapter_config.json")
     (cut / "training_args.yaml").write_text("template: [", encoding="utf-8")
     with pytest.raises(InputError, match=r"cannot read training_args\.yaml"):
         read_saves(cut)

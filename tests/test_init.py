@@ -87,7 +87,7 @@ def test_the_wheel_carries_what_init_writes(tmp_path: Path) -> None:
     assert (done.code, len(done.stdout.splitlines())) == (0, 7), done.stderr
     installed = tmp_path / "lib" / "orchestrator"
     assert (installed / "templates" / "train.yaml.j2").is_file()
-    assert (installed / "lib/hints_zh.json").is_file()
+    assert (installed / "lib/zh/cli.json").is_file()
 
 
 # ---- help and completion

@@ -16,6 +16,7 @@ from orchestrator.chat_template.jinja import jinja_template, render_messages
 from orchestrator.chat_template.registry import definition, tool_definition
 from orchestrator.chat_template.tool_cases import tool_conversations
 from orchestrator.chat_template.turns import special_tokens
+from orchestrator.data import assemble
 from orchestrator.data.canonical import as_trained, canonical, messages, offered
 from orchestrator.data.checks import Mode, check_data
 from orchestrator.data.checks.tokens import token_counter
@@ -30,6 +31,7 @@ from orchestrator.serving import bundle
 from orchestrator.stages import prepare
 from orchestrator.stages.modelfile import Modelfile
 from orchestrator.stages.template import Template
+from tests.conftest import WORDS
 
 TEMPLATE = "qwen3"
 TOOLS = json.dumps(
@@ -116,6 +118,35 @@ def test_rows_with_tools_are_asked_in_the_tokens_of_training(
         configured(tmp_path, tiny_model, cutoff_len=100).run()
 
 
+def test_a_run_says_of_thoughts_what_data_check_says_and_trains_them_as_the_template_knows_them(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stage = configured(tmp_path, tiny_model, thinking=True)
+    answers = ("<think>想</think>好", "<think>\n想\n</think>\n\n好", "好")
+    for name, first in (("train", 0), ("eval", 50)):
+        rows = [thinking_row(first + n, answers[n % 3]) for n in range(12)]
+        write_json(tmp_path / f"{name}.json", rows)
+    stage.run()
+
+    said = read_json(Path(layout.FINDINGS))["findings"]
+    assert said == [found.to_json() for found in assemble.check(stage.rows())]
+    messages = {found["kind"]: found["message"] for found in said}
+    assert messages["thoughts"].startswith("8 of 12 rows have a thought in an answer, 4 have none; with model.thinking")
+    assert messages["empty_thoughts"].startswith("4 of 12 rows teach an empty thought")
+    trained = [row["conversations"][1]["value"] for row in read_json(Path(layout.TRAIN_ROWS))]
+    assert trained[:3] == [answers[1], answers[1], answers[2]]
+    assert [record["label"] for record in read_json_lines(Path(layout.PROMPTS))][:2] == [answers[1], answers[1]]
+
+
+def thinking_row(number: int, answer: str) -> dict[str, Any]:
+    turns = [
+        {"from": "human", "value": f"问题{number}：{WORDS.split()[number % 50]}？"},
+        {"from": "gpt", "value": answer},
+    ]
+    return {"conversations": turns}
+
+
 def prompt_in_training(tokenizer: Any, row: dict[str, Any]) -> list[int]:
     """LLaMA-Factory's own prompt of a row as it was written for training."""
     from orchestrator.chat_template.encode import _template
@@ -144,13 +175,14 @@ def test_what_was_trained_with_tools_is_served_without_a_template_of_ollamas(
 
 
 @pytest.mark.parametrize(
-    ("template", "reason"), [("gemma4", "'gemma4' is not written in Jinja"), ("youtu", "how a call ends")]
+    ("template", "reason"),
+    [("gemma4", "how a call ends"), ("youtu", "how a call ends"), ("glm4", "cannot read calls of the form glm4")],
 )
 def test_templates_that_cannot_serve_tools_are_refused_for_such_rows_alone(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, template: str, reason: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=f"{reason}.*train.json, row 1, has tools"):
+    with pytest.raises(InputError, match=rf"{reason}.* \(train.json, row 1\)"):
         configured(tmp_path, tiny_model, template=template).run()
 
 
@@ -178,7 +210,7 @@ def test_a_byte_more_in_a_tool_fails_the_gate(tiny_model: Path) -> None:
         (
             "gemma4",
             "tools_not_served",
-            "2 of 3 rows have tools, and template gemma4 cannot be served with tools: the tool",
+            "2 of 3 rows have tools, and template gemma4 cannot be served with tools: training never shows how a call",
         ),
         (
             "glm4",
@@ -186,17 +218,27 @@ def test_a_byte_more_in_a_tool_fails_the_gate(tiny_model: Path) -> None:
             "1 of 3 rows has tools or calls that template glm4 cannot train: the tool format",
         ),
         ("mistral", "tools_not_trained", "1 of 3 rows .* no text or thought beside a call"),
-        ("smollm2", "tools_not_trained", "1 of 3 rows .* the values of an enum as texts, and those of 天气.n are none"),
+        ("lfm2", "tools_not_trained", "1 of 3 rows .* nobody could read .* in what training makes of it"),
+        ("default", "tools_not_trained", r"2 of 3 rows .* nobody could read \[{\"name\": \"天气\""),
+        (
+            "smollm2",
+            "tools_not_trained",
+            "1 of 3 rows .* the values of an enum as texts, and those of weather.n are none",
+        ),
         ("qwen", None, ""),
     ],
 )
 def test_check_names_rows_whose_tools_a_template_cannot_serve(template: str, kind: str | None, said: str) -> None:
     number = {"properties": {"n": {"enum": [1, 2]}}}
-    two = f"[{CALL}, {CALL}]" if template == "glm4" else f"<think>\n好\n</think>\n\n{CALL}"
+    quoted = json.dumps({"name": "天气", "arguments": {"city": '“北京” or "Peking"'}}, ensure_ascii=False)
+    odd = {"glm4": f"[{CALL}, {CALL}]", "lfm2": quoted}
+    two = odd.get(template, f"<think>\n好\n</think>\n\n{CALL}")
     tools = json.dumps([{"name": "天气", "parameters": number if template == "smollm2" else {}}], ensure_ascii=False)
+    name = "weather" if template == "smollm2" else "天气"  # the form of smollm2 knows names in ASCII alone
+    texts = [text.replace("天气", name) for text in (CALL, TOOLS, two, tools)]
     rows = [
-        Conversation((Message("user", "北京的天气？"), Message("function_call", CALL)), tools=TOOLS, row=1),
-        Conversation((Message("user", "上海的天气？"), Message("function_call", two)), tools=tools, row=2),
+        Conversation((Message("user", "北京的天气？"), Message("function_call", texts[0])), tools=texts[1], row=1),
+        Conversation((Message("user", "上海的天气？"), Message("function_call", texts[2])), tools=texts[3], row=2),
         Conversation(PLAIN, row=3),
     ]
     found = {

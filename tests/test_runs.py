@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -15,12 +16,15 @@ from click.testing import CliRunner, Result
 
 from orchestrator.cli.runs import runs as command
 from orchestrator.lib.errors import InputError, MissingError
+from orchestrator.lib.files import write_json, write_text
+from orchestrator.report.run_list import age, settings, told_apart
 from orchestrator.runs import prune, query, store
 from orchestrator.runs.compare import differing, side_by_side
 from orchestrator.runs.export import export
 from orchestrator.runs.locks import locked
 from orchestrator.runs.query import Wanted
 from orchestrator.runs.store import Run
+from orchestrator.spec.effective import effective
 from tests.example_runs import make_run
 
 Call = Callable[..., Result]
@@ -118,7 +122,7 @@ def test_nothing_to_list(tmp_path: Path) -> None:
 
 def test_list_prints_lines_csv_and_json(call: Call) -> None:
     lines = call("list", "--sort", "accuracy").stdout.splitlines()
-    assert lines[0].split() == ["id", "status", "created_at", "seconds", "accuracy"]
+    assert lines[0].split() == ["id", "age", "status", "base", "differs", "size", "accuracy"]
     assert [line.split()[0] for line in lines[1:]] == ["1-news-a", "4-other-d", "2-news-b", "3-news-c"]
     assert [row["accuracy"] for row in csv.DictReader(call("list", "--csv").stdout.splitlines())] == [
         "70",
@@ -132,10 +136,62 @@ def test_list_prints_lines_csv_and_json(call: Call) -> None:
     ]
 
 
+def test_list_folds_the_trials_of_a_sweep(call: Call) -> None:
+    lines = call("list").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["4-other-d", "3-news-c", "s"]
+    assert "2 trials" in lines[3] and lines[3].split()[-1] == "80"  # the better of 80 and 60
+    assert len(call("list", "--trials").stdout.splitlines()) == 5
+
+
+def test_show_takes_a_sweep(call: Call, runs_dir: Path) -> None:
+    trials = [
+        {"number": 1, "run": "1-news-a", "parameters": {"learning_rate": 1e-4}, "status": "failed", "reason": "x"}
+    ]
+    page = {"id": "9-news-sweep-f", "status": "completed", "kind": "sweep", "trials": trials, "ranking": [],
+            "parameters": {"learning_rate": [1e-4]}, "spec": "spec.yaml", "total": 1, "metric": "accuracy"}  # fmt: skip
+    write_json(runs_dir / "9-news-sweep-f/sweep.json", page)
+    said = call("show", "sweep-f").stdout
+    assert "9-news-sweep-f  completed\n1 trial of 1, spec spec.yaml; learning_rate: [0.0001]\n" in said
+    assert "1 of 1 trial failed" in said
+    assert json.loads(call("show", "sweep-f", "--json").stdout) == page
+    assert "no run matches 'nothing'" in str(call("show", "nothing").exception)
+
+
+@pytest.mark.parametrize(
+    ("created", "said"),
+    [
+        ("2026-11-28T11:59:30+00:00", "30 s"),
+        ("2026-11-28T11:55:00+00:00", "5 min"),
+        ("2026-11-28T09:59:00+00:00", "2 h"),
+        ("2026-11-20T12:00:00Z", "8 d"),
+        ("2026-11-28T12:00:01+00:00", "0 s"),
+        (None, ""),
+    ],
+)
+def test_age_is_told_in_its_largest_unit(created: str | None, said: str) -> None:
+    assert age(created, datetime(2026, 11, 28, 12, tzinfo=UTC)) == said
+
+
+def test_what_sets_runs_apart_is_told_of_the_spec_and_its_defaults() -> None:
+    texts = ("name: a\ndata: {train: t.json}\n", "name: b\ndata: {train: t.json}\ntrain: {learning_rate: 5.0e-4}\n")
+    specs = [effective(text) for text in texts]
+    assert told_apart(specs) == ["learning_rate=0.0001", "learning_rate=0.0005"]
+    assert (specs[0]["evaluate.baseline"], specs[0]["train.cutoff_len"]) == (True, 1024)
+    assert effective("name: x\nmodel: {gone: 1}\n") == {"name": "x", "model.gone": 1}
+
+
+def test_compare_tells_of_keys_of_the_spec(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path), make_run(tmp_path, learning_rate=1e-4)
+    for run, rest in ((a, ""), (b, "train: {learning_rate: 1.0e-3}\n")):
+        write_text(run.folder / "spec.yaml", f"name: news\ndata: {{train: t.json, eval_fraction: 0.2}}\n{rest}")
+    compared = side_by_side([a, b], given=settings([a, b]))
+    assert compared["settings"] == [{"key": "train.learning_rate", "values": [0.0001, 0.001]}]
+
+
 def test_list_ends_somewhere(call: Call) -> None:
     shown = call("list", "-n", "1")
     assert shown.stdout.splitlines()[1].startswith("4-other-d")
-    assert shown.stderr == "… 3 more; --limit 0 shows all\n"
+    assert shown.stderr == "… 2 more; --limit 0 shows all\n"
 
 
 def test_show_and_best(call: Call, runs_dir: Path) -> None:

@@ -11,10 +11,12 @@ import pytest
 
 from orchestrator.evaluation.calls import Call, CallReader, same
 from orchestrator.evaluation.metrics import guess_task, measure
+from orchestrator.lib.errors import GateError
 from orchestrator.serving.chat import Conversation, shown
 from orchestrator.serving.endpoint import Endpoint, Reply
+from orchestrator.serving.prompts import Comparison
 from orchestrator.serving.rows import Manner, ask, of_file, predictions
-from orchestrator.serving.served import _same
+from orchestrator.serving.served import Served, _is_completed, _same, require_gate, summary
 from tests.serving import serving
 
 READER = CallReader("qwen")
@@ -107,6 +109,58 @@ def test_a_servers_calls_are_compared_with_those_that_were_measured() -> None:
     assert _same(Reply("", 1, "so", (OSLO,)), f"<think>\nso\n</think>\n\n{measured}", words, READER)
     assert not _same(Reply("", 1, "", (lisbon,)), measured, words, READER)
     assert not _same(Reply("Well.", 1, "", (OSLO,)), measured, words, READER)
+
+
+CUT = '<tool_call>\n{"name": "weather", "arguments": {"ci'
+OLLAMA_SAYS = 'llama-server returned invalid tool call arguments for "weather": unexpected end of JSON input'
+
+
+class Cut(BaseHTTPRequestHandler):
+    """As Ollama of August 2026 answers where the limit of tokens cuts a call off; counts what it was asked."""
+
+    asked = 0
+
+    def do_POST(self) -> None:
+        type(self).asked += 1
+        self.rfile.read(int(self.headers["Content-Length"]))
+        data = json.dumps({"error": OLLAMA_SAYS}).encode()
+        self.send_response(500)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_an_answer_that_a_server_cannot_read_is_counted_and_asked_for_once(rows: Path) -> None:
+    Cut.asked = 0
+    questions, manner = of_file(rows), Manner(4, concurrency=1, reader=READER)
+    with serving(Cut) as url:
+        replies = ask(questions, Endpoint(url, "ollama", "m"), manner)
+
+    assert Cut.asked == len(questions) == 2
+    assert [OLLAMA_SAYS.split(chr(34))[0] in reply.unreadable for reply in replies] == [True, True]
+    answered = predictions(questions, replies, manner)
+    assert [(row.prediction, row.calls) for row in answered] == [("", ()), ("", ())]
+    assert measure(answered, "tools").metrics["missed_calls"].value == 100
+
+
+def test_a_broken_call_is_the_same_as_an_unreadable_answer_and_another_than_a_whole_call() -> None:
+    words, unread = ("<think>\n", "\n</think>\n\n"), Reply("", None, unreadable="500")
+    whole = Reply("", 1, "", (OSLO,))
+
+    assert READER.is_broken(CUT) and not READER.is_broken("It is 12.")
+    assert _same(unread, CUT, words, READER)
+    assert not _same(unread, "It is 12.", words, READER)
+    assert not _same(unread, READER.written([OSLO]), words, READER)
+    assert not _same(whole, CUT, words, READER)
+    assert (_is_completed(whole, CUT, READER), _is_completed(whole, READER.written([OSLO]), READER)) == (True, False)
+    served = Served(8, 0.75, Comparison(8, 8, 8, 8), "GGUF", unreadable=1, completed=2)
+    told = "1 it could not read and answered with an error; 2 measured as a broken call came whole"
+    assert told in summary(served)
+    with pytest.raises(GateError, match=f"75 % of 8 rows .*{told}"):
+        require_gate(served, "m", 0.9)
 
 
 def test_a_terminal_shows_a_call_as_a_call_and_takes_its_result() -> None:

@@ -28,6 +28,10 @@ group_by_length: true
 """
 
 
+WEIGHTS = (2).to_bytes(8, "little") + b"{}"
+"""A safetensors file without a tensor."""
+
+
 def spec_from(source: Path, folder: Path) -> Any:
     create(folder, taken_over(source, folder))
     (folder / "TRAIN.json").write_text("[]")
@@ -53,10 +57,14 @@ def test_a_yaml_becomes_a_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_folder_becomes_a_spec(tmp_path: Path) -> None:
     saves = tmp_path / "saves"
-    write_json(saves / "adapter_config.json", {"base_model_name_or_path": "Qwen/Qwen3-8B", "r": 8})
-    (saves / "adapter_model.safetensors").write_bytes(b"")
+    write_json(
+        saves / "adapter_config.json",
+        {"base_model_name_or_path": "Qwen/Qwen3-8B", "r": 8, "target_modules": ["v_proj", "q_proj"]},
+    )
+    (saves / "adapter_model.safetensors").write_bytes(WEIGHTS)
     spec = spec_from(saves, tmp_path / "new")
     assert (spec.model.base, spec.model.template) == ("hf:Qwen/Qwen3-8B", "auto")
+    assert spec.train["lora_rank"] == 8
     (saves / "training_args.yaml").write_text("template: qwen3\nenable_thinking: false\nval_size: 0.1\n")
     spec = spec_from(saves, tmp_path / "newer")
     assert (spec.model.template, spec.model.thinking, spec.data.eval_fraction) == ("qwen3", False, 0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from orchestrator.chat_template.ollama import ollama_template
 from orchestrator.chat_template.registry import definition
 from orchestrator.chat_template.turns import SpecialTokens, stop_words
+from orchestrator.lib.errors import InputError
 from orchestrator.lib.render import Renderer
 from orchestrator.lib.step import Step
 from orchestrator.pipeline.plan import PACKAGES, resolve_template
@@ -126,3 +128,18 @@ def test_only_the_artifacts_asked_for_answer(artifacts: str, asking: set[str]) -
     stages = steps_of("spec.yaml", f"evaluate.artifacts={artifacts}")
     assert {stage for stage in stages if stage.startswith(("predict", "ask"))} == asking
     assert ("judge" in stages) == any(stage.startswith("ask") for stage in asking)
+
+
+def test_a_file_of_a_wanted_size_is_made_and_proven_like_any_other() -> None:
+    plain, steps = steps_of("spec.yaml"), steps_of("spec.yaml", "export.size=90MB")
+    mixed = steps["quantise-mixed"]
+    assert json.loads(mixed.files["configs/quantise-mixed.json"])["budget"] == 90_000_000
+    assert mixed.needs == ("prepare", "convert", "importance")
+    assert set(steps) - set(plain) == {"quantise-mixed", "ask-mixed", "diverge-mixed"}
+    assert steps["ask-mixed"].needs == ("prepare", "quantise-mixed")
+    judge = json.loads(steps["judge"].files["configs/judge.json"])
+    assert judge["held_against"]["gguf-mixed"] == "gguf-f16" and "gguf-mixed" in judge["files"]
+    only = steps_of("spec.yaml", "export.size=1.5GiB", "export.gguf=[q8_0]", "export.importance=off")
+    assert json.loads(only["quantise-mixed"].files["configs/quantise-mixed.json"])["source"] == "export/news-f16.gguf"
+    with pytest.raises(InputError, match=r"export.size: cannot be the text 'small': Also make a GGUF"):
+        steps_of("spec.yaml", "export.size=small")

@@ -19,7 +19,9 @@ from orchestrator.chat_template.jinja import Message, jinja_template, render_mes
 from orchestrator.chat_template.messages import with_parsed_arguments
 from orchestrator.chat_template.ollama import ollama_template
 from orchestrator.chat_template.registry import Definition, ToolDefinition, definition, tool_definition
-from orchestrator.chat_template.tool_cases import tool_conversations
+from orchestrator.chat_template.taught import QUESTION, Taught, taught
+from orchestrator.chat_template.tool_cases import OFFERED, tool_conversations
+from orchestrator.chat_template.tool_formats import unread
 from orchestrator.chat_template.turns import SpecialTokens, refusal, special_tokens, starts_with_bos, tool_refusal
 
 if TYPE_CHECKING:
@@ -49,7 +51,9 @@ class Result:
     single_turn: str = ""
     """Why conversations with earlier answers are left out, or ""."""
     mismatch: str = ""
-    """The first difference in token ids."""
+    """The first difference in token ids, or in what a server makes of an answer."""
+    unread: str = ""
+    """Why llama.cpp's server cannot read the calls of a model that was trained so, or ""."""
     tools: bool = False
     """Whether the conversations offer tools, and call them."""
 
@@ -114,6 +118,16 @@ class _Subject:
         shape = self.definition.with_default_system(case.default_system)
         return jinja_template(shape, self.tokens, self.thinking, self.tools)
 
+    def unread(self) -> str:
+        """Why llama.cpp's server cannot read its calls, or ""."""
+        return (unread(self.tools.call_format) if self.tools else None) or ""
+
+    def taught(self) -> list[Taught]:
+        """Answers that llama.cpp's server is to read calls and thoughts out of."""
+        if self.tools is None or self.unread():
+            return []
+        return list(taught(self.definition, self.thinking, self.tokens, self.tools))
+
     def runtimes(self) -> list[bool]:
         """Whether the runtime adds BOS: each way in which this template can be served."""
         return [False, True] if starts_with_bos(self.definition, self.tokens) else [False]
@@ -172,8 +186,18 @@ def _result(subject: _Subject, tokenizers: _Tokenizers, go: Path | None, answers
         return Result(name, mode, 0, refused=refused, tools=tools)
     single_turn = refusal(name, thinking, multi_turn=True) or ""
     tokenizer = tokenizers.for_template(subject.definition, subject.tools)
-    mismatch = next(_mismatches(subject, tokenizer, _served(subject, tokenizer, go, answers)), "")
-    return Result(name, mode, len(subject.cases()), single_turn=single_turn, mismatch=mismatch, tools=tools)
+    asked = len(_questions(subject))
+    differences = _mismatches(subject, tokenizer, _served(subject, tokenizer, go, answers[:asked]))
+    mismatch = next(itertools.chain(differences, _misread(subject, answers[asked:])), "")
+    counts = Result(name, mode, len(subject.cases()), single_turn=single_turn, mismatch=mismatch, tools=tools)
+    return replace(counts, unread=subject.unread())
+
+
+def _misread(subject: _Subject, messages: Sequence[str]) -> Iterator[str]:
+    """What llama.cpp's server made of answers, where that is not what training taught."""
+    for one, message in zip(subject.taught() if messages else (), messages, strict=True):
+        if made := one.misread(message):
+            yield f"llama-server, answer of {one.shape}: {made}"
 
 
 def _mismatches(subject: _Subject, tokenizer: PreTrainedTokenizerBase, ways: Iterable[_Served]) -> Iterator[str]:
@@ -253,17 +277,21 @@ SAID = {None: "llama-server", True: "llama-server, told to think", False: "llama
 
 
 def _ask_server(server: str, subjects: Sequence[_Subject], tokens: SpecialTokens) -> dict[_Subject, list[str]]:
-    """All texts of each subject, in the order of `_questions`, from one process."""
-    asked = {
-        subject: [
-            llama_server.Case(subject.jinja(case), case.messages, said, case.tools)
-            for said, case in _questions(subject)
-        ]
-        for subject in subjects
-        if not subject.refusal()
-    }
+    """All texts of each subject, in the order of `_questions`, and all answers it was taught, from one process."""
+    asked = {subject: [*_prompts(subject), *_answers(subject)] for subject in subjects if not subject.refusal()}
     texts = iter(llama_server.render(server, [case for cases in asked.values() for case in cases], tokens))
     return {subject: list(itertools.islice(texts, len(cases))) for subject, cases in asked.items()}
+
+
+def _prompts(subject: _Subject) -> Iterator[llama_server.Case]:
+    for said, case in _questions(subject):
+        yield llama_server.Case(subject.jinja(case), case.messages, said, case.tools)
+
+
+def _answers(subject: _Subject) -> Iterator[llama_server.Case]:
+    offered, template = OFFERED if subject.tools else (), subject.jinja(_Case(QUESTION, None))
+    for one in subject.taught():
+        yield llama_server.Case(template, QUESTION, tools=offered, answer=one.answer)
 
 
 def _questions(subject: _Subject) -> list[tuple[bool | None, _Case]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.chat_template.messages import NEXT_RESULT, with_parsed_arguments
 from orchestrator.chat_template.registry import Definition, ToolDefinition
 from orchestrator.chat_template.tool_formats import quote, tool_format
-from orchestrator.chat_template.turns import SpecialTokens, ToolTurns, Turns, Wrap, tool_turns, turns
+from orchestrator.chat_template.turns import SpecialTokens, ToolTurns, Turns, Wrap, answer_header, tool_turns, turns
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -102,7 +102,7 @@ class _Tools:
     def user(self, written: Turns) -> str:
         """A question with the system text and the tools in its turn."""
         told = self.system(written.system, "loop.first and (system or tools)")
-        return f"{_text(written.user.before)}{told}{{{{ text }}}}{_text(written.user.after)}"
+        return f"{_text(written.user.before)}{told}{{{{ text }}}}{_after(written.user, written)}"
 
     def answer(self, answer: str) -> str:
         """An answer, which may be calls with a text in front of them."""
@@ -114,7 +114,8 @@ class _Tools:
         """What tools answered: neighbours are one turn, as LLaMA-Factory makes of them."""
         around, neighbour = self.written.result, "rest[{}]['role'] == 'tool'"
         begun = f"{{% if loop.first or not {neighbour.format('loop.index0 - 1')} %}}{_text(around.before)}"
-        ended = f"{{% if loop.last or not {neighbour.format('loop.index')} %}}{_text(around.after)}{_thought(written)}"
+        ended = f"{{% if loop.last or not {neighbour.format('loop.index')} %}}{_after(around, written)}"
+        ended += _thought(written, with_tools=True)
         between = f"{{% else %}}{_text(NEXT_RESULT)}{{% endif %}}"
         return f"{begun}{{% endif %}}{{{{ text }}}}{ended}{between}"
 
@@ -128,22 +129,45 @@ def _system(wrap: Wrap) -> str:
 
 
 def _user(written: Turns, told: _Tools | None) -> str:
-    around = f"{{{{ {_around(written.user, 'text')} }}}}"
-    if written.system_in_first_user_turn:
-        system = _around(written.system, "system")
-        first = f"{{% if loop.first and system %}}{{% set text = {system} + text %}}{{% endif %}}{around}"
-        around = told.user(written) if told else first
-    return around + _thought(written)
+    if told and written.system_in_first_user_turn:
+        return told.user(written) + _thought(written, with_tools=True)
+    if told:
+        around = f"{_text(written.user.before)}{{{{ text }}}}{_after(written.user, written)}"
+    else:
+        around = f"{{{{ {_around(written.user, 'text')} }}}}"
+        if written.system_in_first_user_turn:
+            system = _around(written.system, "system")
+            around = f"{{% if loop.first and system %}}{{% set text = {system} + text %}}{{% endif %}}{around}"
+    return around + _thought(written, with_tools=told is not None)
 
 
-def _thought(written: Turns) -> str:
-    """The empty thought behind the last question, where there is one."""
+def _after(around: Wrap, written: Turns) -> str:
+    """What follows a question, the start of the answer's turn where there is one, or one is asked for.
+
+    llama.cpp's server renders a template with and without `add_generation_prompt` and expects what differs in front of
+    each answer that it reads calls out of (common/parsers/*.cpp: `generation_prompt`).
+    """
+    header = answer_header(written.user)
+    if not header or not around.after.endswith(header):
+        return _text(around.after)
+    ending = _text(around.after.removesuffix(header))
+    return f"{ending}{{% if not loop.last or add_generation_prompt %}}{_text(header)}{{% endif %}}"
+
+
+def _thought(written: Turns, with_tools: bool) -> str:
+    """The empty thought behind the last question, where there is one.
+
+    With tools, the word that opens it stays whole: by it llama.cpp's reader of Qwen3.5 answers knows that the empty
+    thought is no part of the answer (common/parsers/qwen3-coder.cpp).
+    """
     if not written.empty_thought:
         return ""
+    words = written.thought_words or ()
+    empty = _word(written, written.empty_thought, words[1:] if with_tools else words)
     wanted = "loop.last and add_generation_prompt"
     if written.thinking:  # the variable by which callers of Qwen3 and its kin ask for no thinking
         wanted += " and enable_thinking is defined and not enable_thinking"
-    return f"{{% if {wanted} %}}{{{{ {_word(written, written.empty_thought)} }}}}{{% endif %}}"
+    return f"{{% if {wanted} %}}{{{{ {empty} }}}}{{% endif %}}"
 
 
 def _assistant(written: Turns, told: _Tools | None) -> str:
@@ -171,15 +195,16 @@ def _assistant(written: Turns, told: _Tools | None) -> str:
     return f"{_FILLED if told else ''}{earlier}{last}{{% endif %}}{around}"
 
 
-def _word(written: Turns, text: str) -> str:
+def _word(written: Turns, text: str, hidden: Sequence[str] | None = None) -> str:
     """A text with the words around a thought as an expression.
 
     Servers look for these words in the template to tell whether a model can think, so that one which was trained not to
-    has them in two pieces. Ollama reads the ability off `<think>` and `</think>` (server/images.go).
+    has them (or those of them that are `hidden`) in two pieces. Ollama reads the ability off `<think>` with `</think>`
+    (server/images.go).
     """
     if written.thinking or written.thought_words is None:
         return quote(text)
-    for word in filter(None, (word.strip() for word in written.thought_words)):
+    for word in filter(None, (word.strip() for word in (written.thought_words if hidden is None else hidden))):
         text = text.replace(word, f"{word[:2]}\0{word[2:]}")
     return " + ".join(map(quote, text.split("\0")))
 

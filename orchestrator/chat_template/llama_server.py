@@ -2,7 +2,8 @@
 
 Ollama starts that server, too. It is part of the `xllamacpp` wheel, or a program: `llama-server` on PATH, or what
 LLAMA_SERVER names. What it renders depends on the template and on the texts of BOS and EOS alone, so it is given a
-model of a few kilobytes that has a vocabulary and next to no weights.
+model of a few kilobytes that has a vocabulary and next to no weights. What it makes of an answer is asked of the same
+model: each answer is one token of it, which the request prefers to all others.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Case:
     thinking: bool | None = None
     """What the client says of thinking; None says nothing."""
     tools: Sequence[Mapping[str, Any]] = ()
+    answer: str = ""
+    """What the model is to answer; asked for is then what the server makes of it, not the prompt."""
 
 
 def find() -> str | None:
@@ -52,7 +55,8 @@ def find() -> str | None:
 def render(server: str, cases: Sequence[Case], tokens: SpecialTokens) -> list[str]:
     """The text of each case, without BOS at its start, or "error: …" in the server's words.
 
-    Raises StageError where the server itself ends.
+    Of a case with an answer it is the message that the server makes of that, as JSON. Raises StageError where the
+    server itself ends.
     """
     with tempfile.TemporaryDirectory() as folder:
         asked, told, log = (Path(folder) / name for name in ("cases.json", "texts.jsonl", "log"))
@@ -75,7 +79,9 @@ def main(asked: Path, told: Path) -> None:
     """The process that holds the server: native code, which may take it down."""
     wanted = read_json(asked)
     model = asked.with_name("vocabulary.gguf")
-    write_vocabulary(model, SpecialTokens(**wanted["tokens"]))
+    answers = list(dict.fromkeys(case["answer"] for case in wanted["cases"] if case["answer"]))
+    first = write_vocabulary(model, SpecialTokens(**wanted["tokens"]), answers)
+    numbers = {answer: number for number, answer in enumerate(answers, start=first)}
     with told.open("w", encoding="utf-8") as file:
         template, serving, url = None, None, ""
         for case in wanted["cases"]:
@@ -84,23 +90,30 @@ def main(asked: Path, told: Path) -> None:
                 serving = _package(model, template) if wanted["server"] == PACKAGE else None
                 url = serving.listening_address if serving else ""
             if serving:
-                text = _asked(url, case)
+                text = _asked(url, case, numbers)
             else:
                 with _program(wanted["server"], model, case["template"]) as url:
-                    text = _asked(url, case)
+                    text = _asked(url, case, numbers)
             file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
             file.flush()
     os._exit(0)  # its threads have nothing left to do
 
 
-def _asked(url: str, case: Mapping[str, Any]) -> str:
+def _asked(url: str, case: Mapping[str, Any], numbers: Mapping[str, int]) -> str:
     import httpx
 
     said = {} if case["thinking"] is None else {"chat_template_kwargs": {"enable_thinking": case["thinking"]}}
     body = {"messages": case["messages"], **said} | ({"tools": case["tools"]} if case["tools"] else {})
-    answer = httpx.post(f"{url}/apply-template", json=body, trust_env=False)
-    found = answer.json()
-    return str(found["prompt"]) if "prompt" in found else f"error: {found.get('error', {}).get('message', found)}"
+    if not case["answer"]:
+        found = httpx.post(f"{url}/apply-template", json=body, trust_env=False).json()
+        return str(found["prompt"]) if "prompt" in found else _error(found)
+    body |= {"max_tokens": 2, "temperature": 0, "logit_bias": [[numbers[case["answer"]], PREFERRED]]}
+    found = httpx.post(f"{url}/v1/chat/completions", json=body, trust_env=False, timeout=60).json()
+    return json.dumps(found["choices"][0]["message"]) if "choices" in found else _error(found)
+
+
+def _error(found: Mapping[str, Any]) -> str:
+    return f"error: {found.get('error', {}).get('message', found)}"
 
 
 def _package(model: Path, template: str) -> Any:
@@ -108,7 +121,7 @@ def _package(model: Path, template: str) -> Any:
 
     wanted = xllamacpp.CommonParams()
     wanted.model.path, wanted.chat_template, wanted.use_jinja = str(model), template, True
-    wanted.n_ctx, wanted.n_parallel, wanted.n_gpu_layers = 64, 1, 0
+    wanted.n_ctx, wanted.n_parallel, wanted.n_gpu_layers = CONTEXT, 1, 0
     wanted.warmup = wanted.fit_params = False
     wanted.verbosity, wanted.port = -1, 0
     return xllamacpp.Server(wanted)
@@ -124,7 +137,18 @@ def _program(server: str, model: Path, template: str) -> Iterator[str]:
         port = free.getsockname()[1]
     file = model.with_name("template.jinja")
     file.write_text(template, encoding="utf-8")
-    argv = [server, "-m", str(model), "--jinja", "--chat-template-file", str(file), "-c", "64", "--port", str(port)]
+    argv = [
+        server,
+        "-m",
+        str(model),
+        "--jinja",
+        "--chat-template-file",
+        str(file),
+        "-c",
+        str(CONTEXT),
+        "--port",
+        str(port),
+    ]
     child = process.start(process.Command([*argv, "--no-warmup"], model.parent, model.with_name("server.log")))
     url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + START_SECONDS
     try:
@@ -139,15 +163,19 @@ def _program(server: str, model: Path, template: str) -> Iterator[str]:
         child.stop()
 
 
-def write_vocabulary(target: Path, tokens: SpecialTokens) -> None:
-    """A GGUF of a llama with one layer of width 32 and the 256 bytes, BOS and EOS as its vocabulary."""
+def write_vocabulary(target: Path, tokens: SpecialTokens, answers: Sequence[str] = ()) -> int:
+    """A GGUF of a llama with one layer of width 32, and the 256 bytes, BOS, EOS and some answers as its vocabulary.
+
+    Returns the number of the first answer. EOS follows an answer, and whatever a request prefers follows all else.
+    """
     import numpy as np
     from gguf import GGUFWriter, TokenType
 
     words = list(dict.fromkeys([*_bytes(), *filter(None, (tokens.bos, tokens.eos)), UNKNOWN]))
-    special = {tokens.bos, tokens.eos, UNKNOWN}
+    first, special = len(words), {tokens.bos, tokens.eos, UNKNOWN}
+    words += map(_as_token, answers)
     writer = GGUFWriter(target, "llama")
-    writer.add_context_length(64)
+    writer.add_context_length(CONTEXT)
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(1)
     writer.add_feed_forward_length(WIDTH)
@@ -166,27 +194,43 @@ def write_vocabulary(target: Path, tokens: SpecialTokens) -> None:
             add(words.index(text))
     writer.add_add_bos_token(False)
     square, norm = np.zeros((WIDTH, WIDTH), np.float32), np.ones(WIDTH, np.float32)
-    table = np.zeros((len(words), WIDTH), np.float32)
+    table, scores = np.zeros((2, len(words), WIDTH), np.float32)
+    table[first:, 0] = 1  # which RMS norm makes √WIDTH
+    if tokens.eos:
+        scores[words.index(tokens.eos), 0] = PREFERRED
     for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
         writer.add_tensor(f"blk.0.{name}.weight", square)
     for name, values in (("blk.0.attn_norm", norm), ("blk.0.ffn_norm", norm), ("output_norm", norm)):
         writer.add_tensor(f"{name}.weight", values)
-    for name in ("token_embd", "output"):
-        writer.add_tensor(f"{name}.weight", table)
+    for name, values in (("token_embd", table), ("output", scores)):
+        writer.add_tensor(f"{name}.weight", values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return first
 
 
 WIDTH = 32
+CONTEXT = 8192
+"""Tokens of this vocabulary, which are bytes."""
+PREFERRED = 50.0
+
+
+PLAIN = [*range(33, 127), *range(161, 173), *range(174, 256)]
+"""Bytes that stand for themselves in GPT-2's vocabulary (`bytes_to_unicode` in openai/gpt-2, encoder.py)."""
 
 
 def _bytes() -> list[str]:
-    """GPT-2's printable stand-ins for the 256 bytes (`bytes_to_unicode` in openai/gpt-2, encoder.py)."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return [chr(byte) for byte in plain] + [chr(256 + number) for number in range(len(others))]
+    """GPT-2's printable stand-ins for the 256 bytes, the plain ones first."""
+    return [chr(byte) for byte in PLAIN] + [chr(256 + number) for number in range(256 - len(PLAIN))]
+
+
+def _as_token(text: str) -> str:
+    """A text as a vocabulary of GPT-2's kind spells it."""
+    others = [byte for byte in range(256) if byte not in PLAIN]
+    spelt = dict(zip([*PLAIN, *others], _bytes(), strict=True))
+    return "".join(spelt[byte] for byte in text.encode())
 
 
 if __name__ == "__main__":

@@ -34,6 +34,26 @@ def thought_words(template: str, thinking: bool) -> tuple[str, str] | None:
     return chosen.thought_words if chosen.reasons and thinking else None
 
 
+USUAL = ("<think>", "</think>")
+"""Between which data sets have thoughts, whatever the words of a template."""
+
+
+def in_words(text: str, words: tuple[str, str]) -> str:
+    """An answer with the thought that begins it between a template's own words, letter by letter.
+
+    LLaMA-Factory does not take out a thought that stands otherwise, as in `<think>so</think>yes` with qwen3. An empty
+    one is left out, since training adds it where it belongs.
+    """
+    begun = text.lstrip(WHITE)
+    if begun.startswith(words[0]) and words[1] in begun:
+        return text
+    for opening, closing in (words, USUAL):
+        if begun.startswith(opening.strip(WHITE)) and closing.strip(WHITE) in begun:
+            parts = split(begun, (opening, closing))
+            return f"{words[0]}{parts.thought}{words[1]}{parts.answer}" if parts.thought else parts.answer
+    return text
+
+
 def split(text: str, words: tuple[str, str] | None) -> Parts:
     """A whole text in two parts; without words, or where no thought begins it, all of it is the answer."""
     splitter = Splitter(words)

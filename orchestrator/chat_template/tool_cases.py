@@ -36,6 +36,7 @@ _OFFERED: list[dict[str, Any]] = [
         },
     },
 ]
+OFFERED, _ = canonical_tools(_OFFERED)
 _NESTED = {
     "guest": {"z": [1, 2.5, None, {}], "name": "他说：\"{'好'}\" \\n"},
     "where": "北京\n<b> & c",
@@ -52,7 +53,6 @@ def tool_conversations(
     No call; one; one with nested quotes and Chinese; two in one answer; a call after what a tool answered; an answer
     after it, and another question; a text, and a thought, in front of a call.
     """
-    offered, _ = canonical_tools(_OFFERED)
     asked, again = ("user", "北京和“上海”的天气？"), ("user", "And tomorrow?")
     one, none = _call("get_weather", {"city": "北京", "unit": "celsius"}), _call("now", {})
     nested, told = _call("book", _NESTED), ("observation", '{"sky": "晴", "note": "a \'b\'\\n"}')
@@ -73,7 +73,7 @@ def tool_conversations(
         rows += [(asked, ([one], text), told) for text in ("Let me look.\n", thought)]
     for row in rows:
         turns = [_turn(turn, tools.call_words) for turn in row]
-        yield to_messages(turns, thought_words, tools.call_words), offered
+        yield to_messages(turns, thought_words, tools.call_words), OFFERED
 
 
 def _call(name: str, arguments: dict[str, Any]) -> dict[str, Any]:

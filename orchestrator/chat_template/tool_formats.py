@@ -52,6 +52,23 @@ def unknown(*names: str) -> str | None:
     return missing and f"the tool format {missing!r} is not written in Jinja here"
 
 
+_UNREAD = {
+    "default": "once tools are offered, it answers with an error whatever the model wrote",
+    "glm4": "once tools are offered, it answers a text with an error",
+    "glm4_moe": "once tools are offered, it answers with an error whatever the model wrote",
+    "minimax2": "it takes several arguments for one, and answers most texts with an error",
+    "seed_oss": "a call is an error or text there",
+}
+
+
+def unread(call_format: str) -> str | None:
+    """Why llama.cpp's server, which Ollama starts too, cannot read calls in a format, or None where it can."""
+    reason = _UNREAD.get(call_format)
+    return (
+        reason and f"llama.cpp's server, which Ollama starts too, cannot read calls of the form {call_format}: {reason}"
+    )
+
+
 def row_refusal(formats: Iterable[str], tools: Sequence[Mapping[str, Any]], calls: Sequence[int]) -> str | None:
     """Why LLaMA-Factory cannot train on a row in these formats, or None; `calls` counts those of each answer."""
     for name in formats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,21 @@ def tool_refusal(name: str, thinking: bool) -> str | None:
     shape, tools = definition(name), tool_definition(name)
     tokens = SpecialTokens(bos=None, eos="<eos>")
     written = tool_turns(shape, tools, tokens)
-    if reason := refusal(name, thinking, multi_turn=True) or unknown(tools.format, tools.call_format):
+    if reason := refusal(name, thinking, multi_turn=True):
         return reason
-    if not written.call.after and not shape.efficient_eos:
+    if not _ends(shape, written.call.after, tokens):
         return "training never shows how a call ends, so the served model would not stop"
+    if reason := unknown(tools.format, tools.call_format):
+        return reason
     if not written.result.after or written.result.after.endswith(" "):
         return "a server's tokenizer joins an answer to the result before it, which training encodes apart"
     return None
+
+
+def _ends(shape: Definition, after: str, tokens: SpecialTokens) -> bool:
+    """Whether a word that stops the model stands behind a call, or what stands behind every answer."""
+    like_answers = after and after == turns(shape, tokens, thinking=True).assistant.after
+    return shape.efficient_eos or bool(like_answers) or any(word in after for word in stop_words(shape, tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +167,22 @@ def end_token(definition: Definition, tokens: SpecialTokens) -> str:
 def stop_words(definition: Definition, tokens: SpecialTokens) -> list[str]:
     """The texts that end an answer: EOS and the stop words of the template, as `get_stop_token_ids` has them."""
     return list(dict.fromkeys([end_token(definition, tokens), *definition.stop_words]))
+
+
+def answer_header(user: Wrap) -> str:
+    """The end of the text after a question that begins the answer's turn; "" where nothing tells the two apart.
+
+    It begins as the question's own turn does: `<|im_start|>assistant` as `<|im_start|>user`.
+    """
+    alike = [_alike(user.before, user.after[at:]) for at in range(len(user.after))]
+    longest = max(alike, default=0)
+    last = max((at for at, characters in enumerate(alike) if characters == longest), default=0)
+    return user.after[last:] if longest > 1 else ""
+
+
+def _alike(first: str, second: str) -> int:
+    """How many characters both begin with."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 def starts_with_bos(definition: Definition, tokens: SpecialTokens) -> bool:

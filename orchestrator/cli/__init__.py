@@ -6,6 +6,7 @@ Nothing but click and the errors is imported here, so that `--help` and a misspe
 from __future__ import annotations
 
 import importlib
+import io
 import signal
 import sys
 from types import FrameType
@@ -14,7 +15,9 @@ from typing import Any
 import click
 
 from orchestrator import __version__
+from orchestrator.cli.help import Context, with_pages
 from orchestrator.lib.errors import Interrupted, OrchestratorError, of_system
+from orchestrator.lib.translate import localised
 
 COMMANDS = {
     "init": ("project", "Write a new project that runs."),
@@ -61,6 +64,8 @@ GROUPS = {
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called."""
 
+    context_class = Context
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands in the order of the table."""
         return list(COMMANDS)
@@ -71,7 +76,7 @@ class LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"orchestrator.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
-        return command
+        return with_pages(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -94,7 +99,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="orchestrator")
+@click.version_option(__version__, prog_name="orchestrator", message=localised("%(prog)s, version %(version)s"))
 def cli() -> None:
     """From 300 question-answer pairs to a small language model of your own, with numbers you can trust.
 
@@ -112,7 +117,7 @@ def main() -> None:
         code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
-        error.show()
+        _print_usage(error)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _print_error(Interrupted("interrupted", "Run the same command again: what was finished is kept."))
@@ -138,14 +143,21 @@ def main() -> None:
         sys.exit(OrchestratorError.exit_code)
 
 
+def _print_usage(error: click.ClickException) -> None:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # a page of help, translated already
+        error.show()
+        return
+    said = io.StringIO()
+    error.show(said)
+    click.echo(localised(said.getvalue()), err=True, nl=False)
+
+
 def _print_error(error: OrchestratorError) -> None:
     from orchestrator.lib.secrecy import redacted
 
-    click.secho(f"error: {redacted(error.message)}", err=True, fg="red")
+    click.secho(localised(f"error: {redacted(error.message)}"), err=True, fg="red")
     if error.hint:
-        from orchestrator.lib.hints import localised
-
-        click.echo(f"hint: {localised(error.hint)}", err=True)
+        click.echo(localised(f"hint: {error.hint}"), err=True)
 
 
 def _keep_interruption(unraisable: Any) -> None:

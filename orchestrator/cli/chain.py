@@ -13,6 +13,7 @@ from orchestrator.cli.common import (
     on_option,
     print_json,
     project_of,
+    say,
     spec_options,
     stderr_console,
     stdout_console,
@@ -132,7 +133,7 @@ def _chain(phase: str, options: dict[str, Any]) -> None:
     reporter = LiveRun(display)
     if rank := nodes.rank_of(project.spec.launch, options.get("node_rank")):
         joined = nodes.join(project, rank, display, download_progress(console))
-        click.echo(f"node {rank} took part in run {joined.id}", err=True)
+        say(f"node {rank} took part in run {joined.id}", err=True)
         if options["as_json"]:
             print_json(joined.record)
         return
@@ -158,7 +159,7 @@ def _carry_out(project: Project, phase: str, reporter: Reporter, on: Any) -> Run
     if on in (None, "local"):
         from orchestrator.pipeline.workflow import run_until
 
-        return run_until(project, phase, reporter, progress, say=lambda line: click.echo(line, err=True))
+        return run_until(project, phase, reporter, progress, say=lambda line: say(line, err=True))
     from orchestrator.executors import create
     from orchestrator.executors.base import Wanted
     from orchestrator.lib.layout import JOBS
@@ -167,7 +168,7 @@ def _carry_out(project: Project, phase: str, reporter: Reporter, on: Any) -> Run
     folder, section = project.runs_dir / f".{JOBS}", project.spec.sweep
     executor = create(on, section.wanted(on, folder) if section else Wanted(folder=folder))
     following = hand_over(project, phase, executor, progress)
-    click.echo(f"{following.job}: {following.task.run.folder}", err=True)
+    say(f"{following.job}: {following.task.run.folder}", err=True)
     return following.until_end(reporter)
 
 
@@ -177,7 +178,7 @@ def _show_plan(made: Plan, options: dict[str, Any]) -> None:
     if options["as_json"]:
         print_json(plan_json(made))
     else:
-        click.echo("\n".join(plan_lines(made, options["verbose"])))
+        say("\n".join(plan_lines(made, options["verbose"])))
 
 
 def _write_configs(made: Plan, folder: Path) -> None:
@@ -186,7 +187,7 @@ def _write_configs(made: Plan, folder: Path) -> None:
     for planned in made.steps:
         for path, text in planned.step.files.items():
             write_text(folder / path, text)
-    click.echo(f"configs written to {folder}", err=True)
+    say(f"configs written to {folder}", err=True)
 
 
 def _show_run(done: Any, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import announce, json_option, print_json, set_option
+from orchestrator.cli.common import announce, json_option, print_json, say, set_option
 
 if TYPE_CHECKING:
     from orchestrator.models.sizing import Fit
@@ -103,7 +103,7 @@ def _check_spec(spec: Path, overrides: tuple[str, ...], card: Card | None, as_js
         noted = [f"warning: {doubt}" for doubt in doubts(project.spec)]
         noted += [f"data: {finding.message}" for finding in findings]
         lines = [f"{spec}: good", *told, *noted, *estimate.lines(memory), *_size_lines(project, base, card)]
-        click.echo("\n".join(lines))
+        say("\n".join(lines))
     requirements.require(project.spec.train, project.spec.launched)
 
 
@@ -120,7 +120,7 @@ def _check_model(project: Project, card: Card | None, as_json: bool) -> None:
     if as_json:
         print_json({"base": project.spec.model.base, "model": told, **_sizes(project, base, card)})
     else:
-        click.echo("\n".join([project.spec.model.base, *told, *_size_lines(project, base, card)]))
+        say("\n".join([project.spec.model.base, *told, *_size_lines(project, base, card)]))
 
 
 def _project_of(base: str, overrides: tuple[str, ...]) -> Project:

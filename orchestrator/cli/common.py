@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.lib.translate import localised
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -87,23 +89,28 @@ def verbosity(quiet: bool, verbose: bool) -> int:
 
 def stderr_console() -> Console:
     """Diagnostics and progress."""
-    from rich.console import Console
+    from orchestrator.cli.console import LocalConsole
 
-    return Console(stderr=True)
+    return LocalConsole(stderr=True)
 
 
 def stdout_console() -> Console:
     """Results. Without a terminal, a width that tables fit in instead of the 80 columns that rich assumes."""
-    from rich.console import Console
+    from orchestrator.cli.console import LocalConsole
 
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=110)
+    console = LocalConsole()
+    return console if console.is_terminal or "COLUMNS" in os.environ else LocalConsole(width=110)
+
+
+def say(text: str, err: bool = False, nl: bool = True) -> None:
+    """A line for people, in their language; what programs read (JSON, paths, addresses) goes through click.echo."""
+    click.echo(localised(text), err=err, nl=nl)
 
 
 def announce(what: str, options: Mapping[str, Any]) -> None:
     """Say at once what is being done: what it takes to find that out is imported and read after this."""
     if not options.get("quiet") and not options.get("as_json"):
-        click.echo(f"… {what}", err=True)
+        say(f"… {what}", err=True)
 
 
 def print_json(value: Any) -> None:
@@ -124,6 +131,7 @@ def download_progress(console: Console, what: str = "fetching", counts: bool = F
     """A progress bar for bytes, or for things that are counted; it appears with the first and goes with the last."""
     from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
 
+    what = localised(what)
     if not console.is_terminal:
         return _one_line(console, what, counts)
     column = MofNCompleteColumn() if counts else DownloadColumn()

@@ -12,11 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import json_option, print_json, spec_argument, stderr_console, stdout_console, together
+from orchestrator.cli.common import (
+    json_option,
+    print_json,
+    say,
+    spec_argument,
+    stderr_console,
+    stdout_console,
+    together,
+)
 from orchestrator.lib.errors import MissingError
 from orchestrator.lib.files import read_json, write_text
 from orchestrator.lib.layout import project_of
 from orchestrator.lib.training_kinds import TRAINING_KINDS
+from orchestrator.lib.translate import localised
 from orchestrator.lib.words import agreeing, counted
 
 if TYPE_CHECKING:
@@ -113,7 +122,7 @@ def _write_spec(file: Path, done: Imported) -> None:
     new = not file.exists()
     text = shipped_spec(done.folder.name) if new else file.read_text(encoding="utf-8-sig")
     write_text(file, edited(text, done.changes(project_of(file))))
-    click.echo(f"{'written' if new else 'changed'}: {file}; next: orchestrator check {file}", err=True)
+    say(f"{'written' if new else 'changed'}: {file}; next: orchestrator check {file}", err=True)
 
 
 def _show_import(done: Imported, as_json: bool, spec: Path | None) -> None:
@@ -125,20 +134,20 @@ def _show_import(done: Imported, as_json: bool, spec: Path | None) -> None:
     from orchestrator.data.reading import list_some
 
     read_as = f", read as {done.encoding}" if done.encoding else ""
-    click.echo(f"{done.folder}: {counted(done.train, 'row')} to train on, {done.held_out} held out{read_as}", err=True)
+    say(f"{done.folder}: {counted(done.train, 'row')} to train on, {done.held_out} held out{read_as}", err=True)
     if done.left_out:
-        click.echo(f"{counted(len(done.left_out), 'row')} left out:\n{list_some(done.left_out)}", err=True)
+        say(f"{counted(len(done.left_out), 'row')} left out:\n{list_some(done.left_out)}", err=True)
     if done.calls.rows:
-        click.echo(f"{counted(done.calls.rows, 'row')} {agreeing(done.calls.rows, 'call')} tools", err=True)
+        say(f"{counted(done.calls.rows, 'row')} {agreeing(done.calls.rows, 'call')} tools", err=True)
     if done.calls.inferred:
         made = f"no row says what its tools take: {', '.join(done.calls.inferred)} were made from the calls"
-        click.echo(f"{made}; give them descriptions", err=True)
+        say(f"{made}; give them descriptions", err=True)
     taken = ", ".join(f"{role} from {column!r}" for role, column in done.columns.items())
-    click.echo(f"columns: {taken}", err=True)
+    say(f"columns: {taken}", err=True)
     if done.first:
-        click.echo("\n".join(["the first row:", *rendered(done.first)]), err=True)
+        say("\n".join(["the first row:", *rendered(done.first)]), err=True)
     if spec is None:
-        click.echo("use it in spec.yaml, or let --write-spec spec.yaml write it:\n", err=True)
+        say("use it in spec.yaml, or let --write-spec spec.yaml write it:\n", err=True)
         click.echo(done.snippet())
 
 
@@ -209,7 +218,7 @@ def _token_counter(project: Project) -> TokenCounter | None:
     model = project.spec.model
     base = sources.locate(model.base, project.root, project.hashes)
     if base.path is None or not (base.path / "tokenizer.json").is_file():
-        click.echo(f"tokens are not counted: {model.base} is not on this machine yet (model fetch)", err=True)
+        say(f"tokens are not counted: {model.base} is not on this machine yet (model fetch)", err=True)
         return None
     counter = token_counter(base.path, resolve_template(project.spec), model.thinking)
     return TokenCounter(counter, project.training["cutoff_len"])
@@ -220,7 +229,7 @@ def _progress() -> Iterator[Callable[[int], None]]:
     """A counter of rows that appears only when there is time to look at it."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    text = TextColumn("{task.completed:,} rows")
+    text = TextColumn(localised("{task.completed:,} rows"))
     with Progress(SpinnerColumn(), text, TimeElapsedColumn(), console=stderr_console(), transient=True) as bar:
         task = bar.add_task("rows", total=None)
         yield lambda done: bar.update(task, completed=max(done, bar.tasks[task].completed))
@@ -239,9 +248,9 @@ def _show_findings(findings: list[Finding], tokens: TokenCounter | None) -> None
     table = Table("finding", "", "what, where, and an example", show_lines=True)
     for found in findings:
         rows = ", ".join(f"{file}:{row}" for file, row in found.rows[:5]) + (" …" if len(found.rows) > 5 else "")
-        lines = [found.message, rows, *found.examples[:1]]
+        lines = [localised(found.message), rows, *found.examples[:1]]
         what = "\n".join(escape(line) for line in lines if line)
-        table.add_row(found.kind, f"[{COLOURS[found.severity]}]{found.severity}[/]", what)
+        table.add_row(found.kind, f"[{COLOURS[found.severity]}]{localised(found.severity)}[/]", what)
     console.print(table, highlight=False)
 
 
@@ -263,8 +272,8 @@ def clean(file: Path, held_out: Path | None, out: Path, kind: Any, as_json: bool
         print_json(done.to_json())
         return
     for line in done.lines(_SHOWN):
-        click.echo(line)
-    click.echo(f"{out}: {counted(len(done.train), 'row')} to train on, {len(done.held_out)} held out", err=True)
+        say(line)
+    say(f"{out}: {counted(len(done.train), 'row')} to train on, {len(done.held_out)} held out", err=True)
 
 
 @data.command()

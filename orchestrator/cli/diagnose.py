@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import json_option, print_json, secret
+from orchestrator.cli.common import json_option, print_json, say, secret
 from orchestrator.lib.errors import GateError
 from orchestrator.lib.files import write_text
+from orchestrator.lib.translate import localised
 
 if TYPE_CHECKING:
     from orchestrator.serving.diagnose.diagnosis import Diagnosis
@@ -48,7 +49,7 @@ def diagnose(saves: Path, as_json: bool, output: Path | None, **options: Any) ->
     rows, shared = probes.read_rows(options["data"]) if options["data"] else ([], None)
     known = trained.read(read_saves(saves, options["config"]), options["template"], shared)
     if not as_json:
-        click.echo(_heading(known), err=True)
+        say(_heading(known), err=True)
     found = compare(known, options["gguf"] or _server(options), rows)
     written = _write(found, output or Path(f"{_file_name(found)}.corrected.Modelfile")) if found.modelfile else None
     print_json({**found.to_json(), "modelfile": written and str(written)}) if as_json else _print(found, written)
@@ -80,19 +81,20 @@ def _print(found: Diagnosis, written: Path | None) -> None:
 
     shipped = found.shipped
     size = f", {shipped.quantisation}" if shipped.quantisation else ""
-    click.echo(f"served:  {shipped.name}{size}; prompts made by {shipped.maker}")
+    say(f"served:  {shipped.name}{size}; prompts made by {shipped.maker}")
     for finding in found.findings:
-        mark = click.style("wrong", fg="red") if finding.wrong else click.style("note", fg="yellow")
-        click.echo(f"{mark}: {TITLES[finding.kind]}: {finding.sentence}\n  → {finding.cure}")
+        word, colour = ("wrong", "red") if finding.wrong else ("note", "yellow")
+        mark = click.style(localised(word), fg=colour)
+        say(f"{mark}: {localised(TITLES[finding.kind])}: {finding.sentence}\n  → {finding.cure}")
     if found.sound:
-        click.echo("nothing is wrong with what was looked at")
+        say("nothing is wrong with what was looked at")
     if found.answers:
-        click.echo(f"answers: {found.answers.sentence()}")
+        say(f"answers: {found.answers.sentence()}")
     for text in found.unseen:
-        click.echo(f"not looked at: {text}")
+        say(f"not looked at: {text}")
     if written:
         name = written.name.removesuffix(".Modelfile").replace(".", "-")
-        click.echo(f"corrected Modelfile: {written}; ollama create {name} -f {written}")
+        say(f"corrected Modelfile: {written}; ollama create {name} -f {written}")
 
 
 def _write(found: Diagnosis, target: Path) -> Path | None:

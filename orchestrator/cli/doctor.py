@@ -12,6 +12,7 @@ from orchestrator.cli.common import (
     download_progress,
     json_option,
     print_json,
+    say,
     set_option,
     spec_argument,
     stderr_console,
@@ -19,6 +20,7 @@ from orchestrator.cli.common import (
 )
 from orchestrator.lib.errors import MissingError
 from orchestrator.lib.files import HashCache, cache_folder
+from orchestrator.lib.translate import localised
 
 if TYPE_CHECKING:
     from orchestrator.report.doctor_packages import Check, Patient
@@ -52,7 +54,7 @@ def doctor(spec: Path, overrides: tuple[str, ...], online: bool, trying: bool, a
         print_json({**answer, "memory": estimate.to_json(memory)})
     else:
         _show(checks)
-        click.echo("\n".join(estimate.lines(memory)))
+        say("\n".join(estimate.lines(memory)))
     if missing:
         raise MissingError(f"missing: {', '.join(check.name for check in missing)}", missing[0].fix)
 
@@ -76,8 +78,8 @@ def _show(checks: list[Check]) -> None:
 
     table = Table.grid(padding=(0, 2))
     for check in checks:
-        fix = f"\n[bold]{escape(check.fix)}[/]" if check.fix else ""
-        table.add_row(MARKS[check.state], escape(check.name), escape(check.detail) + fix)
+        fix = f"\n[bold]{escape(localised(check.fix))}[/]" if check.fix else ""
+        table.add_row(MARKS[check.state], escape(localised(check.name)), escape(localised(check.detail)) + fix)
     stdout_console().print(table)
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import download_progress, secret, stderr_console
+from orchestrator.cli.common import download_progress, say, secret, stderr_console
 from orchestrator.lib.words import counted
 from orchestrator.runs import store
 
 if TYPE_CHECKING:
+    from orchestrator.serving.endpoint import Reply
     from orchestrator.serving.prompts import Comparison
 
 
@@ -77,15 +78,23 @@ def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
     replies = rows.ask(questions, endpoint, manner, progress)
     own = (run.folder / "evaluation" if run else Path()) / answers.file_name(endpoint, moment)
     target = answers.keep(rows.predictions(questions, replies, manner), asked.output or own)
-    click.echo(f"{counted(len(questions), 'answer')} of {endpoint.model} in {target}", err=True)
+    say(f"{counted(len(questions), 'answer')} of {endpoint.model} in {target}", err=True)
+    _tell_of_unreadable(replies)
     if run:
         answers.record(run, target, endpoint, len(questions), moment)
         _tell_of_prompts(rows.against_training(run, endpoint, replies))
     return target
 
 
+def _tell_of_unreadable(replies: Sequence[Reply]) -> None:
+    """How many answers the server itself could not make anything of."""
+    if unread := [(number, reply.unreadable) for number, reply in enumerate(replies, 1) if reply.unreadable]:
+        told = f"the server gave an error instead of {counted(len(unread), 'answer')}, taken as empty"
+        say(f"warning: {told}; first: row {unread[0][0]}: {unread[0][1]}", err=True)
+
+
 def _tell_of_prompts(found: Comparison) -> None:
     """Whether the server asked what training did: its answers say little of the model otherwise."""
-    click.echo(f"{found}{'' if found.passed else f'; first: {found.difference}'}", err=True)
+    say(f"{found}{'' if found.passed else f'; first: {found.difference}'}", err=True)
     if not found.passed:
-        click.echo("warning: the server asks the model something else than it was trained on", err=True)
+        say("warning: the server asks the model something else than it was trained on", err=True)

@@ -8,16 +8,17 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.common import stdout_console
+from orchestrator.cli.common import say, stdout_console
+from orchestrator.lib.translate import localised
 
 
 def print_lines(lines: Sequence[dict[str, Any]]) -> None:
     """Runs, a line each, under their titles."""
     # Not a rich table: ten thousand lines would take it longer than the search for them.
     if not lines:
-        click.echo("no runs", err=True)
+        say("no runs", err=True)
         return
-    titles = [title for title in lines[0] if title not in ("name", "sweep")]
+    titles = list(lines[0])
     cells = [titles] + [[_cell(line[title]) for title in titles] for line in lines]
     widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
     click.echo("\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells))
@@ -54,6 +55,6 @@ def print_comparison(compared: dict[str, Any]) -> None:
     for line in compared["figures"]:
         figures.add_row(line["metric"], *(figure_text(value) if value else "" for value in line["values"]))
     curves = [loss_line([{"loss": loss} for _, loss in compared["losses"][column]]) for column in columns]
-    figures.add_row("training", *curves)
+    figures.add_row(localised("training"), *map(localised, curves))
     for printed in (settings, figures, *compared["sentences"]):
         console.print(printed, markup=False, highlight=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from orchestrator.cli.common import say
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import write_text
 from orchestrator.lib.render import PACKAGED
@@ -32,7 +33,7 @@ def init(folder: Path, source: Path | None) -> None:
     for path in create(folder, spec):
         click.echo(path)
     where = "" if folder == Path() else f"cd {folder} && "
-    click.echo(f"next: {where}make check all", err=True)
+    say(f"next: {where}make check all", err=True)
 
 
 SCHEMA = "spec.schema.json"
@@ -57,7 +58,9 @@ def taken_over(source: Path, folder: Path) -> str:
     name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "model"
     if source.is_dir():
         saves = read_saves(source)
-        given = Foreign(saves.arguments, f"{source}/{saves.arguments_from or 'adapter_config.json'}", saves.base)
+        files = [name for name in (saves.arguments_from, "adapter_config.json" if saves.adapter else "") if name]
+        arguments = {**saves.adapter_arguments(), **saves.arguments}
+        given = Foreign(arguments, " and ".join(f"{source}/{name}" for name in files) or str(source), saves.base)
     else:
         given = Foreign(read_arguments(source), str(source))
     return spec_text(given, name, Path())

@@ -12,6 +12,7 @@ from orchestrator.cli.common import (
     found_runs_dir_option,
     json_option,
     print_json,
+    say,
     stderr_console,
     verbosity,
     verbosity_options,
@@ -76,14 +77,14 @@ def verify(wanted: str | None, runs_dir: Path, sign: Path | None, key: Path | No
     if found:
         raise _damaged(run, found, files)
     if sign:
-        click.echo(f"signed: {signature.sign(run, sign)}", err=True)
+        say(f"signed: {signature.sign(run, sign)}", err=True)
     if key:
         signature.require_signed(run, key)
         said = f"signed by {key.name}"
     if not as_json:
-        click.echo(f"{run.id}: all {files} files are as recorded")
-        click.echo(f"its record: {said}")
-        click.echo(f"nothing is recorded of {len(others)} more: {_grouped(others)}" if others else "", nl=bool(others))
+        say(f"{run.id}: all {files} files are as recorded")
+        say(f"its record: {said}")
+        say(f"nothing is recorded of {len(others)} more: {_grouped(others)}" if others else "", nl=bool(others))
 
 
 def _grouped(paths: list[str]) -> str:
@@ -129,11 +130,11 @@ def reproduce(wanted: str | None, runs_dir: Path, into: Path | None, as_json: bo
         print_json(compared.to_json())
     else:
         for what, lines in (("made with", compared.made_with), ("other contents", compared.files)):
-            click.echo("".join(f"{what}: {line}\n" for line in lines), nl=False)
+            say("".join(f"{what}: {line}\n" for line in lines), nl=False)
     if compared.results:
         what = some(list(compared.results))
         raise GateError(
             f"{compared.again.id} came out differently from {run.id}:\n{what}", "See `made with` for causes."
         )
     if not as_json:
-        click.echo(f"{compared.again.id}: data, weights and figures are those of {run.id}")
+        say(f"{compared.again.id}: data, weights and figures are those of {run.id}")

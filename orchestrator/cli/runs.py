@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +16,14 @@ from orchestrator.cli.common import (
     json_option,
     print_json,
     runs_dir_option,
+    say,
     set_option,
     stderr_console,
     stdout_console,
 )
 from orchestrator.cli.lists import print_comparison, print_csv, print_lines
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.translate import localised
 from orchestrator.lib.words import counted
 from orchestrator.runs import store
 from orchestrator.runs.catalogue import DAMAGED
@@ -50,13 +53,15 @@ def runs() -> None:
 @click.option("--sort", metavar="KEY", help="Best first; without it the newest comes first.")
 @click.option("--show", multiple=True, metavar="KEY", help="One more column, such as gguf-q4_k_m.accuracy; repeatable.")
 @click.option("-n", "--limit", type=click.IntRange(min=0), default=50, show_default=True, help="Lines; 0 for all.")
+@click.option("--trials", is_flag=True, help="A line for each trial, as with --where and --sort.")
 @click.option("--csv", "as_csv", is_flag=True, help="All lines, comma-separated.")
 @json_option
-def list_(runs_dir: Path, limit: int, as_csv: bool, as_json: bool, **wanted: Any) -> None:
-    """The runs there are.
+def list_(runs_dir: Path, limit: int, trials: bool, as_csv: bool, as_json: bool, **wanted: Any) -> None:
+    """The runs there are: how old, over which base model, what sets them apart from others of their name, their size.
 
     Example: orchestrator runs list --where 'accuracy>70' --show learning_rate
     """
+    from orchestrator.report.run_list import folded, list_of_runs
     from orchestrator.runs.query import Wanted, documents, listing
 
     if as_json:
@@ -66,26 +71,29 @@ def list_(runs_dir: Path, limit: int, as_csv: bool, as_json: bool, **wanted: Any
     if as_csv:
         print_csv(lines)
         return
-    shown = lines[: limit or None]
-    print_lines(shown)
-    if limit and len(lines) > limit:
-        click.echo(f"… {len(lines) - limit} more; --limit 0 shows all", err=True)
-    if broken := [str(line["id"]) for line in shown if line["status"] == DAMAGED]:
-        click.echo(f"{DAMAGED}: {', '.join(broken)}; `orchestrator verify RUN` says how", err=True)
+    each = trials or bool(wanted["where"] or wanted["sort"])
+    groups = [[line] for line in lines] if each else folded(lines)
+    print_lines(list_of_runs(runs_dir, groups[: limit or None]))
+    if limit and len(groups) > limit:
+        say(f"… {len(groups) - limit} more; --limit 0 shows all", err=True)
+    if broken := [str(line["id"]) for group in groups[: limit or None] for line in group if line["status"] == DAMAGED]:
+        say(f"{DAMAGED}: {', '.join(broken)}; `orchestrator verify RUN` says how", err=True)
 
 
 @runs.command()
-@click.argument("which", required=False, metavar="[RUN]")
+@click.argument("which", required=False, metavar="[RUN or SWEEP]")
 @found_runs_dir_option
 @json_option
 def show(which: str | None, runs_dir: Path, as_json: bool) -> None:
-    """One run: how it ended, its stages, its figures. The newest without a name.
+    """One run: how it ended, its stages, its figures. The newest without a name. Of a sweep, its ranking.
 
     Example: orchestrator runs show
     """
+    if which and (sweep := _sweep(runs_dir, which)):
+        return _show_sweep(sweep, as_json)
     run = store.find(runs_dir, which)
     if run.problem:
-        click.echo(f"{run.problem}; this is its copy", err=True)
+        say(f"{run.problem}; this is its copy", err=True)
     if as_json:
         print_json(run.record)
         return
@@ -94,14 +102,14 @@ def show(which: str | None, runs_dir: Path, as_json: bool) -> None:
     from orchestrator.runs.results import summaries
 
     measured = summaries(run.folder)
-    click.echo(f"{run.id}  {run.record['status']}\n{outcome(run.record, measured)[0]}")
+    say(f"{run.id}  {localised(run.record['status'])}\n{outcome(run.record, measured)[0]}")
     for line in about_files(measured):
-        click.echo(line, err=True)
+        say(line, err=True)
     if about := run.record.get("scheduler"):
-        click.echo(_scheduled(about))
+        say(_scheduled(about))
     for name, entry in run.record["stages"].items():
         reused = f"  taken from {entry['reused_from']}" if "reused_from" in entry else ""
-        click.echo(f"  {name:<18} {entry['status']:<12} {entry.get('seconds') or 0:8.1f} s{reused}")
+        say(f"  {name:<18} {localised(entry['status']):<12} {entry.get('seconds') or 0:8.1f} s{reused}")
     show_run(run, stdout_console())
 
 
@@ -117,12 +125,14 @@ def compare(wanted: tuple[str, ...], runs_dir: Path, artifact: str, page: Path |
     Example: orchestrator runs compare 1a2b3c 4d5e6f --page compare.html
     """
     from orchestrator.report import write_comparison
+    from orchestrator.report.run_list import settings
     from orchestrator.runs.compare import side_by_side
 
-    compared = side_by_side(_found(runs_dir, wanted), artifact)
+    found = _found(runs_dir, wanted)
+    compared = side_by_side(found, artifact, settings(found))
     if page:
         write_comparison(compared, page)
-        click.echo(f"page: {page}", err=True)
+        say(f"page: {page}", err=True)
     if as_json:
         print_json(compared)
     else:
@@ -191,7 +201,7 @@ def prune(keep_best: int, runs_dir: Path, name: str | None, metric: str | None, 
     folders = superfluous(runs_dir, keep_best, name, metric)
     busy = in_use(folders)
     for folder in busy:
-        click.echo(f"kept, in use: {folder.name}", err=True)
+        say(f"kept, in use: {folder.name}", err=True)
     _remove([folder for folder in folders if folder not in busy], yes, as_json)
 
 
@@ -218,7 +228,7 @@ def adopt(
     if as_json:
         print_json({"run": made.run.id, "spec": str(made.spec)})
     else:
-        click.echo(f"run: {made.run.folder}\nspec: {made.spec}\ngo on with: orchestrator export {made.spec}")
+        say(f"run: {made.run.folder}\nspec: {made.spec}\ngo on with: orchestrator export {made.spec}")
 
 
 @runs.command()
@@ -234,7 +244,32 @@ def export(wanted: tuple[str, ...], runs_dir: Path, uri: str) -> None:
 
     chosen = _found(runs_dir, wanted) if wanted else list(store.every(runs_dir))
     new = to_mlflow(chosen, uri)
-    click.echo(f"{len(new)} of {counted(len(chosen), 'run')} exported; the others were there already")
+    say(f"{len(new)} of {counted(len(chosen), 'run')} exported; the others were there already")
+
+
+def _sweep(runs_dir: Path, which: str) -> Path | None:
+    """The sweep that a name means; None where a run has that name, or no sweep."""
+    from orchestrator.sweep import records
+
+    try:
+        store.find(runs_dir, which)
+    except InputError as error:
+        if error.message.startswith("no run"):  # one that means several runs means no sweep
+            with contextlib.suppress(InputError):
+                return records.find(runs_dir, which)
+    return None
+
+
+def _show_sweep(folder: Path, as_json: bool) -> None:
+    from orchestrator.report.run_list import sweep_lines
+    from orchestrator.sweep import records
+    from orchestrator.sweep.display import show_ranking
+
+    page = records.read(folder)
+    if as_json:
+        return print_json(page)
+    say("\n".join(sweep_lines(page, folder)))
+    show_ranking({"parameters": {}, "metric": "", **page}, stdout_console())
 
 
 def _found(runs_dir: Path, wanted: Sequence[str]) -> list[Run]:
@@ -261,10 +296,12 @@ def _remove(folders: Sequence[Path], yes: bool, as_json: bool) -> None:
     if folders and not yes:
         if not sys.stdin.isatty():
             raise InputError(f"this would free {decimal(size)}; nothing was removed", "Say --yes to go ahead.")
-        click.confirm(f"Remove {counted(len(folders), 'run')} and free {decimal(size)}?", abort=True, err=True)
+        click.confirm(
+            localised(f"Remove {counted(len(folders), 'run')} and free {decimal(size)}?"), abort=True, err=True
+        )
     for folder in folders:
         remove(folder)
     if as_json:
         print_json({"removed": [folder.name for folder in folders], "bytes": size})
     else:
-        click.echo(f"removed {counted(len(folders), 'run')}, {decimal(size)} freed")
+        say(f"removed {counted(len(folders), 'run')}, {decimal(size)} freed")

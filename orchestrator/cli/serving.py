@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import download_progress, json_option, print_json, secret, stderr_console, stdout_console
+from orchestrator.cli.common import (
+    download_progress,
+    json_option,
+    print_json,
+    say,
+    secret,
+    stderr_console,
+    stdout_console,
+)
 from orchestrator.lib import process
 from orchestrator.lib.errors import InputError, Interrupted, MissingError, StageError
 from orchestrator.lib.files import read_json
+from orchestrator.lib.translate import localised
 
 if TYPE_CHECKING:
     from orchestrator.lib.process import Child
@@ -82,10 +91,10 @@ def chat(
         if once is not None:
             _show_answers(conversations, once)
             return
-        click.echo(f"{' and '.join(names)} of {run.id}. /new forgets what was said, /quit ends.", err=True)
+        say(f"{' and '.join(names)} of {run.id}. /new forgets what was said, /quit ends.", err=True)
         if offered:
             named = ", ".join(tool["function"]["name"] for tool in offered)
-            click.echo(f"It may call {named}; answer a call with /result TEXT.", err=True)
+            say(f"It may call {named}; answer a call with /result TEXT.", err=True)
         talk(conversations, _read_line, _show_answers)
 
 
@@ -119,7 +128,7 @@ def serve(
     with running(run, name, at) as (endpoint, child), until_stopped(child, run.folder / f"logs/serve-{name}.log"):
         shown = "" if api_key_env else f"OPENAI_API_KEY={endpoint.key}\n"
         click.echo(f"OPENAI_BASE_URL={endpoint.url}\n{shown}model={endpoint.model}")
-        click.echo(f"serving {name} of {run.id}; Ctrl-C ends it, its log is logs/serve-{name}.log", err=True)
+        say(f"serving {name} of {run.id}; Ctrl-C ends it, its log is logs/serve-{name}.log", err=True)
 
 
 @contextlib.contextmanager
@@ -130,7 +139,7 @@ def until_stopped(child: Child, log: Path) -> Iterator[None]:
         yield
         code = process.wait(child)
     except (KeyboardInterrupt, Interrupted):
-        click.echo("stopped", err=True)
+        say("stopped", err=True)
         return
     raise StageError(f"the server ended with exit code {code}", f"Read {log}.")
 
@@ -159,7 +168,7 @@ def push(arguments: tuple[str, ...], runs_dir: Path, artifact: str | None, as_js
     run = _find(runs_dir, *named)
     send = _push_ollama if source == "ollama" else _push_hub
     answer = send(run, target, artifact, options)
-    print_json(answer) if as_json else click.echo(answer["done"])
+    print_json(answer) if as_json else say(answer["done"])
 
 
 def _push_ollama(run: Run, target: str, artifact: str | None, options: dict[str, Any]) -> dict[str, Any]:
@@ -191,7 +200,7 @@ def create_in_ollama(run: Run, name: str) -> None:
     kind = choose_gguf(run, None, force=False)
     if not is_current(run, kind, name):
         options = {"force": False, "dry_run": False, "bundle": None, "host": None}
-        click.echo(_push_ollama(run, f"ollama:{name}", kind, options)["done"], err=True)
+        say(_push_ollama(run, f"ollama:{name}", kind, options)["done"], err=True)
 
 
 def _push_hub(run: Run, target: str, artifact: str | None, options: dict[str, Any]) -> dict[str, Any]:
@@ -226,7 +235,7 @@ def _find(runs_dir: Path, which: str | None = None) -> Run:
 def _served(run: Run, name: str) -> Iterator[Endpoint]:
     from orchestrator.serving.serve import running, where
 
-    with stderr_console().status(f"loading {name}"), contextlib.ExitStack() as stack:
+    with stderr_console().status(localised(f"loading {name}")), contextlib.ExitStack() as stack:
         endpoint, _ = stack.enter_context(running(run, name, where(port=0)))
         loaded = stack.pop_all()
     with loaded:

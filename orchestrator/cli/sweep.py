@@ -14,6 +14,7 @@ from orchestrator.cli.common import (
     print_json,
     project_of,
     runs_dir_option,
+    say,
     spec_options,
     stderr_console,
     stdout_console,
@@ -78,11 +79,11 @@ def run(dry_run: bool, strict: bool, as_json: bool, on: str | None, **options: A
         options["overrides"] = (*options["overrides"], f"sweep.executor={on}")
     project = project_of(options)
     for doubt in doubts(project.spec):
-        click.echo(f"warning: {doubt}", err=True)
+        say(f"warning: {doubt}", err=True)
     factory = TrialFactory(project, section(project), progress=download_progress(stderr_console()))
     if dry_run:
         for line in trials_ahead(factory):
-            click.echo(line)
+            say(line)
         return
     page = _carry_out(factory, options)
     print_json(page) if as_json else show_ranking(page, stdout_console())
@@ -128,7 +129,7 @@ def learning_curve(fractions: str, seeds: int, metric: str | None, strict: bool,
     project = project_of(options)
     factory = curve.factory(project, curve.shares(fractions), seeds, metric, download_progress(stderr_console()))
     page = curve.finish(_carry_out(factory, options), project)
-    print_json(page) if as_json else click.echo(curve.text(page))
+    print_json(page) if as_json else say(curve.text(page))
     require_success(page, strict)
 
 

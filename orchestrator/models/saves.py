@@ -30,6 +30,10 @@ _BOARD_KEYS = {
 """What the web UI calls its fields → LLaMA-Factory's arguments."""
 
 
+OF_ADAPTER = ("lora_alpha", "lora_dropout", "use_rslora", "use_dora")
+"""What adapter_config.json and LLaMA-Factory call alike."""
+
+
 @dataclass(frozen=True, slots=True)
 class Saves:
     """What is known of a training from what it left."""
@@ -46,6 +50,15 @@ class Saves:
     """As the files name it: a folder or ORG/NAME; "" where they do not."""
     remark: str = ""
     """What is unusual about the folder, in a few words."""
+
+    def adapter_arguments(self) -> dict[str, Any]:
+        """LLaMA-Factory's arguments that adapter_config.json tells; nothing where that is not of LoRA."""
+        own = self.adapter
+        if own.get("peft_type", "LORA") != "LORA" or "r" not in own:
+            return {}
+        targets = own.get("target_modules")
+        told = {"lora_rank": own["r"], **{key: own[key] for key in OF_ADAPTER if own.get(key)}}
+        return told | ({"lora_target": ",".join(sorted(targets))} if isinstance(targets, list) else {})
 
     def base_folder(self) -> Path | None:
         """Where the base model lies on this machine; None where it does not."""
@@ -94,12 +107,15 @@ def read_arguments(file: Path) -> dict[str, Any]:
 
 def _trained(folder: Path) -> tuple[Path, str]:
     """Where the result lies, and a remark where that is not the folder itself."""
-    if _has_result(folder):
+    damage = _damage(folder) if _has_result(folder) else "the training did not end"
+    if not damage:
         return folder, ""
     checkpoints = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal() and _has_result(path)]
-    if checkpoints:
-        newest = max(checkpoints, key=lambda path: int(path.name[11:]))
-        return newest, f"the training did not end; {newest.name} is looked at"
+    if whole := [path for path in checkpoints if not _damage(path)]:
+        newest = max(whole, key=lambda path: int(path.name[11:]))
+        return newest, f"{damage}; {newest.name} is looked at"
+    if _has_result(folder):
+        raise InputError(f"{damage} in {str(folder)!r}", "Copy the folder again; it may have been cut short.")
     what = "adapter_model.safetensors and adapter_config.json, or config.json with weights"
     raise InputError(
         f"{str(folder)!r} holds no result of a training", f"Name the folder with {what}: the training's output_dir."
@@ -110,6 +126,24 @@ def _has_result(folder: Path) -> bool:
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     whole = "config.json" in names and any(name.endswith(".safetensors") for name in names)
     return {"adapter_config.json", "adapter_model.safetensors"} <= names or whole
+
+
+def _damage(folder: Path) -> str:
+    """What is wrong with a result's files, or ""; no weight is read."""
+    from safetensors import SafetensorError, safe_open
+
+    for name in ("adapter_config.json", "config.json"):
+        try:
+            json_object(folder / name)
+        except InputError:
+            return f"{name} is damaged"
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="np"):
+                pass
+        except (OSError, SafetensorError) as error:
+            return f"{file.name} is damaged ({error})"
+    return ""
 
 
 def _adapter(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.chat_template.registry import definition
 from orchestrator.chat_template.turns import refusal
 from orchestrator.data.hub import local_files
 from orchestrator.lib.cpu import cores
@@ -182,8 +181,7 @@ def mode_of(spec: Spec) -> Mode:
     """How a spec's rows are trained, as far as it decides what becomes of their thoughts."""
     from orchestrator.data.checks import Mode
 
-    template = resolve_template(spec)
-    return Mode(template, definition(template).reasons, spec.model.thinking)
+    return Mode.of(resolve_template(spec), spec.model.thinking)
 
 
 def data_files(spec: Spec) -> list[str]:

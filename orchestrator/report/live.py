@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestrator.lib.errors import Interrupted, OrchestratorError
 from orchestrator.lib.step import Step
+from orchestrator.lib.translate import localised
 from orchestrator.pipeline.scheduler import Reporter
 from orchestrator.report import is_current, write
 
@@ -47,7 +48,8 @@ class LivePage:
             raise
         except (OrchestratorError, OSError, ValueError, LookupError, TypeError) as error:  # a log may hold anything
             self._next = math.inf
-            logging.getLogger(__name__).warning("the report of %s is not kept up to date: %s", self.folder.name, error)
+            said = localised(f"the report of {self.folder.name} is not kept up to date: {error}")
+            logging.getLogger(__name__).warning("%s", said)
 
 
 @dataclass(slots=True)

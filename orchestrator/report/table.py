@@ -12,6 +12,7 @@ from rich.table import Table
 
 from orchestrator.evaluation.metric import AGREEMENT, DIVERGENCE, METRICS, added, primary
 from orchestrator.evaluation.untrained import gain, gain_sentence
+from orchestrator.lib.translate import localised
 
 Summary = Mapping[str, Any]
 SHORT = {"cannot tell": "no sig. diff."}
@@ -32,6 +33,8 @@ def artifact_table(summary: Summary, console: Console) -> None:
     sentences += [(f"! {note}", "yellow") for note in summary.get("notes", ())]
     if recommendation := summary.get("recommendation"):
         sentences.append((f"* {recommendation['sentence']}", "green"))
+    if mixture := summary.get("mixture"):
+        sentences.append((mixture["sentence"], "dim"))
     if known := _confidence(summary):
         sentences.append((known, "dim"))
     if keep := summary.get("keep"):
@@ -136,6 +139,6 @@ def _size(artifact: str, summary: Summary) -> str:
 
 def _verdict(artifact: str, summary: Summary) -> str:
     if any(failure["artifact"] == artifact for failure in summary.get("failures", ())):
-        return "fails gate"
+        return localised("fails gate")
     found = next((c["verdict"] for c in summary.get("comparisons", ()) if c["a"] == artifact), "")
-    return SHORT.get(found, found)
+    return localised(SHORT.get(found, found))

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 
-def side_by_side(runs: Sequence[Run], artifact: str = "tuned") -> Json:
+def side_by_side(runs: Sequence[Run], artifact: str = "tuned", given: Sequence[Json] | None = None) -> Json:
     """Settings and figures with a value for each run, the first run against each other one, and the losses.
 
+    `given` are each run's settings by key; without them those of its configurations are compared.
     Raises InputError for fewer than two runs.
     """
     if len(runs) < 2:
@@ -29,7 +30,7 @@ def side_by_side(runs: Sequence[Run], artifact: str = "tuned") -> Json:
     return {
         "artifact": artifact,
         "runs": [{"id": run.id, "name": run.record["name"], "status": run.record["status"]} for run in runs],
-        "settings": differing([settings(run) for run in runs]),
+        "settings": differing(given or [settings(run) for run in runs]),
         "figures": figures(runs, artifact),
         "sentences": [sentence(other, runs[0], artifact) for other in runs[1:]],
         "losses": {run.id: curve(read_log(run.folder), "loss") for run in runs},

@@ -17,6 +17,7 @@ from rich.text import Text
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json_lines
 from orchestrator.lib.step import Step
+from orchestrator.lib.translate import localised
 from orchestrator.machine import environment
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -63,7 +64,7 @@ class Display:
         moment = time.monotonic()
         if self._live is not None:
             lines = [f"… {stage.step.stage:<15} {stage.state(moment)}" for stage in self._running.values()]
-            self._live.update(Text("\n".join(lines)))
+            self._live.update(Text(localised("\n".join(lines))))
             return
         for stage in self._running.values():
             if line := stage.news(moment):

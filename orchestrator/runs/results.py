@@ -38,7 +38,7 @@ def verdicts(folder: Path) -> dict[str, Any]:
     return {"general": {key: found[key] for key in ("verdict", "sentence")}} if found else {}
 
 
-SCORING = ("keep", "score", "judge", "baselines", "perplexity", "preference", "confidence", "general")
+SCORING = ("keep", "score", "judge", "baselines", "perplexity", "preference", "confidence", "general", "mixture")
 """The stages that measure; what the later ones say of answers is laid over what the earlier ones did."""
 
 

@@ -13,7 +13,7 @@ from orchestrator.chat_template.messages import with_parsed_arguments
 from orchestrator.evaluation.calls import Call, CallReader, Calls
 from orchestrator.lib.errors import InputError, StageError
 from orchestrator.serving.http import Endpoint as Endpoint
-from orchestrator.serving.http import error_text, get, http_client, post, refused, unreachable
+from orchestrator.serving.http import UnreadableAnswer, error_text, get, http_client, post, refused, unreachable
 
 Message = Mapping[str, Any]
 """OpenAI's: role, content, and for tools tool_calls and tool_call_id."""
@@ -35,6 +35,8 @@ class Reply:
     or `reasoning`."""
     calls: Calls = ()
     """What the server tells apart as calls of tools."""
+    unreadable: str = ""
+    """The server's words for an answer that it could not read, and of which it passed nothing on."""
     confidence: Mapping[str, Any] | None = None
     """How likely each label is, where our own server was asked for it."""
 
@@ -75,10 +77,14 @@ def models(endpoint: Endpoint) -> list[str]:
 def ask(endpoint: Endpoint, messages: Sequence[Message], max_new_tokens: int, tools: Tools = ()) -> Reply:
     """One answer, greedy unless the endpoint is asked as it serves.
 
-    Raises MissingError when nobody answers, InputError or StageError when the server refuses.
+    An answer that the server cannot read is an empty one with its reason. Raises MissingError when nobody answers,
+    InputError or StageError when the server refuses.
     """
     path, body = _request(endpoint, messages, max_new_tokens, tools, stream=False)
-    answer = post(endpoint, endpoint.url + path, body)
+    try:
+        answer = post(endpoint, endpoint.url + path, body)
+    except UnreadableAnswer as error:
+        return Reply("", None, unreadable=error.message)
     try:
         if endpoint.protocol == "ollama":
             return _reply(answer["message"], answer.get("prompt_eval_count"))

@@ -17,8 +17,15 @@ if TYPE_CHECKING:
 ATTEMPTS = 4
 BACKOFF_SECONDS = 0.5
 """Wait before the second attempt; doubled before each further one."""
+_UNREADABLE = re.compile(r"invalid tool call arguments|does not match the expected \S+ format")
+"""How Ollama and llama.cpp's server say of an answer that they could not read it, for instance a call that the limit of
+tokens cuts off; they pass none of it on."""
 BUSY = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses that another attempt may change."""
+
+
+class UnreadableAnswer(StageError):
+    """The model answered, and the server could not read calls or thoughts out of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +126,7 @@ def sent(endpoint: Endpoint, send: Callable[[], httpx.Response]) -> httpx.Respon
             continue
         if response.status_code < 400:
             return response
-        if last or response.status_code not in BUSY or no_engine(response.text):
+        if last or response.status_code not in BUSY or no_engine(response.text) or _is_unreadable(response):
             raise refused(endpoint, response)
         time.sleep(_pause(response, attempt))
     raise AssertionError("unreachable")
@@ -156,11 +163,17 @@ def refused(endpoint: Endpoint, response: httpx.Response) -> OrchestratorError:
         return missing
     text = "a web page" if is_page(response) else response.text.strip()[:200]
     said = f"{endpoint.url} answered {response.status_code}: {text}"
+    if _is_unreadable(response):
+        return UnreadableAnswer(said, "Read the server's own log.")
     if response.status_code in (401, 403):
         return InputError(said, "Put the server's key into an environment variable and name it with --api-key-env.")
     if response.status_code < 500:
         return InputError(said, f"Check --endpoint and --model (now {endpoint.model!r}).")
     return StageError(said, "Read the server's own log.")
+
+
+def _is_unreadable(response: httpx.Response) -> bool:
+    return response.status_code == 500 and bool(_UNREADABLE.search(response.text))
 
 
 def unreachable(url: str, error: Exception) -> MissingError:

@@ -42,6 +42,10 @@ class Served:
     """The first difference in the prompt of a client that says nothing of thinking."""
     temperature: float = 0.0
     """What the model answered with, and will be served with; it was measured with 0."""
+    unreadable: int = 0
+    """Answers that Ollama could not read and passed nothing on of: as a rule a call that ran out of tokens."""
+    completed: int = 0
+    """Answers that were measured as a broken call and are a whole one here."""
 
     def to_json(self) -> dict[str, Any]:
         """Flat, as scripts read it."""
@@ -56,6 +60,8 @@ class Served:
             "template": self.template,
             "capabilities": self.capabilities,
             "example": told.difference or self.unasked,
+            "unreadable": self.unreadable,
+            "completed": self.completed,
         }
 
 
@@ -74,15 +80,18 @@ def check(run: Run, kind: str, endpoint: Endpoint, shown: ShowResponse) -> Serve
     texts = render_all(asked, conversations, tools)
     replies = ask_all(asked, conversations, _limit(run, kind), concurrency=1, tools=tools)
     told = [Told(text, reply.prompt_tokens) for text, reply in zip(texts, replies, strict=True)]
+    answers = _Answers.of(run, kind, rows, replies)
     with vocabulary(run, kind) as gguf:
         return Served(
             rows=len(rows),
-            agreement=_agreement(run, kind, rows, replies),
+            agreement=answers.agreement,
             prompts=compare(rows, told, gguf.bos, gguf.tokenize),
             template=_template_used(run, kind, shown, gguf),
             capabilities=[str(capability) for capability in shown.capabilities or ()],
             unasked=_unasked(endpoint, rows[0], texts[0], gguf.bos),
             temperature=_temperature(run, kind),
+            unreadable=sum(bool(reply.unreadable) for reply in replies),
+            completed=answers.completed,
         )
 
 
@@ -101,7 +110,7 @@ def require_gate(served: Served, name: str, min_agreement: float) -> None:
     if served.agreement < min_agreement:
         violations.append(
             f"{name}: Ollama answers {100 * served.agreement:.0f} % of {served.rows} rows as the GGUF was measured to, "
-            f"below {100 * min_agreement:.0f} %{_sampled(served)}"
+            f"below {100 * min_agreement:.0f} %{_sampled(served)}{_calls(served)}"
         )
     if violations:
         raise GateError(
@@ -119,7 +128,14 @@ def _sampled(served: Served) -> str:
 def summary(served: Served) -> str:
     """A line on what was proven."""
     share = f"{100 * served.agreement:.0f} % of {served.rows} answers are those measured"
-    return f"{share}; {served.prompts}, made by {MAKERS[served.template]}"
+    return f"{share}{_calls(served)}; {served.prompts}, made by {MAKERS[served.template]}"
+
+
+def _calls(served: Served) -> str:
+    """What became of calls that are none."""
+    unreadable = f"; {served.unreadable} it could not read and answered with an error" if served.unreadable else ""
+    completed = f"; {served.completed} measured as a broken call came whole" if served.completed else ""
+    return unreadable + completed
 
 
 def vocabulary(run: Run, kind: str) -> AbstractContextManager[GgufModel]:
@@ -141,26 +157,44 @@ def _temperature(run: Run, kind: str) -> float:
     return float(bundle.read(run.folder / f"{layout.MODELFILE}.{kind}").parameters.get("temperature", UNSET))
 
 
-def _agreement(run: Run, kind: str, rows: Sequence[dict[str, Any]], replies: Sequence[Reply]) -> float:
-    """The share of equal answers: thoughts, texts and calls apart, for every server puts them together differently."""
-    file = artifacts.answers(run, kind)
-    if not file.is_file():
-        raise MissingError(f"no {file.name}: this GGUF was not asked yet", "Run `orchestrator export` first.")
-    measured = {row["id"]: row["prediction"] for row in read_json_lines(file)}
-    words, reader = artifacts.thinking(run)[1], artifacts.call_reader(run)
-    given = zip(rows, replies, strict=True)
-    same = (_same(reply, measured[row["id"]], words, reader) for row, reply in given)
-    return sum(same) / len(rows)
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    agreement: float
+    completed: int
+
+    @classmethod
+    def of(cls, run: Run, kind: str, rows: Sequence[dict[str, Any]], replies: Sequence[Reply]) -> _Answers:
+        """The answers against those measured; thoughts, texts and calls apart, for servers put them together in their
+        own ways."""
+        file = artifacts.answers(run, kind)
+        if not file.is_file():
+            raise MissingError(f"no {file.name}: this GGUF was not asked yet", "Run `orchestrator export` first.")
+        measured = {row["id"]: row["prediction"] for row in read_json_lines(file)}
+        words, reader = artifacts.thinking(run)[1], artifacts.call_reader(run)
+        pairs = [(reply, measured[row["id"]]) for row, reply in zip(rows, replies, strict=True)]
+        same = sum(_same(reply, answer, words, reader) for reply, answer in pairs)
+        return cls(same / len(rows), sum(_is_completed(reply, answer, reader) for reply, answer in pairs))
 
 
 def _same(reply: Reply, measured: str, words: tuple[str, str], reader: CallReader | None) -> bool:
-    """Whether an answer is the one measured; calls that the server tells apart are compared as calls."""
+    """Whether an answer is the one measured; calls that the server tells apart are compared as calls.
+
+    One that the server could not read is the same as a broken call: there is no call in either.
+    """
     thought, answer = split_thinking(measured)
+    if reply.unreadable:
+        return reader is not None and reader.is_broken(answer)
     if reply.calls and reader:
         before = answer.partition(reader.start)[0].strip() if reader.start else ""
         told = split_thinking(replace(reply, calls=()).whole(words))
         return told == (thought, before) and same(reply.calls, reader.read(answer))
     return split_thinking(reply.whole(words, reader)) == (thought, answer)
+
+
+def _is_completed(reply: Reply, measured: str, reader: CallReader | None) -> bool:
+    """Whether a call that was measured as broken is whole: once one has begun, llama.cpp's server lets the model write
+    nothing but calls of the tools on offer. It counts as another answer, for it was not measured."""
+    return bool(reply.calls) and reader is not None and reader.is_broken(split_thinking(measured)[1])
 
 
 def _template_used(run: Run, kind: str, shown: ShowResponse, gguf: GgufModel) -> str:

@@ -17,8 +17,8 @@ from typing import Any
 
 from orchestrator.lib import layout, process, program
 from orchestrator.lib.files import link, read_json, write_json, write_text
-from orchestrator.lib.hints import language
 from orchestrator.lib.render import yaml_scalar
+from orchestrator.lib.translate import language
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
 from orchestrator.serving.serve import Where, until_answers

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, ByteSize, Field, StringConstraints, TypeAdapter
 
 from orchestrator.executors import EXECUTORS
 from orchestrator.executors.base import Wanted
@@ -25,6 +25,11 @@ Quantisation = Literal[
 ]  # fmt: skip
 NEEDS_IMPORTANCE = ("q2_k_s", "iq3_xxs", "iq3_xs", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s")
 """Types that llama.cpp makes by an importance matrix only (`tensor_requires_imatrix` in src/llama-quant.cpp)."""
+MIXED = "mixed"
+"""What the GGUF of a wanted size is called, where others are named by their type."""
+
+
+Size = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)? ?[KMG]i?B$")]
 
 
 def _known_executor(name: str) -> str:
@@ -160,6 +165,11 @@ class Export(Section):
     """What is made of the trained model."""
 
     gguf: tuple[Quantisation, ...] = Field(("f16",), min_length=1, description="GGUF files to make and to prove.")
+    size: Size | None = Field(
+        None,
+        description="Also make a GGUF, `mixed`, of at most so many bytes, such as `90MB`: each kind of weight matrix"
+        " gets the type that loses least.",
+    )
     importance: Literal["auto", "off"] = Field(
         "auto",
         description="`auto` quantises types below q8_0 by what matters on the training rows (an importance matrix).",
@@ -167,6 +177,16 @@ class Export(Section):
     gate: Gate = Field(default_factory=Gate, description="What every GGUF must reach.")
     ollama: Ollama = Field(default_factory=Ollama, description="What stands in the Modelfile.")
     adapter: bool = Field(False, description="Also make a LoRA adapter GGUF and prove it over the base model's GGUF.")
+
+    @property
+    def size_bytes(self) -> int | None:
+        """`size` as a number."""
+        return int(TypeAdapter(ByteSize).validate_python(self.size)) if self.size else None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Every GGUF to make of the merged model: those that are named, and the one of a wanted size."""
+        return (*self.gguf, *((MIXED,) if self.size else ()))
 
 
 class EarlyStopping(Section):

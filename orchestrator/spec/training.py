@@ -33,6 +33,7 @@ _PLACES: Mapping[str, tuple[str, ...]] = {
     "an interrupted run continues from its newest whole checkpoint by itself": ("resume_from_checkpoint",),
     "the stages set it": ("do_train", "do_eval", "do_predict", "predict_with_generate", "adapter_name_or_path"),
     "the stages choose what answers": ("infer_backend",),
+    "servers would be asked other prompts than those of training": ("tool_format", "preserve_thinking"),
     "it would not notice changed data": ("tokenized_path",),
     "evaluate measures the accuracy of whole answers": ("compute_accuracy",),
     f"{_TOKEN}: HF_TOKEN": ("hf_hub_token", "hub_token"),

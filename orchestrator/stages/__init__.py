@@ -15,6 +15,7 @@ from orchestrator.stages.importance import Importance
 from orchestrator.stages.keep import Keep
 from orchestrator.stages.llamafactory import LlamaFactory
 from orchestrator.stages.merge import Merge
+from orchestrator.stages.mix import Mix
 from orchestrator.stages.modelfile import Modelfile
 from orchestrator.stages.perplexity import GatePerplexity, ReadTexts
 from orchestrator.stages.predict import Predict
@@ -41,6 +42,7 @@ STAGES: tuple[type[Stage], ...] = (
     Modelfile,
     Importance,
     Quantise,
+    Mix,
     Adapter,
     Ask,
     ReadTexts,

@@ -72,7 +72,7 @@ class Ask(Stage):
 def kinds_asked(context: Context) -> tuple[str, ...]:
     """Every GGUF to prove, the adapter over its base model among them."""
     export = context.spec.export
-    made = (*export.gguf, *((adapter.NAME,) if export.adapter else ()))
+    made = (*export.kinds, *((adapter.NAME,) if export.adapter else ()))
     return tuple(kind for kind in made if context.spec.evaluate.asks(f"gguf-{kind}"))
 
 
@@ -88,7 +88,7 @@ def made_by(context: Context, kind: str) -> str:
     """The stage that a GGUF comes from."""
     if kind == adapter.NAME:
         return adapter.NAME
-    return "convert" if kind == source_type(context.spec.export.gguf) else f"quantise-{kind}"
+    return "convert" if kind == source_type(context.spec.export.kinds) else f"quantise-{kind}"
 
 
 def _step(context: Context, kind: str) -> Step:

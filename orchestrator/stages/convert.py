@@ -22,7 +22,7 @@ class Convert(Stage):
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
         """One step."""
-        kind = source_type(context.spec.export.gguf)
+        kind = source_type(context.spec.export.kinds)
         target = layout.gguf(context.spec.name, kind)
         growing = layout.partial(target)
         argv = (sys.executable, str(context.converter / "convert_hf_to_gguf.py"), layout.MERGED, "--outfile", growing)

@@ -108,7 +108,7 @@ class Diverge(Stage):
         """One process for each GGUF that is proven, and for the one that these were quantised from."""
         if not context.answers or not (asked := kinds_asked(context)):
             return []
-        source = source_type(context.spec.export.gguf)
+        source = source_type(context.spec.export.kinds)
         quantised = [kind for kind in asked if kind not in (source, adapter.NAME)]
         first = [source] if source in asked or quantised else []
         others = [kind for kind in asked if kind != source]

@@ -41,9 +41,9 @@ class Importance(Stage):
     def plan(cls, context: Context) -> list[Step]:
         """One step where a type that needs it, or gains by it, is asked for."""
         export = context.spec.export
-        if not any(uses_it(export, kind) for kind in export.gguf):
+        if not any(uses_it(export, kind) for kind in export.kinds):
             return []
-        gguf = layout.gguf(context.spec.name, source_type(export.gguf))
+        gguf = layout.gguf(context.spec.name, source_type(export.kinds))
         stage = cls(gguf, layout.TRAIN_ROWS, layout.importance(context.spec.name))
         return [
             stage.step(

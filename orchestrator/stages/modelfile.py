@@ -35,7 +35,7 @@ class Modelfile(Stage):
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
         """One step."""
-        name, ollama, kinds = context.spec.name, context.spec.export.ollama, context.spec.export.gguf
+        name, ollama, kinds = context.spec.name, context.spec.export.ollama, context.spec.export.kinds
         files: dict[str, str] = {kind: layout.gguf(name, kind) for kind in kinds}
         converted = layout.gguf(name, source_type(kinds))
         stage = cls(str(context.project), name, files, converted, ollama.system, ollama.parameters)

@@ -83,7 +83,7 @@ class GatePerplexity(Stage):
             measured=layout.summary("perplexity"),
             artifacts={f"gguf-{kind}": layout.predictions(f"gguf-{kind}") for kind in wanted},
             parity={f"gguf-{kind}": layout.parity(f"gguf-{kind}") for kind in wanted},
-            files={f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in export.gguf},
+            files={f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in export.kinds},
             gate=export.gate.model_dump(exclude={"max_divergence"}),
             summary=layout.summary("judge"),
         )

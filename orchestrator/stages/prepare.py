@@ -152,10 +152,12 @@ class Prepare(Stage):
     def rows(self) -> assemble.Wanted:
         """Which rows these are."""
         from orchestrator.data import assemble
+        from orchestrator.data.checks import Mode
 
         data = Data.model_validate({name: getattr(self, name) for name in Data.model_fields}, strict=False)
         labels, every = self.task == "classification", self.turns == "all"
-        return assemble.Wanted(Path(self.project), data, self.kind, labels, every_answer=every)
+        mode = Mode.of(self.template, self.thinking)
+        return assemble.Wanted(Path(self.project), data, self.kind, labels, mode, every_answer=every)
 
 
 def validation_of(spec: Spec) -> str | float | None:

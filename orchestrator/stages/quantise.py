@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.lib import layout
-from orchestrator.lib.cpu import threads
-from orchestrator.lib.errors import StageError
 from orchestrator.lib.step import Step
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.convert import source_type
@@ -33,24 +30,14 @@ class Quantise(Stage):
     def plan(cls, context: Context) -> list[Step]:
         """One step for each type that the converter did not write."""
         kinds = context.spec.export.gguf
-        source = source_type(kinds)
+        source = source_type(context.spec.export.kinds)
         return [_step(context, source, kind) for kind in kinds if kind != source]
 
     def run(self) -> None:
         """Write the target. Raises StageError when llama.cpp reports a failure."""
-        import llama_cpp
+        from orchestrator.models.quantiser import quantise
 
-        from orchestrator.models import importance
-
-        parameters = llama_cpp.llama_model_quantize_default_params()
-        parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_{_name(self.type)}")
-        parameters.nthread = threads()
-        if self.importance:
-            matrices = importance.as_argument(importance.read(Path(self.importance)))
-            parameters.imatrix = matrices
-        source, target = os.fsencode(self.source), os.fsencode(self.target)
-        if (code := llama_cpp.llama_model_quantize(source, target, parameters)) != 0:
-            raise StageError(f"llama.cpp could not quantise {self.source} to {self.type} (code {code})")
+        quantise(Path(self.source), Path(self.target), self.type, Path(self.importance) if self.importance else None)
 
 
 def _step(context: Context, source: str, kind: str) -> Step:
@@ -65,7 +52,3 @@ def _step(context: Context, source: str, kind: str) -> Step:
         inputs=context.picked("llama-cpp-python"),
         partials={layout.partial(target): target},
     )
-
-
-def _name(kind: str) -> str:
-    return "ALL_F32" if kind == "f32" else f"MOSTLY_{kind.upper()}"

@@ -119,10 +119,10 @@ class Gate(Score):
             artifacts=sources,
             summary=layout.summary("judge"),
             gate=export.gate.model_dump(exclude={"max_perplexity_rise"}, exclude_none=True),
-            files={f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in export.gguf},
+            files={f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in export.kinds},
             parity={f"gguf-{kind}": layout.parity(f"gguf-{kind}") for kind in wanted},
             divergence={f"gguf-{kind}": layout.divergence(f"gguf-{kind}") for kind in wanted},
-            held_against={f"gguf-{kind}": reference_of(kind, source_type(export.gguf)) for kind in wanted},
+            held_against={f"gguf-{kind}": reference_of(kind, source_type(export.kinds)) for kind in wanted},
             **_asked_for(context),
         )
         proofs = (f"{proof}-{kind}" for proof in ("ask", "diverge") for kind in wanted)

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.translate import localised
 from orchestrator.lib.words import agreeing, counted
 from orchestrator.report.table import figure_text
 from orchestrator.runs import store
@@ -101,7 +102,7 @@ def _state(running: Running) -> tuple[str, ...]:
     folder, elapsed = running.task.run.folder, f"{time.monotonic() - running.started:.0f} s"
     stage, entries = _stage(running), read_log(folder)
     training = short_line(entries[-1]) if stage == "train" and entries else ""
-    return label(running.trial.point), f"{stage} {elapsed}", training
+    return label(running.trial.point), f"{stage} {elapsed}", localised(training)
 
 
 def _stage(running: Running) -> str:
@@ -129,6 +130,7 @@ def _table(page: Json) -> Table:
         values = (str(value) for value in place["parameters"].values())
         spread = "" if place["spread"] is None else f"{place['spread']:.1f}"
         note = "best" if is_best(place) else "no sig. diff." if place["tied"] and place["rank"] > 1 else ""
+        note = localised(note)
         trials = ", ".join(str(number) for number in place["trials"])
         table.add_row(str(place["rank"]), *values, figure_text(place["value"]), spread, note, trials)
     return table

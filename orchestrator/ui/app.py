@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 from orchestrator.lib.errors import InputError, OrchestratorError, of_system
-from orchestrator.lib.hints import localised
 from orchestrator.lib.render import PACKAGED
 from orchestrator.lib.secrecy import redacted
 from orchestrator.serving.guard import Guard
@@ -110,7 +109,7 @@ async def _fields(request: Request) -> Fields:
 
 
 def _problem(window: Window, error: OrchestratorError) -> str:
-    told = {"message": redacted(error.message), "hint": localised(error.hint) if error.hint else ""}
+    told = {"message": redacted(error.message), "hint": error.hint}
     return window.render("ui_message.html.j2", **told, where="")
 
 

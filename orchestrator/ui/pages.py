@@ -150,9 +150,11 @@ def sweep_page(window: Window, name: str) -> str:
 def compare_page(window: Window, names: Sequence[str], artifact: str = "tuned") -> str:
     """Some runs side by side."""
     from orchestrator.report import loss_of_each
+    from orchestrator.report.run_list import settings
     from orchestrator.runs.compare import side_by_side
 
-    compared = side_by_side([window.run(name) for name in names], artifact)
+    runs = [window.run(name) for name in names]
+    compared = side_by_side(runs, artifact, settings(runs))
     return window.render("report_compare.html.j2", **compared, curve=loss_of_each(compared), where="runs")
 
 

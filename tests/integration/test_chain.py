@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Result, make_project, run_tool
+from tests.conftest import Result, make_project, rows, run_tool
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +154,20 @@ def test_a_changed_output_is_made_again(finished: tuple[Path, Result]) -> None:
     why = {step["stage"]: step["why"] for step in plan["steps"] if not step["up_to_date"]}
     assert why["ask-f16"] == "an output is missing or changed"
     assert "judge" in why and "train" not in why
+
+
+def test_more_held_out_rows_repeat_no_training(project: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(project, tmp_path / "moved", symlinks=True))
+    (first,) = moved.glob("runs/*/run.json")
+    (moved / "data/eval.json").write_text(json.dumps(rows(14, first=100)))
+    done = run_tool(("run",), moved)
+    assert done.code == 0, done.stderr
+    (new,) = set(moved.glob("runs/*/run.json")) - {first}
+    record, before = json.loads(new.read_text()), json.loads(first.read_text())
+    reused = {stage for stage, entry in record["stages"].items() if "reused_from" in entry}
+    assert reused >= {"train", "merge", "convert", "quantise-q8_0"}
+    assert not reused & {"prepare", "predict-tuned", "ask-f16", "diverge-f16", "judge"}
+    assert record["metrics"]["gguf-q8_0"]["n"] == 14
+    assert record["lineage"]["gguf"] == before["lineage"]["gguf"]
+    for kind in ("f16", "q8_0"):
+        assert "12 of 14 rows were answered before" in (new.parent / f"logs/ask-{kind}.log").read_text()

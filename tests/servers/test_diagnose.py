@@ -34,6 +34,7 @@ from tests.servers.conftest import NAMES
 from tests.test_diagnose import JINJA, patched
 
 pytestmark = pytest.mark.nightly
+OTHER_END = "<issue_start>"
 TOKENS = SpecialTokens("<|im_start|>", "<|im_end|>")
 CHINESE = [
     {"messages": [{"role": "user", "content": "“杯赛”属于哪一类？"}, {"role": "assistant", "content": "Sports"}]}
@@ -91,8 +92,8 @@ def sound(bench: Bench, **others: Any) -> Served:
     return Served(**{"gguf": bench.gguf, "template": bundle.read(file).template, **others})
 
 
-def written(name: str, thinking: bool = True) -> str:
-    return ollama_template(definition(name), TOKENS, thinking, bos_added_by_runtime=False)
+def written(name: str, thinking: bool = True, tokens: SpecialTokens = TOKENS) -> str:
+    return ollama_template(definition(name), tokens, thinking, bos_added_by_runtime=False)
 
 
 def made(bench: Bench, modelfile: str, name: str) -> str:
@@ -121,7 +122,6 @@ def wrong(diagnosis: Diagnosis) -> set[str]:
 
 SOUND: dict[str, Callable[[Bench], tuple[Served, Path]]] = {
     "our Modelfile": lambda bench: (sound(bench), bench.saves()),
-    "the GGUF's own template": lambda bench: (sound(bench, template=None), bench.saves()),
     "no stop word where the GGUF ends by itself": lambda bench: (sound(bench, stop=()), bench.saves()),
     "no thought, as trained": lambda bench: (
         sound(bench, template=written("qwen3", thinking=False)),
@@ -191,8 +191,9 @@ def unended(bench: Bench) -> tuple[Served, Path]:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(bench.tiny_model / name, saves / name)
     config = read_json(saves / "tokenizer_config.json")
-    write_json(saves / "tokenizer_config.json", {**config, "eos_token": "<issue_start>"})
-    return sound(bench, template=written("vicuna"), stop=()), saves
+    write_json(saves / "tokenizer_config.json", {**config, "eos_token": OTHER_END})
+    ended = written("vicuna", tokens=SpecialTokens("<|im_start|>", OTHER_END))
+    return sound(bench, template=ended, stop=()), saves
 
 
 def with_parameters(**given: Any) -> Callable[[Bench], Served]:
@@ -202,6 +203,8 @@ def with_parameters(**given: Any) -> Callable[[Bench], Served]:
 Plant = Callable[[Bench], Served | tuple[Served, Path]]
 FAULTS: dict[str, tuple[Kind, str, Plant]] = {
     "another TEMPLATE": ("template", "it is llama3", lambda bench: sound(bench, template=written("llama3"))),
+    # Ollama then takes a template of its own that looks like the GGUF's, here its chatml, which has no system text
+    "FROM alone": ("system", "has another one, or none", lambda bench: sound(bench, template=None)),
     "no TEMPLATE over another chat template": (
         "template",
         "",

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from orchestrator.chat_template.registry import definition, tool_definition
+from orchestrator.chat_template.tool_formats import unread
 from orchestrator.chat_template.turns import tool_refusal
 from orchestrator.data.canonical import has_tools, untrainable
 from orchestrator.data.checks.finding import MAX_ROWS, Finding, Place, finding
@@ -26,6 +28,11 @@ class Mode:
     reasons: bool
     """Whether LLaMA-Factory gives answers without a thought an empty one."""
     thinking: bool
+
+    @classmethod
+    def of(cls, template: str, thinking: bool) -> Mode:
+        """The mode of a template. Raises InputError for an unknown one."""
+        return cls(template, definition(template).reasons, thinking)
 
 
 @dataclass
@@ -51,10 +58,13 @@ class Speech:
     thinking: Noted = field(default_factory=Noted)
     silent: Noted = field(default_factory=Noted)
     """Rows in which no answer has a thought."""
+    hollow: Noted = field(default_factory=Noted)
+    """Rows in which some answer has none: LLaMA-Factory looks at each for itself."""
     dropped: Counter[str] = field(default_factory=Counter)
     reduced: Noted = field(default_factory=Noted)
     toolless: Noted = field(default_factory=Noted)
     unserved: Noted = field(default_factory=Noted)
+    unread: Noted = field(default_factory=Noted)
     unfit: Noted = field(default_factory=Noted)
     unfit_reason: str = ""
     """Of the first of them."""
@@ -83,6 +93,13 @@ class Speech:
                 f"served with tools: {reason}; choose another, such as qwen"
             )
             yield finding("tools_not_served", "error", message, self.unserved.places)
+        if self.mode and self.unread.count:
+            reason = unread(tool_definition(self.mode.template).call_format)
+            message = (
+                f"{self._share(self.unread, 'have tools')}, and {reason} (template {self.mode.template}); "
+                "choose another, such as qwen, or accept it for `orchestrator serve`, which reads them"
+            )
+            yield finding("calls_not_read", "error", message, self.unread.places)
         if self.mode and self.unfit.count:
             message = (
                 f"{self._share(self.unfit, 'have tools')} or calls that template {self.mode.template} cannot "
@@ -109,7 +126,11 @@ class Speech:
         if self.mode and has_tools(row):
             self._fit(row, self.mode)
         answers = [row.chosen] if row.chosen else [turn.content for turn in row.messages if turn.role in _ANSWERS]
-        (self.thinking if any(split_thinking(text)[0] for text in answers) else self.silent).add(row)
+        thoughts = [bool(split_thinking(text)[0]) for text in answers]
+        if thoughts:  # texts of a pretraining answer nothing
+            (self.thinking if any(thoughts) else self.silent).add(row)
+        if not all(thoughts):
+            self.hollow.add(row)
 
     def _fit(self, row: Conversation, mode: Mode) -> None:
         if tool_refusal(mode.template, mode.thinking):
@@ -117,6 +138,8 @@ class Speech:
         elif reason := untrainable(row, mode.template):
             self.unfit_reason = self.unfit_reason or reason
             self.unfit.add(row)
+        elif unread(tool_definition(mode.template).call_format):
+            self.unread.add(row)
 
     def _thoughts(self) -> Iterator[Finding]:
         none = f"{self.silent.count} {agreeing(self.silent.count, 'have none')}"
@@ -124,12 +147,12 @@ class Speech:
         if self.thinking.count:
             made = f"; {_made_of_thoughts(self.mode)}" if self.mode else ""
             yield finding("thoughts", "info", counts + made, self.thinking.places)
-        if self.silent.count and self.mode and self.mode.reasons and self.mode.thinking:
+        if self.hollow.count and self.mode and self.mode.reasons and self.mode.thinking:
             message = (
-                f"{self._share(self.silent, 'teach an empty')} thought: with model.thinking: true "
-                f"{self.mode.template} answers <think></think> where a row has none"
+                f"{self._share(self.hollow, 'teach an empty')} thought: with model.thinking: true "
+                f"{self.mode.template} answers <think></think> where an answer has none"
             )
-            yield finding("empty_thoughts", "warning", message, self.silent.places)
+            yield finding("empty_thoughts", "warning", message, self.hollow.places)
 
 
 _ANSWERS = ("assistant", "function_call")

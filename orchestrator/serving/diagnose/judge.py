@@ -73,6 +73,7 @@ def _prompts(seen: Seen) -> Iterator[Finding]:
     if not pairs and not any(text is not None for text in seen.shipped.texts):
         if seen.shipped.kind == "gguf":
             yield Finding("template", *_no_template(seen))
+        yield from _counted(seen)
         return
     thought = [pair for pair in pairs if _other_thought(pair)]
     if thought:
@@ -87,10 +88,27 @@ def _prompts(seen: Seen) -> Iterator[Finding]:
         yield _template(seen, rest[0], only_later=not by_shape["question"] and not by_shape["system"])
 
 
+def _counted(seen: Seen) -> Iterator[Finding]:
+    """Of a server that tells no prompt, only how many tokens the first one has."""
+    given, wanted = seen.shipped.first_count, len(seen.trained[0].ids)
+    if given is None or given == wanted:
+        return
+    sentence = f"the prompt of {seen.probes[0].title} has {given} tokens there, {wanted} in training"
+    cure = "compare template, system text and BOS: the file itself, with --gguf, tells which"
+    # one token is the BOS, which some servers do not count
+    yield Finding("template", sentence, cure, wrong=not (seen.bos and abs(given - wanted) == 1))
+
+
 def _pairs(seen: Seen) -> Iterator[_Pair]:
     for probe, prompt, text in zip(seen.probes, seen.trained, seen.shipped.texts, strict=True):
-        if text is not None:
+        if text is not None and not _cut_short(seen, probe, prompt):
             yield _Pair(probe, _bare(prompt.text, seen.bos), _bare(text, seen.bos), _bare_ids(prompt.ids, seen))
+
+
+def _cut_short(seen: Seen, probe: Probe, prompt: Prompt) -> bool:
+    """Whether earlier turns do not fit num_ctx: Ollama leaves them out, whatever its template is."""
+    window = _number(seen.shipped.parameters.get("num_ctx"))
+    return probe.shape == "turns" and 0 < window <= len(prompt.ids)
 
 
 def _bare(text: str, bos: str | None) -> str:
