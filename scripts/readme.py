@@ -11,21 +11,23 @@ from pathlib import Path
 
 from orchestrator.cli import COMMANDS
 from orchestrator.lib.files import write_text
+from orchestrator.lib.translate import localised
 from orchestrator.spec.reference import reference
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "README.zh.md", "docs/spec.md")
 
 
-def commands() -> str:
+def commands(language: str = "en") -> str:
     """The commands, as `orchestrator --help` lists them."""
-    rows = [f"| `{name}` | {text} |" for name, (_, text) in COMMANDS.items()]
-    return "\n".join(["| command | does |", "|---|---|", *rows])
+    rows = [f"| `{name}` | {localised(text, {'LANG': language})} |" for name, (_, text) in COMMANDS.items()]
+    head = "| 命令 | 作用 |" if language == "zh" else "| command | does |"
+    return "\n".join([head, "|---|---|", *rows])
 
 
-def renew(text: str) -> str:
+def renew(text: str, language: str = "en") -> str:
     """A page with its generated parts made anew."""
-    parts = {"commands": commands(), "reference": reference().strip()}
+    parts = {"commands": commands(language), "reference": reference().strip()}
     for name, part in parts.items():
         text = replaced(text, name, part)
     return text
@@ -45,9 +47,10 @@ def main() -> None:
     for name in PAGES:
         path = ROOT / name
         before = path.read_text(encoding="utf-8")
+        after = renew(before, "zh" if ".zh." in name else "en")
         if "--check" not in sys.argv:
-            write_text(path, renew(before))
-        elif renew(before) != before:
+            write_text(path, after)
+        elif after != before:
             sys.exit(f"{name} is older than the code: run `make docs`")
 
 
