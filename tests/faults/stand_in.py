@@ -27,6 +27,7 @@ CONTENTS = {
     "train/all_results.json": '{"eval_loss": 1.0, "from": "DIGEST"}',
     layout.summary("score"): FIGURES + '"from": "DIGEST"}',
     layout.summary("judge"): FIGURES + '"failures": [], "from": "DIGEST"}',
+    layout.summary("baselines"): '{"metrics": {}, "detail": {}, "comparisons": [], "from": "DIGEST"}',
 }
 ROW = '{"id": "1", "prompt": "标题", "label": "体育", "prediction": "DIGEST"}'
 CONFIG = {
