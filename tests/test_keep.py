@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from orchestrator.data import assemble
 from orchestrator.data.assemble import MOST_VALIDATION, Wanted
@@ -19,6 +21,7 @@ from orchestrator.lib.files import read_json, read_json_lines, write_json, write
 from orchestrator.models.llamacpp import checkout, version
 from orchestrator.pipeline.scheduler import adopt
 from orchestrator.report.run_page import curves
+from orchestrator.report.table import artifact_table
 from orchestrator.runs import store
 from orchestrator.spec.load import load_project
 from orchestrator.spec.reference import json_schema, reference
@@ -73,6 +76,12 @@ def test_the_curve_is_a_chart_of_the_page() -> None:
     chart = curves([], {"keep": told})["Checkpoints"]
     assert chart is not None and chart.title == "Checkpoints: accuracy against epoch"
     assert "Checkpoints" not in curves([])
+
+
+def test_it_is_said_before_anything_is_measured() -> None:
+    text = io.StringIO()
+    artifact_table({"keep": summarise(curve(10, 18, 15), "classification")}, Console(file=text, width=200))
+    assert text.getvalue().strip().startswith("kept epoch 2, the best of 3 checkpoints")
 
 
 # ---- what the spec says

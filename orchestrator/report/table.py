@@ -41,7 +41,8 @@ def artifact_table(summary: Summary, console: Console) -> None:
         sentences.insert(0, (keep["sentence"], "dim"))
     if general := summary.get("general"):
         sentences.append((general["sentence"], "yellow" if general["verdict"] == "damaged" else "dim"))
-    console.print(_table(summary))
+    if summary.get("metrics"):  # a training whose checkpoint was chosen has said something before anything is measured
+        console.print(_table(summary))
     for sentence, style in sentences:
         console.print(Padding(sentence, (0, 0, 0, 2), style=style), highlight=False)
 

@@ -28,6 +28,7 @@ CONTENTS = {
     layout.summary("score"): FIGURES + '"from": "DIGEST"}',
     layout.summary("baselines"): '{"metrics": {}, "comparisons": [], "detail": {}, "from": "DIGEST"}',
     layout.summary("judge"): FIGURES + '"failures": [], "from": "DIGEST"}',
+    layout.summary("baselines"): '{"metrics": {}, "detail": {}, "comparisons": [], "from": "DIGEST"}',
 }
 ROW = '{"id": "1", "prompt": "标题", "label": "体育", "prediction": "DIGEST"}'
 CONFIG = {

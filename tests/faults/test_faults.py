@@ -40,4 +40,4 @@ def test_every_kind_has_its_turn(chain: Example) -> None:
 
 def test_a_chain_that_nothing_happens_to_has_hundreds_of_effects(chain: Example) -> None:
     assert len(chain.effects) > 200
-    assert len(chain.results["outputs"]) == 18
+    assert len(chain.results["outputs"]) == 21
