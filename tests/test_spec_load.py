@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.lib.errors import InputError
+from orchestrator.spec.export import Export
 from orchestrator.spec.load import build_spec, load_project
-from orchestrator.spec.sections import Export, Spec
+from orchestrator.spec.sections import Spec
 
 SPECS = Path(__file__).parent / "specs"
 HEAD = "name: news\ndata:\n  train: train.json\n  eval: eval.json\n"

@@ -169,3 +169,18 @@ def test_errors_are_whole_in_chinese(arguments: tuple[str, ...], said: str, tmp_
     done = run_tool(arguments, tmp_path, {"LANG": "zh_CN.UTF-8", "LC_ALL": ""})
     assert (done.code, done.stderr.endswith(said)) == (2, True), done.stderr
     assert english(done.stderr.replace("python -m", "")) == []
+
+
+def test_a_text_is_taken_for_nothing_else() -> None:
+    """Each template, filled in, has the translation that stands beside it: no other one fits it better."""
+    wrong = {}
+    for text, chinese in ALL.items():
+        if chinese is None or "{}" not in text:
+            continue
+        parts = text.split("{}")
+        values = [f", q{place}" if place and not parts[place] else f"q{place}" for place in range(len(parts) - 1)]
+        english = "".join(part + value for part, value in zip(parts, [*values, ""], strict=True))
+        told, expected = localised(english, CHINESE), translate.filled(chinese, values)
+        if told.replace(", ", "，") != expected.replace(", ", "，"):
+            wrong[text] = told
+    assert wrong == {}

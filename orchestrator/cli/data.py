@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +19,7 @@ from orchestrator.cli.common import (
     stdout_console,
     together,
 )
+from orchestrator.cli.found import drawn, show_findings, show_stats
 from orchestrator.lib.errors import MissingError
 from orchestrator.lib.files import read_json, write_text
 from orchestrator.lib.layout import project_of
@@ -29,17 +28,13 @@ from orchestrator.lib.translate import localised
 from orchestrator.lib.words import agreeing, counted
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from orchestrator.data.assemble import Wanted
     from orchestrator.data.checks import Finding
     from orchestrator.data.checks.tokens import TokenCounter
     from orchestrator.data.conversation import Conversation
     from orchestrator.data.import_ import Imported
-    from orchestrator.data.split import Stats
     from orchestrator.spec.project import Project
 
-COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 LONGEST = 200  # characters of a turn that an import shows
 _SHOWN = 10  # changes of `clean` that are printed
 file_argument = click.argument("file", type=click.Path(path_type=Path))
@@ -180,7 +175,7 @@ def check(spec: Path, held_out: Path | None, doubter: str | None, as_json: bool)
     if as_json:
         print_json({"findings": [found.to_json() for found in findings], **(tokens.to_json() if tokens else {})})
     else:
-        _show_findings(findings, tokens)
+        show_findings(findings, tokens)
     require_clean(findings, wanted.data.accept)
 
 
@@ -235,25 +230,6 @@ def _progress() -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.update(task, completed=max(done, bar.tasks[task].completed))
 
 
-def _show_findings(findings: list[Finding], tokens: TokenCounter | None) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = stdout_console()
-    if tokens and tokens.sample:
-        console.print(tokens.summary(), highlight=False)
-    if not findings:
-        console.print("nothing found: no leakage, no copies, no odd rows", highlight=False)
-        return
-    table = Table("finding", "", "what, where, and an example", show_lines=True)
-    for found in findings:
-        rows = ", ".join(f"{file}:{row}" for file, row in found.rows[:5]) + (" …" if len(found.rows) > 5 else "")
-        lines = [localised(found.message), rows, *found.examples[:1]]
-        what = "\n".join(escape(line) for line in lines if line)
-        table.add_row(found.kind, f"[{COLOURS[found.severity]}]{localised(found.severity)}[/]", what)
-    console.print(table, highlight=False)
-
-
 @data.command()
 @file_argument
 @click.option("--eval", "held_out", type=click.Path(path_type=Path), help="Held-out rows to clean with it.")
@@ -290,41 +266,11 @@ def stats(file: Path, kind: Any, picture: Path | None, as_json: bool) -> None:
 
     found = stats_of_file(file, kind)
     if picture:
-        write_text(picture, _picture(found, file.name))
+        write_text(picture, drawn(found, file.name))
     if as_json:
         print_json(found.to_json())
     else:
-        _show_stats(found, stdout_console())
-
-
-def _picture(found: Stats, title: str) -> str:
-    """What the terminal shows, as SVG.
-
-    Without the fonts that rich would have its viewer load from the network, and without its lengths of texts, which
-    squeeze Chinese characters into half their width.
-    """
-    from rich.console import Console
-    from rich.terminal_theme import DEFAULT_TERMINAL_THEME
-
-    console = Console(record=True, file=io.StringIO(), width=100)
-    _show_stats(found, console)
-    drawn = console.export_svg(title=title, theme=DEFAULT_TERMINAL_THEME)
-    return re.sub(r'@font-face \{.*?\}|textLength="[^"]*"', "", drawn, flags=re.DOTALL)
-
-
-def _show_stats(found: Stats, console: Console) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    unusable = f", {found.unusable} more cannot be used" if found.unusable else ""
-    size = f"{found.rows:,} rows{unusable}; half of them shorter than {found.median:,} characters"
-    console.print(f"{size}, the longest {found.longest:,}", highlight=False)
-    for title, bars in found.charts().items():
-        table = Table(title, "rows", "", box=None)
-        top = max(rows for _, rows in bars)
-        for label, rows in bars:
-            table.add_row(escape(label), f"{rows:,}", f"[blue]{'█' * max(1, round(40 * rows / top))}[/]")
-        console.print(table)
+        show_stats(found, stdout_console())
 
 
 @data.command()

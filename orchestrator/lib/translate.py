@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.lib.files import read_json
@@ -21,15 +22,19 @@ CATALOGUES = {"zh": Path(__file__).parent / "zh"}
 `{}` stands for what is filled in, in the same order in both, or by number in the translation: `{1}` is the second.
 Null: a text of the code that no person reads.
 """
-MEAGRE = 8
-"""A template of no more letters, such as `{} of {}`, is filled with single words, or with texts that are known; else it
-would fit many a sentence of somebody else's."""
+MEAGRE = 6
+"""A template of no more letters, such as `{} of {}`, is filled with single words, or with texts that are known."""
 
 _GAP = re.compile(r"\{(\d*)\}")
-_HEAD = re.compile(r"\s*(?:[→·…✓✗■✂] \S+\s+|[!*·→✓✗■✂…+×-]\s+)?")
-"""A mark, and the name of the stage behind it, at the start of a line."""
+_HEAD = re.compile(r"\s*(?:[!*·→✓✗■✂…+×-]\s+)?")
+"""A mark at the start of a line."""
+_NAMED_HEAD = re.compile(r"\s*[→·…✓✗■✂] \S+\s+")
+"""A mark, and the name of the stage behind it."""
 _SEPARATOR = re.compile(r"; |: |, |\. ")
 _FULL = {"; ": "；", ": ": "：", ", ": "，", ". ": "。"}
+_ANYTHING = "(.*?)"
+_CLAUSE = r"((?:(?:[;,.:\n]| ?\().*?)?)"
+"""A clause behind a value, or nothing."""
 _IN_BRACKETS = re.compile(r" ?\(([^()]+)\)")
 
 
@@ -61,7 +66,8 @@ class Catalogue:
         known = {form: said for text, said in several.items() for form in of_one(text)} | several
         self._exact = {text: said for text, said in known.items() if "{}" not in text}
         with_gaps = sorted((text for text in known if "{}" in text), key=_weight, reverse=True)
-        self._templates = [(text.split("{}"), known[text]) for text in with_gaps]
+        templates = (Template(tuple(text.split("{}")), known[text]) for text in with_gaps)
+        self._templates = [(max(template.parts, key=len), template) for template in templates]
         self._terms = frozenset(terms)
 
     def translated(self, text: str) -> str:
@@ -79,32 +85,35 @@ class Catalogue:
             return whole
         if "  " in text.strip():
             return "".join(self._said(part) for part in re.split(r"(\s{2,})", text))
-        head = _HEAD.match(text)
-        start, end = head.end() if head else 0, len(text.rstrip())
-        body = text[start:end]
-        return f"{text[:start]}{self._parts(body) if body != text else self._parts(text)}{text[end:]}"
+        heads = [found.end() for found in (_HEAD.match(text), _NAMED_HEAD.match(text)) if found]
+        return min((self._behind(text, head) for head in heads), key=_letters)
+
+    def _behind(self, text: str, head: int) -> str:
+        """A text of which the first characters are no part of a sentence."""
+        end = len(text.rstrip())
+        return f"{text[:head]}{self._parts(text[head:end])}{text[end:]}"
 
     def _sentence(self, text: str) -> str | None:
         """The translation of a text that one template made: of those that fit, by the one that leaves least."""
         if text in self._exact:
             return self._exact[text] if " " in text or text in self._terms else None
-        return min(self._ways(text), default=(False, 0, 0, None))[-1]
+        return min(self._ways(text), key=lambda way: way[:-1], default=(None,))[-1]
 
     def _ways(self, text: str) -> Iterator[tuple[bool, int, bool, str]]:
         """Translations, the best one the least: whether its template is meagre, how much it leaves, and whether it
         takes what stands before a colon for a part of a value."""
-        for parts, said in self._templates:
-            values = _filled(parts, text)
-            meagre = _is_meagre(parts)
-            if values is None or (meagre and not all(map(self._is_one, values))):
+        for longest, template in self._templates:
+            values = template.values(text) if longest in text else None
+            if values is None or (template.is_meagre and not all(map(self._is_one, values))):
                 continue
-            before, separator, first = _prefix(values[0]) if not parts[0] else ("", "", "")
-            whole = _fill(said, list(map(self._said, values)))
-            yield meagre, _letters(whole), bool(before), whole
+            told = list(map(self._said, values))
+            before, separator, first = _prefix(values[0]) if not template.parts[0] else ("", "", "")
+            yield template.is_meagre, _letters(*told), bool(before), filled(template.said, told)
             if before:
-                whole = _fill(said, list(map(self._said, (first, *values[1:]))))
-                whole = _joined(self._said(before), separator, whole) if separator else before + whole
-                yield meagre, _letters(whole), False, whole
+                told[0], before = self._said(first), self._said(before)
+                whole = filled(template.said, told)
+                whole = _joined(before, separator, whole) if separator else before + whole
+                yield template.is_meagre, _letters(before, *told), False, whole
 
     def _is_one(self, value: str) -> bool:
         """Whether a value is a word, a quotation or a text that is known."""
@@ -138,16 +147,36 @@ def _weight(template: str) -> tuple[int, int]:
     return len(template.replace("{}", "")), -template.count("{}")
 
 
-def _filled(parts: list[str], text: str) -> list[str] | None:
-    """What was filled into a template, given as the parts between its gaps; None where the text is not of it."""
-    if not text.startswith(parts[0]) or not text.endswith(parts[-1]) or any(part not in text for part in parts):
-        return None
-    found = re.fullmatch("(.*?)".join(map(re.escape, parts)), text, re.DOTALL)
-    return list(found.groups()) if found else None
+@dataclass(frozen=True)
+class Template:
+    """An English text with gaps, and its translation."""
+
+    parts: tuple[str, ...]
+    """What stands between the gaps."""
+    said: str
+
+    @functools.cached_property
+    def is_meagre(self) -> bool:
+        """Whether it has so few letters that it would fit many a sentence of somebody else's."""
+        return ":" not in self.parts[0] and sum(map(str.isalpha, "".join(self.parts))) <= MEAGRE
+
+    @functools.cached_property
+    def _patterns(self) -> tuple[re.Pattern[str], ...]:
+        return tuple(re.compile(_pattern(self.parts, behind), re.DOTALL) for behind in (_CLAUSE, _ANYTHING))
+
+    def values(self, text: str) -> list[str] | None:
+        """What was filled in; None where the text was not made from this template."""
+        first, *_, last = self.parts
+        if not text.startswith(first) or not text.endswith(last) or any(part not in text for part in self.parts):
+            return None
+        found = next((found for pattern in self._patterns if (found := pattern.fullmatch(text))), None)
+        return list(found.groups()) if found else None
 
 
-def _is_meagre(parts: list[str]) -> bool:
-    return ":" not in parts[0] and sum(map(str.isalpha, "".join(parts))) <= MEAGRE
+def _pattern(parts: Sequence[str], behind: str) -> str:
+    """`behind` is what a gap right behind another one may hold."""
+    gaps = [_ANYTHING if number == 0 or parts[number] else behind for number in range(len(parts) - 1)]
+    return "".join(re.escape(part) + gap for part, gap in zip(parts, [*gaps, ""], strict=True))
 
 
 def _prefix(value: str) -> tuple[str, str, str]:
@@ -158,12 +187,13 @@ def _prefix(value: str) -> tuple[str, str, str]:
     return before + marks, separator, first[len(marks) :]
 
 
-def _letters(text: str) -> int:
-    """How much of a text is not Chinese."""
-    return sum(letter.isascii() and letter.isalpha() for letter in text)
+def _letters(*texts: str) -> int:
+    """How much of some texts is not Chinese."""
+    return sum(letter.isascii() and letter.isalpha() for text in texts for letter in text)
 
 
-def _fill(said: str, values: list[str]) -> str:
+def filled(said: str, values: list[str]) -> str:
+    """A translation with its gaps filled, in their order or by their numbers."""
     order = iter(range(len(values)))
     text = ""
     for part, gap in zip(_GAP.split(said)[::2], [*_GAP.finditer(said), None], strict=True):

@@ -11,8 +11,6 @@ from rich.filesize import decimal
 from orchestrator.chat_template.registry import definition
 from orchestrator.chat_template.turns import special_tokens, stop_words, turns
 from orchestrator.lib.words import counted
-from orchestrator.models.disk import run_bytes
-from orchestrator.models.shape import Model
 from orchestrator.models.sizing import Fit, Work
 from orchestrator.spec.sections import Spec
 
@@ -54,11 +52,6 @@ def served(spec: Spec, stop: Sequence[str]) -> str:
         *(f"{key} {value}" for key, value in ollama.parameters.items()),
     ]
     return "; ".join(parts)
-
-
-def disk_of(model: Model, kinds: Sequence[str], free: int) -> Disk:
-    """The disk of a run over a model that is here."""
-    return Disk(run_bytes(model, kinds), free)
 
 
 def disk_lines(disk: Disk) -> Iterator[str]:

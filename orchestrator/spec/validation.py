@@ -18,14 +18,13 @@ from orchestrator.lib.section import Section
 from orchestrator.lib.training_kinds import TRAINING_KINDS
 from orchestrator.spec.document import Finding, Key, closest, did_you_mean, one_of, quote
 from orchestrator.spec.editing import section_at
+from orchestrator.spec.export import NEEDS_IMPORTANCE, Export
 from orchestrator.spec.launching import check_launch
 from orchestrator.spec.sections import (
     AUTO,
     KEEP,
-    NEEDS_IMPORTANCE,
     Data,
     Evaluate,
-    Export,
     Launch,
     Model,
     Spec,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json
 from orchestrator.lib.step import Step
-from orchestrator.spec.sections import Export
+from orchestrator.spec.export import Export
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.convert import CONVERTED, source_type
 

@@ -18,7 +18,7 @@ from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError, StageError
 from orchestrator.lib.files import read_json, temporary_beside, write_json
 from orchestrator.lib.step import Step
-from orchestrator.spec.sections import MIXED
+from orchestrator.spec.export import MIXED
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.convert import source_type
 from orchestrator.stages.importance import NAME as IMPORTANCE
