@@ -173,7 +173,7 @@ def _proofs(run: Run, summary: Json, shipped: str) -> Iterator[tuple[str, str, s
     if against := comparison(summary, "tuned"):
         is_ = "shows " if against["verdict"] == "cannot tell" else "is "
         words = UNTRAINED.get(against["b"], against["b"])
-        yield "paired test", f"the tuned model {is_}{told(against['verdict'])} {words}, on the same rows", INK
+        yield "same rows", f"the tuned model {is_}{told(against['verdict'])} {words}", INK
     if general := summary.get("general"):
         yield "general ability", _general(general), BAD if general["verdict"] == "damaged" else INK
 
