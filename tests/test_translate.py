@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 from pathlib import Path
 
 import click
@@ -22,7 +23,7 @@ FOLDER = translate.CATALOGUES["zh"]
 ALL = messages.catalogues()
 OTHERS = ("click", "composed", "earlier", "terms", "words")
 """Catalogues of what is no text of our sources: click's texts, texts that meet, those in old records, single words."""
-NAMED = r"`[^`]*`|'[^']*'|\[[^\]]*\]|--\w\S*|\S*[_/.:=*<>]\S*|\b[A-Z][A-Za-z]*\b|[A-Z]\S*|orchestrator \w+"
+NAMED = r"`[^`]*`|'[^']*'|\[[^\]]*\]|--\w\S*|\S*[_/.:=*<>]\S*|\b[A-Z][A-Za-z]*\b|[A-Z]\S*|(?:orchestrator|ollama|llamafactory-cli) \w+"
 """What stays as it is in any language: code, options, values, files and keys, names that begin with a capital."""
 
 
@@ -197,3 +198,19 @@ def test_what_people_read_goes_through_the_catalogue() -> None:
                 said = [text for part in node.args for text in messages.said(part, module)]
                 found += [f"{file.name}:{node.lineno}: {text}" for text in said if messages.is_prose(text, False)]
     assert found == []
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of `init` with a run that an earlier version made."""
+    folder = tmp_path_factory.mktemp("finished")
+    run_tool(("init",), folder)
+    shutil.copytree(Path(__file__).parent / "earlier_runs/schema-1", folder / "runs")
+    return folder
+
+
+@pytest.mark.parametrize("arguments", [("plan", "-v"), ("check",), ("data", "check"), ("runs", "show")])
+def test_what_a_command_says_is_whole_in_chinese(arguments: tuple[str, ...], finished: Path) -> None:
+    done = run_tool(arguments, finished, {"LANG": "zh_CN.UTF-8", "LC_ALL": ""})
+    said = "\n".join(line for line in f"{done.stdout}{done.stderr}".splitlines() if "python" not in line)
+    assert (english(said), bool(re.search("[\u2e80-\uffef]", said))) == ([], True), said

@@ -22,6 +22,7 @@ from typing import Literal
 
 from orchestrator.lib import process
 from orchestrator.lib.step import Step
+from orchestrator.lib.translate import localised
 
 SEVERAL = 2
 """From so many stages on, the imports that are saved outweigh those done ahead."""
@@ -45,7 +46,7 @@ class WarmLauncher:
                 return WarmChild(fork(command))
             except (OSError, EOFError) as error:
                 self._works = False
-                logger.warning("cannot start stages warm (%r); starting each by itself", error)
+                logger.warning("%s", localised(f"cannot start stages warm ({error!r}); starting each by itself"))
         return process.start(command)
 
 

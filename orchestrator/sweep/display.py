@@ -110,7 +110,7 @@ def _stage(running: Running) -> str:
         stages = store.load(running.task.run.folder).record["stages"]
     except InputError:  # removed by somebody meanwhile; the trial itself will say so
         return ""
-    return next((name for name, stage in stages.items() if stage["status"] == "running"), "waiting")
+    return next((name for name, stage in stages.items() if stage["status"] == "running"), localised("waiting"))
 
 
 def show_ranking(page: Json, console: Console) -> None:
