@@ -18,14 +18,14 @@ ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "README.zh.md", "docs/spec.md")
 
 
-def commands(language: str = "en") -> str:
-    """The commands, as `orchestrator --help` lists them."""
+def commands(language: str) -> str:
+    """The commands, as `orchestrator --help` lists them where that language is set."""
+    head = {"zh": "| 命令 | 作用 |"}.get(language, "| command | does |")
     rows = [f"| `{name}` | {localised(text, {'LANG': language})} |" for name, (_, text) in COMMANDS.items()]
-    head = "| 命令 | 作用 |" if language == "zh" else "| command | does |"
     return "\n".join([head, "|---|---|", *rows])
 
 
-def renew(text: str, language: str = "en") -> str:
+def renew(text: str, language: str) -> str:
     """A page with its generated parts made anew."""
     parts = {"commands": commands(language), "reference": reference().strip()}
     for name, part in parts.items():
@@ -46,11 +46,10 @@ def main() -> None:
     """Write the files, or with --check fail when one would change."""
     for name in PAGES:
         path = ROOT / name
-        before = path.read_text(encoding="utf-8")
-        after = renew(before, "zh" if ".zh." in name else "en")
+        before, language = path.read_text(encoding="utf-8"), "zh" if ".zh." in name else "en"
         if "--check" not in sys.argv:
-            write_text(path, after)
-        elif after != before:
+            write_text(path, renew(before, language))
+        elif renew(before, language) != before:
             sys.exit(f"{name} is older than the code: run `make docs`")
 
 

@@ -88,6 +88,15 @@ def test_check_names_what_is_not_served_as_trained(
     assert failed.value.exit_code == 5
 
 
+def test_calls_that_servers_cannot_read_are_told(
+    call: Callable[..., tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = [Result("glm4", None, 9, unread="reads no text", tools=True)]
+    for name, results in (("check", []), ("check_tools", told)):
+        monkeypatch.setattr(f"orchestrator.chat_template.check.{name}", lambda *_, of=results: of)
+    assert "yes, but reads no text" in call("check", "glm4")[0]
+
+
 def test_a_refused_template_fails_only_when_it_was_asked_for(
     call: Callable[..., tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from orchestrator.evaluation.answers import untold, useless
+from orchestrator.evaluation.answers import untold, useless, with_thoughts
 from orchestrator.evaluation.compare import agreement
 from orchestrator.evaluation.metrics import Task, measure
 from orchestrator.evaluation.rows import Row
@@ -51,6 +51,17 @@ def test_rows_of_one_label_cannot_tell() -> None:
     assert said is not None and said.startswith("all 2 held-out rows expect '体育': a model that always says so")
     assert untold(rows(("体育", "体育"), ("财经", "财经"))) is None
     assert untold(rows(("体育", "体育"))) is None
+
+
+def test_answers_are_measured_with_thoughts_stripped_and_shown() -> None:
+    label = "<think>\n油价 上涨\n</think>\n\n财经"
+    said = with_thoughts(rows((label, label), (label, "<think>\n关于 体育\n</think>\n\n财经"), (label, "财经")))
+
+    assert said is not None and said.startswith(
+        "2 of 3 answers have a thought, which every figure leaves out; ROUGE-L is"
+    )
+    assert "is 100.0 (29.2–100.0) without thoughts, 61.1 (" in said and said.endswith(" of thought and answer together")
+    assert with_thoughts(rows(("财经", "财经"))) is None
 
 
 def test_two_silences_are_no_agreement() -> None:

@@ -65,7 +65,8 @@ def test_a_call_that_was_cut_off_is_none_and_is_noticed() -> None:
     reader, whole = CallReader("qwen"), qwen(BOOK)
 
     assert all(not reader.read(whole[:end]) for end in range(len(whole)))
-    assert reader.is_broken(whole[:30])
+    assert all(reader.is_broken(whole[:end]) for end in range(len("<tool_call>"), len(whole)))
+    assert not reader.is_broken("a <tool_call> is a tag")
     assert not reader.is_broken(whole)
     assert not reader.is_broken("Sunny.")
 

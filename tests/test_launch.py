@@ -208,7 +208,7 @@ def test_the_environment_is_what_llamafactorys_launcher_reads(
 def test_answers_are_given_by_one_process_alone() -> None:
     for step in predict.Predict.plan(context(TWO_NODES, gpus=4)):
         assert step.env == ALONE and step.spawns  # where there are more GPUs, torchrun starts even one
-    assert [step.env for step in predict.Predict.plan(context(None, gpus=4))] == [{}, {}]
+    assert [step.env for step in predict.Predict.plan(context(None, gpus=4))] == [{}, {}, {}]
     assert not any(step.spawns for step in predict.Predict.plan(context({"devices": 2})))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -184,3 +185,15 @@ def test_a_text_is_taken_for_nothing_else() -> None:
         if told.replace(", ", "，") != expected.replace(", ", "，"):
             wrong[text] = told
     assert wrong == {}
+
+
+def test_what_people_read_goes_through_the_catalogue() -> None:
+    """The command line prints texts with `say`, which translates; click.echo is for what programs read."""
+    found = []
+    for file in sorted((messages.CODE / "cli").glob("*.py")):
+        module = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(module):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("click.echo", "click.secho", "print"):
+                said = [text for part in node.args for text in messages.said(part, module)]
+                found += [f"{file.name}:{node.lineno}: {text}" for text in said if messages.is_prose(text, False)]
+    assert found == []

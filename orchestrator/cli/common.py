@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,8 +109,8 @@ def say(text: str, err: bool = False, nl: bool = True) -> None:
 
 
 def announce(what: str, options: Mapping[str, Any]) -> None:
-    """Say at once what is being done: what it takes to find that out is imported and read after this."""
-    if not options.get("quiet") and not options.get("as_json"):
+    """Say at once, to whoever watches, what is being done: what it takes to do it is imported and read after this."""
+    if sys.stderr.isatty() and not options.get("quiet") and not options.get("as_json"):
         say(f"… {what}", err=True)
 
 

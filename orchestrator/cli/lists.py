@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from orchestrator.cli.common import say, stdout_console
+from orchestrator.cli.help import cells
 from orchestrator.lib.translate import localised
 
 
@@ -19,9 +21,20 @@ def print_lines(lines: Sequence[dict[str, Any]]) -> None:
         say("no runs", err=True)
         return
     titles = list(lines[0])
-    cells = [titles] + [[_cell(line[title]) for title in titles] for line in lines]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
-    click.echo("\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells))
+    rows = [list(map(localised, titles))] + [[_told(title, _cell(line[title])) for title in titles] for line in lines]
+    widths = [max(cells(row[column]) for row in rows) for column in range(len(titles))]
+    click.echo("\n".join("  ".join(map(_padded, row, widths)).rstrip() for row in rows))
+
+
+@functools.cache
+def _told(title: str, cell: str) -> str:
+    """A cell; in the user's language where it is of our own words, and not of the user's."""
+    ours = title in ("age", "status") or (title == "differs" and "=" not in cell)
+    return localised(cell) if ours else cell
+
+
+def _padded(cell: str, width: int) -> str:
+    return cell + " " * (width - cells(cell))
 
 
 def _cell(value: Any) -> str:

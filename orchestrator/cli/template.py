@@ -192,6 +192,7 @@ def _print(results: Sequence[Result], engines: Engines) -> None:
         thinking = {None: "", True: localised("on"), False: localised("off")}[result.thinking]
         remark = f"(single questions: {result.single_turn})" if result.single_turn else ""
         verdict = f"refused: {result.refused}" if result.refused else result.mismatch or "yes"
+        verdict += f", but {result.unread}" if result.unread else ""
         tools = localised("yes") if result.tools else ""
         verdict = f"{localised(verdict)} {localised(remark)}".strip()
         table.add_row(result.template, thinking, tools, str(result.cases), escape(verdict))

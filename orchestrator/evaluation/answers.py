@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from orchestrator.evaluation.metrics import Task
-from orchestrator.evaluation.overlap import extract_label
-from orchestrator.evaluation.rows import Row, has_thinking
+from orchestrator.evaluation.overlap import extract_label, overlap_metrics
+from orchestrator.evaluation.rows import Row, has_thinking, shown
 
 _QUOTED = 60  # characters of an answer
 
@@ -38,6 +39,20 @@ def untold(rows: Sequence[Row]) -> str | None:
     return (
         f"all {len(rows)} held-out rows expect {_quoted(expected.pop())}: "
         "a model that always says so would look perfect, so hold out rows of other labels too"
+    )
+
+
+def with_thoughts(rows: Sequence[Row], seed: int = 0) -> str | None:
+    """How answers with thoughts were measured: stripped of them in every figure, and what it is with them shown."""
+    thinking = [row for row in rows if has_thinking(row.prediction)]
+    if not thinking:
+        return None
+    whole = [replace(row, label=shown(row.label), prediction=shown(row.prediction)) for row in rows]
+    alone, together = (overlap_metrics(of, seed)["rougeL"] for of in (rows, whole))
+    return (
+        f"{len(thinking)} of {len(rows)} answers have a thought, which every figure leaves out; "
+        f"ROUGE-L is {alone.value:.1f} ({alone.low:.1f}–{alone.high:.1f}) without thoughts, "
+        f"{together.value:.1f} ({together.low:.1f}–{together.high:.1f}) of thought and answer together"
     )
 
 

@@ -73,8 +73,11 @@ class CallReader:
         return read
 
     def is_broken(self, answer: str) -> bool:
-        """Whether it begins a call and holds none: it ran out of tokens, or is no JSON."""
-        return bool(self.start) and self.start in answer and not self.read(answer)
+        """Whether it begins a call and holds none: it ran out of tokens, perhaps in its first words, or is no JSON."""
+        if not self.start or self.read(answer):
+            return False
+        least = len(self.start.split(maxsplit=1)[0])
+        return self.start in answer or any(answer.endswith(self.start[:size]) for size in range(least, len(self.start)))
 
     @cached_property
     def reads_back(self) -> bool:

@@ -180,6 +180,13 @@ def has_thinking(text: str) -> bool:
     return any(tag in text for pair in _PAIRS for tag in pair)
 
 
+def shown(text: str) -> str:
+    """A text in which thoughts are part of the answer, as who reads all of it sees them: without the tags alone."""
+    for tag in (tag for pair in _PAIRS for tag in pair):
+        text = text.replace(tag, "\n")
+    return text.strip()
+
+
 def _strip(text: str, opening: str, closing: str) -> str:
     text = re.sub(re.escape(opening) + ".*?" + re.escape(closing), "", text, flags=re.DOTALL)
     text = text.rpartition(closing)[2]

@@ -44,7 +44,7 @@ class Scores:
 
 def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
     """Every figure, comparison and failure; what is neither reference nor baseline is held against the reference."""
-    from orchestrator.evaluation.answers import untold, useless
+    from orchestrator.evaluation.answers import untold, useless, with_thoughts
     from orchestrator.evaluation.compare import Basis, agreement, compare
     from orchestrator.evaluation.gate import judge, judge_answers, judge_divergence, judge_parity, with_causes
     from orchestrator.evaluation.metrics import measure
@@ -74,6 +74,7 @@ def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
     notes = [uncompared_sentence(name, report) for name, report in reports.items() if uncompared(report)]
     if unclear := untold(rows[reference]):
         notes.append(unclear)
+    notes += [f"{name}: {told}" for name, of in rows.items() if (told := with_thoughts(of, seed))]
     notes += _notes_on_calls(rows, config)
     missed, open_, learnt = _learnt(rows, config)
     failures = [*missed, *failures] if reference not in {failure.artifact for failure in failures} else failures
