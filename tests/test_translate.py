@@ -23,7 +23,10 @@ FOLDER = translate.CATALOGUES["zh"]
 ALL = messages.catalogues()
 OTHERS = ("click", "composed", "earlier", "terms", "words")
 """Catalogues of what is no text of our sources: click's texts, texts that meet, those in old records, single words."""
-NAMED = r"`[^`]*`|'[^']*'|\[[^\]]*\]|--\w\S*|\S*[_/.:=*<>]\S*|\b[A-Z][A-Za-z]*\b|[A-Z]\S*|(?:orchestrator|ollama|llamafactory-cli) \w+"
+NAMED = (
+    r"`[^`]*`|'[^']*'|\[[^\]]*\]|--\w\S*|\S*[_/.:=*<>]\S*|\b[A-Z][A-Za-z]*\b|[A-Z]\S*"
+    r"|(?:orchestrator|ollama|llamafactory-cli) \w+"
+)
 """What stays as it is in any language: code, options, values, files and keys, names that begin with a capital."""
 
 
