@@ -67,6 +67,8 @@ def test_the_language_is_that_of_posix(environment: dict[str, str], language: st
         ("→ template        new run\n    + by_length=true: rows of like lengths need little padding",
          "→ template        新的运行\n    + by_length=true: 长度相近的行几乎不需要补齐"),
         ("→ quantise-q4_k_m new run", "→ quantise-q4_k_m 新的运行"),
+        ("✗ train            failed", "✗ train            失败"),
+        ("✓ train              68.2 s  loss 1.234 ▄▃", "✓ train              68.2 秒  损失 1.234 ▄▃"),
         # what is filled in is the user's: a label that is called like one of our words stays
         ("never in the held-out rows: best, error", "从未出现在留出集中：best, error"),
         ("3 of 12 rows hold HTML remains", "12 行中有 3 行含有 HTML 残留"),

@@ -81,12 +81,18 @@ class Catalogue:
         if "\n" in text:
             lines = "\n".join(map(self.translated, text.split("\n")))
             return lines if whole is None else min(lines, whole, key=_letters)
+        if "  " in text.strip():
+            columns = self._columns(re.split(r"(\s{2,})", text), is_marked=bool(_NAMED_HEAD.match(text)))
+            return columns if whole is None else min(columns, whole, key=_letters)
         if whole is not None:
             return whole
-        if "  " in text.strip():
-            return "".join(self._said(part) for part in re.split(r"(\s{2,})", text))
         heads = [found.end() for found in (_HEAD.match(text), _NAMED_HEAD.match(text)) if found]
         return min((self._behind(text, head) for head in heads), key=_letters)
+
+    def _columns(self, parts: Sequence[str], is_marked: bool) -> str:
+        """What stands far apart; behind a mark and a name a single word is ours, such as `failed`."""
+        say = self.translated if is_marked else self._said
+        return "".join([self._said(parts[0]), *map(say, parts[1:])])
 
     def _behind(self, text: str, head: int) -> str:
         """A text of which the first characters are no part of a sentence."""
