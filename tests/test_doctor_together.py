@@ -81,6 +81,7 @@ def test_only_what_a_conversion_needs_is_done(tmp_path: Path, tiny_model: Path) 
     assert list(together.needed(steps, together.LAST)) == ["prepare", "train", "merge", "template", "convert"]
 
 
+@pytest.mark.slow
 def test_a_toy_is_trained_and_converted(tmp_path: Path, builtin_model: Path) -> None:
     together.make_toy(tmp_path)
     together.convert(tmp_path, together.WarmLauncher())

@@ -166,6 +166,7 @@ def test_the_doctor_names_it(tmp_path: Path) -> None:
     assert [(check.state, check.fix) for check in doctor_packages.asked_for(sick)] == [("missing", "pip install wandb")]
 
 
+@pytest.mark.slow
 def test_a_tracker_writes_into_the_run_and_is_recorded(project: Path) -> None:
     options = ("--set", "train.report_to=tensorboard", "--set", "train.max_steps=2")
     done = run_tool(("train", *options), project)

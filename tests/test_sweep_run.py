@@ -338,6 +338,7 @@ def finished(project: Path) -> dict[str, str]:
     return {run.id: run.stage("train")["started_at"] for run in done}
 
 
+@pytest.mark.slow
 def test_kill_at_any_moment_loses_nothing(project: Path) -> None:
     carry_out(project, sweep(parameters={"learning_rate": [0.5]}), FakeLaunch())  # imports everything before the forks
     chance = random.Random(5)

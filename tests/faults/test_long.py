@@ -65,8 +65,8 @@ def footprint() -> tuple[int, int, int]:
 @pytest.mark.parametrize(
     ("launch", "stages"),
     [
-        ("plain", 300),
-        ("warm", 100),
+        pytest.param("plain", 300, marks=pytest.mark.slow),
+        pytest.param("warm", 100, marks=pytest.mark.slow),
         pytest.param("plain", 10_000, marks=pytest.mark.nightly),
         pytest.param("warm", 10_000, marks=pytest.mark.nightly),
     ],

@@ -123,6 +123,7 @@ def test_plan_says_why(project: Path) -> None:
     assert "train" not in why and "predict-tuned" not in why and "merge" not in why
 
 
+@pytest.mark.slow
 def test_editing_export_never_retrains(project: Path) -> None:
     before = started(only_run(project))
     edit(project, "gguf: [f16, q8_0]", "gguf: [f16, q8_0, q6_k]")
@@ -134,6 +135,7 @@ def test_editing_export_never_retrains(project: Path) -> None:
     assert "ask-q6_k" in after
 
 
+@pytest.mark.slow
 def test_editing_the_learning_rate_trains_a_new_run_and_reuses_the_rest(project: Path) -> None:
     edit(project, "learning_rate: 2.0e-2", "learning_rate: 1.0e-2")
     done = run_tool(("evaluate", "--json"), project)

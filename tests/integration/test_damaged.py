@@ -66,6 +66,7 @@ def test_damaged_weights_of_a_base_model_are_named(
         require_whole_weights(tmp_path, "model")
 
 
+@pytest.mark.slow
 def test_a_training_too_short_to_log_a_loss_diverges_too(tmp_path: Path, tiny_model: Path) -> None:
     """24 rows once, six steps: LLaMA-Factory ends with 0, and its log holds not one loss."""
     project = make_project(tmp_path, tiny_model)

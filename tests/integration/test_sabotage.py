@@ -10,6 +10,8 @@ import pytest
 from orchestrator.models import llamacpp
 from tests.conftest import make_project, run_tool
 
+pytestmark = pytest.mark.slow
+
 CONVERTER = """\
 import runpy, sys
 from pathlib import Path

@@ -65,6 +65,7 @@ def test_a_cancelled_job_is_gone_with_its_processes(project: Path) -> None:
     assert state(handle.id["job"]) == "CANCELLED"
 
 
+@pytest.mark.slow
 def test_a_job_whose_time_is_up_is_queued_again_and_goes_on(project: Path) -> None:
     following = cluster_jobs.follow(project, place(project), HANG_ONCE)
     first = until(lambda: hanging(project))
@@ -84,6 +85,7 @@ sweep: {parameters: {learning_rate: [2.0e-2]}, executor: slurm, slurm: {gpus: 0,
 """
 
 
+@pytest.mark.slow
 def test_a_real_training_from_the_command_line(slurm: Path, tiny_model: Path, tmp_path: Path) -> None:
     project = make_project(tmp_path, tiny_model)
     with (project / "spec.yaml").open("a", encoding="utf-8") as spec:
