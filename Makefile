@@ -62,7 +62,7 @@ report: $(READY) ## One HTML page of the newest run
 	@$(BIN)/orchestrator report $(ARGS)
 
 test: $(DEV) ## What is run before each commit, real tools included
-	@$(BIN)/pytest -n auto --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(DEV) ## What takes minutes: whole chains again and again, kills, two processes, the board
 	@$(BIN)/pytest -m "slow and not nightly" $(ARGS)

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -92,18 +93,19 @@ def thinking_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def made_once(name: str, folders: pytest.TempPathFactory, make: Callable[[Path], Any]) -> Any:
-    """The run that `make` makes in a folder, or that another process of the same `pytest -n` made there before."""
+    """The run that `make` makes in a folder; with `pytest -n`, each process has a copy of what the first one made."""
     from orchestrator.runs import store
 
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return make(folders.mktemp(name))
-    folder = folders.getbasetemp().parent / name
-    with FileLock(f"{folder}.lock"):
-        made = Path(f"{folder}.made")
+    original = folders.getbasetemp().parent / name
+    made = Path(f"{original}.made")
+    with FileLock(f"{original}.lock"):
         if not made.is_file():
-            folder.mkdir()
-            made.write_text(str(make(folder).folder), encoding="utf-8")
-        return store.load(Path(made.read_text(encoding="utf-8")))
+            original.mkdir()
+            made.write_text(str(make(original).folder.relative_to(original)), encoding="utf-8")
+    copy = shutil.copytree(original, folders.mktemp(name), symlinks=True, dirs_exist_ok=True)
+    return store.load(Path(copy) / made.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")

@@ -152,5 +152,5 @@ def test_tools_on_one_run_at_once_do_each_stage_once(tmp_path: Path) -> None:
     codes = at_once(go_on, 6)
     assert set(codes) <= {0, 2} and 0 in codes
     started = Counter(line.split()[0] for line in tool.ledger(project))
-    assert len(started) == 17 and set(started.values()) == {1}
+    assert len(started) == 21 and set(started.values()) == {1}
     assert len(list((project / "runs").glob("2*"))) == 1

@@ -216,6 +216,7 @@ def test_a_training_that_is_taken_over_brings_the_checkpoints_to_choose_from(tmp
     assert not (usual.folder / "train/checkpoint-20").exists()
 
 
+@pytest.mark.slow
 def test_each_checkpoint_is_asked_and_the_best_one_kept(tiny_model: Path, tmp_path: Path) -> None:
     """The first knows the rows by heart, the second is as the base model is."""
     from peft import LoraConfig, get_peft_model

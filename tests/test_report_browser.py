@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import report
 from orchestrator.lib import render
 from orchestrator.lib.files import write_json, write_text
-from orchestrator.report import page as page_module
 from orchestrator.report import write, write_comparison
 from orchestrator.runs import store
 from orchestrator.runs.compare import side_by_side
@@ -284,7 +284,7 @@ def test_an_open_tab_follows_a_run(
 ) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    monkeypatch.setattr(page_module, "REFRESH_SECONDS", 1)
+    monkeypatch.setattr(report, "REFRESH_SECONDS", 1)
     run = store.create(tmp_path / "runs", "news")
     write_text(run.folder / "spec.yaml", "name: news\n")
     browser = open_page(write(run.folder))

@@ -37,7 +37,7 @@ def test_what_is_pushed_answers_as_measured(run: Run, tmp_path: Path, kind: str)
     with fake_ollama(tmp_path) as server:
         told = ship(run, kind, server.url, "tiny:v1")
         assert list(server.models) == ["tiny:v1"]
-        assert server.models["tiny:v1"].parameters == {"stop": ["<|im_end|>"], "temperature": 0}
+        assert server.models["tiny:v1"].parameters == {"stop": ["<|im_end|>"], "temperature": 0, "repeat_penalty": 1}
         assert (server.models["tiny:v1"].adapter is not None) == (kind == "adapter")
     digest, done = told.pop("digest"), told.pop("done")
     assert "12 of 12 prompts are those of training, character by character" in done

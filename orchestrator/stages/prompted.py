@@ -41,12 +41,12 @@ class Prompted(Stage):
             return []
         evaluate = context.spec.evaluate
         stage = cls(evaluate.shots, list(evaluate.labels) if evaluate.labels else None)
-        info = context.render("dataset_info.json.j2", kind="sft", kinds=TRAINING_KINDS)
+        info = f"{layout.PROMPTED}/dataset_info.json"
         return [
             stage.step(
                 "prompted",
-                files={f"{layout.PROMPTED}/dataset_info.json": info},
-                expects=(layout.PROMPTED_ROWS, layout.TOLD),
+                files={info: context.render("dataset_info.json.j2", kind="sft", kinds=TRAINING_KINDS)},
+                expects=(layout.PROMPTED_ROWS, layout.TOLD, info),
                 needs=("prepare",),
                 single_flight=True,
             )
