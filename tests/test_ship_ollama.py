@@ -43,7 +43,8 @@ def test_what_is_pushed_answers_as_measured(run: Run, tmp_path: Path, kind: str)
     assert "12 of 12 prompts are those of training, character by character" in done
     assert told == {
         "rows": 12, "agreement": 1.0, "texts": 12, "equal_texts": 12, "counted": 12, "equal_counts": 12,
-        "template": "TEMPLATE", "capabilities": ["completion"], "example": "", "name": "tiny:v1",
+        "template": "TEMPLATE", "capabilities": ["completion"], "example": "", "name": "tiny:v1", "completed": 0,
+        "unreadable": 0,
     }  # fmt: skip
     entry = store.load(run.folder).record["lineage"]["ollama"]["tiny:v1"]
     sha256 = proof.recorded(run)[layout.gguf("tiny", kind)]["sha256"]
