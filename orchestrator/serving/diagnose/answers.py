@@ -61,8 +61,8 @@ def compare(rows: Sequence[Row], served: Sequence[str], trained: Sequence[str | 
 
     good = [right(row, text) for row, text in zip(rows, served, strict=True)]
     told = None if None in trained else [right(row, str(text)) for row, text in zip(rows, trained, strict=True)]
-    mended = [n for n, fine in enumerate(good) if told and told[n] and not fine]
-    example = f" (row {mended[0] + 1}: {served[mended[0]][:40]!r}, then {trained[mended[0]]!r})" if mended else ""
+    righted = [n for n, fine in enumerate(good) if told and told[n] and not fine]
+    example = f" (row {righted[0] + 1}: {served[righted[0]][:40]!r}, then {trained[righted[0]]!r})" if righted else ""
     return Answers(len(rows), sum(good), None if told is None else sum(told), example)
 
 

@@ -13,11 +13,12 @@ from orchestrator.chat_template.registry import definition, template_names
 from orchestrator.lib.errors import InputError
 from orchestrator.models.gguf import GgufModel
 from orchestrator.serving.diagnose import answers as asked
-from orchestrator.serving.diagnose import mend, weights
+from orchestrator.serving.diagnose import corrected, weights
 from orchestrator.serving.diagnose.answers import Answers
 from orchestrator.serving.diagnose.finding import TITLES, Finding
-from orchestrator.serving.diagnose.judge import Seen, judge
+from orchestrator.serving.diagnose.judge import judge
 from orchestrator.serving.diagnose.probes import Probe, Row, probes
+from orchestrator.serving.diagnose.seen import Seen
 from orchestrator.serving.diagnose.shipped import Shipped, of_endpoint, of_gguf
 from orchestrator.serving.diagnose.trained import Trained
 from orchestrator.serving.http import Endpoint
@@ -165,6 +166,6 @@ def _unseen(trained: Trained, shipped: Shipped, rows: bool) -> Iterator[str]:
 
 def _modelfile(trained: Trained, shipped: Shipped, stop: list[str], findings: list[Finding]) -> str | None:
     try:
-        return mend.modelfile(trained, shipped, stop, findings)
+        return corrected.modelfile(trained, shipped, stop, findings)
     except InputError:  # a BOS that no Modelfile can take away, which a finding says
         return None
