@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.chat_template import check as check_module
 from orchestrator.chat_template import engines, llama_server
+from orchestrator.chat_template import served as served_module
+from orchestrator.chat_template import subject as subject_module
 from orchestrator.chat_template.check import Engines, check, check_tools
 from orchestrator.chat_template.jinja import jinja_template, render_messages
 from orchestrator.chat_template.ollama import ollama_template
@@ -52,14 +53,16 @@ def test_the_models_own_template_passes_on_its_own_tokenizer(tiny_model: Path, g
 
 
 def test_a_wrong_jinja_template_is_noticed(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_module, "jinja_template", lambda *of: jinja_template(*of).replace("_end|>", "_end"))
+    monkeypatch.setattr(subject_module, "jinja_template", lambda *of: jinja_template(*of).replace("_end|>", "_end"))
     [result] = check(["smollm2"], tiny_model, Engines())
     assert result.mismatch.startswith("Jinja, user: token")
     assert "<|im_end|>" in result.mismatch
 
 
 def test_a_wrong_ollama_template_is_noticed(tiny_model: Path, go: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_module, "ollama_template", lambda *of: ollama_template(*of).replace("system\n", "user\n"))
+    monkeypatch.setattr(
+        served_module, "ollama_template", lambda *of: ollama_template(*of).replace("system\n", "user\n")
+    )
     [result] = check(["smollm2"], tiny_model, Engines(go))
     assert result.mismatch.startswith("Ollama, user: token")
 
@@ -186,6 +189,6 @@ def test_a_byte_in_a_tools_rendering_is_noticed(tiny_model: Path, monkeypatch: p
     def changed(*of: Any) -> str:
         return jinja_template(*of).replace("(tool | tojson)", "(tool | tojson) + ' '")
 
-    monkeypatch.setattr(check_module, "jinja_template", changed)
+    monkeypatch.setattr(subject_module, "jinja_template", changed)
     [result] = check_tools(["qwen"], tiny_model, Engines())
     assert result.mismatch.startswith("Jinja, user: token")
