@@ -141,9 +141,10 @@ class Scheduler:
 
     def _taken_over(self, one: StageProcess, made: set[str]) -> bool:
         """Whether another run had the result. What follows from one that nobody had, nobody has, unless that came out
-        as another one did."""
+        as another one did, or trials share it: another one may have taken the first over and made the second by now."""
         one.content_fingerprint = content_fingerprint(one.step, one.planned.apart, _left_by(one.step.needs, one.run))
-        prints = [] if made.intersection(one.step.needs) else [one.planned.fingerprint]
+        follows = made.intersection(one.step.needs) and not one.step.single_flight
+        prints = [] if follows else [one.planned.fingerprint]
         donor = self._donor(one, [*prints, *filter(None, [one.content_fingerprint])])
         if donor is None:
             made.add(one.step.stage)
