@@ -218,10 +218,12 @@ def test_a_training_that_is_taken_over_brings_the_checkpoints_to_choose_from(tmp
 
 @pytest.mark.slow
 def test_each_checkpoint_is_asked_and_the_best_one_kept(tiny_model: Path, tmp_path: Path) -> None:
-    """The first knows the rows by heart, the second is as the base model is."""
+    """The first has learnt the rows, the second is as the base model is."""
+    import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    torch.manual_seed(1)
     tokenizer = AutoTokenizer.from_pretrained(str(tiny_model))
     questions = [("1", "Cup final tonight", "Sports"), ("2", "国际 会议", "国际"), ("3", "New law", "Politics")]
     asked = [
@@ -247,7 +249,7 @@ def test_each_checkpoint_is_asked_and_the_best_one_kept(tiny_model: Path, tmp_pa
     with contextlib.chdir(tmp_path):
         stage.run()
     told = read_json(tmp_path / layout.summary("keep"))["keep"]
-    assert [entry["value"] for entry in told["curve"]] == [100.0, 0.0]
+    assert [entry["value"] > 50 for entry in told["curve"]] == [True, False]
     assert told["kept"] == "train/checkpoint-1" and told["sentence"].startswith("kept epoch 1, the best of 2")
     kept, first = (tmp_path / f"{name}/adapter_model.safetensors" for name in ("kept", "train/checkpoint-1"))
     assert kept.read_bytes() == first.read_bytes()

@@ -88,7 +88,8 @@ def test_the_same_files(warm: Path, plainly: Plainly) -> None:
 def test_fast_gives_the_same_losses_and_answers(fast: Path, tmp_path: Path, tiny_model: Path) -> None:
     plain = finished(short(tmp_path, tiny_model), "speed=off", phase="evaluate")
     assert [FASTER in configuration(run) for run in (fast, plain)] == [True, False]
-    assert "per_device_train_batch_size: 16" in configuration(fast)
+    assert "per_device_train_batch_size: 8" in configuration(fast)
+    assert '"by_length": true' in (fast / "configs/train-speed.json").read_text(encoding="utf-8")
     assert losses(fast) == pytest.approx(losses(plain), abs=1e-5)
     for answers in ("evaluation/base.jsonl", "evaluation/tuned.jsonl"):
         assert (fast / answers).read_text(encoding="utf-8") == (plain / answers).read_text(encoding="utf-8")
