@@ -1,6 +1,6 @@
 # CPU:  docker build -t orchestrator .
 # CUDA: docker build -t orchestrator --build-arg BASE=nvidia/cuda:13.0.2-base-ubuntu24.04 --build-arg TORCH= .
-# Run:  docker run --rm -it -v "$PWD":/work -v orchestrator-cache:/cache [--gpus all] orchestrator run
+# Run:  docker run --rm -it -v "$PWD":/project -v orchestrator-cache:/cache [--gpus all] orchestrator run
 #
 # BASE is any Debian or Ubuntu with Python 3.11 to 3.13 in its archive (bookworm, noble); TORCH is a build from PyTorch's
 # index (cpu, cu126), or empty for PyPI's, which brings CUDA 13 and wants only the driver from outside.
@@ -16,10 +16,10 @@ RUN apt-get update \
 ENV CMAKE_ARGS=-DGGML_NATIVE=OFF ORCHESTRATOR_CACHE=/opt/cache
 WORKDIR /opt/orchestrator
 COPY . .
-RUN make setup TORCH=${TORCH} && rm -rf /root/.cache/uv /opt/cache/wheels
+RUN UV_CACHE_DIR=/tmp/uv make setup TORCH=${TORCH} && rm -rf /tmp/uv /opt/cache/wheels
 
 # The built-in model and llama.cpp's converter are in the image; what is downloaded later goes to a volume.
 ENV PATH=/opt/orchestrator/.venv/bin:$PATH HF_HOME=/cache/hf
-WORKDIR /work
+WORKDIR /project
 ENTRYPOINT ["orchestrator"]
 CMD ["--help"]
