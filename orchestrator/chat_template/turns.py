@@ -8,8 +8,16 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from orchestrator.chat_template.registry import Definition, Mark, Slots, ToolDefinition, definition, tool_definition
-from orchestrator.chat_template.tool_formats import unknown
+from orchestrator.chat_template.registry import (
+    Definition,
+    Mark,
+    Slots,
+    TemplateName,
+    ToolDefinition,
+    definition,
+    tool_definition,
+)
+from orchestrator.chat_template.tool_formats import READ_EVERYWHERE, unknown, unread
 from orchestrator.lib.errors import MissingError
 from orchestrator.lib.files import read_json
 
@@ -47,6 +55,19 @@ def tool_refusal(name: str, thinking: bool) -> str | None:
     if not written.result.after or written.result.after.endswith(" "):
         return "a server's tokenizer joins an answer to the result before it, which training encodes apart"
     return None
+
+
+@cache
+def read_by_servers(name: str, thinking: bool) -> str | None:
+    """The template if servers read its calls, or with `qwen`'s tool format; None where neither can be served.
+
+    What marks whose turn it is stays the model's own; only how tools are told and calls are written is qwen's.
+    """
+    candidates = (name, str(TemplateName(TemplateName.of(name).template, READ_EVERYWHERE)))
+    return next(
+        (one for one in candidates if not (unread(tool_definition(one).call_format) or tool_refusal(one, thinking))),
+        None,
+    )
 
 
 def _ends(shape: Definition, after: str, tokens: SpecialTokens) -> bool:
