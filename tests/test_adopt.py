@@ -76,6 +76,14 @@ def test_a_reasoning_template_and_another_base_are_taken_over(trained: Path, spe
     assert changes["model.base"] == "hf:Qwen/Qwen3-0.6B" and changes["model.thinking"] is True
 
 
+def test_another_tool_format_is_taken_over_and_told_to_the_board(trained: Path, spec: Project) -> None:
+    edit(trained, tool_format="qwen")
+    assert adopt.spec_changes(adopt.read(trained), spec)["model.template"] == "smollm2+qwen"
+    fields = webui.arguments(spec.spec, "smollm2+qwen")
+    assert fields["top.template"] == "smollm2"
+    assert json.loads(fields["train.extra_args"])["tool_format"] == "qwen"
+
+
 def test_everything_that_is_missing_is_said(trained: Path) -> None:
     for name in ("all_results.json", "adapter_model.safetensors", "training_args.yaml"):
         (trained / name).unlink()

@@ -143,6 +143,7 @@ def _project_of(base: str, overrides: tuple[str, ...]) -> Project:
 
 def _examined(project: Project, base: Known) -> list[str]:
     """What there is to know about the base model: its template, what will be served, what is unusual about it."""
+    from orchestrator.chat_template.registry import TemplateName
     from orchestrator.models import llamacpp, sources
     from orchestrator.models.examine import require_fit
     from orchestrator.pipeline.plan import resolve_template
@@ -151,6 +152,8 @@ def _examined(project: Project, base: Known) -> list[str]:
     spec, name = project.spec, project.spec.model.base
     template = resolve_template(spec, project.root / "runs")
     origin = sources.template_origin(name, spec.model.template)
+    if form := TemplateName.of(template).tool_format:
+        origin += f", with tools and calls in the form {form}, which servers read"
     if base.folder is None:
         return [f"template: {template}, {origin}", *base.problem.splitlines()]
     sources.require_mergeable(base.folder, name)

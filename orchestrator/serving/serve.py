@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 START_SECONDS = 600.0
 """How long a model may take to load."""
 FIRST_PORT = 8080
-LOADED = ("model_name_or_path", "trust_remote_code", "template", "enable_thinking")
+LOADED = ("model_name_or_path", "trust_remote_code", "template", "tool_format", "enable_thinking")
 """Training arguments that say which model and template answer."""
 NO_INFERENCE = ("bf16", "fp16", "per_device_eval_batch_size", "seed", "use_cpu")
 """Arguments of `predict` that LLaMA-Factory's inference does not know: the first two and the last are said otherwise,

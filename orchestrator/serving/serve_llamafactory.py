@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.chat_template.messages import to_turns
-from orchestrator.chat_template.registry import tool_definition
+from orchestrator.chat_template.registry import TemplateName, tool_definition
 from orchestrator.chat_template.tool_formats import told_to_training
 from orchestrator.lib import process
 from orchestrator.lib.files import read_json
@@ -32,7 +32,9 @@ def main(config: Path) -> None:
     from orchestrator.serving.openai_server.app import serve
 
     wanted = read_json(config)
-    serve(Transformers(load(wanted["arguments"]), wanted["context"], wanted["arguments"]["template"]), wanted)
+    arguments = wanted["arguments"]
+    name = TemplateName(arguments["template"], arguments.get("tool_format"))
+    serve(Transformers(load(arguments), wanted["context"], str(name)), wanted)
 
 
 def load(arguments: Mapping[str, Any]) -> Any:
