@@ -6,7 +6,6 @@ import functools
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from orchestrator.lib.errors import InputError, MissingError
 from orchestrator.lib.files import HashCache
 from orchestrator.lib.render import Renderer
 from orchestrator.lib.step import PHASES, Step, fingerprint
+from orchestrator.machine import environment
 from orchestrator.models import earlier, llamacpp, sources
 from orchestrator.models.situation import devices
 from orchestrator.runs import reuse
@@ -211,10 +211,7 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "missing"
+    return environment.version(name) or "missing"
 
 
 def _judge(

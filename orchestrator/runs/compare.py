@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import read_json
-from orchestrator.runs.progress import curve, read_log
 from orchestrator.runs.results import metrics, summaries
 from orchestrator.runs.store import Run
+from orchestrator.runs.training_log import curve, read_log
 
 if TYPE_CHECKING:
     from orchestrator.evaluation.rows import Row
