@@ -23,8 +23,7 @@ from orchestrator.runs import outputs
 from orchestrator.runs.locks import locked
 from orchestrator.runs.store import Run
 from orchestrator.spec.editing import edited
-from orchestrator.spec.load import load_project
-from orchestrator.spec.project import Project
+from orchestrator.spec.load import Project, load_project
 from orchestrator.spec.sections import DEFAULTS
 from orchestrator.spec.training import ELSEWHERE
 
