@@ -179,16 +179,17 @@ def test_places_are_kept_under_what_they_depend_on(expects: bool, tmp_path: Path
     read.keep(file, key, {1: seen[1]})
     read.keep(file, key, {0: seen[0]})
     found = read.kept(file, key)
-    assert {number: [place[:2] for place in found[number]] for number in (0, 1)} == {
-        number: [place[:2] for place in seen[number]] for number in (0, 1)
-    }
-    own = (
-        [divergence.expectations(place[2] for number in (0, 1) for place in of[number]) for of in (seen, found)]
-        if (expects)
-        else []
-    )
-    for name in given.ARRAYS if own else ():
-        assert np.array_equal(getattr(own[0], name), getattr(own[1], name))
+    assert figures(found) == figures(seen)
+    for name in given.ARRAYS if expects else ():
+        assert np.array_equal(*(getattr(expected(of), name) for of in (seen, found)))
     assert read.kept(file, read.key("b.gguf")) == {}
     file.write_bytes(file.read_bytes()[:-50])  # the disk was full
     assert read.kept(file, key) == {}
+
+
+def figures(places: given.Places) -> list[list[tuple[float, float]]]:
+    return [[place[:2] for place in places[number]] for number in sorted(places)]
+
+
+def expected(places: given.Places) -> Any:
+    return divergence.expectations(place[2] or () for number in sorted(places) for place in places[number])
