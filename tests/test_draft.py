@@ -158,9 +158,25 @@ def test_other_answers_are_no_drafts_and_are_read_for_themselves(run: Path, load
     assert loads == [len(given_rows), len(given_rows), len(given_rows) - 1, 1]
 
 
-def test_without_the_tuned_models_answers_a_gguf_is_asked_as_ever(run: Path, loads: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("file", "bytes_"),
+    [
+        (layout.GIVEN, None),
+        (layout.GIVEN, 100),
+        (layout.expectations("tuned"), None),
+        (layout.expectations("tuned"), 0),
+        (layout.expectations("tuned"), 100),
+        (layout.stage_config("diverge-f16"), None),
+    ],
+)
+def test_without_the_tuned_models_answers_a_gguf_is_asked_as_ever(
+    file: str, bytes_: int | None, run: Path, loads: list[int]
+) -> None:
     answers = read_json_lines(Path(layout.predictions("gguf-f16")))
-    Path(layout.GIVEN).unlink()
+    whole = Path(file).read_bytes()
+    Path(file).unlink()
+    if bytes_ is not None:  # a stage was killed as it wrote
+        Path(file).write_bytes(whole[:bytes_])
     forget(layout.answered("gguf-f16"))
     assert ask()[0] == answers and loads == [] and not Path(layout.places("gguf-f16")).exists()
 

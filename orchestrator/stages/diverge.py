@@ -158,7 +158,7 @@ def given_to(artifact: str) -> Given | None:
     """What an artifact is going to be given to read; None where that is not there yet, or not wanted."""
     config = Path(layout.stage_config(f"diverge-{artifact.removeprefix('gguf-')}"))
     given = Diverge(**read_json(config)).given if config.is_file() else None
-    return given if given and given.is_there else None
+    return given if given and given.is_whole else None
 
 
 def reference_of(kind: str, source: str) -> str:

@@ -14,12 +14,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import sha256, sha256_of, temporary_beside
 
 if TYPE_CHECKING:
     from orchestrator.evaluation.divergence import Expectations
     from orchestrator.models.draft import Draft
 
+UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, InputError)
+"""What is raised for a file that is missing, cut off, or another one."""
 ARRAYS = ("tokens", "logs", "rest", "chosen")
 """What an archive of expectations holds."""
 Place = tuple[float, float, tuple[Any, ...] | None]
@@ -40,9 +43,12 @@ class Given:
     """Whether what the GGUF expects is wanted, too."""
 
     @property
-    def is_there(self) -> bool:
-        """Whether it can be read: the files may be made later, or not at all."""
-        return self.answers.is_file() and self.reference.is_file()
+    def is_whole(self) -> bool:
+        """Whether it can be read: it may be made later, and who only gains by it is not to fail by it."""
+        try:
+            return len(self.expectations.chosen) == self.starts[-1]
+        except UNREADABLE:
+            return False
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -112,7 +118,7 @@ class Given:
         try:
             with np.load(file, allow_pickle=False) as archive:
                 return self._places(archive) if archive["key"].item() == key else {}
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        except UNREADABLE:
             return {}
 
     def _places(self, archive: Mapping[str, Any]) -> Places:
