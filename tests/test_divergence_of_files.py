@@ -11,6 +11,7 @@ from scipy.stats import beta
 
 from orchestrator.evaluation import divergence
 from orchestrator.evaluation.noninferiority import loss
+from orchestrator.evaluation.reading import own_places, tokens_read
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json_lines
 
@@ -79,6 +80,41 @@ def test_files_are_ranked_by_paired_differences() -> None:
     found = divergence.ranking(rows)
     assert {found[1]["artifact"], found[2]["artifact"]} == {"q4_k_m", "q4_k_s"}
     assert [one.get("apart") for one in found] == [None, True, False, True]
+
+
+def test_where_prompts_were_read_files_are_ranked_by_all_that_was() -> None:
+    before = np.log(np.array([0.7, 0.9, 0.5], dtype=np.float32))
+    found = divergence.row("3", [(0.8, np.log(0.6)), (0.1, np.log(0.8)), (0.3, np.log(0.5))], before, own=[-7])
+    assert (found["read"], found["reading_divergence"]) == (3, pytest.approx(0.4))
+    assert {**found, "read": 0, "reading_divergence": 0} == {
+        **divergence.row("3", [(0.1, np.log(0.8)), (0.3, np.log(0.5))], before[1:]), "read": 0, "reading_divergence": 0,
+    }  # fmt: skip
+    near = [row(str(i), 0.02 + i % 2) | {"reading_divergence": 0.05} for i in range(20)]
+    far = [row(str(i), 0.02 + i % 2) | {"reading_divergence": 0.06 + i / 1000} for i in range(20)]
+    assert list(divergence.figures(far)) == ["divergence", "reading_divergence", "probability_change"]
+    read = {"q4_k_m": far, "q8_0": near, "broken": [row("0", None) | {"reading_divergence": None}]}
+    assert divergence.ranked_by(read) == "reading_divergence"
+    assert [(one["artifact"], one.get("apart")) for one in divergence.ranking(read)] == [
+        ("q8_0", None),
+        ("q4_k_m", True),
+    ]
+    earlier = {"q4_k_m": far, "q8_0": [row(str(i), 0.02 + i % 2) for i in range(20)]}
+    assert divergence.ranked_by(earlier) == "divergence"
+    assert divergence.ranking(earlier)[1]["apart"] is False
+
+
+def test_of_a_prompt_its_own_text_is_read() -> None:
+    frame, end = [1, 2, 3], [8, 9]
+    prompts = [[*frame, 21, 22, 23, *end], [*frame, 31, 32, *end], [*frame, *range(100, 160), *end]]
+    own = own_places(prompts)
+    assert [[prompt[place] for place in of] for prompt, of in zip(prompts, own, strict=True)][:2] == [[22, 23], [32]]
+    gaps = np.diff(own[2])
+    assert len(own[2]) == 16 and gaps.min() >= 3 and gaps.max() <= 4 and own[2][0] > -62 and own[2][-1] < -2
+    assert own_places(prompts[:1]) == own_places([[1, 2]] * 2)[:1] == [[]]
+    many = own_places([[1, *range(number, number + 40), 7] for number in range(1000)])
+    assert {len(of) for of in many} == {4}
+    assert tokens_read({"prompt": prompts[0], "own": own[0], "answer": [50, 2]}) == [22, 23, 50, 2]
+    assert tokens_read({"prompt": prompts[0], "answer": [50, 2]}) == [50, 2]
 
 
 @pytest.mark.parametrize(("n", "lost"), [(100, 0), (100, 3), (400, 1), (59, 10)])
@@ -170,3 +206,31 @@ def test_answers_are_read_with_the_probabilities_of_the_model(gguf: Path, texts:
         )
         for found, known in zip(seen, expected, strict=True):
             assert found == pytest.approx(known, abs=0.05)
+
+
+def test_places_of_prompts_are_read_as_answers_are(gguf: Path, texts: Any, merged: Any) -> None:
+    from orchestrator.models.gguf import GgufModel
+    from orchestrator.stages.likelihoods import read_answers
+
+    pairs, own = [(text[:-3], text[-3:]) for text in texts], own_places([text[:-3] for text in texts])
+    assert any(own)
+    tokens = [tokens_read({"prompt": p, "own": of, "answer": a}) for (p, a), of in zip(pairs, own, strict=True)]
+    whole = list(
+        read_answers(
+            merged, [(t[:1], t[1:]) for t in texts], lambda logits, token: divergence.log_softmax(logits)[token], 4
+        )
+    )
+    some = list(read_answers(merged, pairs, lambda logits, token: divergence.log_softmax(logits)[token], 4, own))
+    with GgufModel(gguf) as model:
+        seen = list(
+            model.read_answers(
+                [prompt for prompt, _ in pairs],
+                [answer for _, answer in pairs],
+                lambda logits, row, number: float(divergence.log_softmax(logits)[tokens[row][number]]),
+                own,
+            )
+        )
+    for text, of, every, by_torch, by_llama in zip(texts, own, whole, some, seen, strict=True):
+        places = [*(len(text) - 3 + place for place in of), *range(len(text) - 3, len(text))]
+        assert by_torch == pytest.approx([every[place - 1] for place in places], abs=1e-4)
+        assert by_llama == pytest.approx(by_torch, abs=0.05)

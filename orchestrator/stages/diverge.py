@@ -68,6 +68,7 @@ class ReadTuned(Stage):
     def run(self) -> None:
         """Write both. Raises StageError where no row can be read."""
         from orchestrator.evaluation.divergence import expectation, expectations, kept
+        from orchestrator.evaluation.reading import own_places
         from orchestrator.evaluation.rows import read_objects, write_records
         from orchestrator.stages.likelihoods import load, read_answers
 
@@ -84,8 +85,9 @@ class ReadTuned(Stage):
             raise StageError("no held-out row can be read: all have tools", "Hold out rows without tools.")
         keep = kept(sum(len(row["answer"]) for row in given))
         pairs = [(row["prompt"], row["answer"]) for row in given]
-        read = read_answers(model, pairs, lambda logits, token: expectation(logits, token, keep), size)
-        write_records(Path(self.answers), given)
+        own = own_places([prompt for prompt, _ in pairs])
+        read = read_answers(model, pairs, lambda logits, token: expectation(logits, token, keep), size, own)
+        write_records(Path(self.answers), ({**row, "own": of} for row, of in zip(given, own, strict=True)))
         save(Path(self.expectations), expectations(place for places in read for place in places))
 
 
@@ -119,26 +121,34 @@ class Diverge(Stage):
         import numpy as np
 
         from orchestrator.evaluation.divergence import at_place, expectation, expectations, row
+        from orchestrator.evaluation.reading import tokens_read
         from orchestrator.evaluation.rows import read_objects, write_records
         from orchestrator.models.gguf import GgufModel
 
         given = read_objects(Path(self.answers))
         reference = load(Path(self.reference))
-        starts = np.cumsum([0, *(len(one["answer"]) for one in given)])
+        tokens = [tokens_read(one) for one in given]
+        starts = np.cumsum([0, *map(len, tokens)])
         own: list[tuple[Any, ...]] = []
 
-        def look(logits: Any, at: int, place: int) -> tuple[float, float]:
-            token = given[at]["answer"][place]
+        def look(logits: Any, at: int, number: int) -> tuple[float, float]:
+            token = tokens[at][number]
             if self.expectations:
                 own.append(expectation(logits, token, reference.tokens.shape[1]))
-            return at_place(reference, starts[at] + place, logits, token)
+            return at_place(reference, starts[at] + number, logits, token)
 
         found = []
         print(f"llama.cpp loads {self.gguf}", flush=True)  # the last line, should a damaged file end this process
         with GgufModel(Path(self.gguf), Path(self.adapter) if self.adapter else None) as model:
-            places = model.read_answers([one["prompt"] for one in given], [one["answer"] for one in given], look)
+            places = model.read_answers(
+                [one["prompt"] for one in given],
+                [one["answer"] for one in given],
+                look,
+                [one.get("own", ()) for one in given],
+            )
             for at, (one, seen) in enumerate(zip(given, places, strict=True)):
-                found.append(row(one["id"], seen, reference.chosen[starts[at] : starts[at + 1]]))
+                before = reference.chosen[starts[at] : starts[at + 1]]
+                found.append(row(one["id"], seen, before, one.get("own")))
                 print(f"{len(found)}/{len(given)}", flush=True)
         write_records(Path(self.rows), found)
         if self.expectations:
