@@ -14,6 +14,7 @@ from orchestrator.evaluation.noninferiority import loss
 from orchestrator.evaluation.reading import own_places, tokens_read
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json_lines
+from orchestrator.report.table import divergence_lines
 
 
 def kl(p: Any, q: Any) -> float:
@@ -208,29 +209,83 @@ def test_answers_are_read_with_the_probabilities_of_the_model(gguf: Path, texts:
             assert found == pytest.approx(known, abs=0.05)
 
 
+def read(model: Any, given: list[dict[str, Any]], look: Any) -> list[list[Any]]:
+    """What `look` makes of the logits and the token, wherever a row is read."""
+    tokens = [tokens_read(row) for row in given]
+    return list(
+        model.read_answers(
+            [row["prompt"] for row in given],
+            [row["answer"] for row in given],
+            lambda logits, row, number: look(logits, tokens[row][number]),
+            [row.get("own", ()) for row in given],
+        )
+    )
+
+
 def test_places_of_prompts_are_read_as_answers_are(gguf: Path, texts: Any, merged: Any) -> None:
     from orchestrator.models.gguf import GgufModel
     from orchestrator.stages.likelihoods import read_answers
 
-    pairs, own = [(text[:-3], text[-3:]) for text in texts], own_places([text[:-3] for text in texts])
-    assert any(own)
-    tokens = [tokens_read({"prompt": p, "own": of, "answer": a}) for (p, a), of in zip(pairs, own, strict=True)]
-    whole = list(
-        read_answers(
-            merged, [(t[:1], t[1:]) for t in texts], lambda logits, token: divergence.log_softmax(logits)[token], 4
-        )
-    )
-    some = list(read_answers(merged, pairs, lambda logits, token: divergence.log_softmax(logits)[token], 4, own))
+    def look(logits: Any, token: int) -> float:
+        return float(divergence.log_softmax(logits)[token])
+
+    own = own_places([text[:-3] for text in texts])
+    given = [{"prompt": text[:-3], "answer": text[-3:], "own": of} for text, of in zip(texts, own, strict=True)]
+    whole = list(read_answers(merged, [(text[:1], text[1:]) for text in texts], look, 4))
+    some = list(read_answers(merged, [(text[:-3], text[-3:]) for text in texts], look, 4, own))
     with GgufModel(gguf) as model:
-        seen = list(
-            model.read_answers(
-                [prompt for prompt, _ in pairs],
-                [answer for _, answer in pairs],
-                lambda logits, row, number: float(divergence.log_softmax(logits)[tokens[row][number]]),
-                own,
-            )
-        )
+        seen = read(model, given, look)
+    assert any(own)
     for text, of, every, by_torch, by_llama in zip(texts, own, whole, some, seen, strict=True):
         places = [*(len(text) - 3 + place for place in of), *range(len(text) - 3, len(text))]
         assert by_torch == pytest.approx([every[place - 1] for place in places], abs=1e-4)
         assert by_llama == pytest.approx(by_torch, abs=0.05)
+
+
+def test_a_gguf_that_reads_prompts_too_has_the_same_figures_of_its_answers(
+    gguf: Path, texts: Any, tmp_path: Path
+) -> None:
+    from orchestrator.evaluation.rows import write_records
+    from orchestrator.models.gguf import GgufModel
+    from orchestrator.models.quantiser import quantise
+    from orchestrator.stages.diverge import Diverge, load, save
+
+    quantise(gguf, tmp_path / "q8_0.gguf", "q8_0")
+    rows = [{"id": str(at), "prompt": text[:-3], "answer": text[-3:]} for at, text in enumerate(texts)]
+    own = own_places([row["prompt"] for row in rows])
+    reading = [{**row, "own": places} for row, places in zip(rows, own, strict=True)]
+    found = {}
+    for name, given in (("answers", rows), ("all", reading)):
+        write_records(tmp_path / f"{name}.given", given)
+        with GgufModel(gguf) as model:
+            seen = read(model, given, lambda logits, token: divergence.expectation(logits, token, 256))
+            save(tmp_path / f"{name}.npz", divergence.expectations(place for places in seen for place in places))
+        files = {of: str(tmp_path / f"{name}.{of}") for of in ("given", "rows", "npz")}
+        own_file = str(tmp_path / f"{name}.own.npz")
+        Diverge(str(tmp_path / "q8_0.gguf"), files["given"], files["npz"], files["rows"], None, own_file).run()
+        found[name] = read_json_lines(Path(files["rows"]))
+        assert len(load(Path(own_file)).chosen) == sum(map(len, map(tokens_read, given)))
+    assert not any("reading_divergence" in row for row in found["answers"])
+    for before, now, places in zip(found["answers"], found["all"], own, strict=True):
+        assert now["read"] == 3 + len(places) and now["reading_divergence"] > 0
+        assert {name: now[name] for name in before} == {
+            name: pytest.approx(value, rel=0.05, abs=1e-6) if isinstance(value, float) else value
+            for name, value in before.items()
+        }
+    assert divergence.ranked_by({"q8_0": found["all"]}) == "reading_divergence"
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({}, "divergence (KL, nats a token): f16 < q8_0; gguf-q8_0 most on rows 7 (0.250)"),
+        (
+            {"ranked_by": "reading_divergence"},
+            "divergence of what is read (KL, nats a token): f16 < q8_0; gguf-q8_0's answers most on rows 7 (0.250)",
+        ),
+    ],
+)
+def test_the_line_below_the_table_says_what_files_are_ranked_by(about: dict[str, str], said: str) -> None:
+    ranking = [{"artifact": "gguf-f16"}, {"artifact": "gguf-q8_0", "apart": True}]
+    worst = {"gguf-q8_0": [{"id": "7", "divergence": 0.25}]}
+    assert divergence_lines({"divergence": {"ranking": ranking, "worst": worst, **about}}) == [said]
