@@ -12,6 +12,9 @@ SETUP = $(or $(PYTHON),python3) scripts/setup.py --python='$(PYTHON)' --torch='$
 WHAT := $(shell cat pyproject.toml requirements/*.txt scripts/setup.py scripts/llama_wheel.py | sha256sum | cut -c1-16)
 READY := .venv/.ready-$(WHAT)
 DEV := .venv/.ready-dev-$(WHAT)
+# Compiled modules are kept, whatever the shell says (images of Docker often say no): each process of a stage and of a test
+# would compile torch and transformers anew, for seconds.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock upgrade check plan train evaluate export all sweep report test test-slow test-nightly test-ray test-servers faults sabotage lint audit sbom compat bench zoo docs clean

@@ -109,6 +109,14 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
     assert said[2].split() == ["✓", "train", "2.0", "s", "loss", "0.667", "█▃▁"]
 
 
+def test_a_training_that_has_logged_no_loss_says_its_step(tmp_path: Path) -> None:
+    loading = "Loading weights: 100%|██████████| 272/272 [00:00<00:00, 9000.00it/s]\n"
+    step = "\n  0%|          | 0/20 [00:00<?, ?it/s]\r 25%|██▌       | 5/20 [04:43<14:07, 56.49s/it]"
+    for printed, said in ((loading, "loading"), (loading + step, "step 5/20, no loss logged yet")):
+        write_text(tmp_path / "logs/train.log", printed)
+        assert shown(tmp_path).splitlines()[1].endswith(f" s, {said}")
+
+
 def test_quiet_says_nothing_and_verbose_the_command(tmp_path: Path) -> None:
     assert shown(tmp_path, verbosity=-1) == ""
     assert "$ llamafactory-cli train" in shown(tmp_path, verbosity=1)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from orchestrator.chat_template.ollama import ollama_template
 from orchestrator.chat_template.registry import definition
@@ -128,6 +129,33 @@ def test_only_the_artifacts_asked_for_answer(artifacts: str, asking: set[str]) -
     stages = steps_of("spec.yaml", f"evaluate.artifacts={artifacts}")
     assert {stage for stage in stages if stage.startswith(("predict", "ask"))} == asking
     assert ("judge" in stages) == any(stage.startswith("ask") for stage in asking)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "template", "tool_format"),
+    [
+        (("evaluate.task=tools",), "smollm2+qwen", "qwen"),
+        (("evaluate.task=tools", "model.template=smollm2"), "smollm2", None),
+        (("evaluate.task=tools", "data.accept=[calls_not_read]"), "smollm2", None),
+        (("evaluate.task=tools", "model.template=qwen"), "qwen", None),
+        (("model.template=gemma+mistral",), "gemma+mistral", "mistral"),
+        ((), "smollm2", None),
+    ],
+)
+def test_a_model_that_is_to_call_tools_does_so_in_a_form_that_servers_read(
+    overrides: tuple[str, ...], template: str, tool_format: str | None
+) -> None:
+    assert context_of("spec.yaml", *overrides).template == template
+    steps = steps_of("spec.yaml", *overrides)
+    said = [
+        yaml.safe_load(text)
+        for name in ("train", "predict-base", "merge")
+        for path, text in steps[name].files.items()
+        if path == f"configs/{name}.yaml"
+    ]
+    told = {(values["template"], values.get("tool_format")) for values in said}
+    assert (len(said), told) == (3, {(template.partition("+")[0], tool_format)})
+    assert json.loads(steps["prepare"].files["configs/prepare.json"])["template"] == template
 
 
 def test_a_file_of_a_wanted_size_is_made_and_proven_like_any_other() -> None:

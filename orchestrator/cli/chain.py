@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.pipeline.plan import Plan
     from orchestrator.pipeline.scheduler import Reporter
     from orchestrator.runs.store import Run
-    from orchestrator.spec.project import Project
+    from orchestrator.spec.load import Project
 
 node_option = click.option(
     "--node-rank", type=int, metavar="N", help="Take part as node N in the training that node 0 begins [NODE_RANK]."

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.chat_template.turns import refusal
+from orchestrator.chat_template.turns import read_by_servers, refusal
 from orchestrator.data.hub import local_files
 from orchestrator.lib.cpu import cores
 from orchestrator.lib.errors import InputError, MissingError
@@ -21,7 +21,7 @@ from orchestrator.models import earlier, llamacpp, sources
 from orchestrator.models.situation import devices
 from orchestrator.runs import reuse
 from orchestrator.runs.store import Run
-from orchestrator.spec.project import Project
+from orchestrator.spec.load import Project
 from orchestrator.spec.sections import AUTO, Spec
 from orchestrator.stages import chain
 from orchestrator.stages.base import Context
@@ -174,7 +174,14 @@ def resolve_template(spec: Spec, runs_dir: Path | None = None) -> str:
             f"model.template: no template is known for {spec.model.base!r}",
             "Name one, such as `template: qwen`; `orchestrator template check --all` lists them.",
         )
-    return found
+    return _with_calls_read(found, spec) if chosen == "auto" else found
+
+
+def _with_calls_read(template: str, spec: Spec) -> str:
+    """The template; where it is to call tools and no server would read that, with a tool format that they read."""
+    if spec.evaluate.task != "tools" or "calls_not_read" in spec.data.accept:
+        return template
+    return read_by_servers(template, spec.model.thinking) or template
 
 
 def mode_of(spec: Spec) -> Mode:

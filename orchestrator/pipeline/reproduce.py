@@ -18,8 +18,7 @@ from orchestrator.pipeline.scheduler import Reporter
 from orchestrator.pipeline.workflow import fetch, plan, run_until
 from orchestrator.runs import proof, store
 from orchestrator.runs.store import Run
-from orchestrator.spec.load import load_project
-from orchestrator.spec.project import Project
+from orchestrator.spec.load import Project, load_project
 
 Json = dict[str, Any]
 SHIPPED = ("train_data", "eval_data", "adapter", "merged_model", "gguf")

@@ -17,9 +17,7 @@ from orchestrator.lib.errors import OrchestratorError
 from orchestrator.lib.files import cache_folder
 from orchestrator.lib.words import counted
 from orchestrator.models import sources
-from orchestrator.models.disk import run_bytes
-from orchestrator.models.seven_b import seven_b
-from orchestrator.models.sizing import fits
+from orchestrator.models.sizing import fits, run_bytes, seven_b
 from orchestrator.report import doctor_devices, doctor_packages, together
 from orchestrator.report.doctor_packages import Check, Patient
 

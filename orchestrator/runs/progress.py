@@ -115,7 +115,7 @@ class ShownStage:
         if self.step.stage == "train":
             own = read_log(self.folder)[self._earlier :]
             start = resumed_step(self.step.argv)
-            said = training_line(own[-1], own, start) if own else f"{elapsed}, loading"
+            said = training_line(own[-1], own, start) if own else f"{elapsed}, {_before_a_loss(self._log)}"
             return f"{said}{self._gpu_memory(moment)}{self._silence(moment)}"
         return f"{elapsed}{self._passes.said(counted(self._log))}{self._silence(moment)}"
 
@@ -282,12 +282,22 @@ class Passes:
 
 def counted(log: Path) -> tuple[int, int] | None:
     """The last `done/total` in whole numbers that a worker, or a progress bar of transformers, printed."""
+    return _last_count(log, r"(?<![\d.])(\d+)/(\d+)(?![\d.])")
+
+
+def _before_a_loss(log: Path) -> str:
+    """What a training does whose first loss is not logged yet: it loads, or is at a step of a bar without a title."""
+    steps = _last_count(log, r"(?:^|[\r\n]) *\d+%\|[^|]*\| (\d+)/(\d+) \[")
+    return f"step {steps[0]}/{steps[1]}, no loss logged yet" if steps else "loading"
+
+
+def _last_count(log: Path, pattern: str) -> tuple[int, int] | None:
     import re
 
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - 512))
-            found = re.findall(r"(?<![\d.])(\d+)/(\d+)(?![\d.])", file.read().decode("utf-8", "replace"))
+            found = re.findall(pattern, file.read().decode("utf-8", "replace"))
     except OSError:
         return None
     return (int(found[-1][0]), int(found[-1][1])) if found else None

@@ -186,7 +186,7 @@ def reading(context: Context, loads: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **loads,
         "trust_remote_code": context.spec.model.trust_remote_code,
-        "template": context.template,
+        **context.template_arguments,
         "enable_thinking": context.spec.model.thinking,
         "do_eval": True,
         "dataset_dir": layout.DATA,
