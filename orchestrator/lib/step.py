@@ -25,6 +25,8 @@ class Step:
     argv: tuple[str, ...]
     files: Mapping[str, str] = field(default_factory=dict)
     """Text files written before it starts, such as its configuration."""
+    hints: Mapping[str, str] = field(default_factory=dict)
+    """Text files written before it starts that let it be done sooner, with the same result."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """What its configuration tells LLaMA-Factory, as values; empty where another program does the work."""
     expects: tuple[str, ...] = ()
@@ -33,6 +35,9 @@ class Step:
     """Files that may be there besides, and are results, too; they may be empty."""
     needs: tuple[str, ...] = ()
     """Stages whose outputs it reads."""
+    after: tuple[str, ...] = ()
+    """Stages that it waits for where they are under way or still to come: with what they leave it is done sooner, with
+    the same result. None of them may wait for it."""
     reads: tuple[str, ...] = ()
     """Which of their outputs decide its result, where that is known: patterns as in .gitignore, the last that fits
     counts, `!` takes out again. Who did the same to files of the same contents need not be followed any further."""

@@ -92,7 +92,8 @@ def make_plan(project: Project) -> Plan:
 
 
 def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Callable[[], int]) -> list[Planned]:
-    """What may start now, in the order of the plan: what it needs is there, and what runs leaves room for it.
+    """What may start now, in the order of the plan: what it needs is there, so is what makes it faster where that is to
+    come, and what runs leaves room for it.
 
     Nothing overtakes a step that waits for room, so one that takes the whole machine gets it. `at_once`, how many there
     is room for, is asked only once there could be two.
@@ -101,7 +102,7 @@ def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Ca
     chosen: list[Planned] = []
     for planned in waiting:
         beside = [*running, *(other.step for other in chosen)]
-        if unfinished.intersection(planned.step.needs):
+        if unfinished.intersection((*planned.step.needs, *planned.step.after)):
             continue
         if beside and (planned.step.exclusive or any(step.exclusive for step in beside) or len(beside) >= at_once()):
             break

@@ -114,7 +114,7 @@ def set_up(step: Step, run: Run, resumable: bool) -> tuple[str, ...]:
         shutil.rmtree(run.folder / step.folder, ignore_errors=True)
     for path in (*step.partials, *step.expects, *step.leaves):
         (run.folder / path).unlink(missing_ok=True)  # it proves nothing, and may be another run's too
-    for path, text in step.files.items():
+    for path, text in (*step.hints.items(), *step.files.items()):
         write_text(run.folder / path, text, durable=False)  # written again by whoever needs it
     for parent in {(run.folder / path).parent for path in (*step.expects, *step.partials)}:
         parent.mkdir(parents=True, exist_ok=True)
