@@ -13,7 +13,7 @@ from orchestrator.evaluation import divergence
 from orchestrator.evaluation.noninferiority import loss
 from orchestrator.evaluation.reading import own_places, tokens_read
 from orchestrator.lib import layout
-from orchestrator.lib.files import read_json_lines
+from orchestrator.lib.files import read_json_lines, write_json
 from orchestrator.report.table import divergence_lines
 
 
@@ -243,27 +243,29 @@ def test_places_of_prompts_are_read_as_answers_are(gguf: Path, texts: Any, merge
 
 
 def test_a_gguf_that_reads_prompts_too_has_the_same_figures_of_its_answers(
-    gguf: Path, texts: Any, tmp_path: Path
+    gguf: Path, texts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from orchestrator.evaluation.rows import write_records
     from orchestrator.models.gguf import GgufModel
     from orchestrator.models.quantiser import quantise
-    from orchestrator.stages.diverge import Diverge, load, save
+    from orchestrator.stages.diverge import Diverge
+    from orchestrator.stages.given import load, save
 
-    quantise(gguf, tmp_path / "q8_0.gguf", "q8_0")
+    monkeypatch.chdir(tmp_path)
+    quantise(gguf, Path("q8_0.gguf"), "q8_0")
+    write_json(Path(layout.SERVING), {"stop": []})
     rows = [{"id": str(at), "prompt": text[:-3], "answer": text[-3:]} for at, text in enumerate(texts)]
     own = own_places([row["prompt"] for row in rows])
     reading = [{**row, "own": places} for row, places in zip(rows, own, strict=True)]
     found = {}
     for name, given in (("answers", rows), ("all", reading)):
-        write_records(tmp_path / f"{name}.given", given)
+        write_records(Path(f"{name}.given"), given)
         with GgufModel(gguf) as model:
             seen = read(model, given, lambda logits, token: divergence.expectation(logits, token, 256))
-            save(tmp_path / f"{name}.npz", divergence.expectations(place for places in seen for place in places))
-        files = {of: str(tmp_path / f"{name}.{of}") for of in ("given", "rows", "npz")}
-        own_file = str(tmp_path / f"{name}.own.npz")
-        Diverge(str(tmp_path / "q8_0.gguf"), files["given"], files["npz"], files["rows"], None, own_file).run()
-        found[name] = read_json_lines(Path(files["rows"]))
+            save(Path(f"{name}.npz"), divergence.expectations(place for places in seen for place in places))
+        rows_file, own_file = f"{name}.rows", f"{name}.own.npz"
+        Diverge("q8_0.gguf", f"{name}.given", f"{name}.npz", rows_file, None, own_file).run()
+        found[name] = read_json_lines(Path(rows_file))
         assert len(load(Path(own_file)).chosen) == sum(map(len, map(tokens_read, given)))
     assert not any("reading_divergence" in row for row in found["answers"])
     for before, now, places in zip(found["answers"], found["all"], own, strict=True):

@@ -120,7 +120,7 @@ def _chain(phase: str, options: dict[str, Any]) -> None:
     from orchestrator.lib.errors import GateError
     from orchestrator.pipeline import nodes, workflow
     from orchestrator.report.live import LiveRun
-    from orchestrator.runs.progress import Display
+    from orchestrator.report.progress import Display
 
     if options.get("on") not in (None, "local") and options["force"]:
         raise click.UsageError("--force repeats a stage here; it cannot go with --on, where a lost node starts again")

@@ -184,22 +184,17 @@ def _size_lines(project: Project, base: Known, card: Card | None) -> list[str]:
 
 
 def _disk(project: Project, base: Known) -> Any:
-    from orchestrator.lib.files import cache_folder
+    from orchestrator.lib.files import cache_folder, nearest
     from orchestrator.models.sizing import run_bytes
     from orchestrator.report.checked import Disk
 
     if base.model is None:
         return None
-    cache = _existing(base.folder if base.download and base.folder else cache_folder())
-    root = _existing(project.root)
+    cache = nearest(base.folder if base.download and base.folder else cache_folder())
+    root = nearest(project.root)
     shared = root.stat().st_dev == cache.stat().st_dev
     parts = run_bytes(base.model, project.spec.export.gguf)
     return Disk(parts, shutil.disk_usage(root).free, base.download, shutil.disk_usage(cache).free, shared)
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
-    return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
 
 
 def _fits(project: Project, base: Known, card: Card | None) -> list[Fit]:

@@ -135,7 +135,7 @@ def learning_curve(fractions: str, seeds: int, metric: str | None, strict: bool,
 
 
 def _carry_out(factory: TrialFactory, options: dict[str, Any]) -> dict[str, Any]:
-    from orchestrator.runs.progress import Display
+    from orchestrator.report.progress import Display
     from orchestrator.sweep.display import SweepDisplay
     from orchestrator.sweep.run import run_sweep
 
