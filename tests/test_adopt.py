@@ -14,8 +14,7 @@ from safetensors.torch import save_file
 from orchestrator.lib.errors import Diverged, InputError
 from orchestrator.pipeline import adopt
 from orchestrator.serving import webui
-from orchestrator.spec.load import load_project
-from orchestrator.spec.project import Project
+from orchestrator.spec.load import Project, load_project
 from tests.conftest import write_tree
 
 ARGUMENTS = {
@@ -75,6 +74,14 @@ def test_a_reasoning_template_and_another_base_are_taken_over(trained: Path, spe
     edit(trained, template="qwen3", model_name_or_path="Qwen/Qwen3-0.6B", enable_thinking=None)
     changes = adopt.spec_changes(adopt.read(trained), spec)
     assert changes["model.base"] == "hf:Qwen/Qwen3-0.6B" and changes["model.thinking"] is True
+
+
+def test_another_tool_format_is_taken_over_and_told_to_the_board(trained: Path, spec: Project) -> None:
+    edit(trained, tool_format="qwen")
+    assert adopt.spec_changes(adopt.read(trained), spec)["model.template"] == "smollm2+qwen"
+    fields = webui.arguments(spec.spec, "smollm2+qwen")
+    assert fields["top.template"] == "smollm2"
+    assert json.loads(fields["train.extra_args"])["tool_format"] == "qwen"
 
 
 def test_everything_that_is_missing_is_said(trained: Path) -> None:

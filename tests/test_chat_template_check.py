@@ -13,13 +13,14 @@ from orchestrator.chat_template import engines, llama_server
 from orchestrator.chat_template import served as served_module
 from orchestrator.chat_template import subject as subject_module
 from orchestrator.chat_template.check import Engines, check, check_tools
+from orchestrator.chat_template.encode import Encoder, load_tokenizer
 from orchestrator.chat_template.jinja import jinja_template, render_messages
 from orchestrator.chat_template.ollama import ollama_template
 from orchestrator.chat_template.registry import definition, template_names, tool_definition
 from orchestrator.chat_template.taught import QUESTION, taught
 from orchestrator.chat_template.tool_cases import OFFERED
 from orchestrator.chat_template.tool_formats import unread
-from orchestrator.chat_template.turns import SpecialTokens, special_tokens
+from orchestrator.chat_template.turns import SpecialTokens, read_by_servers, special_tokens
 from orchestrator.lib.errors import InputError
 from orchestrator.runs.store import Run
 from tests.gguf_text import with_number
@@ -126,6 +127,48 @@ def test_every_tool_format_is_served_as_it_was_trained(tiny_model: Path) -> None
     }
     every = {name for chosen in map(tool_definition, template_names()) for name in (chosen.format, chosen.call_format)}
     assert every - formats == {"gemma4"}
+
+
+def test_a_template_may_be_trained_with_the_tools_of_another(tiny_model: Path) -> None:
+    """What tells whose turn it is stays its own; told and called is as qwen's are, in training and when served."""
+    borrowed = [f"{name}+qwen" for name in ("smollm2", "gemma", "glm4_moe", "phi4_mini", "youtu")]
+    results = check_tools(borrowed, tiny_model, Engines(), reference=True)
+    assert [(result.template, result.mismatch, result.refused) for result in results if result.mismatch] == []
+    assert all(result.cases >= 14 for result in results)
+
+    tokenizer, asked = load_tokenizer(tiny_model), [{"role": "user", "content": "北京的天气？"}]
+    texts = [tokenizer.decode(Encoder(name, tokenizer, False).prompt_ids(asked, OFFERED)) for name in BOTH]
+    assert ["<tool_call>" in text for text in texts] == [False, True, False], "LLaMA-Factory's own is as it was"
+    assert ["You have access to the following tools" in text for text in texts] == [True, False, True]
+
+
+BOTH = ("smollm2", "smollm2+qwen", "smollm2")
+
+
+def test_servers_read_calls_of_every_template_with_tools_in_its_own_form_or_in_qwens() -> None:
+    found = {
+        (name, thinking): read_by_servers(name, thinking)
+        for name in template_names()
+        for thinking in {definition(name).reasons, False}
+    }
+    assert [found["qwen", False], found["gemma", False], found["glm4_moe", True]] == [
+        "qwen",
+        "gemma+qwen",
+        "glm4_moe+qwen",
+    ]
+    unserved = {name for (name, thinking), served in found.items() if served is None and not thinking}
+    assert unserved == {"breeze", "chatglm3", "cohere", "empty", "ernie_nothink", "ernie_vl", "fewshot", "gpt_oss"}
+    thinking = {name for (name, thinking), served in found.items() if served is None and thinking} - unserved
+    assert thinking == {"gemma4", "gemma4n", "kimi_vl"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(llama_server.find() is None, reason="no llama.cpp server: pip install xllamacpp")
+def test_every_template_passes_with_qwens_tools_unless_we_know_why_not(tiny_model: Path) -> None:
+    borrowed = [f"{name}+qwen" for name in template_names() if unread(tool_definition(name).call_format)]
+    results = check_tools(borrowed, tiny_model, Engines(server=llama_server.find()), reference=True)
+    assert [(result.template, result.thinking, result.mismatch) for result in results if result.mismatch] == []
+    assert len([result for result in results if not result.refused]) > 85
 
 
 SERVED = pytest.mark.skipif(llama_server.find() is None, reason="no llama.cpp server: pip install xllamacpp")

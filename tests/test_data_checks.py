@@ -20,6 +20,7 @@ from orchestrator.data.checks.text import NAMES, has_personal_data, same_text, s
 from orchestrator.data.checks.tokens import TokenCounter, most_tokens
 from orchestrator.data.conversation import Conversation, Message
 from orchestrator.data.reading import RowProblem, load
+from orchestrator.data.split import label_counts
 from orchestrator.lib.errors import InputError
 
 DATASETS = Path(__file__).parent.parent / "datasets"
@@ -420,3 +421,24 @@ def test_a_common_frame_is_left_out_of_comparisons() -> None:
     assert frame.inside("请判断下面新闻的类别：降息。只回答类别。") == "降息"
     assert frame.inside("别的问题") == "别的问题"
     assert Frame.of(["a b", "a c"]) == Frame()
+
+
+def test_a_thought_is_no_part_of_a_label() -> None:
+    def thought(label: str) -> str:
+        return f"<think>\n这是{label}。\n</think>\n\n{label}"
+
+    labels = [thought(("Sports", "体育")[number % 2]) for number in range(20)]
+    train = rows([f"headline {number}" for number in range(20)], labels)
+    assert label_counts(train) == {"Sports": 10, "体育": 10}
+    [unseen, *_] = missing(train, rows(["held out"] * 2, thought("Science")))
+    assert unseen.message == "never in the training rows: 'Science'"
+
+
+def test_a_message_names_ten_labels() -> None:
+    held_out = rows([f"headline {number}" for number in range(14)], [f"label {number:02}" for number in range(14)])
+    [found, *_] = missing(rows(["another"], "label"), held_out)
+    assert found.message.endswith("'label 09' and 4 more")
+
+
+def missing(train: Rows, held_out: Rows) -> list[Finding]:
+    return [found for found in check_data(train, held_out, labels_task=True) if found.kind == "class_missing"]

@@ -247,6 +247,7 @@ def test_check_names_rows_whose_tools_a_template_cannot_serve(template: str, kin
     assert [name for name in found if name.startswith("tools")] == ([kind] if kind else [])
     if kind:
         assert re.match(said, found[kind].message)
+        assert kind != "tools_not_served" or "choose gemma4+qwen, the same with tools and" in found[kind].message
         with pytest.raises(InputError, match=r"row [12]: .* cannot train it|cannot be served") as refused:
             for row in rows:
                 prepare._require_servable(

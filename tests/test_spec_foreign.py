@@ -68,6 +68,8 @@ def test_a_folder_becomes_a_spec(tmp_path: Path) -> None:
     (saves / "training_args.yaml").write_text("template: qwen3\nenable_thinking: false\nval_size: 0.1\n")
     spec = spec_from(saves, tmp_path / "newer")
     assert (spec.model.template, spec.model.thinking, spec.data.eval_fraction) == ("qwen3", False, 0.1)
+    (saves / "training_args.yaml").write_text("template: gemma\ntool_format: qwen\n")
+    assert spec_from(saves, tmp_path / "newest").model.template == "gemma+qwen"
 
 
 def test_what_is_neither_is_refused(tmp_path: Path) -> None:

@@ -93,6 +93,12 @@ BAD_SECTIONS = [
     ("llama_cpp: ~nobody/llama.cpp", "5: llama_cpp: the folder '~nobody/llama.cpp' does not exist"),
     ("model: {base: folder}", "5: model.base: 'folder' has no config.json"),
     ("model: {template: qwen33}", "5: model.template: unknown template 'qwen33'; did you mean qwen3?"),
+    (
+        "model: {template: gemma+qwn}",
+        "5: model.template: unknown tool format 'qwn' behind the +; did you mean qwen?",
+    ),
+    ("model: {template: gemm+qwen}", "5: model.template: unknown template 'gemm'; did you mean gemma?"),
+    ("model: {template: gemma+}", "5: model.template: no tool format behind the + of 'gemma+'"),
     ("model: {template: '中文'}", "5: model.template: unknown template '中文'; LLaMA-Factory has "),
     ("llama_cpp: nowhere", "5: llama_cpp: the folder 'nowhere' does not exist"),
     ("llama_cpp: folder", "5: llama_cpp: the folder 'folder' has no convert_hf_to_gguf.py"),

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from orchestrator.chat_template.ollama import ollama_template
 from orchestrator.chat_template.registry import definition
@@ -110,6 +111,15 @@ def test_every_step_comes_after_those_it_needs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SPECS)
+def test_what_a_gguf_will_read_is_there_when_it_is_asked(name: str) -> None:
+    steps = steps_of(name)
+    for kind in [stage.removeprefix("ask-") for stage in steps if stage.startswith("ask-")]:
+        asked, read = steps[f"ask-{kind}"], steps[f"diverge-{kind}"]
+        assert set(read.needs) == {*asked.after, asked.needs[1]}
+        assert asked.hints == read.files and read.after == (asked.stage,)
+
+
+@pytest.mark.parametrize("name", SPECS)
 def test_no_two_steps_own_the_same_output(name: str) -> None:
     owned = [path for step in steps_of(name).values() for path in (*step.expects, *step.files)]
     assert len(owned) - len(set(owned)) <= 2  # two dataset_info.json are written by the steps that they are expected of
@@ -128,6 +138,33 @@ def test_only_the_artifacts_asked_for_answer(artifacts: str, asking: set[str]) -
     stages = steps_of("spec.yaml", f"evaluate.artifacts={artifacts}")
     assert {stage for stage in stages if stage.startswith(("predict", "ask"))} == asking
     assert ("judge" in stages) == any(stage.startswith("ask") for stage in asking)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "template", "tool_format"),
+    [
+        (("evaluate.task=tools",), "smollm2+qwen", "qwen"),
+        (("evaluate.task=tools", "model.template=smollm2"), "smollm2", None),
+        (("evaluate.task=tools", "data.accept=[calls_not_read]"), "smollm2", None),
+        (("evaluate.task=tools", "model.template=qwen"), "qwen", None),
+        (("model.template=gemma+mistral",), "gemma+mistral", "mistral"),
+        ((), "smollm2", None),
+    ],
+)
+def test_a_model_that_is_to_call_tools_does_so_in_a_form_that_servers_read(
+    overrides: tuple[str, ...], template: str, tool_format: str | None
+) -> None:
+    assert context_of("spec.yaml", *overrides).template == template
+    steps = steps_of("spec.yaml", *overrides)
+    said = [
+        yaml.safe_load(text)
+        for name in ("train", "predict-base", "merge")
+        for path, text in steps[name].files.items()
+        if path == f"configs/{name}.yaml"
+    ]
+    told = {(values["template"], values.get("tool_format")) for values in said}
+    assert (len(said), told) == (3, {(template.partition("+")[0], tool_format)})
+    assert json.loads(steps["prepare"].files["configs/prepare.json"])["template"] == template
 
 
 def test_a_file_of_a_wanted_size_is_made_and_proven_like_any_other() -> None:

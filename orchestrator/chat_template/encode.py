@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.chat_template.jinja import Message
 from orchestrator.chat_template.messages import to_turns
-from orchestrator.chat_template.registry import tool_definition
+from orchestrator.chat_template.registry import TemplateName, tool_definition
 from orchestrator.chat_template.tool_formats import told_to_training
 from orchestrator.chat_template.tools import ToolError
 from orchestrator.lib.errors import InputError
@@ -41,7 +41,7 @@ class Encoder:
         self, template: str, tokenizer: PreTrainedTokenizerBase, thinking: bool, default_system: str | None = None
     ) -> None:
         self._tokenizer = tokenizer
-        self._template = copy.copy(_template(template, tokenizer, thinking))
+        self._template = _template(template, tokenizer, thinking)
         self._tools = tool_definition(template)
         if default_system is not None:
             self._template.default_system = default_system
@@ -97,20 +97,26 @@ class Encoder:
 
 
 def _template(name: str, tokenizer: PreTrainedTokenizerBase, thinking: bool) -> Any:
+    chosen = TemplateName.of(name)
     with _quiet():
         from llamafactory.data.template import TEMPLATES, get_template_and_fix_tokenizer
 
-        if name not in TEMPLATES:
+        if chosen.template not in TEMPLATES:
             raise InputError(f"LLaMA-Factory has no template {name!r}")
         arguments = SimpleNamespace(
-            template=name,
+            template=chosen.template,
             train_on_prompt=False,
-            tool_format=None,
+            tool_format=chosen.tool_format,
             default_system=None,
             enable_thinking=thinking,
             preserve_thinking=False,
         )
-        return get_template_and_fix_tokenizer(tokenizer, arguments)
+        shared = TEMPLATES[chosen.template]  # LLaMA-Factory writes another tool format into this one
+        own = {part: getattr(shared, part) for part in ("format_function", "format_tools")}
+        try:
+            return copy.copy(get_template_and_fix_tokenizer(tokenizer, arguments))
+        finally:
+            vars(shared).update(own)
 
 
 @contextlib.contextmanager

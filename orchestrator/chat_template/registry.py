@@ -29,6 +29,7 @@ class Word(str):
 Slots = tuple[str | Mark, ...]
 
 _CONTENT = "{{content}}"
+_WITH_TOOLS_OF = "+"
 _INSTRUCTION_TUNED = ("-Chat", "-Distill", "-Instruct", "-Thinking")
 """`register_model_group` in extras/constants.py gives a template to these names and to multimodal models only."""
 
@@ -76,12 +77,35 @@ def template_names() -> list[str]:
     return sorted(_calls())
 
 
+@dataclass(frozen=True, slots=True)
+class TemplateName:
+    """A template, and the tool format it is trained with where that is not its own: `gemma`, `gemma+qwen`.
+
+    LLaMA-Factory takes the two as arguments of these names.
+    """
+
+    template: str
+    tool_format: str | None = None
+
+    @classmethod
+    def of(cls, name: str) -> TemplateName:
+        """The two of a name."""
+        template, _, tool_format = name.partition(_WITH_TOOLS_OF)
+        return cls(template, tool_format or None)
+
+    def __str__(self) -> str:
+        return f"{self.template}{_WITH_TOOLS_OF}{self.tool_format}" if self.tool_format else self.template
+
+    def arguments(self) -> dict[str, str]:
+        """As arguments of LLaMA-Factory."""
+        own = {"template": self.template}
+        return own | {"tool_format": self.tool_format} if self.tool_format else own
+
+
 @cache
 def definition(name: str) -> Definition:
     """The definition of a template. Raises InputError for an unknown name."""
-    arguments = _calls().get(name)
-    if arguments is None:
-        raise _unknown(name)
+    arguments = _arguments(name)
     efficient_eos = bool(_literal(arguments, "efficient_eos", False))
     bare = (Mark.CONTENT,)
     return Definition(
@@ -121,10 +145,10 @@ class ToolDefinition:
 @cache
 def tool_definition(name: str) -> ToolDefinition:
     """What a template says of tools. Raises InputError for an unknown name."""
-    shape, arguments = definition(name), _calls()[name]
+    shape, arguments = definition(name), _arguments(name)
     told = arguments.get("format_tools")
     raw = isinstance(told, ast.Call) and ast.unparse(told.func) == "StringFormatter"
-    return ToolDefinition(
+    own = ToolDefinition(
         format="" if raw else _tool_format(told),
         declared=_slots(arguments, "format_tools", (Mark.CONTENT,)),
         call_format=_tool_format(arguments.get("format_function")),
@@ -133,6 +157,12 @@ def tool_definition(name: str) -> ToolDefinition:
         call_words=_literal(arguments, "tool_call_words", None) or ("<tool_call>", "</tool_call>"),
         text_beside_calls=shape.kind != "Llama2Template",
     )
+    other = TemplateName.of(name).tool_format
+    if other is None:
+        return own
+    # get_template_and_fix_tokenizer of llamafactory/data/template.py
+    ended = (Mark.CONTENT,) if shape.efficient_eos else (Mark.CONTENT, Mark.EOS)
+    return replace(own, format=other, declared=(Mark.CONTENT,), call_format=other, call=ended)
 
 
 def tool_prompt(name: str) -> str:
@@ -161,7 +191,7 @@ class Pieces:
 
 def pieces(name: str) -> Pieces:
     """Where the texts of a template are cut before they become tokens. Raises InputError for an unknown name."""
-    shape, arguments = definition(name), _calls()[name]
+    shape, arguments = definition(name), _arguments(name)
     slots = {part: arguments.get(f"format_{part}") for part in ("user", "assistant", "system", "prefix")}
     cut = {part: _cut(value) or tuple((slot,) for slot in getattr(shape, part)) for part, value in slots.items()}
     return Pieces(**cut)
@@ -177,11 +207,11 @@ class ToolPieces:
 
 def tool_pieces(name: str) -> ToolPieces:
     """Where a template's texts around calls and results are cut. Raises InputError for an unknown name."""
-    plain, arguments = pieces(name), _calls()[name]
-    return ToolPieces(
-        _cut(arguments.get("format_function")) or plain.assistant,
-        _cut(arguments.get("format_observation")) or plain.user,
-    )
+    plain, arguments = pieces(name), _arguments(name)
+    result = _cut(arguments.get("format_observation")) or plain.user
+    if TemplateName.of(name).tool_format:
+        return ToolPieces(tuple((slot,) for slot in tool_definition(name).call), result)
+    return ToolPieces(_cut(arguments.get("format_function")) or plain.assistant, result)
 
 
 def template_for_model(repository: str) -> str | None:
@@ -202,6 +232,13 @@ def _unknown(name: str) -> InputError:
 
 
 # ---- reading the source
+
+
+def _arguments(name: str) -> Mapping[str, ast.expr]:
+    known = _calls().get(TemplateName.of(name).template)
+    if known is None:
+        raise _unknown(TemplateName.of(name).template)
+    return known
 
 
 @cache

@@ -46,12 +46,19 @@ def tool_format(name: str) -> ToolFormat | None:
     return maker() if maker else None
 
 
+def known() -> list[str]:
+    """The formats that can be served, sorted."""
+    return sorted(filter(None, _FORMATS))
+
+
 def unknown(*names: str) -> str | None:
     """Why formats cannot be served, or None."""
     missing = next((name for name in names if name not in _FORMATS), None)
     return missing and f"the tool format {missing!r} is not written in Jinja here"
 
 
+READ_EVERYWHERE = "qwen"
+"""The format that Ollama, llama.cpp's server and LLaMA-Factory read calls from: JSON between tags."""
 _UNREAD = {
     "default": "once tools are offered, it answers with an error whatever the model wrote",
     "glm4": "once tools are offered, it answers a text with an error",

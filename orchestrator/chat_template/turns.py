@@ -8,8 +8,16 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from orchestrator.chat_template.registry import Definition, Mark, Slots, ToolDefinition, definition, tool_definition
-from orchestrator.chat_template.tool_formats import unknown
+from orchestrator.chat_template.registry import (
+    Definition,
+    Mark,
+    Slots,
+    TemplateName,
+    ToolDefinition,
+    definition,
+    tool_definition,
+)
+from orchestrator.chat_template.tool_formats import READ_EVERYWHERE, unknown, unread
 from orchestrator.lib.errors import MissingError
 from orchestrator.lib.files import read_json
 
@@ -42,11 +50,41 @@ def tool_refusal(name: str, thinking: bool) -> str | None:
         return reason
     if not _ends(shape, written.call.after, tokens):
         return "training never shows how a call ends, so the served model would not stop"
-    if reason := unknown(tools.format, tools.call_format):
+    if reason := unknown(tools.format, tools.call_format) or _not_with_qwens(TemplateName.of(name), thinking):
         return reason
     if not written.result.after or written.result.after.endswith(" "):
         return "a server's tokenizer joins an answer to the result before it, which training encodes apart"
     return None
+
+
+_SERVER = "llama.cpp's server, which Ollama starts too,"
+_NOT_WITH_QWENS = {
+    "chatglm3": "a server's tokenizer joins the tools to the text before them, which training encodes apart",
+    "cohere": f"{_SERVER} answers a text with an error",
+    "gpt_oss": f"{_SERVER} reads calls in this template's own form only",
+}
+_NOT_WITH_QWENS_THINKING = dict.fromkeys(
+    ("gemma4", "gemma4n", "kimi_vl"), f"{_SERVER} takes an answer without a thought for a thought"
+)
+"""Found by `template check` of every template with qwen's tools; the slow tests ask it again."""
+
+
+def _not_with_qwens(name: TemplateName, thinking: bool) -> str | None:
+    found = _NOT_WITH_QWENS | (_NOT_WITH_QWENS_THINKING if thinking else {})
+    return found.get(name.template) if name.tool_format == READ_EVERYWHERE else None
+
+
+@cache
+def read_by_servers(name: str, thinking: bool) -> str | None:
+    """The template if servers read its calls, or with `qwen`'s tool format; None where neither can be served.
+
+    What marks whose turn it is stays the model's own; only how tools are told and calls are written is qwen's.
+    """
+    candidates = (name, str(TemplateName(TemplateName.of(name).template, READ_EVERYWHERE)))
+    return next(
+        (one for one in candidates if not (unread(tool_definition(one).call_format) or tool_refusal(one, thinking))),
+        None,
+    )
 
 
 def _ends(shape: Definition, after: str, tokens: SpecialTokens) -> bool:

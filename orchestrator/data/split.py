@@ -15,7 +15,7 @@ import numpy.typing as npt
 from orchestrator.data.checks.copies import exact_groups, near_within
 from orchestrator.data.checks.corpus import build
 from orchestrator.data.checks.labels import are_labels
-from orchestrator.data.checks.text import NAMES
+from orchestrator.data.checks.text import NAMES, label_of
 from orchestrator.data.conversation import Conversation, Kind
 from orchestrator.data.reading import read
 from orchestrator.lib.errors import InputError
@@ -33,7 +33,7 @@ def split(
     """
     corpus = build(rows)
     stratify = bool(label_counts(rows))
-    labels = [row.answer.strip() if stratify else "" for row in rows]
+    labels = [label_of(row.answer).strip() if stratify else "" for row in rows]
     joined = [*exact_groups(corpus), *near_within(corpus), *_members(groups or ())]
     held_out = _choose(_clusters(len(rows), joined), labels, fraction, random.Random(seed))
     if not held_out:
@@ -49,7 +49,7 @@ def split(
 
 def label_counts(rows: Sequence[Conversation]) -> Counter[str]:
     """Returns how often each label occurs, or nothing when the answers are no labels."""
-    counts = Counter(row.answer for row in rows)
+    counts = Counter(label_of(row.answer) for row in rows)
     return counts if are_labels(counts) else Counter()
 
 

@@ -8,23 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.chat_template.registry import definition
+from orchestrator.chat_template.registry import TemplateName, definition
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.fetch import Progress
 from orchestrator.lib.files import read_json, sha256, write_text
 from orchestrator.lib.llamafactory import arguments
+from orchestrator.models.finite import require_finished
 from orchestrator.models.sources import find_folder
 from orchestrator.pipeline.plan import Planned, make_plan
 from orchestrator.pipeline.scheduler import Reporter
-from orchestrator.pipeline.stage_process import require_finished
 from orchestrator.pipeline.workflow import lineage, run_until
 from orchestrator.runs import outputs
 from orchestrator.runs.locks import locked
 from orchestrator.runs.store import Run
 from orchestrator.spec.editing import edited
-from orchestrator.spec.load import load_project
-from orchestrator.spec.project import Project
+from orchestrator.spec.load import Project, load_project
 from orchestrator.spec.sections import DEFAULTS
 from orchestrator.spec.training import ELSEWHERE
 
@@ -113,9 +112,9 @@ def spec_changes(training: Training, project: Project) -> dict[str, Any]:
     changes: dict[str, Any] = {"train": {**kept, **silent}}
     if (base := str(given["model_name_or_path"])) != str(find_folder(project.spec.model.base, project.root)):
         changes["model.base"] = base if Path(base).is_dir() else f"hf:{base}"
-    template = str(given.get("template", "default"))
-    changes["model.template"] = template
-    if definition(template).reasons:
+    template = TemplateName(str(given.get("template", "default")), given.get("tool_format"))
+    changes["model.template"] = str(template)
+    if definition(template.template).reasons:
         changes["model.thinking"] = bool(given.get("enable_thinking", True))
     return changes
 

@@ -6,22 +6,22 @@ import functools
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.chat_template.turns import refusal
+from orchestrator.chat_template.turns import read_by_servers, refusal
 from orchestrator.data.hub import local_files
 from orchestrator.lib.cpu import cores
 from orchestrator.lib.errors import InputError, MissingError
 from orchestrator.lib.files import HashCache
 from orchestrator.lib.render import Renderer
 from orchestrator.lib.step import PHASES, Step, fingerprint
+from orchestrator.machine import environment
 from orchestrator.models import earlier, llamacpp, sources
 from orchestrator.models.situation import devices
 from orchestrator.runs import reuse
 from orchestrator.runs.store import Run
-from orchestrator.spec.project import Project
+from orchestrator.spec.load import Project
 from orchestrator.spec.sections import AUTO, Spec
 from orchestrator.stages import chain
 from orchestrator.stages.base import Context
@@ -92,7 +92,8 @@ def make_plan(project: Project) -> Plan:
 
 
 def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Callable[[], int]) -> list[Planned]:
-    """What may start now, in the order of the plan: what it needs is there, and what runs leaves room for it.
+    """What may start now, in the order of the plan: what it needs is there, so is what makes it faster where that is to
+    come, and what runs leaves room for it.
 
     Nothing overtakes a step that waits for room, so one that takes the whole machine gets it. `at_once`, how many there
     is room for, is asked only once there could be two.
@@ -101,7 +102,7 @@ def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Ca
     chosen: list[Planned] = []
     for planned in waiting:
         beside = [*running, *(other.step for other in chosen)]
-        if unfinished.intersection(planned.step.needs):
+        if unfinished.intersection((*planned.step.needs, *planned.step.after)):
             continue
         if beside and (planned.step.exclusive or any(step.exclusive for step in beside) or len(beside) >= at_once()):
             break
@@ -174,7 +175,14 @@ def resolve_template(spec: Spec, runs_dir: Path | None = None) -> str:
             f"model.template: no template is known for {spec.model.base!r}",
             "Name one, such as `template: qwen`; `orchestrator template check --all` lists them.",
         )
-    return found
+    return _with_calls_read(found, spec) if chosen == "auto" else found
+
+
+def _with_calls_read(template: str, spec: Spec) -> str:
+    """The template; where it is to call tools and no server would read that, with a tool format that they read."""
+    if spec.evaluate.task != "tools" or "calls_not_read" in spec.data.accept:
+        return template
+    return read_by_servers(template, spec.model.thinking) or template
 
 
 def mode_of(spec: Spec) -> Mode:
@@ -204,10 +212,7 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "missing"
+    return environment.version(name) or "missing"
 
 
 def _judge(

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from orchestrator.lib import layout, process, program
+from orchestrator.chat_template.registry import TemplateName
+from orchestrator.lib import layout, process
 from orchestrator.lib.files import link, read_json, write_json, write_text
 from orchestrator.lib.render import yaml_scalar
 from orchestrator.lib.translate import language
@@ -49,12 +50,13 @@ FILES = ("adapter_config.json", "adapter_model.safetensors", "config.json", "mod
 def lay_out(run: Run, spec: Spec, folder: Path) -> None:
     """Write the board's folder for a run whose data is prepared; what other specs have there stays."""
     prepared = read_json(run.folder / "configs/prepare.json")
-    model = {"name": spec.name, "base": prepared["base"], "template": prepared["template"]}
+    template = TemplateName.of(prepared["template"]).template
+    model = {"name": spec.name, "base": prepared["base"], "template": template}
     write_json(folder / CONFIG, model)
     _register_data(run, spec.name, folder / "data")
     for earlier in finished(run.folder.parent, spec.model.base):
         _offer(earlier, folder / "saves" / spec.name)
-    write_text(folder / f"llamaboard_config/{spec.name}.yaml", _yaml(arguments(spec, model["template"])))
+    write_text(folder / f"llamaboard_config/{spec.name}.yaml", _yaml(arguments(spec, prepared["template"])))
     remembered = {"lang": "zh" if language(os.environ) == "zh" else "en", "last_model": spec.name}
     write_text(folder / "llamaboard_cache/user_config.yaml", _yaml({**remembered, "path_dict": {}, "cache_dir": None}))
 
@@ -69,10 +71,10 @@ def finished(runs_dir: Path, base: str) -> Iterator[Run]:
 
 def arguments(spec: Spec, template: str) -> dict[str, Any]:
     """Field of the board → what the spec says: what "Load arguments" fills in."""
-    training = spec.training
+    training, name = spec.training, TemplateName.of(template)
     number = "bf16" if training.get("bf16") else "fp16" if training.get("fp16") else "fp32"
     fields = {
-        "top.template": template,
+        "top.template": name.template,
         "train.training_stage": spec.kind.title,
         "train.dataset_dir": "data",
         "train.dataset": [f"{spec.name}-train"],
@@ -83,6 +85,7 @@ def arguments(spec: Spec, template: str) -> dict[str, Any]:
         if training.get(key) is not None:
             fields[field] = str(training[key]) if key in TEXTS else training[key]
     rest = {key: value for key, value in training.items() if key not in FIELDS and key not in OF_THE_BOARD}
+    rest |= {"tool_format": name.tool_format} if name.tool_format else {}
     return {**fields, "train.extra_args": json.dumps(rest, ensure_ascii=False)}
 
 
@@ -143,4 +146,4 @@ def main(config: Path) -> None:
 
 
 if __name__ == "__main__":
-    program.run(lambda: main(Path(sys.argv[1])))
+    process.run_program(lambda: main(Path(sys.argv[1])))

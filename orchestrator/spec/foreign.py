@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.chat_template.registry import TemplateName
 from orchestrator.lib.files import read_json
 from orchestrator.lib.llamafactory import Argument, arguments
 from orchestrator.lib.render import yaml_scalar
@@ -47,6 +48,8 @@ def _model(given: Foreign) -> list[str]:
     base = str(given.arguments.get("model_name_or_path") or given.base or "")
     found = f"hf:{base}" if REPOSITORY.match(f"hf:{base}") and not Path(base).is_dir() else base
     template = given.arguments.get("template")
+    if template and (tool_format := given.arguments.get("tool_format")):
+        template = TemplateName(str(template), str(tool_format))
     lines = ["model:", f"  base: {yaml_scalar(found)}  # model_name_or_path"]
     lines += (
         [f"  template: {yaml_scalar(str(template))}  # template"] if template else ["  template: auto  # not named"]
@@ -102,8 +105,8 @@ def _training(own: Mapping[str, Any]) -> tuple[list[tuple[str, Any, str]], list[
     kept = [(key, value, "") for key, value in mine.items() if key not in refused]
     kept += [(key, value, "  # LLaMA-Factory's default") for key, value in SAME.items() if key not in own]
     left = [(key, mine[key], reason) for key, reason in refused.items()]
-    taken = ("model_name_or_path", "template", "enable_thinking", "trust_remote_code", "dataset", "dataset_dir",
-             "eval_dataset", "val_size", "default_system", "max_samples")  # fmt: skip
+    taken = ("model_name_or_path", "template", "tool_format", "enable_thinking", "trust_remote_code", "dataset",
+             "dataset_dir", "eval_dataset", "val_size", "default_system", "max_samples")  # fmt: skip
     left += [(k, v, ELSEWHERE[k]) for k, v in own.items() if k in ELSEWHERE and k not in QUIET and k not in taken]
     left = [(key, "…" if key.endswith("token") or key.endswith("key") else value, why) for key, value, why in left]
     return kept, left

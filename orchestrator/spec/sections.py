@@ -37,7 +37,11 @@ class Model(Section):
         "builtin:smollm2-135m-instruct",
         description="`builtin:NAME`, `hf:ORG/NAME[@REVISION]`, `modelscope:ORG/NAME`, `run:ID[@adapter]`, or a folder.",
     )
-    template: str = Field("auto", description="A LLaMA-Factory template, or `auto`: the one known for the base model.")
+    template: str = Field(
+        "auto",
+        description="A LLaMA-Factory template, or `auto`: the one known for the base model. `gemma+qwen` is gemma's, "
+        "with tools and calls as qwen's has them.",
+    )
     thinking: bool = Field(False, description="Whether a reasoning model thinks before it answers. Labels want false.")
     trust_remote_code: bool = Field(False, description="Run Python code that the model's repository brings.")
 

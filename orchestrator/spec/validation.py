@@ -58,11 +58,22 @@ def check_model(model: Model, project: Path) -> Iterator[Finding]:
     except InputError as error:
         yield Finding(("model", "base"), f"{error.message.removeprefix('model.base: ')}. {error.hint}")
     if model.template != "auto":
-        from orchestrator.chat_template.registry import template_names
+        yield from _check_template(model.template)
 
-        if model.template not in (known := template_names()):
-            guess = did_you_mean(model.template, known) or f"; LLaMA-Factory has {len(known)}, or write auto"
-            yield Finding(("model", "template"), f"unknown template {model.template!r}{guess}")
+
+def _check_template(given: str) -> Iterator[Finding]:
+    from orchestrator.chat_template import tool_formats
+    from orchestrator.chat_template.registry import TemplateName, template_names
+
+    name = TemplateName.of(given)
+    if str(name) != given:
+        yield Finding(("model", "template"), f"no tool format behind the + of {given!r}")
+    if name.template not in (known := template_names()):
+        guess = did_you_mean(name.template, known) or f"; LLaMA-Factory has {len(known)}, or write auto"
+        yield Finding(("model", "template"), f"unknown template {name.template!r}{guess}")
+    if name.tool_format and name.tool_format not in (formats := tool_formats.known()):
+        choices = did_you_mean(name.tool_format, formats) or f"; choose one of {', '.join(formats)}"
+        yield Finding(("model", "template"), f"unknown tool format {name.tool_format!r} behind the +{choices}")
 
 
 def check_data(data: Data, project: Path) -> Iterator[Finding]:

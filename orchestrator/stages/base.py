@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from orchestrator.chat_template.registry import TemplateName
 from orchestrator.lib import layout
 from orchestrator.lib.render import Renderer
 from orchestrator.lib.step import Step
@@ -32,7 +33,7 @@ class Context:
     """The base model's folder."""
     base_identity: str
     template: str
-    """The LLaMA-Factory template, `auto` already resolved."""
+    """Its name, `auto` already resolved; with a tool format where it is not trained with its own."""
     data_hashes: Mapping[str, str]
     """Data file as the spec names it → sha256."""
     versions: Mapping[str, str]
@@ -61,6 +62,11 @@ class Context:
     def kind(self) -> TrainingKind:
         """What kind of training it is, and all that follows from that."""
         return self.spec.kind
+
+    @property
+    def template_arguments(self) -> dict[str, str]:
+        """The template as arguments of LLaMA-Factory."""
+        return TemplateName.of(self.template).arguments()
 
     @property
     def adapts(self) -> bool:
@@ -143,7 +149,7 @@ class Stage:
 
     def step(self, name: str, *, files: Mapping[str, str] | None = None, **about: Any) -> Step:
         """The step called `name` that runs this stage with these fields; `about` are further fields of Step."""
-        config = f"configs/{name}.json"
+        config = layout.stage_config(name)
         return Step(
             stage=name,
             phase=self.phase,

@@ -17,7 +17,11 @@ class Merge(Stage):
         """One step."""
         config = layout.config("merge")
         text = context.render(
-            "export.yaml.j2", loads=context.tuned(), template=context.template, model=context.spec.model, layout=layout
+            "export.yaml.j2",
+            loads=context.tuned(),
+            **context.template_arguments,
+            model=context.spec.model,
+            layout=layout,
         )
         return [
             Step(

@@ -45,7 +45,7 @@ def _step(context: Context, artifact: str, model: dict[str, Any], needs: tuple[s
     text = context.render(
         "predict.yaml.j2",
         loads=model,
-        template=context.template,
+        **context.template_arguments,
         model=context.spec.model,
         kept=kept,
         max_new_tokens=context.spec.evaluate.max_new_tokens,

@@ -174,7 +174,7 @@ def _arguments(context: Context) -> dict[str, Any]:
     return {
         "stage": context.training["stage"],
         "trust_remote_code": context.spec.model.trust_remote_code,
-        "template": context.template,
+        **context.template_arguments,
         "enable_thinking": context.spec.model.thinking,
         "do_eval": True,
         "dataset_dir": layout.DATA,

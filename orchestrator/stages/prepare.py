@@ -188,14 +188,15 @@ def _with_tools(sets: assemble.Sets) -> bool:
 
 
 def _require_servable(wanted: Prepare, rows: Sequence[Conversation]) -> None:
-    from orchestrator.chat_template.turns import refusal, tool_refusal
+    from orchestrator.chat_template.turns import read_by_servers, refusal, tool_refusal
     from orchestrator.data.canonical import has_tools
 
     first = next(filter(has_tools, rows), None)
     if first and (reason := tool_refusal(wanted.template, wanted.thinking)):
         message = f"model.template: {wanted.template!r} cannot be served with tools: {reason}"
         where = f"{first.source}, row {first.row}, has tools"
-        raise InputError(f"{message} ({where})", "Choose another model.template, such as qwen, or leave such rows out.")
+        instead = read_by_servers(wanted.template, wanted.thinking) or "another, such as qwen,"
+        raise InputError(f"{message} ({where})", f"Choose {instead} as model.template, or leave such rows out.")
     earlier_answers = any(message.role == "assistant" for row in rows for message in row.messages[:-1])
     if reason := refusal(wanted.template, wanted.thinking, multi_turn=earlier_answers):
         message = f"model.template: {wanted.template!r} cannot be served: {reason}"

@@ -80,7 +80,7 @@ def render(context: Context, changes: Mapping[str, Any]) -> str:
     return context.render(
         "train.yaml.j2",
         loads=context.base(),
-        template=context.template,
+        **context.template_arguments,
         model=context.spec.model,
         training=training,
         evaluates=_evaluates(training),

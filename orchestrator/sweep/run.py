@@ -17,7 +17,7 @@ from orchestrator.pipeline.workflow import fetch
 from orchestrator.report.live import LivePage, LiveSweep
 from orchestrator.runs.locks import locked
 from orchestrator.spec.launching import processes
-from orchestrator.spec.project import Project
+from orchestrator.spec.load import Project
 from orchestrator.spec.sections import Sweep
 from orchestrator.sweep import records
 from orchestrator.sweep.ranking import minimises, require_metric

@@ -14,7 +14,16 @@ import numpy.typing as npt
 
 from orchestrator.data.checks.finding import Place
 from orchestrator.data.checks.minhash import PERMUTATIONS, Signatures, signatures
-from orchestrator.data.checks.text import LONG_ANSWER, names_its_label, same_text, scripts, signs, unfinished, words_of
+from orchestrator.data.checks.text import (
+    LONG_ANSWER,
+    label_of,
+    names_its_label,
+    same_text,
+    scripts,
+    signs,
+    unfinished,
+    words_of,
+)
 from orchestrator.data.conversation import Conversation
 from orchestrator.data.reading import RowProblem
 
@@ -37,8 +46,10 @@ class Corpus:
     answer: array[int] = field(default_factory=lambda: array("Q"))  # hash of the stripped answer
     length: array[int] = field(default_factory=lambda: array("I"))  # characters of question and answer
     script: list[npt.NDArray[np.uint8]] = field(default_factory=list)  # one array a batch
-    label: array[int] = field(default_factory=lambda: array("Q"))  # hash of the answer as it stands
-    labels: Counter[str] = field(default_factory=Counter)  # the first MAX_LABELS answers, as they stand
+    label: array[int] = field(
+        default_factory=lambda: array("Q")
+    )  # hash of the answer as it stands, without its thought
+    labels: Counter[str] = field(default_factory=Counter)  # the first MAX_LABELS of them
     heads: list[str] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
     signed: list[Signatures] = field(default_factory=list)
@@ -166,17 +177,18 @@ def _add(corpus: Corpus, batch: list[Conversation], frames: dict[str, Frame]) ->
 
 def _add_row(corpus: Corpus, conversation: Conversation, question: str, inner: str) -> str:
     answer = conversation.answer
+    label = label_of(answer)
     index = len(corpus.row)
     same = same_text(question)
     words = words_of(same if inner is question else same_text(inner)) or same
     corpus.source.append(corpus.sources.index(conversation.source))
     corpus.row.append(conversation.row)
     corpus.question.append(hashed(same))
-    corpus.label.append(hashed(answer))
-    corpus.answer.append(hashed(stripped) if (stripped := answer.strip()) != answer else corpus.label[-1])
+    corpus.label.append(hashed(label))
+    corpus.answer.append(hashed(stripped) if (stripped := answer.strip()) != label else corpus.label[-1])
     corpus.length.append(len(question) + len(answer))
-    if answer in corpus.labels or len(corpus.labels) < MAX_LABELS:
-        corpus.labels[answer] += 1
+    if label in corpus.labels or len(corpus.labels) < MAX_LABELS:
+        corpus.labels[label] += 1
     corpus.heads.append(inner[:_HEAD])
     corpus.words.append(words if len(words) <= LONG else "")
     corpus.long_answers += len(answer) > LONG_ANSWER

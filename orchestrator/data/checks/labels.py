@@ -13,6 +13,7 @@ from orchestrator.lib.words import counted
 
 IMBALANCE = 10  # times as many rows for the most frequent label as for the rarest
 LONGEST_LABEL = 60  # characters
+_NAMED = 10  # labels in one message
 _RARE = 0.05  # a label this much rarer than one a letter away is a slip of the keyboard
 
 
@@ -91,7 +92,12 @@ def _imbalance(labels: Counter[str]) -> Iterator[Finding]:
 def _missing(train: Corpus, held_out: Corpus, variants: dict[str, str]) -> Iterator[Finding]:
     taught, asked = ({variants.get(label, label) for label in corpus.labels} for corpus in (train, held_out))
     if unseen := sorted(asked - taught):
-        message = f"never in the training rows: {', '.join(map(repr, unseen))}"
+        message = f"never in the training rows: {_listed(unseen)}"
         yield finding("class_missing", "warning", message, held_out.labelled(unseen))
     if unmeasured := sorted(taught - asked):
-        yield finding("class_missing", "info", f"never in the held-out rows: {', '.join(map(repr, unmeasured))}")
+        yield finding("class_missing", "info", f"never in the held-out rows: {_listed(unmeasured)}")
+
+
+def _listed(labels: list[str]) -> str:
+    more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
+    return ", ".join(map(repr, labels[:_NAMED])) + more

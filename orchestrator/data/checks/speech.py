@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.chat_template.registry import definition, tool_definition
 from orchestrator.chat_template.tool_formats import unread
-from orchestrator.chat_template.turns import tool_refusal
+from orchestrator.chat_template.turns import read_by_servers, tool_refusal
 from orchestrator.data.canonical import has_tools, untrainable
 from orchestrator.data.checks.finding import MAX_ROWS, Finding, Place, finding
 from orchestrator.data.conversation import Conversation
@@ -90,14 +90,14 @@ class Speech:
             reason = tool_refusal(self.mode.template, self.mode.thinking)
             message = (
                 f"{self._share(self.unserved, 'have tools')}, and template {self.mode.template} cannot be "
-                f"served with tools: {reason}; choose another, such as qwen"
+                f"served with tools: {reason}; choose {_instead(self.mode)}"
             )
             yield finding("tools_not_served", "error", message, self.unserved.places)
         if self.mode and self.unread.count:
             reason = unread(tool_definition(self.mode.template).call_format)
             message = (
                 f"{self._share(self.unread, 'have tools')}, and {reason} (template {self.mode.template}); "
-                "choose another, such as qwen, or accept it for `orchestrator serve`, which reads them"
+                f"choose {_instead(self.mode)}, or accept it for `orchestrator serve`, which reads them"
             )
             yield finding("calls_not_read", "error", message, self.unread.places)
         if self.mode and self.unfit.count:
@@ -153,6 +153,11 @@ class Speech:
                 f"{self.mode.template} answers <think></think> where an answer has none"
             )
             yield finding("empty_thoughts", "warning", message, self.hollow.places)
+
+
+def _instead(mode: Mode) -> str:
+    other = read_by_servers(mode.template, mode.thinking)
+    return f"{other}, the same with tools and calls as qwen's has them" if other else "another, such as qwen"
 
 
 _ANSWERS = ("assistant", "function_call")

@@ -10,6 +10,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.evaluation.rows import has_thinking, strip_thinking
+
 # What a sign is called, how it is put to a person, and the pattern. Each has a cheap guard in `signs`.
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\ufeff\ufff9-\ufffb]")
 # UTF-8 read as Latin-1 or cp1252 (Ã© â€™ ä½ å¥½), the replacement character, and the two classics of GBK.
@@ -76,6 +78,11 @@ def same_text(text: str) -> str:
 def words_of(text: str) -> str:
     """What `same_text` returns, without punctuation too; for near copies."""
     return _NOT_WORDS.sub(" ", text).strip()
+
+
+def label_of(answer: str) -> str:
+    """An answer as it stands, without the thought in front of it."""
+    return strip_thinking(answer) if has_thinking(answer) else answer
 
 
 def names_its_label(words: str, answer: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.chat_template.registry import Definition, definition, template_for_model
+from orchestrator.chat_template.registry import Definition, TemplateName, definition, template_for_model
 from orchestrator.chat_template.turns import SpecialTokens, special_tokens, stop_words
 from orchestrator.lib.errors import InputError
 from orchestrator.models.saves import Saves
@@ -110,7 +110,8 @@ def _template(saves: Saves, given: str | None) -> Fact:
     if given:
         return Fact(given, "--template")
     if saves.arguments.get("template"):
-        return Fact(str(saves.arguments["template"]), saves.arguments_from)
+        name = TemplateName(str(saves.arguments["template"]), saves.arguments.get("tool_format"))
+        return Fact(str(name), saves.arguments_from)
     if saves.base and (known := template_for_model(saves.base)):
         return Fact(known, "as LLaMA-Factory names it for the base model; no YAML of the training says so")
     raise InputError(
