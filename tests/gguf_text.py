@@ -41,7 +41,7 @@ def with_number(source: Path, target: Path, key: str, value: int, place: int = 0
     field, data = read(source).fields[key], bytearray(source.read_bytes())
     part = field.data[place]
     number = np.array([value], field.parts[part].dtype).tobytes()
-    data[_end(field, part) - len(number) : _end(field, part)] = number
+    data[_end(field, part) : _end(field, part + 1)] = number
     target.write_bytes(data)
     return target
 
