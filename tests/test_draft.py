@@ -88,9 +88,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     read = gguf.GgufModel.read_answers
 
-    def counted(self: Any, prompts: Any, answers: Any, look: Any) -> Any:
+    def counted(self: Any, prompts: Any, *given: Any) -> Any:
         counts.append(len(prompts))
-        return read(self, prompts, answers, look)
+        return read(self, prompts, *given)
 
     monkeypatch.setattr(gguf.GgufModel, "read_answers", counted)
     return counts
@@ -128,6 +128,7 @@ def watched(tokens: dict[int, list[int]]) -> tuple[dict[int, Draft], dict[int, l
 def test_what_was_read_while_asking_is_not_read_again(run: Path, loads: list[int]) -> None:
     before, rows = left_by_ask(), len(read_json_lines(Path(layout.GIVEN)))
     read_alone = diverge()
+    assert any(row["own"] for row in read_json_lines(Path(layout.GIVEN)))
     forget(layout.answered("gguf-f16"))
     assert ask() == before
     assert diverge() == read_alone  # to the last digit

@@ -95,7 +95,8 @@ def confidence(artifact: str) -> str:
 
 
 GIVEN = "evaluation/given.jsonl"
-"""The tuned model's answers that every artifact is given to read: {id, prompt, answer}, both as token ids, a line."""
+"""The tuned model's answers that every artifact is given to read: {id, prompt, answer, own} a line, both as token ids;
+`own` are the places of the prompt that are read, too, counted from its end."""
 
 
 def expectations(artifact: str) -> str:
@@ -104,7 +105,8 @@ def expectations(artifact: str) -> str:
 
 
 def divergence(artifact: str) -> str:
-    """How far an artifact is from its reference: {id, tokens, divergence, probability, before} a line."""
+    """How far an artifact is from its reference: {id, tokens, divergence, probability, before, read,
+    reading_divergence} a line."""
     return f"evaluation/{artifact}.divergence.jsonl"
 
 

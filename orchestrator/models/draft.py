@@ -19,16 +19,20 @@ class Draft:
     tokens: Sequence[int]
     """At least one, the one that ends the answer among them."""
     look: Callable[[Any, int], object]
-    """Is shown the logits (float32, vocabulary; gone with the next token) for each of them, and its place."""
+    """Is shown the logits (float32, vocabulary; gone with the next token) for each of them, and its place; where there
+    are such of the prompt, its number among all."""
+    own: Sequence[int] = ()
+    """Tokens of the prompt that it is shown the same for before, counted from the prompt's end (−1 is its last)."""
 
     def choose(self, logits: Any, place: int) -> int:
-        """The token that the model chooses at a place of the draft, if it has the draft's own up to there."""
+        """The token that the model chooses at such a place, if it has the prompt's and the draft's up to there."""
         self.look(logits, place)
         return int(logits.argmax())
 
     def agreed(self, chosen: Sequence[int]) -> Sequence[int]:
         """Of what was chosen at all places, what the model says without a draft: all up to the first that is not the
         draft's, and with it."""
+        chosen = chosen[len(self.own) :]
         same = takewhile(lambda pair: pair[0] == pair[1], zip(self.tokens[:-1], chosen, strict=False))
         return chosen[: 1 + sum(1 for _ in same)]
 
@@ -53,6 +57,9 @@ def check(
     def choose(logits: Any, row: int, place: int) -> int:
         return drafts[order[row]].choose(logits, place)
 
-    seen = read([prompts[index] for index in order], [drafts[index].tokens for index in order], choose)
+    asked, tokens, own = zip(
+        *((prompts[index], drafts[index].tokens, drafts[index].own) for index in order), strict=True
+    )
+    seen = read(asked, tokens, choose, own)
     for index, chosen in zip(order, seen, strict=True):
         yield index, drafts[index].agreed(chosen)

@@ -22,8 +22,8 @@ SEQUENCES = 32
 
 T = TypeVar("T")
 Look = Callable[[Any, int, int], T]
-"""What is made of the logits (float32, vocabulary; gone with the next batch) for a row's token: row, its place in the
-answer."""
+"""What is made of the logits (float32, vocabulary; gone with the next batch) for a row's token: row, its number among
+those that are read, which is its place in the answer where nothing of the prompt is."""
 
 
 class GgufModel:
@@ -161,20 +161,27 @@ class GgufModel:
             yield from Batch(decoder, sequences, ends, max_new_tokens).run(left, shared, begun)
 
     def read_answers(
-        self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], look: Look[T]
+        self,
+        prompts: Sequence[Sequence[int]],
+        answers: Sequence[Sequence[int]],
+        look: Look[T],
+        own: Sequence[Sequence[int]] = (),
     ) -> Iterator[list[T]]:
         """For each prompt what `look` makes of the logits for every token of an answer that is given, not chosen.
 
-        Raises StageError when llama.cpp fails.
+        `own` has tokens of each prompt that are looked at before those, counted from its end (−1 is its last). Raises
+        StageError when llama.cpp fails.
         """
-        shared = common_prefix(prompts)
+        own = own or [()] * len(prompts)
+        shared = common_prefix([p[: of[0]] if of else p for p, of in zip(prompts, own, strict=True)])
         longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
         with self.decoder(len(shared) + longest, 2) as decoder:
             decoder.prefix(shared)
             for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
                 tokens = [*prompt, *answer][len(shared) : -1]
                 first = len(prompt) - len(shared) - 1
-                entries = [Entry(token, len(shared) + at, (1,), at >= first) for at, token in enumerate(tokens)]
+                wanted = {first + place for place in (*own[row], *range(len(answer)))}
+                entries = [Entry(token, len(shared) + at, (1,), at in wanted) for at, token in enumerate(tokens)]
                 decoder.fork(1)
                 yield decoder.read(entries, functools.partial(_of_row, look, row))
                 decoder.drop(1)

@@ -18,6 +18,7 @@ from orchestrator.pipeline.scheduler import Reporter
 from orchestrator.pipeline.workflow import fetch, plan, run_until
 from orchestrator.runs import proof, store
 from orchestrator.runs.compare import dotted
+from orchestrator.runs.outputs import damage
 from orchestrator.runs.store import Run
 from orchestrator.spec.load import Project, load_project
 
@@ -33,7 +34,7 @@ def cure(run: Run) -> str:
     """The command that makes again what is damaged in a run; empty where this machine cannot make this run again."""
     spec, runs_dir = run.folder / layout.SPEC, run.folder.parent
     known = proof.recorded(run).get(layout.SPEC)
-    if known and proof.damage(run.folder, known, HashCache(spec, paranoid=True)):
+    if known and damage(run.folder, known, HashCache(spec, paranoid=True)):
         return "orchestrator run --paranoid"  # with the spec that it was made from
     try:
         found = plan(load_project(spec, runs_dir=runs_dir)).run

@@ -168,7 +168,7 @@ def require_whole_inputs(step: Step, run: Run) -> None:
     hashes = HashCache(run.folder / layout.RECORD, paranoid=True)  # a disk that loses bits changes no file's time
     for stage in step.needs:
         for output in run.stage(stage).get("outputs", ()):
-            if not outputs.is_whole(run.folder / output["path"], output, hashes):
+            if outputs.damage(run.folder, output, hashes):
                 raise StageError(
                     f"{step.stage} failed, and {output['path']} that it reads is damaged",
                     f"Run the same command again with --force {stage}, which makes it again.",

@@ -68,6 +68,7 @@ class ReadTuned(Stage):
     def run(self) -> None:
         """Write both. Raises StageError where no row can be read."""
         from orchestrator.evaluation.divergence import expectation, expectations, kept
+        from orchestrator.evaluation.reading import own_places
         from orchestrator.evaluation.rows import read_objects, write_records
         from orchestrator.stages.likelihoods import load, read_answers
 
@@ -84,8 +85,9 @@ class ReadTuned(Stage):
             raise StageError("no held-out row can be read: all have tools", "Hold out rows without tools.")
         keep = kept(sum(len(row["answer"]) for row in given))
         pairs = [(row["prompt"], row["answer"]) for row in given]
-        read = read_answers(model, pairs, lambda logits, token: expectation(logits, token, keep), size)
-        write_records(Path(self.answers), given)
+        own = own_places([prompt for prompt, _ in pairs])
+        read = read_answers(model, pairs, lambda logits, token: expectation(logits, token, keep), size, own)
+        write_records(Path(self.answers), ({**row, "own": of} for row, of in zip(given, own, strict=True)))
         save(Path(self.expectations), expectations(place for places in read for place in places))
 
 
@@ -129,7 +131,7 @@ class Diverge(Stage):
             self._read(given, missing, seen)
         starts, chosen = given.starts, given.expectations.chosen
         found = [
-            row(one["id"], [place[:2] for place in seen[at]], chosen[starts[at] : starts[at + 1]])
+            row(one["id"], [place[:2] for place in seen[at]], chosen[starts[at] : starts[at + 1]], one.get("own"))
             for at, one in enumerate(given.rows)
         ]
         write_records(Path(self.rows), found)
@@ -148,7 +150,8 @@ class Diverge(Stage):
         rows = [given.rows[number] for number in missing]
         print(f"llama.cpp loads {self.gguf}", flush=True)  # the last line, should a damaged file end this process
         with GgufModel(Path(self.gguf), Path(self.adapter) if self.adapter else None) as model:
-            places = model.read_answers([one["prompt"] for one in rows], [one["answer"] for one in rows], look)
+            prompts, answers = ([one[name] for one in rows] for name in ("prompt", "answer"))
+            places = model.read_answers(prompts, answers, look, [one.get("own", ()) for one in rows])
             for count, (number, of) in enumerate(zip(missing, places, strict=True), 1):
                 seen[number] = of
                 print(f"{count}/{len(missing)}", flush=True)

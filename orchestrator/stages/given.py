@@ -26,7 +26,7 @@ Place = tuple[float, float, tuple[Any, ...] | None]
 """What a GGUF makes of a token: its divergence from the reference in nats, its log-probability of the token, and what
 it expects there, where others are held against it."""
 Places = dict[int, list[Place]]
-"""Number of an answer → its tokens' places."""
+"""Number of a row → the places of the tokens that are read, of its prompt first."""
 
 
 @dataclass(frozen=True)
@@ -46,29 +46,36 @@ class Given:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """{id, prompt, answer}, both as token ids."""
+        """{id, prompt, answer, own}, as layout.GIVEN has them."""
         from orchestrator.evaluation.rows import read_objects
 
         return read_objects(self.answers)
 
     @cached_property
     def expectations(self) -> Expectations:
-        """The reference's, of all answers, one behind the other."""
+        """The reference's, of all rows, one behind the other."""
         return load(self.reference)
 
     @cached_property
+    def tokens(self) -> list[list[int]]:
+        """Of each row those that are read."""
+        from orchestrator.evaluation.reading import tokens_read
+
+        return [tokens_read(row) for row in self.rows]
+
+    @cached_property
     def starts(self) -> list[int]:
-        """Where each answer begins in there, and where the last one ends."""
+        """Where each row begins in the expectations, and where the last one ends."""
         import numpy as np
 
-        found: list[int] = np.cumsum([0, *(len(row["answer"]) for row in self.rows)]).tolist()
+        found: list[int] = np.cumsum([0, *map(len, self.tokens)]).tolist()
         return found
 
     def look(self, logits: Any, number: int, place: int) -> Place:
-        """What logits make of a token of an answer."""
+        """What logits make of a token that is read."""
         from orchestrator.evaluation.divergence import at_place, expectation
 
-        token = self.rows[number]["answer"][place]
+        token = self.tokens[number][place]
         own = expectation(logits, token, self.expectations.tokens.shape[1]) if self.expects else None
         return *at_place(self.expectations, self.starts[number] + place, logits, token), own
 
@@ -87,7 +94,8 @@ class Given:
         for index, (row, prompt) in enumerate(zip(asked, prompts, strict=True)):
             number = numbers.get(row["id"])
             if number is not None and self.rows[number]["prompt"] == list(prompt):
-                found[index] = Draft(self.rows[number]["answer"], partial(look, number))
+                one = self.rows[number]
+                found[index] = Draft(one["answer"], partial(look, number), one.get("own", ()))
         return found
 
     def key(self, gguf: str) -> str:

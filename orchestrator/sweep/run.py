@@ -46,7 +46,7 @@ def run_sweep(
 ) -> Json:
     """Carry a sweep out, or go on with it; returns what its sweep.json says at the end.
 
-    `watcher` sees the winner's last measurement. Raises InputError before anything starts when a trial cannot run.
+    `reporter` sees the winner's last measurement. Raises InputError before anything starts when a trial cannot run.
     """
     folder = open_sweep(factory)
     with locked(folder):
