@@ -49,11 +49,25 @@ def _mixtures(views: Sequence[Array]) -> Iterator[Array]:
 
 def _fits(rows: Array, wanted: Array) -> Iterator[Array]:
     """What is predicted of the rows left out, at each penalty; the intercept is not penalised."""
-    left, spread, _ = np.linalg.svd(rows, full_matrices=False)
+    left, squares = _directions(rows)
     mean = wanted.mean(axis=0)
-    parts, squares = left.T @ (wanted - mean), spread**2
+    parts = left.T @ (wanted - mean)
     for penalty in PENALTIES:
         kept = squares / (squares + penalty)
         fit = mean + left @ (kept[:, None] * parts)
         own = left**2 @ kept + 1 / len(rows)
         yield wanted - (wanted - fit) / (1 - own)[:, None]
+
+
+def _directions(rows: Array) -> tuple[Array, Array]:
+    """The left singular vectors of rows and the squares of their values, from the smaller of the two Gram matrices.
+
+    That is several times faster than a singular value decomposition; what it says less precisely is directions of
+    next to no size, which the penalty removes.
+    """
+    if len(rows) <= rows.shape[1]:
+        squares, left = np.linalg.eigh(rows @ rows.T)
+        return left, np.maximum(squares, 0)
+    squares, right = np.linalg.eigh(rows.T @ rows)
+    sized = squares > squares[-1] * 1e-10
+    return rows @ right[:, sized] / np.sqrt(squares[sized]), squares[sized]
