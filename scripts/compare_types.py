@@ -2,10 +2,10 @@
 
     python scripts/compare_types.py RUN [TYPE …]
 
-The answers of the tuned model are read by each file, as `diverge` does; the files are made in a temporary folder.
-Intervals are paired: what is drawn again and again is rows, the same ones for both files (10,000 draws). `ratio` is the
-matrix's divergence over the plain one's, `further` how much further a type lies than the one before it. With
-`--prompts` the tokens of the prompts are read, too.
+Each file reads what it reads in `diverge`; the files are made in a temporary folder. Figures are told of all that is
+read, and of the answers alone. Intervals are paired: what is drawn again and again is rows, the same ones for both
+files (10,000 draws). `ratio` is the matrix's divergence over the plain one's, `further` how much further a type lies
+than the one before it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from orchestrator.evaluation.divergence import Expectations, at_place, expectation, expectations, kept
 from orchestrator.evaluation.intervals import Array
+from orchestrator.evaluation.reading import own_places, tokens_read
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json_lines
 from orchestrator.models.gguf import GgufModel
@@ -29,7 +30,11 @@ from orchestrator.models.quantiser import quantise
 TYPES = ("q8_0", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k")
 DRAWS = 10_000
 NAMES = ("plain", "matrix")
-Given = list[tuple[list[int], list[int]]]
+FIGURES = ("read", "answers")
+Given = list[dict[str, Any]]
+"""Rows of {prompt, answer, own}."""
+Rows = dict[str, Array]
+"""Figure → each row's mean divergence, nats a token."""
 
 
 def main() -> None:
@@ -37,59 +42,69 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("types", nargs="*", default=list(TYPES))
-    parser.add_argument("--prompts", action="store_true", help="read the prompts' tokens, too")
     parser.add_argument("--files", nargs="*", type=Path, default=[], help="GGUFs to compare besides")
     options = parser.parse_args()
     source = next((options.run / "export").glob("*-f16.gguf"))
     matrix = next((options.run / "export").glob("*.imatrix"))
-    given = _given(options.run, options.prompts)
+    given = _given(options.run)
     reference = _reference(source, given)
-    plain: dict[str, Array] = {}
-    spared: dict[str, Array] = {}
+    plain: dict[str, Rows] = {}
+    spared: dict[str, Rows] = {}
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "one.gguf"
         for kind in options.types:
             for found, importance in ((plain, None), (spared, matrix)):
                 quantise(source, target, kind, importance)
                 found[kind] = _rows(target, given, reference)
-            print(
-                kind, _mean(plain[kind]), "with matrix", _mean(spared[kind]), "ratio", _ratio(spared[kind], plain[kind])
-            )
-    for nearer, further in pairwise(options.types):
+    others = {file.name: _rows(file, given, reference) for file in options.files}
+    for figure in FIGURES:
+        print(f"{figure}:")
+        _compare(*({kind: rows[figure] for kind, rows in of.items()} for of in (plain, spared, others)))
+
+
+def _compare(plain: Rows, spared: Rows, files: Rows) -> None:
+    for kind in plain:
+        ratio = _ratio(spared[kind], plain[kind])
+        print(f"  {kind} {_mean(plain[kind])} with matrix {_mean(spared[kind])} ratio {ratio}")
+    for nearer, further in pairwise(plain):
         gaps = (_mean(of[further] - of[nearer]) for of in (plain, spared))
-        print(f"{further} further than {nearer}:", *(f"{name} {gap}" for name, gap in zip(NAMES, gaps, strict=True)))
-    for file in options.files:
-        rows = _rows(file, given, reference)
-        print(file.name, f"{file.stat().st_size / 1e6:.1f} MB", _mean(rows))
+        print(f"  {further} further than {nearer}:", *(f"{name} {gap}" for name, gap in zip(NAMES, gaps, strict=True)))
+    for name, rows in files.items():
+        print(f"  {name} {_mean(rows)}")
         for kind, others in spared.items():
-            print(f"  further than {kind} with matrix: {_mean(rows - others)}, ratio {_ratio(rows, others)}")
+            print(f"    further than {kind} with matrix: {_mean(rows - others)}, ratio {_ratio(rows, others)}")
 
 
-def _given(run: Path, prompts: bool) -> Given:
+def _given(run: Path) -> Given:
+    """The rows of a run; of one that read no prompts, with the places that are read today."""
     rows = read_json_lines(run / layout.GIVEN)
-    pairs = [(row["prompt"], row["answer"]) for row in rows]
-    return [([p[0]], [*p[1:], *a]) if prompts else (p, a) for p, a in pairs]
+    own = own_places([row["prompt"] for row in rows])
+    return [{"own": places, **row} for row, places in zip(rows, own, strict=True)]
 
 
 def _read(file: Path, given: Given, look: Any) -> list[list[Any]]:
+    prompts, answers, own = ([row[name] for row in given] for name in ("prompt", "answer", "own"))
     with GgufModel(file) as model:
-        return list(model.read_answers([prompt for prompt, _ in given], [answer for _, answer in given], look))
+        return list(model.read_answers(prompts, answers, look, own))
 
 
 def _reference(source: Path, given: Given) -> Expectations:
-    keep = kept(sum(len(answer) for _, answer in given))
-    read = _read(source, given, lambda logits, row, place: expectation(logits, given[row][1][place], keep))
+    keep = kept(sum(len(row["answer"]) for row in given))
+    tokens = [tokens_read(row) for row in given]
+    read = _read(source, given, lambda logits, row, number: expectation(logits, tokens[row][number], keep))
     return expectations(place for places in read for place in places)
 
 
-def _rows(file: Path, given: Given, reference: Expectations) -> Array:
-    """Each row's mean divergence, nats a token."""
-    starts = np.cumsum([0, *(len(answer) for _, answer in given)])
+def _rows(file: Path, given: Given, reference: Expectations) -> Rows:
+    tokens = [tokens_read(row) for row in given]
+    starts = np.cumsum([0, *map(len, tokens)])
 
-    def look(logits: Any, row: int, place: int) -> float:
-        return at_place(reference, starts[row] + place, logits, given[row][1][place])[0]
+    def look(logits: Any, row: int, number: int) -> float:
+        return at_place(reference, starts[row] + number, logits, tokens[row][number])[0]
 
-    return np.array([np.mean(places) for places in _read(file, given, look)])
+    read = _read(file, given, look)
+    answers = [places[len(row["own"]) :] for row, places in zip(given, read, strict=True)]
+    return {figure: np.array([*map(np.mean, of)]) for figure, of in zip(FIGURES, (read, answers), strict=True)}
 
 
 def _draws(rows: int) -> NDArray[np.int64]:

@@ -14,8 +14,7 @@ from safetensors.torch import save_file
 from orchestrator.lib.errors import Diverged, InputError
 from orchestrator.pipeline import adopt
 from orchestrator.serving import webui
-from orchestrator.spec.load import load_project
-from orchestrator.spec.project import Project
+from orchestrator.spec.load import Project, load_project
 from tests.conftest import write_tree
 
 ARGUMENTS = {

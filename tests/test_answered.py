@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,7 @@ class Model:
         self.asked: list[list[int]] = []
         self._left = dies_after
 
-    def stops(self, words: Sequence[str]) -> frozenset[int]:
-        return frozenset()
-
-    def answers(self, prompts: list[list[int]], limit: int, stops: Any) -> Iterator[tuple[int, list[int]]]:
+    def answers(self, prompts: list[list[int]], drafts: Any, limit: int) -> Iterator[tuple[int, list[int]]]:
         for index in reversed(range(len(prompts))):
             if not self._left:
                 raise KeyboardInterrupt
@@ -53,7 +51,7 @@ def in_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def answer(model: Model, prompts: list[list[int]] = PROMPTS, limit: int = 4, gguf: str = "a") -> list[list[int]]:
-    return ask._answers(model, prompts, limit, [], Answered("gguf-f16", gguf))  # type: ignore[arg-type]
+    return ask._answers(partial(model.answers, limit=limit), prompts, {}, limit, Answered("gguf-f16", gguf))
 
 
 WANTED = [prompt[::-1] for prompt in PROMPTS]

@@ -12,8 +12,7 @@ from safetensors.numpy import save_file
 
 from orchestrator.lib.errors import Diverged, StageError
 from orchestrator.models import finite
-from orchestrator.models.finite import Lost, first_lost
-from orchestrator.pipeline.stage_process import Losses, require_finished, require_finite, require_numbers
+from orchestrator.models.finite import Losses, Lost, first_lost, require_finished, require_finite, require_numbers
 
 NAN, INF = float("nan"), float("inf")
 

@@ -11,8 +11,10 @@ from scipy.stats import beta
 
 from orchestrator.evaluation import divergence
 from orchestrator.evaluation.noninferiority import loss
+from orchestrator.evaluation.reading import own_places, tokens_read
 from orchestrator.lib import layout
-from orchestrator.lib.files import read_json_lines
+from orchestrator.lib.files import read_json_lines, write_json
+from orchestrator.report.table import divergence_lines
 
 
 def kl(p: Any, q: Any) -> float:
@@ -79,6 +81,41 @@ def test_files_are_ranked_by_paired_differences() -> None:
     found = divergence.ranking(rows)
     assert {found[1]["artifact"], found[2]["artifact"]} == {"q4_k_m", "q4_k_s"}
     assert [one.get("apart") for one in found] == [None, True, False, True]
+
+
+def test_where_prompts_were_read_files_are_ranked_by_all_that_was() -> None:
+    before = np.log(np.array([0.7, 0.9, 0.5], dtype=np.float32))
+    found = divergence.row("3", [(0.8, np.log(0.6)), (0.1, np.log(0.8)), (0.3, np.log(0.5))], before, own=[-7])
+    assert (found["read"], found["reading_divergence"]) == (3, pytest.approx(0.4))
+    assert {**found, "read": 0, "reading_divergence": 0} == {
+        **divergence.row("3", [(0.1, np.log(0.8)), (0.3, np.log(0.5))], before[1:]), "read": 0, "reading_divergence": 0,
+    }  # fmt: skip
+    near = [row(str(i), 0.02 + i % 2) | {"reading_divergence": 0.05} for i in range(20)]
+    far = [row(str(i), 0.02 + i % 2) | {"reading_divergence": 0.06 + i / 1000} for i in range(20)]
+    assert list(divergence.figures(far)) == ["divergence", "reading_divergence", "probability_change"]
+    read = {"q4_k_m": far, "q8_0": near, "broken": [row("0", None) | {"reading_divergence": None}]}
+    assert divergence.ranked_by(read) == "reading_divergence"
+    assert [(one["artifact"], one.get("apart")) for one in divergence.ranking(read)] == [
+        ("q8_0", None),
+        ("q4_k_m", True),
+    ]
+    earlier = {"q4_k_m": far, "q8_0": [row(str(i), 0.02 + i % 2) for i in range(20)]}
+    assert divergence.ranked_by(earlier) == "divergence"
+    assert divergence.ranking(earlier)[1]["apart"] is False
+
+
+def test_of_a_prompt_its_own_text_is_read() -> None:
+    frame, end = [1, 2, 3], [8, 9]
+    prompts = [[*frame, 21, 22, 23, *end], [*frame, 31, 32, *end], [*frame, *range(100, 160), *end]]
+    own = own_places(prompts)
+    assert [[prompt[place] for place in of] for prompt, of in zip(prompts, own, strict=True)][:2] == [[22, 23], [32]]
+    gaps = np.diff(own[2])
+    assert len(own[2]) == 16 and gaps.min() >= 3 and gaps.max() <= 4 and own[2][0] > -62 and own[2][-1] < -2
+    assert own_places(prompts[:1]) == own_places([[1, 2]] * 2)[:1] == [[]]
+    many = own_places([[1, *range(number, number + 40), 7] for number in range(1000)])
+    assert {len(of) for of in many} == {4}
+    assert tokens_read({"prompt": prompts[0], "own": own[0], "answer": [50, 2]}) == [22, 23, 50, 2]
+    assert tokens_read({"prompt": prompts[0], "answer": [50, 2]}) == [50, 2]
 
 
 @pytest.mark.parametrize(("n", "lost"), [(100, 0), (100, 3), (400, 1), (59, 10)])
@@ -170,3 +207,87 @@ def test_answers_are_read_with_the_probabilities_of_the_model(gguf: Path, texts:
         )
         for found, known in zip(seen, expected, strict=True):
             assert found == pytest.approx(known, abs=0.05)
+
+
+def read(model: Any, given: list[dict[str, Any]], look: Any) -> list[list[Any]]:
+    """What `look` makes of the logits and the token, wherever a row is read."""
+    tokens = [tokens_read(row) for row in given]
+    return list(
+        model.read_answers(
+            [row["prompt"] for row in given],
+            [row["answer"] for row in given],
+            lambda logits, row, number: look(logits, tokens[row][number]),
+            [row.get("own", ()) for row in given],
+        )
+    )
+
+
+def test_places_of_prompts_are_read_as_answers_are(gguf: Path, texts: Any, merged: Any) -> None:
+    from orchestrator.models.gguf import GgufModel
+    from orchestrator.stages.likelihoods import read_answers
+
+    def look(logits: Any, token: int) -> float:
+        return float(divergence.log_softmax(logits)[token])
+
+    own = own_places([text[:-3] for text in texts])
+    given = [{"prompt": text[:-3], "answer": text[-3:], "own": of} for text, of in zip(texts, own, strict=True)]
+    whole = list(read_answers(merged, [(text[:1], text[1:]) for text in texts], look, 4))
+    some = list(read_answers(merged, [(text[:-3], text[-3:]) for text in texts], look, 4, own))
+    with GgufModel(gguf) as model:
+        seen = read(model, given, look)
+    assert any(own)
+    for text, of, every, by_torch, by_llama in zip(texts, own, whole, some, seen, strict=True):
+        places = [*(len(text) - 3 + place for place in of), *range(len(text) - 3, len(text))]
+        assert by_torch == pytest.approx([every[place - 1] for place in places], abs=1e-4)
+        assert by_llama == pytest.approx(by_torch, abs=0.05)
+
+
+def test_a_gguf_that_reads_prompts_too_has_the_same_figures_of_its_answers(
+    gguf: Path, texts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestrator.evaluation.rows import write_records
+    from orchestrator.models.gguf import GgufModel
+    from orchestrator.models.quantiser import quantise
+    from orchestrator.stages.diverge import Diverge
+    from orchestrator.stages.given import load, save
+
+    monkeypatch.chdir(tmp_path)
+    quantise(gguf, Path("q8_0.gguf"), "q8_0")
+    write_json(Path(layout.SERVING), {"stop": []})
+    rows = [{"id": str(at), "prompt": text[:-3], "answer": text[-3:]} for at, text in enumerate(texts)]
+    own = own_places([row["prompt"] for row in rows])
+    reading = [{**row, "own": places} for row, places in zip(rows, own, strict=True)]
+    found = {}
+    for name, given in (("answers", rows), ("all", reading)):
+        write_records(Path(f"{name}.given"), given)
+        with GgufModel(gguf) as model:
+            seen = read(model, given, lambda logits, token: divergence.expectation(logits, token, 256))
+            save(Path(f"{name}.npz"), divergence.expectations(place for places in seen for place in places))
+        rows_file, own_file = f"{name}.rows", f"{name}.own.npz"
+        Diverge("q8_0.gguf", f"{name}.given", f"{name}.npz", rows_file, None, own_file).run()
+        found[name] = read_json_lines(Path(rows_file))
+        assert len(load(Path(own_file)).chosen) == sum(map(len, map(tokens_read, given)))
+    assert not any("reading_divergence" in row for row in found["answers"])
+    for before, now, places in zip(found["answers"], found["all"], own, strict=True):
+        assert now["read"] == 3 + len(places) and now["reading_divergence"] > 0
+        assert {name: now[name] for name in before} == {
+            name: pytest.approx(value, rel=0.05, abs=1e-6) if isinstance(value, float) else value
+            for name, value in before.items()
+        }
+    assert divergence.ranked_by({"q8_0": found["all"]}) == "reading_divergence"
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({}, "divergence (KL, nats a token): f16 < q8_0; gguf-q8_0 most on rows 7 (0.250)"),
+        (
+            {"ranked_by": "reading_divergence"},
+            "divergence of what is read (KL, nats a token): f16 < q8_0; gguf-q8_0's answers most on rows 7 (0.250)",
+        ),
+    ],
+)
+def test_the_line_below_the_table_says_what_files_are_ranked_by(about: dict[str, str], said: str) -> None:
+    ranking = [{"artifact": "gguf-f16"}, {"artifact": "gguf-q8_0", "apart": True}]
+    worst = {"gguf-q8_0": [{"id": "7", "divergence": 0.25}]}
+    assert divergence_lines({"divergence": {"ranking": ranking, "worst": worst, **about}}) == [said]

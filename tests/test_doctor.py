@@ -227,7 +227,7 @@ def test_without_llamafactory_a_spec_cannot_be_read_and_the_rest_is_still_told(
 
     monkeypatch.chdir(project)
     monkeypatch.setattr(load, "load_project", absent)
-    monkeypatch.setattr(doctor_packages, "version", lambda name: None)
+    monkeypatch.setattr(environment, "version", lambda name: None)
     done = CliRunner().invoke(cli, ["doctor", "--json"])
     assert isinstance(done.exception, MissingError)
     answer = json.loads(done.stdout)

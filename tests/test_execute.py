@@ -54,6 +54,22 @@ def test_what_may_start(waiting: tuple[Step, ...], running: tuple[Step, ...], at
     assert [one.step.stage for one in startable(planned(*waiting), running, lambda: at_once)] == started
 
 
+@pytest.mark.parametrize(
+    ("waiting", "running", "started"),
+    [
+        (("asked", "given"), (), ["given"]),
+        (("asked",), ("given",), []),
+        (("asked",), (), ["asked"]),  # where nothing is given any more, or ever, it is not waited for
+    ],
+)
+def test_what_makes_a_step_faster_is_waited_for_only_where_it_comes(
+    waiting: tuple[str, ...], running: tuple[str, ...], started: list[str]
+) -> None:
+    steps = {"asked": replace(step("asked"), after=("given",)), "given": step("given")}
+    found = startable(planned(*(steps[name] for name in waiting)), [steps[name] for name in running], lambda: 2)
+    assert [one.step.stage for one in found] == started
+
+
 @dataclass
 class Stage:
     """A child that ends when it is told to."""

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.chat_template.encode import decoded
 from orchestrator.chat_template.registry import definition
 from orchestrator.chat_template.spaces import Spacing, spaced, spacing_of
 from orchestrator.chat_template.turns import SpecialTokens, turns
-from orchestrator.data.question import prompt_text
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import HashCache, read_json, write_json, write_text
@@ -344,5 +344,5 @@ def test_the_text_of_a_prompt_leads_back_to_its_tokens(made: dict[str, Path]) ->
     asked = "<s>The capital</s><s>of France"
     ids = tokenizer.encode(asked, add_special_tokens=False)
     assert tokenizer.decode(ids) != asked
-    assert prompt_text(tokenizer, ids, lambda: asked) == asked
-    assert prompt_text(tokenizer, ids, lambda: "another") == tokenizer.decode(ids)
+    assert decoded(tokenizer, ids, lambda: asked) == asked
+    assert decoded(tokenizer, ids, lambda: "another") == tokenizer.decode(ids)

@@ -12,7 +12,8 @@ from rich.console import Console
 from orchestrator.lib.files import write_text
 from orchestrator.lib.step import Step
 from orchestrator.machine import environment
-from orchestrator.runs import progress
+from orchestrator.report import progress
+from orchestrator.runs import training_log
 from tests.example_runs import write_log
 
 TRAIN = Step("train", "train", ("llamafactory-cli", "train"))
@@ -43,22 +44,22 @@ def shown(folder: Path, step: Step = TRAIN, *, verbosity: int = 0, terminal: boo
     ],
 )
 def test_pace(entry: dict[str, object], said: str) -> None:
-    assert progress.pace(entry) == said
+    assert training_log.pace(entry) == said
 
 
 def test_training_line_has_step_loss_rate_pace_and_time_left() -> None:
     last = {"current_steps": 20, "total_steps": 60, "loss": 0.5, "lr": 1e-4}
     last |= {"elapsed_time": "0:00:10", "remaining_time": "0:00:20"}
-    line = progress.training_line(last, [{"loss": 2.0}, last])
+    line = training_log.training_line(last, [{"loss": 2.0}, last])
     assert line == "step 20/60  loss 0.500 █▁  lr 0.0001  2.0 steps/s  0:00:20 left"
 
 
 def test_time_left_is_of_the_steps_that_this_process_made() -> None:
     """LLaMA-Factory divides the seconds since the start by all steps, those before the checkpoint included."""
     last = {"current_steps": 80, "total_steps": 100, "elapsed_time": "0:00:10", "remaining_time": "0:00:02"}
-    assert progress.training_line(last, [], start=60) == "step 80/100  2.0 steps/s  0:00:10 left"
-    assert progress.training_line(last | {"current_steps": 60}, [], start=60) == "step 60/100"
-    assert progress.seconds_left(last | {"total_steps": 80}, 60) == 0
+    assert training_log.training_line(last, [], start=60) == "step 80/100  2.0 steps/s  0:00:10 left"
+    assert training_log.training_line(last | {"current_steps": 60}, [], start=60) == "step 60/100"
+    assert training_log.seconds_left(last | {"total_steps": 80}, 60) == 0
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_time_left_is_of_the_steps_that_this_process_made() -> None:
     ],
 )
 def test_a_resumed_training_is_known_by_its_command(argv: tuple[str, ...], name: str, step: int) -> None:
-    assert (progress.resumed_from(argv), progress.resumed_step(argv)) == (name, step)
+    assert (training_log.resumed_from(argv), training_log.resumed_step(argv)) == (name, step)
 
 
 def test_a_resumed_training_says_so_and_shows_nothing_of_before(tmp_path: Path) -> None:

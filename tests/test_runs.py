@@ -24,7 +24,7 @@ from orchestrator.runs.export import export
 from orchestrator.runs.locks import locked
 from orchestrator.runs.query import Wanted
 from orchestrator.runs.store import Run
-from orchestrator.spec.effective import effective
+from orchestrator.spec.load import effective
 from tests.example_runs import make_run
 
 Call = Callable[..., Result]

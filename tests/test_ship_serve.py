@@ -24,8 +24,8 @@ from orchestrator.runs.store import Run
 from orchestrator.serving import artifacts, serve
 from orchestrator.serving.chat import Conversation, talk
 from orchestrator.serving.endpoint import Endpoint, ask, ask_all
+from orchestrator.serving.openai_server.engine import KEY_VARIABLE
 from orchestrator.serving.serve import (  # fmt: skip
-    KEY_VARIABLE,
     NO_INFERENCE,
     Where,
     inference_arguments,

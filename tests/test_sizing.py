@@ -14,10 +14,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.models import outline
-from orchestrator.models.disk import gguf_bytes, run_bytes
-from orchestrator.models.seven_b import CONFIG, seven_b, tensors
 from orchestrator.models.shape import Tensor, read_model
-from orchestrator.models.sizing import Fit, Work, fits, gpu_bytes
+from orchestrator.models.sizing import CONFIG, Fit, Work, fits, gguf_bytes, gpu_bytes, run_bytes, seven_b, tensors
 from orchestrator.models.sources import template_origin
 from orchestrator.report.checked import Disk, disk_lines, fit_lines, time_line
 from orchestrator.report.doctor import seven_b_fits

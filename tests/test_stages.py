@@ -111,6 +111,15 @@ def test_every_step_comes_after_those_it_needs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SPECS)
+def test_what_a_gguf_will_read_is_there_when_it_is_asked(name: str) -> None:
+    steps = steps_of(name)
+    for kind in [stage.removeprefix("ask-") for stage in steps if stage.startswith("ask-")]:
+        asked, read = steps[f"ask-{kind}"], steps[f"diverge-{kind}"]
+        assert set(read.needs) == {*asked.after, asked.needs[1]}
+        assert asked.hints == read.files and read.after == (asked.stage,)
+
+
+@pytest.mark.parametrize("name", SPECS)
 def test_no_two_steps_own_the_same_output(name: str) -> None:
     owned = [path for step in steps_of(name).values() for path in (*step.expects, *step.files)]
     assert len(owned) - len(set(owned)) <= 2  # two dataset_info.json are written by the steps that they are expected of

@@ -36,6 +36,11 @@ def test_what_decides_the_result_decides_the_fingerprint(changed: Step) -> None:
     assert fingerprint(changed, UPSTREAM, ALIASES) != fingerprint(STEP, UPSTREAM, ALIASES)
 
 
+def test_what_only_makes_it_faster_does_not() -> None:
+    faster = replace(STEP, after=("convert",), hints={"configs/convert.json": "{}"})
+    assert fingerprint(faster, UPSTREAM, ALIASES) == fingerprint(STEP, UPSTREAM, ALIASES)
+
+
 def test_an_upstream_change_goes_all_the_way_down() -> None:
     assert fingerprint(STEP, {"prepare": "2" * 64}, ALIASES) != fingerprint(STEP, UPSTREAM, ALIASES)
 

@@ -14,7 +14,7 @@ from orchestrator.executors.local import slots, visible
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import write_json
 from orchestrator.spec.editing import edited
-from orchestrator.spec.plausible import doubts
+from orchestrator.spec.rules import doubts
 from orchestrator.spec.sections import Evaluate, Spec, Sweep
 from orchestrator.sweep.display import conclusions, fitted
 from orchestrator.sweep.ranking import rank, ranking

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -128,3 +128,14 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+def decoded(tokenizer: Any, ids: list[int], served: Callable[[], str]) -> str:
+    """A text that the tokenizer of training turns into these tokens: the decoded one, or where that one does not lead
+    back, as with SentencePiece and its spaces, the served one if it does."""
+
+    def leads_back(text: str) -> bool:
+        return list(tokenizer.encode(text, add_special_tokens=False)) == list(ids)
+
+    text = str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+    return text if leads_back(text) or not leads_back(other := served()) else other

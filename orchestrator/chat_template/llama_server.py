@@ -137,19 +137,9 @@ def _program(server: str, model: Path, template: str) -> Iterator[str]:
         port = free.getsockname()[1]
     file = model.with_name("template.jinja")
     file.write_text(template, encoding="utf-8")
-    argv = [
-        server,
-        "-m",
-        str(model),
-        "--jinja",
-        "--chat-template-file",
-        str(file),
-        "-c",
-        str(CONTEXT),
-        "--port",
-        str(port),
-    ]
-    child = process.start(process.Command([*argv, "--no-warmup"], model.parent, model.with_name("server.log")))
+    argv = [server, "-m", str(model), "--jinja", "--chat-template-file", str(file), "-c", str(CONTEXT)]
+    argv += ["--port", str(port), "--no-warmup"]
+    child = process.start(process.Command(argv, model.parent, model.with_name("server.log")))
     url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + START_SECONDS
     try:
         while time.monotonic() < deadline and child.poll() is None:
@@ -175,14 +165,8 @@ def write_vocabulary(target: Path, tokens: SpecialTokens, answers: Sequence[str]
     first, special = len(words), {tokens.bos, tokens.eos, UNKNOWN}
     words += map(_as_token, answers)
     writer = GGUFWriter(target, "llama")
-    writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(WIDTH)
-    writer.add_block_count(1)
-    writer.add_feed_forward_length(WIDTH)
-    writer.add_head_count(1)
-    writer.add_head_count_kv(1)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(WIDTH)
+    for key, value in SHAPE.items():
+        getattr(writer, f"add_{key}")(value)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(words)
@@ -193,16 +177,13 @@ def write_vocabulary(target: Path, tokens: SpecialTokens, answers: Sequence[str]
         if text:
             add(words.index(text))
     writer.add_add_bos_token(False)
-    square, norm = np.zeros((WIDTH, WIDTH), np.float32), np.ones(WIDTH, np.float32)
     table, scores = np.zeros((2, len(words), WIDTH), np.float32)
     table[first:, 0] = 1  # which RMS norm makes √WIDTH
     if tokens.eos:
         scores[words.index(tokens.eos), 0] = PREFERRED
-    for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
-        writer.add_tensor(f"blk.0.{name}.weight", square)
-    for name, values in (("blk.0.attn_norm", norm), ("blk.0.ffn_norm", norm), ("output_norm", norm)):
-        writer.add_tensor(f"{name}.weight", values)
-    for name, values in (("token_embd", table), ("output", scores)):
+    square, norm = np.zeros((WIDTH, WIDTH), np.float32), np.ones(WIDTH, np.float32)
+    weights = {"token_embd": table, "output": scores, **dict.fromkeys(SQUARES, square), **dict.fromkeys(NORMS, norm)}
+    for name, values in weights.items():
         writer.add_tensor(f"{name}.weight", values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -215,7 +196,16 @@ WIDTH = 32
 CONTEXT = 8192
 """Tokens of this vocabulary, which are bytes."""
 PREFERRED = 50.0
-
+SHAPE = {
+    "context_length": CONTEXT, "embedding_length": WIDTH, "block_count": 1, "feed_forward_length": WIDTH,
+    "head_count": 1, "head_count_kv": 1, "layer_norm_rms_eps": 1e-5, "rope_dimension_count": WIDTH,
+}  # fmt: skip
+"""What GGUFWriter is told of the model."""
+SQUARES = tuple(
+    f"blk.0.{name}" for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+)
+NORMS = ("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm")
+"""Its matrices and its norms."""
 
 PLAIN = [*range(33, 127), *range(161, 173), *range(174, 256)]
 """Bytes that stand for themselves in GPT-2's vocabulary (`bytes_to_unicode` in openai/gpt-2, encoder.py)."""

@@ -11,6 +11,7 @@ import re
 from orchestrator.chat_template.registry import Definition
 from orchestrator.chat_template.turns import SpecialTokens, Turns, starts_with_bos, turns
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.render import survives_modelfile
 
 _MEANS_SOMETHING = re.compile(r'\{\{|\{\Z|"""')
 _IS_LAST = "eq (len (slice $.Messages $i)) 1"
@@ -51,16 +52,11 @@ def literal(text: str) -> str:
     unprintable, such as the full-width space of Chinese text or the joiner inside an emoji.
     """
     safe = _MEANS_SOMETHING.sub(lambda found: _go_string(found[0]), text)
-    return "".join(character if _survives(character) else _go_string(character) for character in safe)
+    return "".join(character if survives_modelfile(character) else _go_string(character) for character in safe)
 
 
 def _go_string(text: str) -> str:
     return '{{ "' + "".join(f"\\U{ord(character):08x}" for character in text) + '" }}'
-
-
-def _survives(character: str) -> bool:
-    """Whether Ollama's parser/parser.go keeps it: `strconv.IsPrint`, which agrees with Python, and white space."""
-    return character.isprintable() or character in "\n\r\t"
 
 
 def _question_starts_prompt(written: Turns, bos: str) -> str:

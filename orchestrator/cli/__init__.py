@@ -10,7 +10,7 @@ import io
 import signal
 import sys
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -120,17 +120,13 @@ def main() -> None:
         _print_usage(error)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _print_error(Interrupted("interrupted", "Run the same command again: what was finished is kept."))
-        sys.exit(Interrupted.exit_code)
+        _end(Interrupted("interrupted", "Run the same command again: what was finished is kept."))
     except OrchestratorError as error:
-        _print_error(error)
-        sys.exit(error.exit_code)
+        _end(error)
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         sys.stderr.close()
     except OSError as error:  # a full disk, a folder without permission: the machine's fault, and the user's to fix
-        failure = of_system(error)
-        _print_error(failure)
-        sys.exit(failure.exit_code)
+        _end(of_system(error))
     except Exception as error:  # a bug of ours, which keeps its traceback; a library may quote a URL or a token in it
         import traceback
 
@@ -139,8 +135,7 @@ def main() -> None:
         click.echo(redacted(traceback.format_exc()), err=True)
         said = f"internal error: {type(error).__name__}: {error}"
         report_it = "This is a bug of the orchestrator, not of your project: please report it with the lines above."
-        _print_error(OrchestratorError(said, report_it))
-        sys.exit(OrchestratorError.exit_code)
+        _end(OrchestratorError(said, report_it))
 
 
 def _print_usage(error: click.ClickException) -> None:
@@ -152,12 +147,14 @@ def _print_usage(error: click.ClickException) -> None:
     click.echo(localised(said.getvalue()), err=True, nl=False)
 
 
-def _print_error(error: OrchestratorError) -> None:
+def _end(error: OrchestratorError) -> NoReturn:
+    """Say what went wrong and what to do next; end with the exit code of the kind of error."""
     from orchestrator.lib.secrecy import redacted
 
     click.secho(localised(f"error: {redacted(error.message)}"), err=True, fg="red")
     if error.hint:
         click.echo(localised(f"hint: {error.hint}"), err=True)
+    sys.exit(error.exit_code)
 
 
 def _keep_interruption(unraisable: Any) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.pipeline.plan import Plan
     from orchestrator.pipeline.scheduler import Reporter
     from orchestrator.runs.store import Run
-    from orchestrator.spec.project import Project
+    from orchestrator.spec.load import Project
 
 node_option = click.option(
     "--node-rank", type=int, metavar="N", help="Take part as node N in the training that node 0 begins [NODE_RANK]."
@@ -120,7 +120,7 @@ def _chain(phase: str, options: dict[str, Any]) -> None:
     from orchestrator.lib.errors import GateError
     from orchestrator.pipeline import nodes, workflow
     from orchestrator.report.live import LiveRun
-    from orchestrator.runs.progress import Display
+    from orchestrator.report.progress import Display
 
     if options.get("on") not in (None, "local") and options["force"]:
         raise click.UsageError("--force repeats a stage here; it cannot go with --on, where a lost node starts again")

@@ -12,9 +12,9 @@ import click
 from orchestrator.cli.common import announce, json_option, print_json, say, set_option
 
 if TYPE_CHECKING:
+    from orchestrator.models.outline import Known
     from orchestrator.models.sizing import Fit
-    from orchestrator.pipeline.known import Known
-    from orchestrator.spec.project import Project
+    from orchestrator.spec.load import Project
 
 MODELS = ("hf:", "modelscope:", "builtin:")
 
@@ -82,10 +82,10 @@ def _check_spec(spec: Path, overrides: tuple[str, ...], card: Card | None, as_js
     from orchestrator.data import assemble
     from orchestrator.data.checks import require_clean
     from orchestrator.machine import requirements
+    from orchestrator.models.outline import known
     from orchestrator.pipeline import estimate
-    from orchestrator.pipeline.known import known
     from orchestrator.pipeline.plan import mode_of
-    from orchestrator.spec.plausible import doubts
+    from orchestrator.spec.rules import doubts
 
     wanted = replace(assemble.Wanted.of_spec(project.spec, project.root), mode=mode_of(project.spec))
     findings = assemble.check(wanted)
@@ -110,7 +110,7 @@ def _check_spec(spec: Path, overrides: tuple[str, ...], card: Card | None, as_js
 def _check_model(project: Project, card: Card | None, as_json: bool) -> None:
     """What there is to know of a model without any spec. Raises MissingError where its hub does not answer."""
     from orchestrator.lib.errors import MissingError
-    from orchestrator.pipeline.known import known
+    from orchestrator.models.outline import known
 
     base = known(project.spec.model.base, project.root)
     if base.problem:
@@ -184,22 +184,17 @@ def _size_lines(project: Project, base: Known, card: Card | None) -> list[str]:
 
 
 def _disk(project: Project, base: Known) -> Any:
-    from orchestrator.lib.files import cache_folder
-    from orchestrator.models.disk import run_bytes
+    from orchestrator.lib.files import cache_folder, nearest
+    from orchestrator.models.sizing import run_bytes
     from orchestrator.report.checked import Disk
 
     if base.model is None:
         return None
-    cache = _existing(base.folder if base.download and base.folder else cache_folder())
-    root = _existing(project.root)
+    cache = nearest(base.folder if base.download and base.folder else cache_folder())
+    root = nearest(project.root)
     shared = root.stat().st_dev == cache.stat().st_dev
     parts = run_bytes(base.model, project.spec.export.gguf)
     return Disk(parts, shutil.disk_usage(root).free, base.download, shutil.disk_usage(cache).free, shared)
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
-    return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
 
 
 def _fits(project: Project, base: Known, card: Card | None) -> list[Fit]:

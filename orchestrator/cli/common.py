@@ -17,7 +17,7 @@ from orchestrator.lib.translate import localised
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestrator.spec.project import Project
+    from orchestrator.spec.load import Project
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from orchestrator.data.checks.tokens import TokenCounter
     from orchestrator.data.conversation import Conversation
     from orchestrator.data.import_ import Imported
-    from orchestrator.spec.project import Project
+    from orchestrator.spec.load import Project
 
 LONGEST = 200  # characters of a turn that an import shows
 _SHOWN = 10  # changes of `clean` that are printed

@@ -106,7 +106,7 @@ def fetch(base: str, as_json: bool) -> None:
         "base": base,
         "path": str(found.path),
         "template": sources.template_of(base),
-        "sha256": sources.content_hash(found, hashes),
+        "sha256": sources.content_hash(found.path, hashes) if found.path else None,
     }
     hashes.save()
     print_json(answer) if as_json else click.echo(found.path)

@@ -56,7 +56,7 @@ def print_comparison(compared: dict[str, Any]) -> None:
     from rich.table import Table
 
     from orchestrator.report.table import figure_text
-    from orchestrator.runs.progress import loss_line
+    from orchestrator.runs.training_log import loss_line
 
     console = stdout_console()
     columns = [run["id"] for run in compared["runs"]]

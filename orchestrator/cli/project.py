@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,12 +51,10 @@ COPIED = {
 
 def taken_over(source: Path, folder: Path) -> str:
     """The spec that says what a LLaMA-Factory YAML or a training's folder says. Raises InputError for neither."""
-    import re
-
     from orchestrator.models.saves import read_arguments, read_saves
     from orchestrator.spec.foreign import Foreign, spec_text
 
-    name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "model"
+    name = slug(folder.resolve().name)
     if source.is_dir():
         saves = read_saves(source)
         files = [name for name in (saves.arguments_from, "adapter_config.json" if saves.adapter else "") if name]
@@ -88,12 +87,15 @@ def create(folder: Path, spec: str | None = None) -> list[Path]:
 
 def shipped_spec(name: str) -> str:
     """The spec of a new project, under another name: what it says of data is the caller's to change."""
-    import re
-
     from orchestrator.spec.editing import edited
 
     text = _shipped(COPIED["spec.yaml"]).read_text(encoding="utf-8").partition("\n")[2]
-    return edited(text, {"name": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "model"})
+    return edited(text, {"name": slug(name)})
+
+
+def slug(name: str) -> str:
+    """What a spec may be called after a folder or a file."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "model"
 
 
 def _texts() -> Mapping[str, str]:

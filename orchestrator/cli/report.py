@@ -120,7 +120,7 @@ def reproduce(wanted: str | None, runs_dir: Path, into: Path | None, as_json: bo
     Example: orchestrator reproduce 20261124T081124Z
     """
     from orchestrator.pipeline import reproduce as again
-    from orchestrator.runs.progress import Display
+    from orchestrator.report.progress import Display
 
     run, console = store.find(runs_dir, wanted), stderr_console()
     target = into or runs_dir.with_name("reproduced")

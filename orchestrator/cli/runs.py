@@ -221,7 +221,7 @@ def adopt(
     Example: orchestrator runs adopt webui/saves/news/lora/train_2026-08-01-10-15-00
     """
     from orchestrator.pipeline.adopt import adopt as take
-    from orchestrator.runs.progress import Display
+    from orchestrator.report.progress import Display
     from orchestrator.spec.load import load_project
 
     console, project = stderr_console(), load_project(spec, overrides, runs_dir)

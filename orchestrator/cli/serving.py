@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from orchestrator.cli.common import (
     secret,
     stderr_console,
     stdout_console,
+    together,
 )
 from orchestrator.lib import process
 from orchestrator.lib.errors import InputError, Interrupted, MissingError, StageError
@@ -30,17 +31,11 @@ if TYPE_CHECKING:
     from orchestrator.serving.endpoint import Endpoint
 
 
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """RUN, --runs-dir and --artifact."""
-    for option in (
-        click.option("--artifact", help="base, tuned, f16, q4_k_m, … [the gate's recommendation]."),
-        click.option("--runs-dir", type=click.Path(path_type=Path), default="runs", help="Where runs are kept [runs]."),
-        click.argument("which", metavar="[RUN]", required=False),
-    ):
-        command = option(command)
-    return command
-
-
+run_options = together(
+    click.option("--artifact", help="base, tuned, f16, q4_k_m, … [the gate's recommendation]."),
+    click.option("--runs-dir", type=click.Path(path_type=Path), default="runs", help="Where runs are kept [runs]."),
+    click.argument("which", metavar="[RUN]", required=False),
+)
 force_option = click.option("--force", is_flag=True, help="Take files that are not those that were proven.")
 
 

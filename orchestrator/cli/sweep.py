@@ -71,7 +71,7 @@ def run(dry_run: bool, strict: bool, as_json: bool, on: str | None, **options: A
     Example: orchestrator sweep --set sweep.parallel=2
     """
     announce(f"reading {options['spec']}", {**options, "as_json": as_json})
-    from orchestrator.spec.plausible import doubts
+    from orchestrator.spec.rules import doubts
     from orchestrator.sweep.display import show_ranking
     from orchestrator.sweep.run import section, trials_ahead
     from orchestrator.sweep.trial import TrialFactory
@@ -135,7 +135,7 @@ def learning_curve(fractions: str, seeds: int, metric: str | None, strict: bool,
 
 
 def _carry_out(factory: TrialFactory, options: dict[str, Any]) -> dict[str, Any]:
-    from orchestrator.runs.progress import Display
+    from orchestrator.report.progress import Display
     from orchestrator.sweep.display import SweepDisplay
     from orchestrator.sweep.run import run_sweep
 

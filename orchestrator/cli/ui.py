@@ -59,7 +59,7 @@ def webui(spec: Path, overrides: tuple[str, ...], runs_dir: Path | None, host: s
     Example: orchestrator webui spec.yaml
     """
     from orchestrator.pipeline import workflow
-    from orchestrator.runs.progress import Display
+    from orchestrator.report.progress import Display
     from orchestrator.serving import webui
     from orchestrator.serving.serve import where
     from orchestrator.spec.load import load_project

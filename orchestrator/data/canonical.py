@@ -6,16 +6,19 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.chat_template.messages import join_calls, split_calls, to_messages
 from orchestrator.chat_template.registry import definition, tool_definition
 from orchestrator.chat_template.thoughts import in_words
 from orchestrator.chat_template.tool_formats import row_refusal, told_to_training
 from orchestrator.chat_template.tools import ToolError, canonical_tools
-from orchestrator.data.conversation import Conversation
+from orchestrator.data.conversation import Conversation, Message
 from orchestrator.evaluation.calls import CallReader, from_json
 from orchestrator.lib.errors import InputError
+
+if TYPE_CHECKING:
+    from orchestrator.chat_template.encode import Encoder
 
 
 def has_tools(row: Conversation) -> bool:
@@ -120,3 +123,20 @@ def messages(row: Conversation, template: str) -> Iterator[dict[str, Any]]:
     system = [{"role": "system", "content": row.system}] if row.system else []
     turns = [{"role": turn.role, "content": turn.content} for turn in row.messages]
     yield from to_messages([*system, *turns], shape.thought_words, tools.call_words)
+
+
+def question(row: Conversation, template: str) -> list[dict[str, Any]]:
+    """The conversation up to the answer that is asked for, as OpenAI's messages."""
+    return list(messages(row if row.chosen else replace(row, messages=row.messages[:-1]), template))
+
+
+def label(encoder: Encoder, row: Conversation) -> str:
+    """The right answer as training teaches it."""
+    last = row.messages[-1]
+    return row.chosen or encoder.answer_text({"role": last.role, "content": last.content})
+
+
+def answered(row: Conversation) -> Conversation:
+    """The row with its good answer as the last turn, and no other."""
+    answer = (Message("assistant", row.chosen),) if row.chosen else ()
+    return replace(row, messages=(*row.messages, *answer), chosen="", rejected="", desirable=None)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.evaluation.intervals import Array, Interval
-from orchestrator.evaluation.metric import DIVERGENCE, PROBABILITY_CHANGE
+from orchestrator.evaluation.metric import DIVERGENCE, PROBABILITY_CHANGE, READING_DIVERGENCE
 
 MOST = 256
 """Tokens kept of each place of an answer."""
@@ -80,26 +80,35 @@ def at_place(reference: Expectations, place: int, logits: Array, chosen: int) ->
     return max(0.0, float(np.sum(np.exp(p) * (p - q)))), float(logs[chosen])
 
 
-def row(name: str, places: Sequence[tuple[float, float]], before: NDArray[np.float32]) -> dict[str, Any]:
+def row(
+    name: str,
+    places: Sequence[tuple[float, float]],
+    before: NDArray[np.float32],
+    own: Sequence[int] | None = None,
+) -> dict[str, Any]:
     """One row's figures: the mean divergence of its answer's tokens in nats, and the probability of the whole answer
-    by the candidate and by the reference, whose log-probabilities are `before`. None stands for what is no number."""
+    by the candidate and by the reference, whose log-probabilities are `before`. With `own`, the tokens of the prompt
+    that were read before those, the mean over all of them as well. None stands for what is no number."""
     nats, logs = (np.array(column, dtype=np.float64) for column in zip(*places, strict=True))
+    first = len(own or ())
     return {
         "id": name,
-        "tokens": len(places),
-        DIVERGENCE: _finite(float(nats.mean())),
-        "probability": _finite(float(np.exp(logs.sum()))),
-        "before": float(np.exp(before.astype(np.float64).sum())),
+        "tokens": len(places) - first,
+        DIVERGENCE: _finite(float(nats[first:].mean())),
+        "probability": _finite(float(np.exp(logs[first:].sum()))),
+        "before": float(np.exp(before[first:].astype(np.float64).sum())),
+        **({} if own is None else {"read": len(places), READING_DIVERGENCE: _finite(float(nats.mean()))}),
     }
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Interval]:
-    """Over the rows: the mean divergence in nats a token, and by how many points of probability their answers became
-    less likely or more. None at all where a row has no number."""
-    if not rows or any(of[DIVERGENCE] is None or of["probability"] is None for of in rows):
+    """Over the rows: the mean divergence in nats a token, of the answers and of all that was read, and by how many
+    points of probability the answers became less likely or more. None at all where a row has no number."""
+    if not _all_have(rows, DIVERGENCE, "probability"):
         return {}
     change = [100 * (of["probability"] - of["before"]) for of in rows]
-    return {DIVERGENCE: mean([of[DIVERGENCE] for of in rows]), PROBABILITY_CHANGE: mean(change)}
+    measured = (by for by in (DIVERGENCE, READING_DIVERGENCE) if _all_have(rows, by))
+    return {**{by: mean([of[by] for of in rows]) for by in measured}, PROBABILITY_CHANGE: mean(change)}
 
 
 def mean(values: Sequence[float]) -> Interval:
@@ -122,10 +131,18 @@ def worst(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [dict(of) for of in by_size[:WORST]]
 
 
+def ranked_by(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The divergence that artifacts are ranked by: that of all that was read where all of them have it, else that of
+    the answers."""
+    measured = [table for table in rows.values() if _all_have(table, DIVERGENCE)]
+    return READING_DIVERGENCE if all(_all_have(table, READING_DIVERGENCE) for table in measured) else DIVERGENCE
+
+
 def ranking(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """Artifacts from the nearest to the furthest, each with the interval of how much further than the one before it
     lies, over the same rows; `apart` says whether that interval leaves zero out."""
-    measured = {name: np.array([of[DIVERGENCE] for of in table]) for name, table in rows.items() if figures(table)}
+    by = ranked_by(rows)
+    measured = {name: np.array([of[by] for of in table]) for name, table in rows.items() if _all_have(table, by)}
     order = sorted(measured, key=lambda name: float(measured[name].mean()))
     ranked: list[dict[str, Any]] = [{"artifact": name} for name in order[:1]]
     for nearer, further in pairwise(order):
@@ -147,6 +164,11 @@ def _rest(logs: Array, tokens: NDArray[np.int32]) -> float:
     others[tokens] = False
     left: float = np.exp(logs[others]).sum()
     return math.log(max(left, SMALLEST)) if math.isfinite(left) else math.nan
+
+
+def _all_have(rows: Sequence[Mapping[str, Any]], *names: str) -> bool:
+    """Whether there are rows, and each has these numbers."""
+    return bool(rows) and all(of.get(name) is not None for of in rows for name in names)
 
 
 def _finite(value: float) -> float | None:

@@ -46,11 +46,13 @@ class Metric:
 
 AGREEMENT = "agreement_with_tuned"
 DIVERGENCE = "divergence"
+READING_DIVERGENCE = "reading_divergence"
+"""The same of all that was read: answers and what prompts have for themselves."""
 PROBABILITY_CHANGE = "probability_change"
 CONFIDENCE = ("scaled_ece", "answerable")
 GENERAL_CHANGE, GENERAL_DIVERGENCE = "general_change", "general_divergence"
 """Of the answers to general prompts, against the base model; nats a token."""
-FROM_LOGITS = (DIVERGENCE, PROBABILITY_CHANGE)
+FROM_LOGITS = (DIVERGENCE, READING_DIVERGENCE, PROBABILITY_CHANGE)
 """What is measured of an artifact's probabilities, not of its answers."""
 
 METRICS = {
@@ -105,6 +107,7 @@ METRICS = {
         Metric("reward_margin", "margin", tasks=(), digits=2, on_card=True),
         Metric(AGREEMENT, "agrees"),
         Metric(DIVERGENCE, "KL", tasks=(), higher_is_better=False, digits=4),
+        Metric(READING_DIVERGENCE, "KL, read", tasks=(), higher_is_better=False, digits=4),
         Metric(PROBABILITY_CHANGE, "probability", tasks=(), digits=2),
         Metric(GENERAL_CHANGE, "general", tasks=(), digits=2),
         Metric(GENERAL_DIVERGENCE, "general KL", tasks=(), higher_is_better=False, digits=2),

@@ -186,6 +186,11 @@ def cache_folder() -> Path:
     return user_cache_path("orchestrator")
 
 
+def nearest(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+
+
 @contextmanager
 def building(target: Path) -> Iterator[Path]:
     """A temporary folder that becomes `target` when the block ends well, and vanishes when it does not.

@@ -59,6 +59,11 @@ def config(stage: str) -> str:
     return f"configs/{stage}.yaml"
 
 
+def stage_config(stage: str) -> str:
+    """The fields of a stage of ours."""
+    return f"configs/{stage}.json"
+
+
 def log(stage: str) -> str:
     """Everything a stage printed."""
     return f"logs/{stage}.log"
@@ -90,7 +95,8 @@ def confidence(artifact: str) -> str:
 
 
 GIVEN = "evaluation/given.jsonl"
-"""The tuned model's answers that every artifact is given to read: {id, prompt, answer}, both as token ids, a line."""
+"""The tuned model's answers that every artifact is given to read: {id, prompt, answer, own} a line, both as token ids;
+`own` are the places of the prompt that are read, too, counted from its end."""
 
 
 def expectations(artifact: str) -> str:
@@ -99,8 +105,14 @@ def expectations(artifact: str) -> str:
 
 
 def divergence(artifact: str) -> str:
-    """How far an artifact is from its reference: {id, tokens, divergence, probability, before} a line."""
+    """How far an artifact is from its reference: {id, tokens, divergence, probability, before, read,
+    reading_divergence} a line."""
     return f"evaluation/{artifact}.divergence.jsonl"
+
+
+def places(artifact: str) -> str:
+    """What an artifact made of each token of those answers while it was asked; gone once its divergence is known."""
+    return f"evaluation/{artifact}.divergence.npz"
 
 
 def importance(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -13,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from orchestrator.lib import cpu
-from orchestrator.lib.errors import Interrupted
+from orchestrator.lib import cpu, layout
+from orchestrator.lib.errors import Interrupted, OrchestratorError
 
 GRACE_SECONDS = 10.0
 """How long a child may take to end by itself after SIGTERM."""
@@ -172,3 +173,14 @@ def adopt_orphans() -> None:
     """Become the parent of every process below this one whose own parent ends; Linux only, elsewhere nothing."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def run_program(main: Callable[[], None]) -> None:
+    """Call the work of a program that we start ourselves; end with the exit code of what went wrong, and with a line
+    that says it: the last of its log, which is read back."""
+    try:
+        main()
+    except OrchestratorError as error:
+        report = {"exit_code": error.exit_code, "message": error.message, "hint": error.hint}
+        print(layout.WORKER_ERROR + json.dumps(report, ensure_ascii=False), file=sys.stderr, flush=True)
+        sys.exit(error.exit_code)

@@ -153,9 +153,13 @@ def modelfile_text(text: str) -> str:
 
 
 def fits_modelfile(text: str) -> bool:
-    """Whether a Modelfile can hold a text as it is; Ollama's parser drops what Go's strconv.IsPrint refuses."""
-    kept = all(character.isprintable() or character in "\n\r\t" for character in text)
-    return kept and '"""' not in text and not text.endswith('"')
+    """Whether a Modelfile can hold a text as it is."""
+    return all(map(survives_modelfile, text)) and '"""' not in text and not text.endswith('"')
+
+
+def survives_modelfile(character: str) -> bool:
+    """Whether Ollama's parser/parser.go keeps it: Go's `strconv.IsPrint`, which agrees with Python, and white space."""
+    return character.isprintable() or character in "\n\r\t"
 
 
 def modelfile_word(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from orchestrator.lib import layout
+from orchestrator.lib.files import sha256_of
 
 PHASES = ("prepare", "train", "evaluate", "export", "quantise", "verify")
 """What a user asks for by name; each phase is one or more stages."""
@@ -25,6 +25,8 @@ class Step:
     argv: tuple[str, ...]
     files: Mapping[str, str] = field(default_factory=dict)
     """Text files written before it starts, such as its configuration."""
+    hints: Mapping[str, str] = field(default_factory=dict)
+    """Text files written before it starts that let it be done sooner, with the same result."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """What its configuration tells LLaMA-Factory, as values; empty where another program does the work."""
     expects: tuple[str, ...] = ()
@@ -33,6 +35,9 @@ class Step:
     """Files that may be there besides, and are results, too; they may be empty."""
     needs: tuple[str, ...] = ()
     """Stages whose outputs it reads."""
+    after: tuple[str, ...] = ()
+    """Stages that it waits for where they are under way or still to come: with what they leave it is done sooner, with
+    the same result. None of them may wait for it."""
     reads: tuple[str, ...] = ()
     """Which of their outputs decide its result, where that is known: patterns as in .gitignore, the last that fits
     counts, `!` takes out again. Who did the same to files of the same contents need not be followed any further."""
@@ -96,7 +101,7 @@ def fingerprint(step: Step, upstream: Mapping[str, str], aliases: Mapping[str, s
     text = json.dumps(facts, sort_keys=True, ensure_ascii=False)
     for path, name in sorted(aliases.items(), key=lambda item: -len(item[0])):
         text = text.replace(json.dumps(path, ensure_ascii=False)[1:-1], name)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256_of(text)
 
 
 def content_fingerprint(step: Step, apart: str, outputs: Mapping[str, str]) -> str:
@@ -108,7 +113,7 @@ def content_fingerprint(step: Step, apart: str, outputs: Mapping[str, str]) -> s
     if not step.reads:
         return ""
     read = sorted((path, digest) for path, digest in outputs.items() if _fits(path, step.reads))
-    return hashlib.sha256(json.dumps(["contents", apart, read]).encode()).hexdigest()
+    return sha256_of(json.dumps(["contents", apart, read]))
 
 
 def _fits(path: str, patterns: tuple[str, ...]) -> bool:

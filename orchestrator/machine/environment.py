@@ -37,6 +37,14 @@ def scheduler() -> dict[str, str] | None:
     return None
 
 
+def version(name: str) -> str | None:
+    """The installed version of a distribution, or None."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 TORCH = ("torch", "torchvision", "torchaudio")
 """Packages of which only some versions fit each other."""
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 from orchestrator.lib.errors import MissingError
@@ -126,7 +125,7 @@ def trackers(training: Mapping[str, Any]) -> list[str]:
 def versions(training: Mapping[str, Any], launch: Mapping[str, Any] = NOTHING) -> dict[str, str]:
     """The versions of the packages that a training uses beyond the usual ones."""
     used = [need.package for need in needs(training, launch)]
-    return {package: version for package in used if package and (version := _version(package))}
+    return {package: version for package in used if package and (version := environment.version(package))}
 
 
 def _quantiser(training: Mapping[str, Any]) -> str | None:
@@ -137,10 +136,3 @@ def _quantiser(training: Mapping[str, Any]) -> str | None:
 def _is_installed(package: str) -> bool:
     found = importlib.util.find_spec(package)
     return found is not None and found.origin is not None  # a folder of that name, such as wandb's own, has none
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.models.decoder import BATCH_TOKENS, Decoder, Entry
@@ -14,7 +14,7 @@ class _Prompt:
 
     number: int
     pending: list[int]
-    """Tokens to decode next: what is left of the prompt, then the last token chosen."""
+    """Tokens to decode next: what is left of the prompt and of a begun answer, then the last token chosen."""
     position: int
     answer: list[int] = field(default_factory=list)
 
@@ -28,14 +28,18 @@ class Batch:
         self._free = list(range(sequences, 0, -1))
         self._active: dict[int, _Prompt] = {}
 
-    def run(self, prompts: Sequence[Sequence[int]], shared: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-        """Answers as (index of the prompt, token ids), in the order they end; `shared` begins every prompt."""
+    def run(
+        self, prompts: Mapping[int, Sequence[int]], shared: Sequence[int], begun: Mapping[int, Sequence[int]]
+    ) -> Iterator[tuple[int, list[int]]]:
+        """Answers as (number of the prompt, token ids), in the order they end; `shared` begins every prompt,
+        and `begun` has what some are answered with at first."""
         self._decoder.prefix(shared)
-        waiting = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
+        waiting = sorted(prompts, key=lambda number: len(prompts[number]), reverse=True)
         while waiting or self._active:
             while waiting and self._free:
                 number = waiting.pop()
-                self._admit(_Prompt(number, list(prompts[number][len(shared) :]), len(shared)))
+                answer = list(begun.get(number, ()))
+                self._admit(_Prompt(number, [*prompts[number][len(shared) :], *answer], len(shared), answer))
             for slot, token in self._step():
                 prompt = self._active[slot]
                 if not self._ends(token):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ast
 import functools
-import hashlib
 import re
 from pathlib import Path
 from typing import Any
 
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.files import sha256_of
 
 NEWER = "Name a checkout of a newer llama.cpp with `llama_cpp:` in the spec, or choose another model."
 
@@ -43,7 +43,7 @@ def wants_sentencepiece(architecture: str, converter: Path) -> bool:
 
 
 def _hash(ids: list[int]) -> str:
-    return hashlib.sha256(str(ids).encode()).hexdigest()
+    return sha256_of(str(ids))
 
 
 @functools.cache

@@ -7,13 +7,12 @@ tokenizer.json as it is. The model's own folder is never written to.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from orchestrator.lib.files import building, cache_folder, link, read_json, sha256, write_json
+from orchestrator.lib.files import building, cache_folder, link, read_json, sha256, sha256_of, write_json
 from orchestrator.models import tokenizer_class
 from orchestrator.models.tokenizer import ids_of, json_object, load
 
@@ -90,4 +89,4 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _key(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    return sha256_of("\n".join(parts))[:16]

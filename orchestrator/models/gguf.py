@@ -6,23 +6,24 @@ import contextlib
 import ctypes
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, TypeVar
 
 from orchestrator.lib.cpu import threads
 from orchestrator.lib.errors import StageError
 from orchestrator.models.batching import Batch
 from orchestrator.models.decoder import BATCH_TOKENS, Decoder, Entry, batches, common_prefix
+from orchestrator.models.draft import Draft, check, until_end
 
 SEQUENCES = 32
 """Prompts under way at once. More gain little on a CPU, since a batch is then bound by arithmetic, not by memory."""
 
 T = TypeVar("T")
 Look = Callable[[Any, int, int], T]
-"""What is made of the logits (float32, vocabulary; gone with the next batch) for a row's token: row, its place in the
-answer."""
+"""What is made of the logits (float32, vocabulary; gone with the next batch) for a row's token: row, its number among
+those that are read, which is its place in the answer where nothing of the prompt is."""
 
 
 class GgufModel:
@@ -131,38 +132,56 @@ class GgufModel:
         return frozenset(word[0] for word in ids if len(word) == 1)
 
     def answers(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stops: frozenset[int] = frozenset()
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        stops: frozenset[int] = frozenset(),
+        drafts: Mapping[int, Draft] = MappingProxyType({}),
     ) -> Iterator[tuple[int, list[int]]]:
         """Greedy answers as (index of the prompt, token ids without the stop token), in the order they are finished.
 
-        Prompts run together and share the computation of their common prefix. Raises StageError when llama.cpp fails.
+        Prompts run together and share the computation of their common prefix. Those that `drafts` has, by their index,
+        come first. Raises StageError when llama.cpp fails.
         """
-        longest = max(len(prompt) for prompt in prompts)
-        sequences = min(SEQUENCES, len(prompts))
-        shared = common_prefix(prompts)
-        room = len(shared) + sequences * (longest - len(shared) + max_new_tokens)
 
         def ends(token: int) -> bool:
             return token in stops or bool(self._api.llama_vocab_is_eog(self._vocab, token))
 
+        left, begun = dict(enumerate(prompts)), {}
+        for index, agreed in check(drafts, prompts, self.read_answers):
+            begun[index], ended = until_end(agreed, ends, max_new_tokens)
+            if ended:
+                del left[index]
+                yield index, begun[index]
+        if not left:
+            return
+        shared, sequences = common_prefix(list(left.values())), min(SEQUENCES, len(left))
+        room = len(shared) + sequences * (max(map(len, left.values())) - len(shared) + max_new_tokens)
         with self.decoder(room, sequences + 1) as decoder:
-            yield from Batch(decoder, sequences, ends, max_new_tokens).run(prompts, shared)
+            yield from Batch(decoder, sequences, ends, max_new_tokens).run(left, shared, begun)
 
     def read_answers(
-        self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], look: Look[T]
+        self,
+        prompts: Sequence[Sequence[int]],
+        answers: Sequence[Sequence[int]],
+        look: Look[T],
+        own: Sequence[Sequence[int]] = (),
     ) -> Iterator[list[T]]:
         """For each prompt what `look` makes of the logits for every token of an answer that is given, not chosen.
 
-        Raises StageError when llama.cpp fails.
+        `own` has tokens of each prompt that are looked at before those, counted from its end (−1 is its last). Raises
+        StageError when llama.cpp fails.
         """
-        shared = common_prefix(prompts)
+        own = own or [()] * len(prompts)
+        shared = common_prefix([p[: of[0]] if of else p for p, of in zip(prompts, own, strict=True)])
         longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
         with self.decoder(len(shared) + longest, 2) as decoder:
             decoder.prefix(shared)
             for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
                 tokens = [*prompt, *answer][len(shared) : -1]
                 first = len(prompt) - len(shared) - 1
-                entries = [Entry(token, len(shared) + at, (1,), at >= first) for at, token in enumerate(tokens)]
+                wanted = {first + place for place in (*own[row], *range(len(answer)))}
+                entries = [Entry(token, len(shared) + at, (1,), at in wanted) for at, token in enumerate(tokens)]
                 decoder.fork(1)
                 yield decoder.read(entries, functools.partial(_of_row, look, row))
                 decoder.drop(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import sys
 import tempfile
@@ -13,7 +12,7 @@ from typing import Any
 
 from orchestrator.lib import process
 from orchestrator.lib.errors import StageError
-from orchestrator.lib.files import building, cache_folder, read_json, sha256, write_json
+from orchestrator.lib.files import building, cache_folder, read_json, sha256, sha256_of, write_json
 
 WEIGHTS = (".safetensors", ".safetensors.index.json")
 OF_THE_MODEL = ("config.json", "generation_config.json")
@@ -41,7 +40,7 @@ class LoraConverter:
         files = (path for path in tokenizer.iterdir() if path.is_file() and path.name not in OF_NOBODY)
         dress = sorted(path for path in files if not _of_the_model(path))
         facts = [self.identity, self.version, *(f"{path.name} {sha256(path)}" for path in dress)]
-        target = cache_folder() / "gguf" / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:24]
+        target = cache_folder() / "gguf" / sha256_of("\n".join(facts))[:24]
         if not target.is_dir():
             with tempfile.TemporaryDirectory() as folder, building(target) as made:
                 _dress(Path(folder), self.base, dress)

@@ -1,14 +1,15 @@
-"""Which trainings of a model fit a GPU, with how many rows at a time, and how long they take. Pure."""
+"""What a model asks of a machine: which trainings fit a GPU, how long they take, how much disk a run takes. Pure."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.models.memory import MemoryInput, train
-from orchestrator.models.shape import Model
+from orchestrator.models.shape import Model, Tensor, measured
 from orchestrator.models.situation import total
 
 BATCHES = (64, 32, 16, 8, 4, 2, 1)
@@ -72,3 +73,79 @@ class Work:
     def hours(self, tokens_per_second: float) -> float:
         """How long that takes at a speed, were every row as long as it may be."""
         return self.rows * self.tokens * self.epochs / tokens_per_second / 3600
+
+
+# ---- disk
+
+
+BITS = {
+    "f32": 32.0, "f16": 16.0, "bf16": 16.0, "q8_0": 8.5008, "q6_k": 6.5633, "q5_k_m": 5.7036, "q5_k_s": 5.5704,
+    "q5_0": 5.5704, "q5_1": 6.0, "q4_k_m": 4.8944, "q4_k_s": 4.6672, "q4_0": 4.6672, "q4_1": 5.0, "q3_k_l": 4.2979,
+    "q3_k_m": 3.9960, "q3_k_s": 3.6429, "q2_k": 3.1593, "q2_k_s": 2.9697, "iq4_nl": 4.6818, "iq4_xs": 4.4597,
+    "iq3_m": 3.7628, "iq3_s": 3.6606, "iq3_xs": 3.4977, "iq3_xxs": 3.2548, "iq2_m": 2.9294, "iq2_s": 2.7403,
+    "iq2_xs": 2.5882, "iq2_xxs": 2.3824, "iq1_m": 2.1460, "iq1_s": 2.0042,
+}  # fmt: skip
+"""Bits a weight, embeddings included: llama.cpp's tools/quantize/README.md measures them on Llama 3.1 8B. q5_0 and q4_0
+have blocks as large as q5_k_s and q4_k_s; q5_1 and q4_1 are their blocks' bits."""
+BLOCK = 256
+"""Weights a block of a K-quant; rows that it does not divide get a type with blocks of 32 instead."""
+INSTEAD = {"q6_k": 8.5, "q5_k_m": 6.0, "q5_k_s": 6.0, "q4_k_m": 5.5, "q4_k_s": 5.5, "q3_k_l": 4.5, "q3_k_m": 4.5,
+           "q3_k_s": 4.5, "q2_k": 4.5}  # fmt: skip
+"""Bits of what llama.cpp falls back to (llama_tensor_get_type of src/llama-quant.cpp), the embeddings to q8_0."""
+
+
+def gguf_bytes(model: Model, kind: str) -> int:
+    """Bytes of a GGUF of one type."""
+    weights, embeddings = model.parameters, model.vocabulary * model.hidden
+    if kind in INSTEAD and model.hidden % BLOCK:
+        return int((embeddings * BITS["q8_0"] + (weights - embeddings) * INSTEAD[kind]) / 8)
+    return int(weights * BITS[kind] / 8)
+
+
+def run_bytes(model: Model, kinds: Sequence[str]) -> Mapping[str, int]:
+    """What a run leaves on the project's disk: the merged model, and each GGUF, that of full precision among them."""
+    wanted = list(dict.fromkeys([*kinds, *(() if set(kinds) & {"f32", "f16", "bf16"} else ("f16",))]))
+    return {"merged": model.weights, **{f"GGUF {kind}": gguf_bytes(model, kind) for kind in wanted}}
+
+
+# ---- a model of seven billion parameters, by which machines are measured: Qwen2.5-7B-Instruct, as its files say it is
+
+
+CONFIG: dict[str, Any] = {
+    "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944,
+    "num_attention_heads": 28, "num_hidden_layers": 28, "num_key_value_heads": 4, "vocab_size": 152064,
+    "torch_dtype": "bfloat16", "tie_word_embeddings": False,
+}  # fmt: skip
+"""From its config.json."""
+
+
+def tensors() -> Iterator[Tensor]:
+    """The weights of Qwen2.5-7B in bf16: 7,615,616,512 of them."""
+    hidden, inner = CONFIG["hidden_size"], CONFIG["intermediate_size"]
+    cached = hidden // CONFIG["num_attention_heads"] * CONFIG["num_key_value_heads"]
+    sizes = {"q": hidden, "k": cached, "v": cached}
+    for layer in range(CONFIG["num_hidden_layers"]):
+        at = f"model.layers.{layer}"
+        for name, outputs in sizes.items():
+            yield _tensor(f"{at}.self_attn.{name}_proj.weight", outputs, hidden)
+            yield _tensor(f"{at}.self_attn.{name}_proj.bias", outputs)
+        yield _tensor(f"{at}.self_attn.o_proj.weight", hidden, hidden)
+        yield _tensor(f"{at}.mlp.gate_proj.weight", inner, hidden)
+        yield _tensor(f"{at}.mlp.up_proj.weight", inner, hidden)
+        yield _tensor(f"{at}.mlp.down_proj.weight", hidden, inner)
+        yield _tensor(f"{at}.input_layernorm.weight", hidden)
+        yield _tensor(f"{at}.post_attention_layernorm.weight", hidden)
+    yield _tensor("model.norm.weight", hidden)
+    for name in ("model.embed_tokens", "lm_head"):
+        yield _tensor(f"{name}.weight", CONFIG["vocab_size"], hidden)
+
+
+def _tensor(name: str, *shape: int) -> Tensor:
+    return Tensor(name, list(shape), 2 * math.prod(shape))
+
+
+def seven_b() -> Model:
+    """What forecasts need to know of Qwen2.5-7B."""
+    model = measured(CONFIG, list(tensors()))
+    assert model is not None
+    return model

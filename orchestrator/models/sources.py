@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.lib.errors import InputError, MissingError
 from orchestrator.lib.fetch import Progress
-from orchestrator.lib.files import HashCache, read_json
+from orchestrator.lib.files import HashCache, read_json, sha256_of
 from orchestrator.models import builtin, cure, earlier, hub
 
 SOURCES = ("builtin:", "hf:", "modelscope:", "run:")
@@ -61,7 +61,7 @@ def _find(base: str, project: Path, hashes: HashCache, runs_dir: Path | None) ->
     if source in ("hf", "modelscope"):
         return Base(base, folder, f"{base}@{folder.name}" if folder else base)
     assert folder is not None  # one of the user's own is here, or an error
-    return Base(base, folder, _content_hash(folder, hashes))
+    return Base(base, folder, content_hash(folder, hashes))
 
 
 def _under_adapter(base: str, project: Path, hashes: HashCache, runs_dir: Path | None) -> Base:
@@ -219,14 +219,8 @@ def _download(base: str, progress: Progress) -> None:
         require_model_folder(hub.fetch(base), base)
 
 
-def content_hash(base: Base, hashes: HashCache) -> str | None:
-    """The sha256 over the names and hashes of a fetched model's files; None while it has not been fetched."""
-    return _content_hash(base.path, hashes) if base.path else None
-
-
-def _content_hash(folder: Path, hashes: HashCache) -> str:
-    import hashlib
-
+def content_hash(folder: Path, hashes: HashCache) -> str:
+    """The sha256 over the names and hashes of a model's files."""
     files = sorted(path for path in folder.iterdir() if path.suffix in CONTENT and path.is_file())
     lines = [f"{path.name} {hashes.sha256(path)}" for path in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return sha256_of("\n".join(lines))

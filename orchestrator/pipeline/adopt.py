@@ -14,17 +14,16 @@ from orchestrator.lib.errors import InputError
 from orchestrator.lib.fetch import Progress
 from orchestrator.lib.files import read_json, sha256, write_text
 from orchestrator.lib.llamafactory import arguments
+from orchestrator.models.finite import require_finished
 from orchestrator.models.sources import find_folder
 from orchestrator.pipeline.plan import Planned, make_plan
 from orchestrator.pipeline.scheduler import Reporter
-from orchestrator.pipeline.stage_process import require_finished
 from orchestrator.pipeline.workflow import lineage, run_until
 from orchestrator.runs import outputs
 from orchestrator.runs.locks import locked
 from orchestrator.runs.store import Run
 from orchestrator.spec.editing import edited
-from orchestrator.spec.load import load_project
-from orchestrator.spec.project import Project
+from orchestrator.spec.load import Project, load_project
 from orchestrator.spec.sections import DEFAULTS
 from orchestrator.spec.training import ELSEWHERE
 

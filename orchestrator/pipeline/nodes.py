@@ -18,7 +18,7 @@ from orchestrator.pipeline.stage_process import kept, start, status_of
 from orchestrator.pipeline.workflow import fetch
 from orchestrator.runs import reuse
 from orchestrator.runs.store import Run
-from orchestrator.spec.project import Project
+from orchestrator.spec.load import Project
 from orchestrator.spec.sections import Launch
 
 SECONDS = 1.0

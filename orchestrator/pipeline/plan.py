@@ -6,7 +6,6 @@ import functools
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +16,12 @@ from orchestrator.lib.errors import InputError, MissingError
 from orchestrator.lib.files import HashCache
 from orchestrator.lib.render import Renderer
 from orchestrator.lib.step import PHASES, Step, fingerprint
+from orchestrator.machine import environment
 from orchestrator.models import earlier, llamacpp, sources
 from orchestrator.models.situation import devices
 from orchestrator.runs import reuse
 from orchestrator.runs.store import Run
-from orchestrator.spec.project import Project
+from orchestrator.spec.load import Project
 from orchestrator.spec.sections import AUTO, Spec
 from orchestrator.stages import chain
 from orchestrator.stages.base import Context
@@ -92,7 +92,8 @@ def make_plan(project: Project) -> Plan:
 
 
 def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Callable[[], int]) -> list[Planned]:
-    """What may start now, in the order of the plan: what it needs is there, and what runs leaves room for it.
+    """What may start now, in the order of the plan: what it needs is there, so is what makes it faster where that is to
+    come, and what runs leaves room for it.
 
     Nothing overtakes a step that waits for room, so one that takes the whole machine gets it. `at_once`, how many there
     is room for, is asked only once there could be two.
@@ -101,7 +102,7 @@ def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Ca
     chosen: list[Planned] = []
     for planned in waiting:
         beside = [*running, *(other.step for other in chosen)]
-        if unfinished.intersection(planned.step.needs):
+        if unfinished.intersection((*planned.step.needs, *planned.step.after)):
             continue
         if beside and (planned.step.exclusive or any(step.exclusive for step in beside) or len(beside) >= at_once()):
             break
@@ -211,10 +212,7 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "missing"
+    return environment.version(name) or "missing"
 
 
 def _judge(

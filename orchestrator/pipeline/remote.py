@@ -23,7 +23,7 @@ from orchestrator.pipeline.workflow import Task, assign, carry_out, fetch, made_
 from orchestrator.runs import store
 from orchestrator.runs.locks import locked
 from orchestrator.runs.store import Run
-from orchestrator.spec.project import Project
+from orchestrator.spec.load import Project
 
 BUSY_SECONDS = 1.0
 """How often a run is tried again that somebody else is at: a network disk keeps the lock of a lost node for a while."""

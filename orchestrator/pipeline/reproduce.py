@@ -17,9 +17,10 @@ from orchestrator.pipeline.plan import make_plan
 from orchestrator.pipeline.scheduler import Reporter
 from orchestrator.pipeline.workflow import fetch, plan, run_until
 from orchestrator.runs import proof, store
+from orchestrator.runs.compare import dotted
+from orchestrator.runs.outputs import damage
 from orchestrator.runs.store import Run
-from orchestrator.spec.load import load_project
-from orchestrator.spec.project import Project
+from orchestrator.spec.load import Project, load_project
 
 Json = dict[str, Any]
 SHIPPED = ("train_data", "eval_data", "adapter", "merged_model", "gguf")
@@ -33,7 +34,7 @@ def cure(run: Run) -> str:
     """The command that makes again what is damaged in a run; empty where this machine cannot make this run again."""
     spec, runs_dir = run.folder / layout.SPEC, run.folder.parent
     known = proof.recorded(run).get(layout.SPEC)
-    if known and proof.damage(run.folder, known, HashCache(spec, paranoid=True)):
+    if known and damage(run.folder, known, HashCache(spec, paranoid=True)):
         return "orchestrator run --paranoid"  # with the spec that it was made from
     try:
         found = plan(load_project(spec, runs_dir=runs_dir)).run
@@ -106,26 +107,22 @@ def compare(run: Run, again: Run) -> Reproduction:
     return Reproduction(
         again,
         tuple(_differing(_results(run), _results(again))),
-        tuple(_differing(_flat(run.record["environment"]), _flat(again.record["environment"]), values=True)),
+        tuple(_differing(_made_with(run), _made_with(again), values=True)),
         tuple(_differing(before, after)),
     )
 
 
 def _results(run: Run) -> Json:
     lineage = {key: run.record["lineage"].get(key) for key in SHIPPED}
-    return _flat({**lineage, "metrics": run.record["metrics"]})
+    return dict(dotted({**lineage, "metrics": run.record["metrics"]}))
+
+
+def _made_with(run: Run) -> Json:
+    return dict(dotted(run.record["environment"]))
 
 
 def _hashes(run: Run) -> Json:
     return {path: entry["sha256"] for path, entry in proof.recorded(run).items()}
-
-
-def _flat(value: Json, prefix: str = "") -> Json:
-    """Nested keys as one dotted key each."""
-    found: Json = {}
-    for key, inner in value.items():
-        found |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {f"{prefix}{key}": inner}
-    return found
 
 
 def _differing(before: Json, after: Json, values: bool = False) -> Iterator[str]:

@@ -27,7 +27,7 @@ from orchestrator.runs.locks import locked
 from orchestrator.runs.outputs import refuse_links
 from orchestrator.runs.results import metrics, verdicts
 from orchestrator.runs.store import Run
-from orchestrator.spec.project import Project
+from orchestrator.spec.load import Project
 from orchestrator.stages.launch import placed
 from orchestrator.stages.llamafactory import hastened, with_choices
 

@@ -129,7 +129,7 @@ def _to_try(run: Run, measured: dict[str, Any]) -> list[str]:
     """What a training that taught nothing suggests; its page says more."""
     from orchestrator.evaluation.learnt import BETTER_THAN
     from orchestrator.report.summary import about_training
-    from orchestrator.runs.progress import read_log
+    from orchestrator.runs.training_log import read_log
 
     failed = {failure["what"] for failure in measured.get("failures", ())}
     return list(about_training(measured, read_log(run.folder))) if BETTER_THAN in failed else []

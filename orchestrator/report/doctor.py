@@ -14,12 +14,10 @@ from typing import Any
 from rich.filesize import decimal
 
 from orchestrator.lib.errors import OrchestratorError
-from orchestrator.lib.files import cache_folder
+from orchestrator.lib.files import cache_folder, nearest
 from orchestrator.lib.words import counted
 from orchestrator.models import sources
-from orchestrator.models.disk import run_bytes
-from orchestrator.models.seven_b import seven_b
-from orchestrator.models.sizing import fits
+from orchestrator.models.sizing import fits, run_bytes, seven_b
 from orchestrator.report import doctor_devices, doctor_packages, together
 from orchestrator.report.doctor_packages import Check, Patient
 
@@ -77,12 +75,12 @@ def seven_b_fits(training: Mapping[str, Any], gpu: int, free: int) -> Check:
 
 
 def _free(folder: Path) -> int:
-    return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.is_dir())).free
+    return shutil.disk_usage(nearest(folder)).free
 
 
 def _disks(project: Path) -> Iterator[Check]:
     for name, folder in (("disk of the project", project), ("disk of the cache", cache_folder())):
-        there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+        there = nearest(folder)
         free = shutil.disk_usage(there).free
         detail = f"{free / 2**30:,.0f} GiB free at {there}"
         enough = free >= ROOM

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from orchestrator.lib import process
 from orchestrator.machine import environment
-from orchestrator.report.doctor_packages import Check, Patient, version
+from orchestrator.report.doctor_packages import Check, Patient
 
 BF16_SINCE = (8, 0)
 """CUDA compute capability from which bfloat16 is computed in hardware (Ampere)."""
@@ -64,7 +64,7 @@ def torch_build() -> tuple[str | None, str | None]:
     file = Path(found.origin).with_name("version.py") if found and found.origin else None
     text = file.read_text(encoding="utf-8") if file and file.is_file() else ""
     cuda = re.search(r"^cuda\b[^=]*= *'([\d.]+)'", text, re.MULTILINE)
-    return version("torch"), cuda[1] if cuda else None
+    return environment.version("torch"), cuda[1] if cuda else None
 
 
 def driver_cuda() -> str | None:

@@ -62,7 +62,9 @@ def packages() -> Iterator[Check]:
     problems = [check for one in needed if (check := _unmet(one.name, str(one.specifier)))]
     yield from dict.fromkeys(problems)
     if not problems:
-        versions = ", ".join(f"{name} {version(name)}" for name in ("llamafactory", "transformers", "torch", "peft"))
+        versions = ", ".join(
+            f"{name} {environment.version(name)}" for name in ("llamafactory", "transformers", "torch", "peft")
+        )
         yield Check("packages", "ok", f"{len(needed)} requirements fit each other: {versions}")
 
 
@@ -76,21 +78,13 @@ def _requirements(distribution: str) -> list[str]:
 def _unmet(name: str, specifier: str) -> Check | None:
     from packaging.specifiers import SpecifierSet
 
-    found = version(name)
+    found = environment.version(name)
     fix = environment.install_again() if name in environment.TORCH else f"pip install '{name}{specifier}'"
     if found is None:
         return Check(name, "missing", f"not installed; {name}{specifier} is needed", fix)
     if not SpecifierSet(specifier).contains(found, prereleases=True):
         return Check(name, "missing", f"{found} does not fit; {name}{specifier} is needed", fix)
     return None
-
-
-def version(name: str) -> str | None:
-    """The installed version of a distribution, or None."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def asked_for(patient: Patient) -> Iterator[Check]:
@@ -119,7 +113,7 @@ def converter(chosen: str | None) -> Check:
         return Check("converter", "missing", error.message, error.hint)
     if folder is None:
         return Check("converter", "missing", "llama.cpp's converter has not been fetched", "orchestrator model fetch")
-    runtime, source = f"llama-cpp-python=={version('llama-cpp-python')}", llamacpp.version(folder)
+    runtime, source = f"llama-cpp-python=={environment.version('llama-cpp-python')}", llamacpp.version(folder)
     if source == runtime:
         return Check("converter", "ok", f"converter and runtime are both of {runtime}")
     return Check("converter", "note", f"converter of {source}, runtime of {runtime}: their llama.cpp may differ")

@@ -17,7 +17,7 @@ from orchestrator.runs import compare
 from orchestrator.runs.prune import freed
 from orchestrator.runs.query import HEADS
 from orchestrator.runs.store import Run
-from orchestrator.spec.effective import effective
+from orchestrator.spec.load import effective
 
 Json = dict[str, Any]
 NOT_TOLD = ("name", "export.ollama.name")

@@ -18,8 +18,8 @@ from orchestrator.report.answers import all_kinds, side_by_side
 from orchestrator.report.charts import Chart, Series, plot
 from orchestrator.report.overview import head, is_plain, text_of, timeline
 from orchestrator.report.summary import advice, comparison, outcome, told
-from orchestrator.runs.progress import curve, newest, read_log
 from orchestrator.runs.results import summaries
+from orchestrator.runs.training_log import curve, newest, read_log
 
 Json = dict[str, Any]
 

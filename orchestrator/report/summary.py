@@ -12,7 +12,7 @@ from orchestrator.evaluation.learnt import BETTER_THAN, next_steps, seen
 from orchestrator.evaluation.metric import METRICS, primary
 from orchestrator.evaluation.untrained import UNTRAINED, gain
 from orchestrator.lib.words import counted
-from orchestrator.runs.progress import curve, resumed_step, seconds_left
+from orchestrator.runs.training_log import curve, resumed_step, seconds_left
 
 Json = Mapping[str, Any]
 WIDE = 12.0

@@ -12,7 +12,7 @@ from orchestrator.lib import layout
 from orchestrator.lib.secrecy import without_folders
 from orchestrator.lib.words import agreeing, counted, plural
 from orchestrator.report.charts import Axis, Chart, Series, numbered, parallel, plot, short
-from orchestrator.runs.progress import curve, read_log
+from orchestrator.runs.training_log import curve, read_log
 
 Json = dict[str, Any]
 

@@ -10,7 +10,7 @@ from rich.filesize import decimal
 from rich.padding import Padding
 from rich.table import Table
 
-from orchestrator.evaluation.metric import AGREEMENT, DIVERGENCE, METRICS, added, primary
+from orchestrator.evaluation.metric import AGREEMENT, DIVERGENCE, METRICS, READING_DIVERGENCE, added, primary
 from orchestrator.evaluation.untrained import gain, gain_sentence
 from orchestrator.lib.translate import localised
 
@@ -64,6 +64,8 @@ def divergence_lines(summary: Summary) -> list[str]:
     order = "".join(sign + name for sign, name in zip(signs, names, strict=True))
     furthest = found["ranking"][-1]["artifact"]
     rows = ", ".join(f"{row['id']} ({row[DIVERGENCE]:.3f})" for row in found["worst"][furthest])
+    if found.get("ranked_by") == READING_DIVERGENCE:
+        return [f"divergence of what is read (KL, nats a token): {order}; {furthest}'s answers most on rows {rows}"]
     return [f"divergence (KL, nats a token): {order}; {furthest} most on rows {rows}"]
 
 

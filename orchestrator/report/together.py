@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shutil
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from pathlib import Path
 from orchestrator.executors.warm import WarmLauncher
 from orchestrator.lib import process
 from orchestrator.lib.errors import MissingError, OrchestratorError
-from orchestrator.lib.files import read_json, write_json, write_text
+from orchestrator.lib.files import read_json, sha256_of, write_json, write_text
 from orchestrator.lib.step import Step
 from orchestrator.machine import environment
 from orchestrator.models import sources
@@ -155,7 +154,7 @@ def _seen() -> Path:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found = metadata.distribution(name)
             facts.append(f"{name} {found.version} {Path(str(found.locate_file(''))).stat().st_mtime}")
-    return Path(sys.prefix) / f".imported-{hashlib.sha256(' '.join(facts).encode()).hexdigest()[:16]}"
+    return Path(sys.prefix) / f".imported-{sha256_of(' '.join(facts))[:16]}"
 
 
 def _unfit(name: str, reason: str) -> Check:

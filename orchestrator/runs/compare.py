@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import read_json
-from orchestrator.runs.progress import curve, read_log
 from orchestrator.runs.results import metrics, summaries
 from orchestrator.runs.store import Run
+from orchestrator.runs.training_log import curve, read_log
 
 if TYPE_CHECKING:
     from orchestrator.evaluation.rows import Row
@@ -44,8 +44,8 @@ def settings(run: Run) -> Json:
     found: Json = {}
     for file in sorted((run.folder / "configs").glob("*")):
         read = yaml.safe_load if file.suffix == ".yaml" else json.loads
-        found |= dict(_flat(read(file.read_text(encoding="utf-8")), file.stem))
-    return found | dict(_flat(run.record.get("environment", {}).get("packages", {}), "package"))
+        found |= dict(dotted(read(file.read_text(encoding="utf-8")), file.stem))
+    return found | dict(dotted(run.record.get("environment", {}).get("packages", {}), "package"))
 
 
 def differing(all_settings: Sequence[Json]) -> list[Json]:
@@ -90,9 +90,10 @@ def _with_calls(run: Run, rows: Sequence[Row]) -> list[Row]:
     return [row.with_calls(reader) for row in rows]
 
 
-def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+def dotted(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested keys as one key each, such as `train.learning_rate`, with their values."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}")
+            yield from dotted(inner, f"{name}.{key}" if name else str(key))
     else:
         yield name, value

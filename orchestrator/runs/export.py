@@ -9,8 +9,8 @@ from typing import Any
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError, MissingError
 from orchestrator.runs.compare import settings
-from orchestrator.runs.progress import curve, read_log
 from orchestrator.runs.store import Run
+from orchestrator.runs.training_log import curve, read_log
 
 TAG = "orchestrator.run"
 STATUS = {"completed": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "pruned": "KILLED"}

@@ -12,21 +12,23 @@ from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import HashCache, sync
 
 
-def is_whole(path: Path, output: Mapping[str, Any], hashes: HashCache | None = None) -> bool:
-    """Whether a file has the size that a record says and, with `hashes`, the contents.
+def damage(folder: Path, entry: Mapping[str, Any], hashes: HashCache | None = None) -> str:
+    """What is wrong with a recorded file of a run: place, size and, with `hashes`, contents; '' for nothing.
 
     A record may be somebody else's: what it says to lie outside its run, or is a link, is not the run's to give away.
     """
-    within = PurePath(output["path"])
+    path, within = folder / entry["path"], PurePath(entry["path"])
     if within.is_absolute() or ".." in within.parts:
-        return False
+        return "lies outside the run"
     try:
         status = path.lstat()
     except OSError:
-        return False
-    if not stat.S_ISREG(status.st_mode) or status.st_size != output["bytes"]:
-        return False
-    return hashes is None or hashes.matches(path, output["sha256"])
+        return "is gone"
+    if not stat.S_ISREG(status.st_mode):
+        return "is no plain file"
+    if status.st_size != entry["bytes"]:
+        return f"has {status.st_size:,} bytes instead of {entry['bytes']:,}"
+    return "" if hashes is None or hashes.matches(path, entry["sha256"]) else "has other contents"
 
 
 def refuse_links(folder: Path) -> None:

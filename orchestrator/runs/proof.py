@@ -7,14 +7,13 @@ from; and the digest of the record that names both. Logs, pages and whatever som
 from __future__ import annotations
 
 import shutil
-import stat
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePath
 
 from orchestrator.lib import layout
 from orchestrator.lib.files import HashCache, sha256, temporary_beside, write_text
 from orchestrator.runs import schema, store
-from orchestrator.runs.outputs import entries
+from orchestrator.runs.outputs import damage, entries
 from orchestrator.runs.store import Json, Run
 
 KEPT = (layout.SPEC, "configs/*", f"{layout.TRAINED}/checkpoint-*/**/*", "export/bundle-*/*")
@@ -28,22 +27,6 @@ def recorded(run: Run) -> dict[str, Json]:
     stages = [entry for entry in run.record["stages"].values() if entry.get("status") == "completed"]
     outputs = [output for entry in stages for output in entry.get("outputs", ())]
     return {output["path"]: output for output in (*outputs, *run.record.get("files", ()))}
-
-
-def damage(folder: Path, entry: Json, hashes: HashCache) -> str:
-    """What is wrong with a recorded file; empty when nothing is."""
-    path = folder / entry["path"]
-    if PurePath(entry["path"]).is_absolute() or ".." in PurePath(entry["path"]).parts:
-        return "lies outside the run"
-    try:
-        status = path.lstat()
-    except OSError:
-        return "is gone"
-    if not stat.S_ISREG(status.st_mode):
-        return "is no plain file"
-    if status.st_size != entry["bytes"]:
-        return f"has {status.st_size:,} bytes instead of {entry['bytes']:,}"
-    return "" if hashes.matches(path, entry["sha256"]) else "has other contents"
 
 
 def broken(run: Run, hashes: HashCache) -> dict[str, str]:

@@ -10,6 +10,7 @@ from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import HashCache, read_json
 from orchestrator.runs import proof, store
+from orchestrator.runs.outputs import damage
 from orchestrator.runs.store import Run
 
 
@@ -52,7 +53,7 @@ def _loaded(folder: Path) -> Run | None:
 def _changed_summaries(run: Run) -> list[str]:
     hashes, known = HashCache(run.folder / layout.RECORD, paranoid=True), proof.recorded(run)
     entries = [known[path] for path in map(layout.summary, SCORING) if path in known]
-    return [entry["path"] for entry in entries if proof.damage(run.folder, entry, hashes)]
+    return [entry["path"] for entry in entries if damage(run.folder, entry, hashes)]
 
 
 def _merged(folder: Path, skipped: Sequence[str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from orchestrator.lib.files import HashCache, remove_leftovers, temporary_beside
 from orchestrator.lib.step import Step
 from orchestrator.runs import cache, schema
 from orchestrator.runs.catalogue import DAMAGED, opened
-from orchestrator.runs.outputs import is_whole
+from orchestrator.runs.outputs import damage
 from orchestrator.runs.schema import SCHEMA
 
 Json = dict[str, Any]
@@ -61,7 +61,7 @@ class Run:
         recorded = self.stage(stage)
         if recorded.get("status") != "completed" or fingerprint not in (recorded.get(name) for name in cache.PRINTS):
             return False
-        return all(is_whole(self.folder / output["path"], output, hashes) for output in recorded.get("outputs", ()))
+        return not any(damage(self.folder, output, hashes) for output in recorded.get("outputs", ()))
 
     def begin(self, step: Step, fingerprint: str, argv: tuple[str, ...], content_fingerprint: str = "") -> None:
         """Record that a stage starts. What was recorded of it before is no longer true, so this comes first."""

@@ -10,6 +10,7 @@ from orchestrator.lib import layout
 from orchestrator.lib.errors import GateError, some
 from orchestrator.lib.files import HashCache, cache_folder, read_json
 from orchestrator.runs import proof, store
+from orchestrator.runs.outputs import damage
 from orchestrator.runs.store import Run
 from orchestrator.serving import bundle
 
@@ -41,7 +42,7 @@ def changes(run: Run, artifact: str | None) -> Iterator[str]:
     for path in sorted(own - known.keys()):
         yield f"{path}: nothing was recorded of it"
     for path in sorted(path for path in known if path in own or path.startswith(EVIDENCE)):
-        if why := proof.damage(run.folder, known[path], hashes):
+        if why := damage(run.folder, known[path], hashes):
             yield f"{path}: {why}{_edits(run, path)}"
     hashes.save()
 

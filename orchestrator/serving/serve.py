@@ -22,6 +22,7 @@ from orchestrator.lib.files import write_text
 from orchestrator.runs.store import Run
 from orchestrator.serving import artifacts, confidence, thoughts
 from orchestrator.serving.endpoint import Endpoint
+from orchestrator.serving.openai_server.engine import KEY_VARIABLE
 from orchestrator.spec.sections import LORA
 from orchestrator.stages.predict import KEPT as PREDICTS
 
@@ -37,8 +38,6 @@ NO_INFERENCE = ("bf16", "fp16", "per_device_eval_batch_size", "seed", "use_cpu")
 """Arguments of `predict` that LLaMA-Factory's inference does not know: the first two and the last are said otherwise,
 and one greedy answer needs neither batch nor seed."""
 DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
-KEY_VARIABLE = "ORCHESTRATOR_API_KEY"
-"""Carries the key to our servers, so that neither a file nor the process list shows it."""
 MIDDLEWARE = ("orchestrator.serving.thoughts.Thoughts", "orchestrator.serving.guard.Guard")
 """What vLLM is told to put around its answers, the outermost last; our own servers do so by themselves."""
 

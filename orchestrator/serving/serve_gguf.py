@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.chat_template.jinja import render_messages
 from orchestrator.chat_template.turns import SpecialTokens
-from orchestrator.lib import program
+from orchestrator.lib import process
 from orchestrator.lib.cpu import threads
 from orchestrator.lib.errors import MissingError, StageError
 from orchestrator.lib.files import read_json
@@ -33,7 +33,7 @@ def main(config: Path) -> None:
         import llama_cpp
     except ImportError as error:
         raise MissingError(f"{error}", "pip install llama-cpp-python") from None
-    from orchestrator.serving.openai_server.run import serve
+    from orchestrator.serving.openai_server.app import serve
 
     wanted = read_json(config)
     llama = llama_cpp.Llama(**model_settings(wanted))
@@ -131,4 +131,4 @@ class LlamaCpp:
 
 
 if __name__ == "__main__":
-    program.run(lambda: main(Path(sys.argv[1])))
+    process.run_program(lambda: main(Path(sys.argv[1])))

@@ -17,7 +17,7 @@ from typing import Any
 from orchestrator.chat_template.messages import to_turns
 from orchestrator.chat_template.registry import TemplateName, tool_definition
 from orchestrator.chat_template.tool_formats import told_to_training
-from orchestrator.lib import program
+from orchestrator.lib import process
 from orchestrator.lib.files import read_json
 from orchestrator.serving.openai_server.engine import Message, Piece, Sampling, Tool
 
@@ -29,7 +29,7 @@ INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
 def main(config: Path) -> None:
     """Serve until a signal comes."""
-    from orchestrator.serving.openai_server.run import serve
+    from orchestrator.serving.openai_server.app import serve
 
     wanted = read_json(config)
     arguments = wanted["arguments"]
@@ -160,4 +160,4 @@ class _Generation:
 
 
 if __name__ == "__main__":
-    program.run(lambda: main(Path(sys.argv[1])))
+    process.run_program(lambda: main(Path(sys.argv[1])))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.chat_template.registry import TemplateName
-from orchestrator.lib import layout, process, program
+from orchestrator.lib import layout, process
 from orchestrator.lib.files import link, read_json, write_json, write_text
 from orchestrator.lib.render import yaml_scalar
 from orchestrator.lib.translate import language
@@ -146,4 +146,4 @@ def main(config: Path) -> None:
 
 
 if __name__ == "__main__":
-    program.run(lambda: main(Path(sys.argv[1])))
+    process.run_program(lambda: main(Path(sys.argv[1])))

@@ -1,8 +1,9 @@
-"""spec.yaml → Spec, or one error that names everything wrong with it, each with its line."""
+"""spec.yaml → Project, or one error that names everything wrong with it, each with its line."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,35 @@ from orchestrator.lib.layout import project_of
 from orchestrator.spec.document import MAX_BYTES, Document, Finding, Key
 from orchestrator.spec.document import parse as parse_yaml
 from orchestrator.spec.editing import with_value
-from orchestrator.spec.project import Project
 from orchestrator.spec.sections import Spec
 from orchestrator.spec.validation import examine, parse
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A spec that can run, the folder it belongs to, and the options of the command line; pickled with a job."""
+
+    spec: Spec
+    root: Path
+    """The folder that the spec's paths are relative to."""
+    path: Path
+    """The spec's file."""
+    text: str
+    """The file's text, the overrides written into it."""
+    runs_dir: Path
+    """Where its runs are kept."""
+    overrides: Sequence[str]
+    """What `--set` said, as `key.path=value`."""
+    force: Collection[str]
+    """Stages or phases to repeat even if they are up to date."""
+    hashes: HashCache
+    chosen: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Stage → what `speed: auto` chose, of a run that is made again."""
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """All training arguments: our defaults, overridden by the user's."""
+        return self.spec.training
 
 
 def load_project(
@@ -58,6 +85,31 @@ def build_spec(values: Mapping[str, Any], project: Path) -> Spec:
     if found := examine(values, project):
         raise _refusal(list(map(_said, found)))
     return parse(values)
+
+
+def effective(text: str) -> dict[str, Any]:
+    """Dotted key → value of a spec's text, such as `train.learning_rate`; its sweep is left out.
+
+    Of a text that this version does not take, as one of an earlier version may be, only what it says.
+    """
+    from pydantic import ValidationError
+
+    written = parse_yaml(text).value
+    values = dict(written) if isinstance(written, Mapping) else {}
+    try:
+        spec: Spec = parse({key: value for key, value in values.items() if key != "sweep"})
+    except (ValidationError, TypeError):
+        return dict(_flat(values, ""))
+    whole = spec.model_dump(mode="json", exclude={"sweep"})
+    return dict(_flat(whole | {"train": spec.training}, ""))
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
 
 
 # ---- reading

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from orchestrator.lib import program
+from orchestrator.lib import process
 from orchestrator.lib.files import read_json
 from orchestrator.stages import PROGRAMS
 
@@ -20,4 +20,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    program.run(main)
+    process.run_program(main)

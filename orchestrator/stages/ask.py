@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.lib import layout
-from orchestrator.lib.errors import StageError
 from orchestrator.lib.files import read_json, sha256_of, write_json, write_text
 from orchestrator.lib.step import Step
-from orchestrator.stages import adapter
+from orchestrator.stages import diverge
 from orchestrator.stages.answered import Answered, identity
+from orchestrator.stages.asked import files_of, kinds_asked, made_by, prompt_text
 from orchestrator.stages.base import Context, Stage
-from orchestrator.stages.convert import source_type
+from orchestrator.stages.given import Places
 
 if TYPE_CHECKING:
+    from orchestrator.models.draft import Draft
     from orchestrator.models.gguf import GgufModel
 
 
@@ -48,13 +50,11 @@ class Ask(Stage):
         from orchestrator.models.gguf import GgufModel
 
         rows = read_objects(Path(self.prompts))
-        stop_words = read_json(Path(layout.SERVING))["stop"]
         print(f"llama.cpp loads {self.gguf}", flush=True)  # the last line, should a damaged file end this process
         with GgufModel(Path(self.gguf), Path(self.adapter) if self.adapter else None) as model:
             texts = [prompt_text(model, row["messages"], row.get("tools", ())) for row in rows]
             prompts = [model.tokenize(text) for text in texts]
-            before = Answered(Path(self.answers).stem, identity(filter(None, (self.gguf, self.adapter)), stop_words))
-            answers = _answers(model, prompts, self.max_new_tokens, stop_words, before)
+            answers = self._answered(model, rows, prompts)
             asked = [
                 Asked(row["id"], row["ids"], ids, text == row["text"], answer, len(answer) >= self.max_new_tokens)
                 for row, text, ids, answer in zip(rows, texts, prompts, answers, strict=True)
@@ -68,39 +68,34 @@ class Ask(Stage):
         write_text(Path(self.answers), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
         write_json(Path(self.parity), parity(asked) | ({"llama_server": served} if served else {}))
 
-
-def kinds_asked(context: Context) -> tuple[str, ...]:
-    """Every GGUF to prove, the adapter over its base model among them."""
-    export = context.spec.export
-    made = (*export.kinds, *((adapter.NAME,) if export.adapter else ()))
-    return tuple(kind for kind in made if context.spec.evaluate.asks(f"gguf-{kind}"))
-
-
-def files_of(context: Context, kind: str) -> tuple[str, str | None]:
-    """The GGUF that llama.cpp loads, and the adapter over it."""
-    name = context.spec.name
-    if kind == adapter.NAME:
-        return layout.gguf(name, adapter.BASE), layout.gguf(name, adapter.NAME)
-    return layout.gguf(name, kind), None
-
-
-def made_by(context: Context, kind: str) -> str:
-    """The stage that a GGUF comes from."""
-    if kind == adapter.NAME:
-        return adapter.NAME
-    return "convert" if kind == source_type(context.spec.export.kinds) else f"quantise-{kind}"
+    def _answered(
+        self, model: GgufModel, rows: Sequence[Mapping[str, Any]], prompts: Sequence[list[int]]
+    ) -> list[list[int]]:
+        """The answers, from the tuned model's as drafts; what is made of these is kept, if it is going to be wanted."""
+        artifact, stop_words = Path(self.answers).stem, read_json(Path(layout.SERVING))["stop"]
+        itself = identity(filter(None, (self.gguf, self.adapter)), stop_words)
+        given, seen = diverge.given_to(artifact), Places()
+        drafts = given.drafts(rows, prompts, seen) if given else {}
+        ask = partial(model.answers, max_new_tokens=self.max_new_tokens, stops=model.stops(stop_words))
+        answers = _answers(ask, prompts, drafts, self.max_new_tokens, Answered(artifact, itself))
+        if given and seen:
+            given.keep(Path(layout.places(artifact)), given.key(itself), seen)
+        return answers
 
 
 def _step(context: Context, kind: str) -> Step:
     artifact, (gguf, over) = f"gguf-{kind}", files_of(context, kind)
     answers, parity = layout.predictions(artifact), layout.parity(artifact)
-    limit = context.spec.evaluate.max_new_tokens
+    limit, needs = context.spec.evaluate.max_new_tokens, ("prepare", made_by(context, kind))
+    reading = diverge.step(context, kind)
     return Ask(gguf, layout.PROMPTS, answers, parity, limit, over).step(
         f"ask-{kind}",
         expects=(answers, parity),
-        needs=("prepare", made_by(context, kind)),
+        needs=needs,
+        after=tuple(stage for stage in reading.needs if stage not in needs),
+        hints=reading.files,
         inputs=context.picked("llama-cpp-python"),
-        keeps=(layout.answered(artifact),),
+        keeps=(layout.answered(artifact), layout.places(artifact)),
         judges=True,
     )
 
@@ -128,32 +123,12 @@ def _by_llama_server(model: GgufModel, rows: Sequence[dict[str, Any]]) -> dict[s
     return {"key": key, **same_texts(trained, llama_server.render(server, cases, tokens), tokens.bos or "")}
 
 
-def prompt_ids(
-    model: GgufModel, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
-) -> list[int]:
-    """The tokens that llama.cpp evaluates for a conversation, by the template inside the GGUF."""
-    return model.tokenize(prompt_text(model, messages, tools))
-
-
-def prompt_text(
-    model: GgufModel, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
-) -> str:
-    """The text of a conversation by the template inside the GGUF. Raises StageError when there is none.
-
-    `tools` are in the canonical form.
-    """
-    from orchestrator.chat_template.jinja import render_messages
-    from orchestrator.chat_template.turns import SpecialTokens
-
-    template = model.metadata("tokenizer.chat_template")
-    if template is None:
-        raise StageError("the GGUF has no chat template", "Export again; the merged model lost chat_template.jinja.")
-    tokens = SpecialTokens(bos=model.bos, eos=model.eos)
-    return render_messages(template, messages, tokens, tools=tools)
-
-
 def _answers(
-    model: GgufModel, prompts: list[list[int]], limit: int, stop_words: list[str], before: Answered
+    ask: Callable[..., Iterable[tuple[int, list[int]]]],
+    prompts: Sequence[list[int]],
+    drafts: Mapping[int, Draft],
+    limit: int,
+    before: Answered,
 ) -> list[list[int]]:
     """The answers of all prompts; only those are asked that were not answered before."""
     known = [before.of(prompt, limit) for prompt in prompts]
@@ -161,7 +136,8 @@ def _answers(
     open_ = [index for index, answer in enumerate(known) if answer is None]
     if len(open_) < len(prompts):
         print(f"{len(prompts) - len(open_)} of {len(prompts)} rows were answered before", flush=True)
-    done: Any = model.answers([prompts[index] for index in open_], limit, model.stops(stop_words)) if open_ else ()
+    drafted = {at: drafts[index] for at, index in enumerate(open_) if index in drafts}
+    done = ask([prompts[index] for index in open_], drafts=drafted) if open_ else ()
     for count, (index, answer) in enumerate(done, 1 + len(prompts) - len(open_)):
         answers[open_[index]] = answer
         before.keep(prompts[open_[index]], answer, limit)

@@ -149,7 +149,7 @@ class Stage:
 
     def step(self, name: str, *, files: Mapping[str, str] | None = None, **about: Any) -> Step:
         """The step called `name` that runs this stage with these fields; `about` are further fields of Step."""
-        config = f"configs/{name}.json"
+        config = layout.stage_config(name)
         return Step(
             stage=name,
             phase=self.phase,

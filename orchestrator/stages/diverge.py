@@ -6,25 +6,25 @@ held against what it was quantised from, so that quantisation is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import StageError
 from orchestrator.lib.files import read_json
 from orchestrator.lib.step import Step
 from orchestrator.stages import adapter
-from orchestrator.stages.ask import files_of, kinds_asked, made_by
+from orchestrator.stages.answered import identity
+from orchestrator.stages.asked import files_of, kinds_asked, made_by
 from orchestrator.stages.base import TRAINING_PACKAGES, Context, Stage
 from orchestrator.stages.convert import source_type
+from orchestrator.stages.given import Given, Place, Places, save
 from orchestrator.stages.predict import KEPT
 
-if TYPE_CHECKING:
-    from orchestrator.evaluation.divergence import Expectations
-
 READ = "read-tuned"
+ENDING = ".divergence.jsonl"
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class ReadTuned(Stage):
     def run(self) -> None:
         """Write both. Raises StageError where no row can be read."""
         from orchestrator.evaluation.divergence import expectation, expectations, kept
+        from orchestrator.evaluation.reading import own_places
         from orchestrator.evaluation.rows import read_objects, write_records
         from orchestrator.stages.likelihoods import load, read_answers
 
@@ -84,8 +85,9 @@ class ReadTuned(Stage):
             raise StageError("no held-out row can be read: all have tools", "Hold out rows without tools.")
         keep = kept(sum(len(row["answer"]) for row in given))
         pairs = [(row["prompt"], row["answer"]) for row in given]
-        read = read_answers(model, pairs, lambda logits, token: expectation(logits, token, keep), size)
-        write_records(Path(self.answers), given)
+        own = own_places([prompt for prompt, _ in pairs])
+        read = read_answers(model, pairs, lambda logits, token: expectation(logits, token, keep), size, own)
+        write_records(Path(self.answers), ({**row, "own": of} for row, of in zip(given, own, strict=True)))
         save(Path(self.expectations), expectations(place for places in read for place in places))
 
 
@@ -109,40 +111,57 @@ class Diverge(Stage):
         if not context.answers or not (asked := kinds_asked(context)):
             return []
         source = source_type(context.spec.export.kinds)
-        quantised = [kind for kind in asked if kind not in (source, adapter.NAME)]
-        first = [source] if source in asked or quantised else []
-        others = [kind for kind in asked if kind != source]
-        return [_step(context, kind, source, bool(quantised)) for kind in (*first, *others)]
+        first = [source] if source in asked or _quantised(context) else []
+        return [step(context, kind) for kind in (*first, *(kind for kind in asked if kind != source))]
+
+    @property
+    def given(self) -> Given:
+        """What is read."""
+        return Given(Path(self.answers), Path(self.reference), bool(self.expectations))
 
     def run(self) -> None:
-        """Write them."""
-        import numpy as np
+        """Write them. What was read while the GGUF was asked is not read again."""
+        from orchestrator.evaluation.divergence import expectations, row
+        from orchestrator.evaluation.rows import write_records
 
-        from orchestrator.evaluation.divergence import at_place, expectation, expectations, row
-        from orchestrator.evaluation.rows import read_objects, write_records
-        from orchestrator.models.gguf import GgufModel
-
-        given = read_objects(Path(self.answers))
-        reference = load(Path(self.reference))
-        starts = np.cumsum([0, *(len(one["answer"]) for one in given)])
-        own: list[tuple[Any, ...]] = []
-
-        def look(logits: Any, at: int, place: int) -> tuple[float, float]:
-            token = given[at]["answer"][place]
-            if self.expectations:
-                own.append(expectation(logits, token, reference.tokens.shape[1]))
-            return at_place(reference, starts[at] + place, logits, token)
-
-        found = []
-        print(f"llama.cpp loads {self.gguf}", flush=True)  # the last line, should a damaged file end this process
-        with GgufModel(Path(self.gguf), Path(self.adapter) if self.adapter else None) as model:
-            places = model.read_answers([one["prompt"] for one in given], [one["answer"] for one in given], look)
-            for at, (one, seen) in enumerate(zip(given, places, strict=True)):
-                found.append(row(one["id"], seen, reference.chosen[starts[at] : starts[at + 1]]))
-                print(f"{len(found)}/{len(given)}", flush=True)
+        given, asked = self.given, Path(layout.places(Path(self.rows).name.removesuffix(ENDING)))
+        stop_words = read_json(Path(layout.SERVING))["stop"]
+        seen = given.kept(asked, given.key(identity(filter(None, (self.gguf, self.adapter)), stop_words)))
+        if missing := [number for number in range(len(given.rows)) if number not in seen]:
+            self._read(given, missing, seen)
+        starts, chosen = given.starts, given.expectations.chosen
+        found = [
+            row(one["id"], [place[:2] for place in seen[at]], chosen[starts[at] : starts[at + 1]], one.get("own"))
+            for at, one in enumerate(given.rows)
+        ]
         write_records(Path(self.rows), found)
         if self.expectations:
-            save(Path(self.expectations), expectations(own))
+            own = (place[2] for number in range(len(found)) for place in seen[number])
+            save(Path(self.expectations), expectations(of for of in own if of is not None))
+        asked.unlink(missing_ok=True)
+
+    def _read(self, given: Given, missing: Sequence[int], seen: Places) -> None:
+        """Fill in what llama.cpp makes of the answers that are missing."""
+        from orchestrator.models.gguf import GgufModel
+
+        def look(logits: Any, at: int, place: int) -> Place:
+            return given.look(logits, missing[at], place)
+
+        rows = [given.rows[number] for number in missing]
+        print(f"llama.cpp loads {self.gguf}", flush=True)  # the last line, should a damaged file end this process
+        with GgufModel(Path(self.gguf), Path(self.adapter) if self.adapter else None) as model:
+            prompts, answers = ([one[name] for one in rows] for name in ("prompt", "answer"))
+            places = model.read_answers(prompts, answers, look, [one.get("own", ()) for one in rows])
+            for count, (number, of) in enumerate(zip(missing, places, strict=True), 1):
+                seen[number] = of
+                print(f"{count}/{len(missing)}", flush=True)
+
+
+def given_to(artifact: str) -> Given | None:
+    """What an artifact is going to be given to read; None where that is not there yet, or not wanted."""
+    config = Path(layout.stage_config(f"diverge-{artifact.removeprefix('gguf-')}"))
+    given = Diverge(**read_json(config)).given if config.is_file() else None
+    return given if given and given.is_there else None
 
 
 def reference_of(kind: str, source: str) -> str:
@@ -150,9 +169,11 @@ def reference_of(kind: str, source: str) -> str:
     return "tuned" if kind in (source, adapter.NAME) else f"gguf-{source}"
 
 
-def _step(context: Context, kind: str, source: str, is_reference: bool) -> Step:
+def step(context: Context, kind: str) -> Step:
+    """The step that compares a GGUF with its reference."""
+    source = source_type(context.spec.export.kinds)
     (gguf, over), reference = files_of(context, kind), reference_of(kind, source)
-    own = layout.expectations(f"gguf-{kind}") if is_reference and kind == source else None
+    own = layout.expectations(f"gguf-{kind}") if kind == source and _quantised(context) else None
     stage = Diverge(
         gguf=gguf,
         answers=layout.GIVEN,
@@ -165,9 +186,16 @@ def _step(context: Context, kind: str, source: str, is_reference: bool) -> Step:
         f"diverge-{kind}",
         expects=(stage.rows, *((own,) if own else ())),
         needs=(READ, made_by(context, kind), *(() if reference == "tuned" else (f"diverge-{source}",))),
+        after=(f"ask-{kind}",),
         inputs=context.picked("llama-cpp-python"),
         judges=True,
     )
+
+
+def _quantised(context: Context) -> list[str]:
+    """The GGUFs that are held against what they were quantised from."""
+    source = source_type(context.spec.export.kinds)
+    return [kind for kind in kinds_asked(context) if kind not in (source, adapter.NAME)]
 
 
 def reading(context: Context, loads: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,20 +227,3 @@ def _tokens(tokenizer: Any, text: str, stop: int, limit: int) -> list[int]:
     """An answer's tokens, with the one that ends it unless it was cut off."""
     ids = list(tokenizer.encode(text, add_special_tokens=False))
     return ids if len(ids) >= limit else [*ids, stop]
-
-
-def save(file: Path, found: Expectations) -> None:
-    """Write expectations as a NumPy archive."""
-    import numpy as np
-
-    np.savez(file, tokens=found.tokens, logs=found.logs, rest=found.rest, chosen=found.chosen)
-
-
-def load(file: Path) -> Expectations:
-    """What `save` wrote."""
-    import numpy as np
-
-    from orchestrator.evaluation.divergence import Expectations
-
-    with np.load(file, allow_pickle=False) as archive:
-        return Expectations(*(archive[name] for name in ("tokens", "logs", "rest", "chosen")))

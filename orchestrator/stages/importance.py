@@ -83,7 +83,7 @@ def uses_it(export: Export, kind: str) -> bool:
 def text_of(model: GgufModel, row: Any) -> str:
     """A training row as the model sees it: by the template inside the GGUF, or its bare texts where that has no words
     for its roles, as for tools."""
-    from orchestrator.stages.ask import prompt_text
+    from orchestrator.stages.asked import prompt_text
 
     if "text" in row:
         return str(row["text"])

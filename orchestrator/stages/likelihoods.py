@@ -69,11 +69,16 @@ def load(arguments: Mapping[str, Any]) -> tuple[Any, Any, int]:
 
 
 def read_answers(
-    model: Any, pairs: Sequence[tuple[list[int], list[int]]], look: Callable[[Array, int], T], at_once: int
+    model: Any,
+    pairs: Sequence[tuple[list[int], list[int]]],
+    look: Callable[[Array, int], T],
+    at_once: int,
+    own: Sequence[Sequence[int]] = (),
 ) -> Iterator[list[T]]:
     """For each (prompt, answer) what `look` makes of the logits for every token of the answer, and of that token.
 
-    Logits are computed only where a row of the batch has an answer, where the model can leave the others out.
+    `own` has tokens of each prompt that are looked at before those, counted from its end (−1 is its last). Logits are
+    computed only where a row of the batch is looked at, where the model can leave the others out.
     """
     import inspect
 
@@ -81,18 +86,28 @@ def read_answers(
 
     bare = model.get_base_model() if hasattr(model, "get_base_model") else model
     chooses = "logits_to_keep" in inspect.signature(bare.forward).parameters
+    own = own or [()] * len(pairs)
     for start in range(0, len(pairs), at_once):
-        batch = pairs[start : start + at_once]
-        ids, labels, mask = _padded(model, [([*p, *a], [-100] * len(p) + a) for p, a in batch])
+        batch = [(prompt, answer, own[start + n]) for n, (prompt, answer) in enumerate(pairs[start : start + at_once])]
+        ids, labels, mask = _padded(model, [([*p, *a], [*_only(p, of), *a]) for p, a, of in batch])
         places = (labels[:, 1:] != -100).any(0).nonzero().squeeze(1)
         only = {"logits_to_keep": places} if chooses else {}
         with torch.inference_mode():
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **only).logits
         at = {int(place): number for number, place in enumerate(places)} if chooses else range(logits.shape[1])
-        for (prompt, answer), row in zip(batch, logits, strict=True):
-            first = len(prompt) - 1
-            yield [look(row[at[first + n]].float().cpu().numpy(), token) for n, token in enumerate(answer)]
+        for (prompt, answer, of), row in zip(batch, logits, strict=True):
+            text = [*prompt, *answer]
+            read = [*(len(prompt) + place for place in of), *range(len(prompt), len(text))]
+            yield [look(row[at[place - 1]].float().cpu().numpy(), text[place]) for place in read]
         print(f"{min(start + at_once, len(pairs))}/{len(pairs)}", flush=True)
+
+
+def _only(prompt: Sequence[int], places: Sequence[int]) -> list[int]:
+    """A prompt's labels where only these places are looked at."""
+    labels = [-100] * len(prompt)
+    for place in places:
+        labels[place] = prompt[place]
+    return labels
 
 
 def _read(sequence: tuple[list[int], list[int]]) -> dict[str, list[int]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json, write_json
 from orchestrator.lib.step import Step
-from orchestrator.stages.ask import files_of, kinds_asked, made_by
+from orchestrator.stages.asked import files_of, kinds_asked, made_by
 from orchestrator.stages.base import Context, Stage
 
 if TYPE_CHECKING:

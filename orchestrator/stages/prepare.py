@@ -98,7 +98,6 @@ class Prepare(Stage):
         from orchestrator.data.canonical import as_trained
         from orchestrator.data.conversation import write_rows
         from orchestrator.data.lengths import length, require_a_block, require_short, with_loss
-        from orchestrator.evaluation.rows import write_records
         from orchestrator.models.tokenizer import require_sound
 
         sets = _canonical(assemble.assemble(self.rows()), self.template)
@@ -111,31 +110,37 @@ class Prepare(Stage):
         encoder = Encoder(self.template, tokenizer, self.thinking)
         lengths = [length(encoder, tokenizer, row) for row in rows]
         answers = [with_loss(tokenizer, row, long) for row, long in zip(rows, lengths, strict=True)]
-        kind = TRAINING_KINDS[self.kind]
-        if kind.reads:
+        if TRAINING_KINDS[self.kind].reads:
             require_a_block(lengths[: len(sets.train)], self.cutoff_len, bool(self.packing))
         elif "tokens_over_cutoff" not in self.accept:
             require_short(lengths, rows, self.cutoff_len)
-        write_rows(Path(layout.TRAIN_ROWS), [as_trained(row, self.template) for row in sets.train], self.kind)
-        write_rows(Path(layout.EVAL_ROWS), [as_trained(row, self.template) for row in sets.eval], self.kind)
+        for file, of in ((layout.TRAIN_ROWS, sets.train), (layout.EVAL_ROWS, sets.eval)):
+            write_rows(Path(file), [as_trained(row, self.template) for row in of], self.kind)
         write_json(Path(layout.FINDINGS), {"findings": [found.to_json() for found in sets.findings]})
-        if not kind.reads:
-            asked = _asked(self.kind, sets.eval, self.template)
-            served = _served(self, base, sets)
-            good = [row for row in sets.validation if row.desirable is not False]
-            files = {layout.PROMPTS: asked, **({layout.VALIDATION: good} if self.validation else {})}
-            for file, of in files.items():
-                prompts = [self._prompt(encoder, tokenizer, served, number, row) for number, row in enumerate(of, 1)]
-                write_records(Path(file), prompts)
+        if not TRAINING_KINDS[self.kind].reads:
+            self._write_prompts(encoder, tokenizer, sets)
         missing = {"left_out": left_out} if left_out else {}
         write_json(Path(layout.SERVING), _serving(self, words, sets, lengths, max(answers)) | missing)
+
+    def _write_prompts(self, encoder: Encoder, tokenizer: Any, sets: assemble.Sets) -> None:
+        """What the held-out rows ask, and those that choose a checkpoint where one is to be chosen."""
+        from orchestrator.evaluation.rows import write_records
+
+        served = _served(self, Path(self.base), sets)
+        files = {layout.PROMPTS: _asked(self.kind, sets.eval, self.template)}
+        if self.validation:
+            files[layout.VALIDATION] = [row for row in sets.validation if row.desirable is not False]
+        for file, rows in files.items():
+            prompts = [self._prompt(encoder, tokenizer, served, number, row) for number, row in enumerate(rows, 1)]
+            write_records(Path(file), prompts)
 
     def _prompt(
         self, encoder: Encoder, tokenizer: Any, served: Served, number: int, row: Conversation
     ) -> dict[str, Any]:
         """What a held-out row asks, in words and in the tokens of training."""
+        from orchestrator.chat_template.encode import decoded
         from orchestrator.data import canonical
-        from orchestrator.data.question import label, prompt_text, question
+        from orchestrator.data.canonical import label, question
 
         messages, tools = question(row, self.template), canonical.offered(row)
         ids = encoder.prompt_ids(messages, tools)
@@ -144,7 +149,7 @@ class Prepare(Stage):
             "prompt": row.prompt,
             "label": label(encoder, row),
             "messages": messages,
-            "text": prompt_text(tokenizer, ids, lambda: served(messages, tools)),
+            "text": decoded(tokenizer, ids, lambda: served(messages, tools)),
             "ids": ids,
             **({"tools": tools} if tools else {}),
         }
@@ -208,9 +213,8 @@ def _asked(kind: str, rows: Sequence[Conversation], template: str) -> Sequence[C
 
     Raises InputError when a kto set holds out only one kind of row, for then no preference can be measured.
     """
-    from orchestrator.data.canonical import as_trained
+    from orchestrator.data.canonical import answered, as_trained
     from orchestrator.data.conversation import write_rows
-    from orchestrator.data.question import answered
 
     if TRAINING_KINDS[kind].tags and len({row.desirable for row in rows}) < 2:
         raise InputError(

@@ -66,10 +66,11 @@ def compared(comparison: Comparison, loss: Loss | None) -> Json:
 
 def diverged(rows: Mapping[str, Sequence[Json]], held_against: Mapping[str, str]) -> Json:
     """What each artifact is held against, the rows where it diverges most, and which are nearer than others."""
-    from orchestrator.evaluation.divergence import ranking, worst
+    from orchestrator.evaluation.divergence import ranked_by, ranking, worst
 
     return {
         "from": dict(held_against),
         "worst": {name: worst(of) for name, of in rows.items()},
+        "ranked_by": ranked_by(rows),
         "ranking": ranking(rows),
     }

@@ -15,7 +15,7 @@ from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError, StageError
 from orchestrator.lib.files import write_json
 from orchestrator.lib.step import Step
-from orchestrator.stages.ask import kinds_asked
+from orchestrator.stages.asked import kinds_asked
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.convert import source_type
 from orchestrator.stages.diverge import reference_of

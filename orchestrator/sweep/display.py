@@ -16,9 +16,10 @@ from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.translate import localised
 from orchestrator.lib.words import agreeing, counted
+from orchestrator.report.progress import MARKS, PLAIN_SECONDS
 from orchestrator.report.table import figure_text
 from orchestrator.runs import store
-from orchestrator.runs.progress import MARKS, PLAIN_SECONDS, read_log, short_line
+from orchestrator.runs.training_log import read_log, short_line
 from orchestrator.sweep.records import is_best
 from orchestrator.sweep.space import label
 from orchestrator.sweep.sweeper import Running

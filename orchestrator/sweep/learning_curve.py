@@ -19,7 +19,7 @@ from orchestrator.lib.fetch import Progress
 from orchestrator.lib.files import write_json, write_text
 from orchestrator.lib.render import Renderer
 from orchestrator.report.charts import Chart, Point, Series, plot
-from orchestrator.spec.project import Project
+from orchestrator.spec.load import Project
 from orchestrator.spec.sections import Spec, Sweep
 from orchestrator.sweep.ranking import minimises
 from orchestrator.sweep.trial import SEEDED, TrialFactory

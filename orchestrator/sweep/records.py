@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
-from orchestrator.lib.files import read_json, write_json
+from orchestrator.lib.files import read_json, sha256_of, write_json
 from orchestrator.pipeline.plan import Plan
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
@@ -28,7 +27,7 @@ def key_of(base: Plan, sweep: Sweep, kind: str) -> str:
     """
     prints = [planned.fingerprint for planned in base.steps if planned.step.stage in ("train", "score")]
     searched = sweep.model_dump(mode="json", exclude={"trials", "parallel", "executor", "ray", "slurm"})
-    return hashlib.sha256(json.dumps([kind, prints, searched], ensure_ascii=False).encode()).hexdigest()
+    return sha256_of(json.dumps([kind, prints, searched], ensure_ascii=False))
 
 
 def open_folder(runs_dir: Path, name: str, kind: str, key: str) -> Path:

@@ -17,7 +17,7 @@ from orchestrator.pipeline.workflow import fetch
 from orchestrator.report.live import LivePage, LiveSweep
 from orchestrator.runs.locks import locked
 from orchestrator.spec.launching import processes
-from orchestrator.spec.project import Project
+from orchestrator.spec.load import Project
 from orchestrator.spec.sections import Sweep
 from orchestrator.sweep import records
 from orchestrator.sweep.ranking import minimises, require_metric
@@ -46,7 +46,7 @@ def run_sweep(
 ) -> Json:
     """Carry a sweep out, or go on with it; returns what its sweep.json says at the end.
 
-    `watcher` sees the winner's last measurement. Raises InputError before anything starts when a trial cannot run.
+    `reporter` sees the winner's last measurement. Raises InputError before anything starts when a trial cannot run.
     """
     folder = open_sweep(factory)
     with locked(folder):

@@ -15,7 +15,7 @@ from orchestrator.pipeline.remote import note
 from orchestrator.pipeline.stage_process import status_of
 from orchestrator.pipeline.workflow import Task
 from orchestrator.runs import store
-from orchestrator.runs.progress import read_log
+from orchestrator.runs.training_log import read_log
 from orchestrator.sweep import records
 from orchestrator.sweep.ranking import figure, minimises, rank, ranking, tie_breakers, unusable
 from orchestrator.sweep.study import Study, Trial

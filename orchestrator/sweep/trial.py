@@ -15,8 +15,7 @@ from orchestrator.pipeline.stage_process import Starter, start
 from orchestrator.pipeline.workflow import Task, assign, fetch
 from orchestrator.spec.document import parse
 from orchestrator.spec.editing import edited, spec_key, with_value
-from orchestrator.spec.load import build_spec
-from orchestrator.spec.project import Project
+from orchestrator.spec.load import Project, build_spec
 from orchestrator.spec.sections import Spec, Sweep
 from orchestrator.sweep.ranking import EVAL_LOSS
 from orchestrator.sweep.records import SWEEP

@@ -17,8 +17,7 @@ from orchestrator.pipeline.workflow import create_run, plan
 from orchestrator.runs.results import metrics
 from orchestrator.runs.store import Run
 from orchestrator.spec.editing import edited
-from orchestrator.spec.load import load_project
-from orchestrator.spec.project import Project
+from orchestrator.spec.load import Project, load_project
 from orchestrator.sweep import records
 from orchestrator.sweep.trial import TrialFactory
 

@@ -12,7 +12,7 @@ from orchestrator.lib.errors import InputError, OrchestratorError, of_system
 from orchestrator.lib.render import PACKAGED
 from orchestrator.lib.secrecy import redacted
 from orchestrator.serving.guard import Guard
-from orchestrator.ui import pages, rows, start, talk
+from orchestrator.ui import pages, start, talk
 from orchestrator.ui.door import Door
 from orchestrator.ui.pages import Window
 
@@ -133,7 +133,7 @@ def _log_url(name: str) -> str:
 def _answers(window: Window, request: Request, asked: Fields) -> str:
     run = window.run(_name(request))
     kept = {key: value for key, value in asked.items() if key != "page" and value}
-    found = rows.found(run, asked)
+    found = pages.answers(run, asked)
     return window.render("ui_answers.html.j2", run=run.record, **found, query=urlencode(kept), where="runs")
 
 

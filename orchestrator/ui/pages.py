@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.evaluation.rows import Row
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError, OrchestratorError
 from orchestrator.lib.files import read_json
@@ -16,9 +17,11 @@ from orchestrator.lib.render import Renderer
 from orchestrator.lib.secrecy import redacted
 from orchestrator.machine import environment
 from orchestrator.machine.usage import resident
+from orchestrator.report.answers import all_kinds, side_by_side
 from orchestrator.report.overview import is_plain
 from orchestrator.runs import store
 from orchestrator.runs.locks import worker
+from orchestrator.runs.results import summaries
 from orchestrator.runs.store import Run
 
 Json = dict[str, Any]
@@ -26,6 +29,9 @@ Json = dict[str, Any]
 SECONDS = 2
 """How often a page of something that goes on is read again."""
 LOG_LINES = 40
+PAGE = 100
+"""Answers of one page."""
+NONE = "no label"
 BASE = "ui_base.html.j2"
 """What the templates of reports extend here, instead of what makes a single file of them."""
 NAME = re.compile(r"\w[\w.-]*")
@@ -170,3 +176,41 @@ def _log(run: Run) -> Path | None:
     stages = run.record["stages"]
     running = [name for name, entry in stages.items() if entry["status"] == "running"] or list(stages)[-1:]
     return run.folder / layout.log(running[-1]) if running else None
+
+
+def answers(run: Run, asked: Mapping[str, str]) -> Json:
+    """Values of the answers: `q` are words, `kind` is who is wrong, `artifact`, `expected` and `named` a cell."""
+    summary: Json = {"metrics": {}, **summaries(run.folder)}
+    rows = side_by_side(run.folder, summary)
+    kinds = all_kinds(rows)
+    rows = [row for row in rows if not asked.get("kind") or asked["kind"] in row["kinds"]]
+    words = asked.get("q", "").lower().split()
+    rows = [row for row in rows if all(word in _text(row) for word in words)]
+    if asked.get("artifact"):
+        rows = in_cell(rows, asked, summary)
+    number = int(asked["page"]) if asked.get("page", "").isdecimal() else 1
+    last = max(1, -(-len(rows) // PAGE))
+    number = min(max(number, 1), last)
+    shown = rows[PAGE * (number - 1) : PAGE * number]
+    told = {"kinds": kinds, "artifacts": [name for name in summary["metrics"] if name != "majority"], "asked": asked}
+    return {"rows": shown, "count": len(rows), "number": number, "last": last, **told}
+
+
+def in_cell(rows: Sequence[Json], asked: Mapping[str, str], summary: Json) -> list[Json]:
+    """The rows of one cell: what it is, and which label an artifact's answer names."""
+    from orchestrator.evaluation.classification import confusion
+
+    artifact = asked["artifact"]
+    labels = summary.get("detail", {}).get(artifact, {}).get("labels")
+    there = [row for row in rows if artifact in row["answers"]]
+    asked_rows = [Row(row["id"], row["prompt"], row["label"], row["answers"][artifact]) for row in there]
+    if not labels or not asked_rows:
+        return []
+    table = confusion(asked_rows, labels)
+    cells = zip(there, table.truth, table.named, strict=True)
+    wanted = (asked.get("expected"), asked.get("named"))
+    return [row for row, truth, named in cells if (truth, named or NONE) == wanted]
+
+
+def _text(row: Json) -> str:
+    return "\n".join([row["prompt"], row["label"], *row["answers"].values()]).lower()

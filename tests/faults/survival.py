@@ -106,7 +106,7 @@ def damaged(project: Path) -> int:
     """How many files are recorded as finished and are not there as recorded."""
     hashes = HashCache(project / "no-such-file", paranoid=True)
     return sum(
-        not outputs.is_whole(run.folder / output["path"], output, hashes)
+        bool(outputs.damage(run.folder, output, hashes))
         for run in store.every(project / "runs")
         for entry in run.record["stages"].values()
         if entry["status"] == "completed"

@@ -11,9 +11,9 @@ import pytest
 from orchestrator.lib import process
 from orchestrator.lib.errors import Diverged, InputError, StageError
 from orchestrator.lib.files import read_json_lines
+from orchestrator.models.finite import require_finite
 from orchestrator.models.gguf import GgufModel
 from orchestrator.models.sources import require_whole_weights
-from orchestrator.pipeline.stage_process import require_finite
 from orchestrator.runs.store import Run
 from tests.conftest import make_project, run_tool
 

@@ -15,10 +15,9 @@ from orchestrator.models.gguf import GgufModel
 from orchestrator.serving.diagnose import answers as asked
 from orchestrator.serving.diagnose import corrected, weights
 from orchestrator.serving.diagnose.answers import Answers
-from orchestrator.serving.diagnose.finding import TITLES, Finding
+from orchestrator.serving.diagnose.finding import TITLES, Finding, Seen
 from orchestrator.serving.diagnose.judge import judge
 from orchestrator.serving.diagnose.probes import Probe, Row, probes
-from orchestrator.serving.diagnose.seen import Seen
 from orchestrator.serving.diagnose.shipped import Shipped, of_endpoint, of_gguf
 from orchestrator.serving.diagnose.trained import Trained
 from orchestrator.serving.http import Endpoint

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.serving.diagnose.finding import Finding
+from orchestrator.serving.diagnose.finding import Finding, Seen
 from orchestrator.serving.diagnose.probes import Probe
-from orchestrator.serving.diagnose.seen import Seen
 from orchestrator.serving.diagnose.settings import number, settings
 from orchestrator.serving.diagnose.trained import Prompt
 

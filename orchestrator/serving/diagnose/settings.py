@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.serving.diagnose.finding import Finding
+from orchestrator.serving.diagnose.finding import Finding, Seen
 from orchestrator.serving.diagnose.probes import labels
-from orchestrator.serving.diagnose.seen import Seen
 
 
 def settings(seen: Seen) -> Iterator[Finding]:

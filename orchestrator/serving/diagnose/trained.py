@@ -62,16 +62,16 @@ class Trained:
 
     def prompts(self, conversations: Sequence[Sequence[Message]]) -> tuple[list[Prompt], PreTrainedTokenizerBase]:
         """The prompt of each conversation, and the tokenizer that made them; LLaMA-Factory's import takes seconds."""
-        from orchestrator.chat_template.encode import Encoder, load_tokenizer
+        from orchestrator.chat_template.encode import Encoder, decoded, load_tokenizer
 
         tokenizer = load_tokenizer(self.folder)
         encoder = Encoder(self.template.value, tokenizer, self.thinking is not False, self.system.value)
-        prompts = [encoder.prompt_ids(conversation) for conversation in conversations]
-        texts = [str(tokenizer.decode(ids, clean_up_tokenization_spaces=False)) for ids in prompts]
-        return [
-            Prompt(_leading_back(tokenizer, ids, text, other), ids)
-            for ids, text, other in zip(prompts, texts, self._served(conversations), strict=True)
-        ], tokenizer
+
+        def prompt(conversation: Sequence[Message], served: str) -> Prompt:
+            ids = encoder.prompt_ids(conversation)
+            return Prompt(decoded(tokenizer, ids, lambda: served), ids)
+
+        return list(map(prompt, conversations, self._served(conversations))), tokenizer
 
     def stop(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
         """What ends an answer, as far as the tokenizer knows it for one token."""
@@ -126,12 +126,3 @@ def _system(saves: Saves, shape: Definition, shared: str | None) -> Fact:
     if shared:
         return Fact(shared, "the same in all rows")
     return Fact(shape.default_system, f"of template {shape.name}")
-
-
-def _leading_back(tokenizer: Any, ids: Sequence[int], decoded: str, served: str) -> str:
-    """The text that makes these tokens: what SentencePiece decodes does not always lead back."""
-
-    def leads_back(text: str) -> bool:
-        return list(tokenizer.encode(text, add_special_tokens=False)) == list(ids)
-
-    return decoded if leads_back(decoded) or not leads_back(served) else served

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -19,10 +20,11 @@ from starlette.routing import Route
 
 from orchestrator.chat_template.thoughts import Parts
 from orchestrator.evaluation.calls import CallReader
+from orchestrator.serving.guard import Guard
 from orchestrator.serving.openai_server import shapes
 from orchestrator.serving.openai_server.answer import Answer, Words
 from orchestrator.serving.openai_server.calls import CallSplitter
-from orchestrator.serving.openai_server.engine import Engine
+from orchestrator.serving.openai_server.engine import KEY_VARIABLE, Engine
 from orchestrator.serving.openai_server.message import Refused
 from orchestrator.serving.openai_server.request import ChatRequest, CompletionRequest, read
 from orchestrator.serving.openai_server.schema import GETS, POSTS, openapi
@@ -32,6 +34,8 @@ LONGEST_BODY = 8 << 20
 """Bytes of a request."""
 LONGEST_TOKEN = 512
 """Characters; no vocabulary has longer ones, so that a text with more for each token of the context fits in no case."""
+LAST_SECONDS = 2
+"""How long answers under way may go on once the server is told to end."""
 CLIENT_CLOSED = 499
 """What nginx logs for a client that did not wait; nobody receives it."""
 NOT_SURE = "no confidence was measured for this model: it is no classifier's GGUF, or an earlier version made it"
@@ -233,3 +237,15 @@ async def _no_route(request: Request, error: HTTPException) -> Response:
     method, path = request.method, request.url.path
     said = f"{method} {path}: {error.detail.lower()}; this server has {', '.join([*POSTS, *GETS])}"
     return JSONResponse(shapes.error(Refused(error.status_code, said)), error.status_code, error.headers)
+
+
+def serve(engine: Engine, wanted: Mapping[str, Any], sure: Ask | None = None) -> None:
+    """Serve at the host and port of a server's configuration; the key comes in the environment and leaves it."""
+    import uvicorn
+
+    key = os.environ.pop(KEY_VARIABLE, "") or None
+    thoughts = tuple(wanted["thoughts"]) if wanted["thoughts"] else None
+    reader = CallReader(wanted["calls_of"]) if wanted.get("calls_of") else None
+    app = Guard(make_app(Served(engine, wanted["name"], key, thoughts, reader, sure)))
+    at = {"host": wanted["host"], "port": wanted["port"]}
+    uvicorn.run(app, **at, log_level="info", timeout_graceful_shutdown=LAST_SECONDS)

@@ -6,6 +6,8 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+KEY_VARIABLE = "ORCHESTRATOR_API_KEY"
+"""Carries the key to our servers, so that neither a file nor the process list shows it."""
 Message = Mapping[str, Any]
 """OpenAI's: role, content, and for tools tool_calls and tool_call_id."""
 Tool = Mapping[str, Any]
