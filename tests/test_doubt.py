@@ -105,7 +105,7 @@ def test_a_copy_of_a_row_whose_label_differs_is_doubted_as_the_row_is() -> None:
 @pytest.mark.parametrize("columns", [5, 40])
 def test_rows_are_predicted_as_by_fits_that_have_not_seen_them(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against scikit-learn's ridge regression, fitted once for each row."""
-    from sklearn.linear_model import Ridge
+    from sklearn.linear_model import Ridge  # type: ignore[import-untyped]
 
     monkeypatch.setattr("orchestrator.evaluation.leave_one_out.PENALTIES", [0.3])
     generator = np.random.default_rng(0)

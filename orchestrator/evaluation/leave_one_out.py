@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.evaluation.intervals import Array
 
@@ -20,7 +21,7 @@ SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 """Of the second view in the sum of squares, to choose from."""
 
 
-def left_out(views: Sequence[Array], truth: Array) -> Array:
+def left_out(views: Sequence[Array], truth: NDArray[np.integer]) -> Array:
     """Rows × labels: how far each row looks like each label to a regression that has not seen it, about 0 to 1.
 
     `views` are one or two descriptions of the rows, rows × whatever; `truth` holds the labels' numbers from 0. Of two
