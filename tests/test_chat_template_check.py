@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,9 @@ from orchestrator.chat_template.taught import QUESTION, taught
 from orchestrator.chat_template.tool_cases import OFFERED
 from orchestrator.chat_template.tool_formats import unread
 from orchestrator.chat_template.turns import SpecialTokens, read_by_servers, special_tokens
-from orchestrator.lib import process
 from orchestrator.lib.errors import InputError
-from orchestrator.models import llamacpp
+from orchestrator.runs.store import Run
+from tests.gguf_text import with_number
 from tests.training_prompts import training_prompt_ids
 
 SYSTEM = {"role": "system", "content": "只回答一个词。"}
@@ -81,18 +80,12 @@ def test_a_system_message_wins_over_the_default(tiny_model: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def vocabulary(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def vocabulary(shipped_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The tiny model's vocabulary in llama.cpp, from a GGUF that asks for BOS at the start of every prompt."""
-    from gguf import GGUFReader
     from llama_cpp import Llama
 
-    converter, gguf = llamacpp.fetch() / llamacpp.CONVERTER, tmp_path_factory.mktemp("gguf") / "vocabulary.gguf"
-    process.output(
-        [sys.executable, str(converter), str(tiny_model), "--vocab-only", "--outfile", str(gguf)], timeout=300
-    )
-    field = GGUFReader(gguf, "r+").get_field("tokenizer.ggml.add_bos_token")
-    assert field is not None
-    field.parts[field.data[0]][0] = True
+    gguf = tmp_path_factory.mktemp("gguf") / "vocabulary.gguf"
+    with_number(shipped_run.folder / "export/tiny-f16.gguf", gguf, "tokenizer.ggml.add_bos_token", 1)
     return Llama(str(gguf), vocab_only=True, verbose=False)
 
 

@@ -28,7 +28,8 @@ from orchestrator.serving.diagnose.finding import IN_MODELFILE
 from orchestrator.serving.http import Endpoint
 from orchestrator.stages.quantise import Quantise
 from tests.fake_ollama import FakeOllama, Made, fake_ollama
-from tests.gguf_text import with_template
+from tests.gguf_text import read, with_number, with_template
+from tests.warm_tool import run_tool_warm
 
 NAME = "tiny"
 FEW = 4
@@ -109,28 +110,14 @@ def other_base(server: FakeOllama, made: Made, run: Run, folder: Path) -> Made:
 
 
 def adds_bos(server: FakeOllama, made: Made, run: Run, folder: Path) -> Made:
-    def change(reader: Any) -> None:
-        reader.fields["tokenizer.ggml.add_bos_token"].parts[-1][0] = 1
-
-    return gguf_of(server, made, patched(run, folder, change))
+    file = with_number(run.folder / "export/tiny-f16.gguf", folder / "a.gguf", "tokenizer.ggml.add_bos_token", 1)
+    return gguf_of(server, made, file)
 
 
 def markers_are_text(server: FakeOllama, made: Made, run: Run, folder: Path) -> Made:
-    def change(reader: Any) -> None:
-        kinds = reader.fields["tokenizer.ggml.token_type"]
-        kinds.parts[kinds.data[1]][0] = 1  # <|im_start|>
-
-    return gguf_of(server, made, patched(run, folder, change))
-
-
-def patched(run: Run, folder: Path, change: Callable[[Any], None]) -> Path:
-    from gguf import GGUFReader
-
-    copy = Path(shutil.copyfile(run.folder / "export/tiny-f16.gguf", folder / "patched.gguf"))
-    reader = GGUFReader(copy, "r+")
-    change(reader)
-    reader.data.flush()
-    return copy
+    sound, im_start = run.folder / "export/tiny-f16.gguf", 1
+    file = with_number(sound, folder / "a.gguf", "tokenizer.ggml.token_type", 1, place=im_start)
+    return gguf_of(server, made, file)
 
 
 def few_bits(server: FakeOllama, made: Made, run: Run, folder: Path) -> Made:
@@ -199,11 +186,11 @@ def mended(server: FakeOllama, made: Made, modelfile: str) -> Made:
 
 
 def test_one_matrix_is_read_as_the_gguf_package_reads_it(shipped_run: Run, tmp_path: Path) -> None:
-    from gguf import GGUFReader, dequantize
+    from gguf import dequantize
 
     Quantise(str(shipped_run.folder / "export/tiny-f16.gguf"), str(tmp_path / "q8.gguf"), "q8_0").run()
     for file in (shipped_run.folder / "export/tiny-f16.gguf", tmp_path / "q8.gguf"):
-        wanted = next(one for one in GGUFReader(file).tensors if one.name == "blk.1.attn_v.weight")
+        wanted = next(one for one in read(file).tensors if one.name == "blk.1.attn_v.weight")
         values = dequantize(wanted.data, wanted.tensor_type).reshape(wanted.shape[::-1])
         assert (gguf_tensor.matrix(file, "blk.1.attn_v.weight") == values).all()
     assert gguf_tensor.matrix(file, "blk.9.attn_v.weight") is None
@@ -302,13 +289,14 @@ def test_the_board_file_names_its_fields_otherwise(saves: Path, tmp_path: Path) 
     assert (str(known.template), known.thinking) == ("qwen3 (llamaboard_config.yaml)", False)
 
 
-def test_the_command(server: FakeOllama, sound: Made, saves: Path, tmp_path: Path, orchestrator: Any) -> None:
+def test_the_command(server: FakeOllama, sound: Made, saves: Path, tmp_path: Path) -> None:
     server.models["tiny:latest"] = replace(sound, system="You are a pirate.")
     options = ("diagnose", str(saves), "--ollama", "tiny")
-    told = orchestrator(*options, env={"OLLAMA_HOST": server.url})
+    told = run_tool_warm(options, tmp_path, {"OLLAMA_HOST": server.url})
     assert told.code == 5, told.stderr
     assert "system text: questions that bring none: Ollama's tiny puts 'You are a pirate.'" in told.stdout
     assert "error: Ollama's tiny is not served as it was trained: system" in told.stderr
     assert (tmp_path / "tiny.corrected.Modelfile").read_text(encoding="utf-8").count("SYSTEM") == 1
-    missing = orchestrator("diagnose", str(saves), "--ollama", "tony", "--json", env={"OLLAMA_HOST": server.url})
+    other = ("diagnose", str(saves), "--ollama", "tony", "--json")
+    missing = run_tool_warm(other, tmp_path, {"OLLAMA_HOST": server.url})
     assert (missing.code, "has no model 'tony'" in missing.stderr, "tiny:latest" in missing.stderr) == (2, True, True)

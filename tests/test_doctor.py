@@ -25,6 +25,7 @@ from orchestrator.report.doctor_packages import Check, Patient
 from orchestrator.spec import load
 from orchestrator.spec.sections import Spec
 from tests.conftest import Result
+from tests.serving import POLL_SECONDS
 
 H100 = {"name": "NVIDIA H100", "memory_mib": 81559, "driver": "580.95"}
 BUILTIN = "builtin:smollm2-135m-instruct"
@@ -148,7 +149,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, str], str
             pass
 
     http = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
+    threading.Thread(target=http.serve_forever, args=(POLL_SECONDS,), daemon=True).start()
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
     def set_answer(status: int, body: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.lib import layout, process
+from orchestrator.lib import layout
 from orchestrator.lib.files import HashCache
 from orchestrator.lib.step import Step
 from orchestrator.models import speed
@@ -31,6 +30,7 @@ from orchestrator.stages.trainers import (
     dealt,
     kept,
 )
+from tests.warm_tool import told
 
 NO = IGNORED
 LABELS = [[NO, NO, NO, 7, 8, NO, NO, NO], [NO, NO, 5, NO, NO, 6, 9, NO], [NO] * 8]
@@ -260,11 +260,11 @@ for stage, (name, _) in ANSWER_LOGITS.items():
     LlamaFactory(config="train.yaml", answer_logits=True).exchange(stage)
     workflow = importlib.import_module(f"llamafactory.train.{stage}.workflow")
     trainer = importlib.import_module(f"llamafactory.train.{stage}.trainer")
-    print(stage, getattr(workflow, name, getattr(trainer, name)).__module__)
+    print("WHERE", stage, getattr(workflow, name, getattr(trainer, name)).__module__)
 """
 
 
 def test_every_workflow_finds_our_trainer_where_it_looks_for_its_own() -> None:
-    told = process.output([sys.executable, "-c", EXCHANGED]).split()
-    assert told[::2] == list(ANSWER_LOGITS)
-    assert set(told[1::2]) == {"orchestrator.stages.llamafactory"}
+    where = [line.split()[1:] for line in told(EXCHANGED).splitlines() if line.startswith("WHERE ")]
+    assert [stage for stage, _ in where] == list(ANSWER_LOGITS)
+    assert {module for _, module in where} == {"orchestrator.stages.llamafactory"}

@@ -12,6 +12,7 @@ import pytest
 from orchestrator.lib import llamafactory
 from orchestrator.lib.errors import MissingError
 from orchestrator.lib.llamafactory import Argument, arguments, inference_arguments
+from tests.warm_tool import told
 
 REAL = """
 import dataclasses, enum, json
@@ -48,9 +49,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_names_and_defaults_are_those_of_the_imported_dataclasses() -> None:
-    run = subprocess.run([sys.executable, "-c", REAL], capture_output=True, text=True, timeout=300)
-    line = next((line for line in run.stdout.splitlines() if line.startswith("REAL")), None)
-    assert line, run.stderr
+    said = told(REAL)
+    line = next((line for line in said.splitlines() if line.startswith("REAL")), None)
+    assert line, said
     train, inference = json.loads(line[4:])
     assert set(arguments()) == set(train)
     assert set(inference_arguments()) == set(inference)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -41,6 +42,7 @@ def rows(shipped_run: Run) -> list[dict[str, Any]]:
     return [{**row, "measured": answer["prediction"]} for row, answer in pairs]
 
 
+@functools.cache
 def client(served: Endpoint) -> openai.OpenAI:
     return openai.OpenAI(base_url=served.url, api_key=served.key, max_retries=0, timeout=SECONDS)
 

@@ -13,8 +13,9 @@ from orchestrator.lib.files import sha256
 from orchestrator.runs import store
 from orchestrator.serving import asked
 from orchestrator.serving.endpoint import Endpoint
-from tests.conftest import run_tool, write_tree
+from tests.conftest import write_tree
 from tests.test_ship_endpoint import openai, server
+from tests.warm_tool import run_tool_warm
 
 MOMENT = "2026-11-28T12:22:10Z"
 
@@ -69,7 +70,7 @@ def test_asking_again_keeps_what_was_answered_before(tmp_path: Path) -> None:
     write_tree(tmp_path, {"rows.json": json.dumps([{"conversations": turns}]), "mine.jsonl": "already here\n"})
     with server(openai) as url:
         for options in ([], ["--model", "second"], ["--output", "mine.jsonl"]):
-            done = run_tool(("evaluate", "--endpoint", url, "--rows", "rows.json", *options), tmp_path)
+            done = run_tool_warm(("evaluate", "--endpoint", url, "--rows", "rows.json", *options), tmp_path)
             assert done.code == 0, done.stderr
     assert (tmp_path / "mine.jsonl").read_text(encoding="utf-8") == "already here\n"
     answers = {file: read_rows(file)[0].prediction for file in tmp_path.glob("*-*.jsonl")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -37,6 +38,7 @@ from orchestrator.serving.serve_llamafactory import load
 from orchestrator.stages.predict import KEPT as PREDICTS
 from tests import fake_vllm
 from tests.shipped_run import RECORDED
+from tests.warm_tool import run_tool_warm
 
 
 def rows(run: Run) -> list[dict[str, Any]]:
@@ -54,6 +56,7 @@ def served(served_once: Callable[[str], Endpoint]) -> Endpoint:
     return served_once("f16")
 
 
+@functools.cache
 def client(endpoint: Endpoint, key: str | None = None) -> Any:
     import openai
 
@@ -88,9 +91,10 @@ def test_the_adapter_over_its_base_answers_as_measured(shipped_run: Run) -> None
     assert [reply.text for reply in replies] == measured(shipped_run, "adapter")
 
 
-def test_evaluate_asks_a_server_the_held_out_rows(shipped_run: Run, served: Endpoint, orchestrator: Any) -> None:
+def test_evaluate_asks_a_server_the_held_out_rows(shipped_run: Run, served: Endpoint, tmp_path: Path) -> None:
     options = ["--runs-dir", str(shipped_run.folder.parent), "--api-key-env", "KEY", "--max-new-tokens", "4", "--json"]
-    answer = orchestrator("evaluate", "--endpoint", served.url, *options, env={"KEY": str(served.key)})
+    asked = ("evaluate", "--endpoint", served.url, *options)
+    answer = run_tool_warm(asked, tmp_path, {"KEY": str(served.key)})
     assert answer.code == 0, answer.stderr
     expected = shipped_run.record["metrics"]["gguf-f16"]
     assert {key: answer.json["metrics"][key] for key in ("accuracy", "rougeL")} == {
@@ -98,7 +102,7 @@ def test_evaluate_asks_a_server_the_held_out_rows(shipped_run: Run, served: Endp
     }
     answers = read_json_lines(shipped_run.folder / store.load(shipped_run.folder).record["endpoints"][-1]["path"])
     assert [answer["prediction"] for answer in answers] == measured(shipped_run, "f16")
-    refused = orchestrator("evaluate", "--endpoint", served.url, *options, env={"KEY": "wrong"})
+    refused = run_tool_warm(asked, tmp_path, {"KEY": "wrong"})
     assert (refused.code, "401" in refused.stderr) == (2, True)
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -14,6 +11,7 @@ from orchestrator.lib.llamafactory import arguments
 from orchestrator.spec.rules import RULES
 from orchestrator.spec.sections import DEFAULTS
 from orchestrator.spec.training import BOUNDS, ELSEWHERE, FILES, POSITIVE, REMOVED, check_training
+from tests.warm_tool import told
 
 BEST = {"load_best_model_at_end": True}
 STEPS = {"eval_strategy": "steps", "save_strategy": "steps"}
@@ -116,11 +114,12 @@ ACCEPTED: list[dict[str, Any]] = [
 
 ASK = """
 import json, os, sys
+os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="29531")
 from llamafactory.hparams import get_train_args
 base = dict(model_name_or_path="x", dataset="d", eval_dataset="e", template="default", output_dir="nowhere",
             do_train=True, use_cpu=True)
 answers = []
-for case in json.load(sys.stdin):
+for case in json.load(open(sys.argv[1])):
     try:
         get_train_args({**base, **case})
         answers.append(True)
@@ -145,13 +144,9 @@ def test_what_can_work(train: dict[str, Any]) -> None:
 def test_llamafactory_itself_agrees() -> None:
     """One process asks LLaMA-Factory's own parser about every case above, on top of our defaults."""
     cases = [{**DEFAULTS, **case} for case in [*(case for case, *_ in REFUSED + SILENT), *ACCEPTED]]
-    single = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29531"}
-    run = subprocess.run(
-        [sys.executable, "-c", ASK], input=json.dumps(cases), capture_output=True, text=True, timeout=300,
-        env={**os.environ, **single},
-    )  # fmt: skip
-    line = next((line for line in run.stdout.splitlines() if line.startswith("ANSWERS")), None)
-    assert line, run.stderr
+    said = told(ASK, json.dumps(cases))
+    line = next((line for line in said.splitlines() if line.startswith("ANSWERS")), None)
+    assert line, said
     expected = [False] * len(REFUSED) + [True] * (len(SILENT) + len(ACCEPTED))
     wrong = [case for case, said, wanted in zip(cases, json.loads(line[7:]), expected, strict=True) if said != wanted]
     assert wrong == []

@@ -20,12 +20,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.chat_template.turns import SpecialTokens
 from orchestrator.lib import process
 from orchestrator.lib.errors import StageError
 from orchestrator.lib.files import read_json, read_json_lines, write_json
+
+if TYPE_CHECKING:
+    import httpx
 
 VARIABLE = "LLAMA_SERVER"
 PACKAGE = "xllamacpp"
@@ -77,12 +80,16 @@ def render(server: str, cases: Sequence[Case], tokens: SpecialTokens) -> list[st
 
 def main(asked: Path, told: Path) -> None:
     """The process that holds the server: native code, which may take it down."""
+    import httpx
+
     wanted = read_json(asked)
     model = asked.with_name("vocabulary.gguf")
     answers = list(dict.fromkeys(case["answer"] for case in wanted["cases"] if case["answer"]))
     first = write_vocabulary(model, SpecialTokens(**wanted["tokens"]), answers)
     numbers = {answer: number for number, answer in enumerate(answers, start=first)}
-    with told.open("w", encoding="utf-8") as file:
+    # One client, since each reads the certificates anew, but no connection is kept: servers come and go.
+    apart = httpx.Limits(max_keepalive_connections=0)
+    with told.open("w", encoding="utf-8") as file, httpx.Client(trust_env=False, timeout=60, limits=apart) as client:
         template, serving, url = None, None, ""
         for case in wanted["cases"]:
             if case["template"] != template:
@@ -90,25 +97,23 @@ def main(asked: Path, told: Path) -> None:
                 serving = _package(model, template) if wanted["server"] == PACKAGE else None
                 url = serving.listening_address if serving else ""
             if serving:
-                text = _asked(url, case, numbers)
+                text = _asked(client, url, case, numbers)
             else:
                 with _program(wanted["server"], model, case["template"]) as url:
-                    text = _asked(url, case, numbers)
+                    text = _asked(client, url, case, numbers)
             file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
             file.flush()
     os._exit(0)  # its threads have nothing left to do
 
 
-def _asked(url: str, case: Mapping[str, Any], numbers: Mapping[str, int]) -> str:
-    import httpx
-
+def _asked(client: httpx.Client, url: str, case: Mapping[str, Any], numbers: Mapping[str, int]) -> str:
     said = {} if case["thinking"] is None else {"chat_template_kwargs": {"enable_thinking": case["thinking"]}}
     body = {"messages": case["messages"], **said} | ({"tools": case["tools"]} if case["tools"] else {})
     if not case["answer"]:
-        found = httpx.post(f"{url}/apply-template", json=body, trust_env=False).json()
+        found = client.post(f"{url}/apply-template", json=body).json()
         return str(found["prompt"]) if "prompt" in found else _error(found)
     body |= {"max_tokens": 2, "temperature": 0, "logit_bias": [[numbers[case["answer"]], PREFERRED]]}
-    found = httpx.post(f"{url}/v1/chat/completions", json=body, trust_env=False, timeout=60).json()
+    found = client.post(f"{url}/v1/chat/completions", json=body).json()
     return json.dumps(found["choices"][0]["message"]) if "choices" in found else _error(found)
 
 
