@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.data.checks.finding import Finding, finding
 from orchestrator.data.checks.labels import are_labels
+from orchestrator.data.checks.text import label_of
 from orchestrator.data.views import ngrams, states
 from orchestrator.evaluation.confidence import fitted_temperature, probabilities
 from orchestrator.evaluation.leave_one_out import left_out
@@ -69,7 +70,7 @@ def doubtful_labels(rows: Sequence[Conversation], base: Path) -> list[Finding]:
 
     Raises InputError where the answers are no labels.
     """
-    labels = [row.answer.strip() for row in rows]
+    labels = [label_of(row.answer).strip() for row in rows]
     if not are_labels(Counter(labels)):
         raise InputError("the answers are no labels that could be doubted", "Leave out --with for such rows.")
     texts = [row.prompt for row in rows]
