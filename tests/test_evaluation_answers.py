@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.evaluation.answers import untold, useless, with_thoughts
 from orchestrator.evaluation.compare import agreement
-from orchestrator.evaluation.metrics import Task, measure
+from orchestrator.evaluation.measure import Task, measure
 from orchestrator.evaluation.rows import Row
 
 

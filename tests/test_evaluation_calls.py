@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator.evaluation.calls import Call, CallReader, argument_f1, call_metrics, expected_calls, same
 from orchestrator.evaluation.compare import Basis, compare
+from orchestrator.evaluation.measure import measure, mistakes
 from orchestrator.evaluation.metric import primary, primary_of
-from orchestrator.evaluation.metrics import measure, mistakes
 from orchestrator.evaluation.rows import Row, read_rows, write_rows
 from orchestrator.stages.score import Score, with_calls
 from orchestrator.stages.scores import score, summarise

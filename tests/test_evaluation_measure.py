@@ -17,7 +17,7 @@ from rouge_chinese import Rouge
 from sklearn import metrics as sk
 
 from orchestrator.evaluation.intervals import bootstrap, percentile
-from orchestrator.evaluation.metrics import evaluate_file, guess_task, measure, mistakes
+from orchestrator.evaluation.measure import evaluate_file, guess_task, measure, mistakes
 from orchestrator.evaluation.overlap import rouge
 from orchestrator.evaluation.rows import Row, write_rows
 from orchestrator.lib.errors import InputError

@@ -13,7 +13,7 @@ from rich.console import Console
 from orchestrator.evaluation.compare import Basis, Comparison, compare, paired_scores
 from orchestrator.evaluation.gate import Failure, judge, judge_divergence, judge_parity, judge_perplexity, with_causes
 from orchestrator.evaluation.intervals import Interval
-from orchestrator.evaluation.metrics import Measurement
+from orchestrator.evaluation.measure import Measurement
 from orchestrator.evaluation.noninferiority import loss
 from orchestrator.evaluation.recommend import Candidate, recommend
 from orchestrator.evaluation.rows import Row, read_records, read_rows, write_records, write_rows

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from orchestrator import executors, stages
 from orchestrator.cli import cli
+from orchestrator.evaluation.measure import measure
 from orchestrator.evaluation.metric import METRICS, Metric
-from orchestrator.evaluation.metrics import measure
 from orchestrator.evaluation.rows import Row
 from orchestrator.executors.base import Wanted
 from orchestrator.lib.errors import MissingError

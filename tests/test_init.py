@@ -65,7 +65,8 @@ def test_every_target_of_its_makefile_calls_a_command(tmp_path: Path) -> None:
 
 def test_its_makefile_finds_the_orchestrator_that_wrote_it(tmp_path: Path) -> None:
     project.create(tmp_path / "项目 one")
-    bare = ["env", "-C", str(tmp_path / "项目 one"), "-u", "MAKEFLAGS", "-u", "MAKELEVEL", "PATH=/usr/bin:/bin", "make"]
+    outer = [word for name in ("MAKEFLAGS", "MAKELEVEL", "ARGS") for word in ("-u", name)]
+    bare = ["env", "-C", str(tmp_path / "项目 one"), *outer, "PATH=/usr/bin:/bin", "make"]
     assert f'"{sys.executable}" -m orchestrator check spec.yaml' in process.output([*bare, "-n", "check"])
     assert process.output([*bare, "-n", "check", "TOOL=/elsewhere"]).split() == ["/elsewhere", "check", "spec.yaml"]
     with pytest.raises(process.Failed) as failed:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from orchestrator.evaluation.calls import Call, CallReader, same
-from orchestrator.evaluation.metrics import guess_task, measure
+from orchestrator.evaluation.measure import guess_task, measure
 from orchestrator.lib.errors import GateError
 from orchestrator.serving.chat import Conversation, shown
 from orchestrator.serving.endpoint import Endpoint, Reply

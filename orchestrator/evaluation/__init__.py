@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.evaluation.metrics import evaluate_file
+from orchestrator.evaluation.measure import evaluate_file
 from orchestrator.evaluation.rows import Row
 
 __all__ = ["Row", "evaluate_file"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestrator.evaluation.metrics import Task
+from orchestrator.evaluation.measure import Task
 from orchestrator.evaluation.overlap import extract_label, overlap_metrics
 from orchestrator.evaluation.rows import Row, has_thinking, shown
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from orchestrator.evaluation.compare import Basis, compare
 from orchestrator.evaluation.intervals import Interval
+from orchestrator.evaluation.measure import Task, measure
 from orchestrator.evaluation.metric import METRICS, is_lower_better, primary
-from orchestrator.evaluation.metrics import Task, measure
 from orchestrator.evaluation.rows import Row
 
 

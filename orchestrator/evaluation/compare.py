@@ -13,8 +13,8 @@ import numpy as np
 from orchestrator.evaluation.calls import CALL_METRICS, SHARES, is_about, row_score
 from orchestrator.evaluation.classification import confusion
 from orchestrator.evaluation.intervals import Array, Interval, bootstrap, percentile, resampled_sums
+from orchestrator.evaluation.measure import Task, check_task
 from orchestrator.evaluation.metric import is_lower_better, primary_of
-from orchestrator.evaluation.metrics import Task, check_task
 from orchestrator.evaluation.overlap import rouge
 from orchestrator.evaluation.rows import Row
 from orchestrator.lib.errors import InputError

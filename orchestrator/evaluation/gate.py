@@ -9,8 +9,8 @@ from typing import Any
 
 from orchestrator.evaluation.divergence import figures, worst
 from orchestrator.evaluation.intervals import Interval
+from orchestrator.evaluation.measure import Measurement
 from orchestrator.evaluation.metric import DIVERGENCE, primary
-from orchestrator.evaluation.metrics import Measurement
 from orchestrator.evaluation.parity import (
     all_equal,
     difference_sentence,

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.evaluation.compare import Basis, Comparison, compare, scores
 from orchestrator.evaluation.gate import Failure
-from orchestrator.evaluation.metrics import Task
+from orchestrator.evaluation.measure import Task
 from orchestrator.evaluation.rows import Row, has_thinking
 
 BETTER_THAN = "better_than"

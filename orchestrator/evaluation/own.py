@@ -22,7 +22,7 @@ from orchestrator.lib.errors import InputError
 
 if TYPE_CHECKING:
     from orchestrator.evaluation.gate import Failure
-    from orchestrator.evaluation.metrics import Measurement
+    from orchestrator.evaluation.measure import Measurement
     from orchestrator.evaluation.rows import Row
 
 SECONDS = 10.0

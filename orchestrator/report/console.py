@@ -19,7 +19,7 @@ from orchestrator.stages.launch import batch, node_commands
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestrator.evaluation.metrics import Measurement
+    from orchestrator.evaluation.measure import Measurement
     from orchestrator.lib.step import Step
     from orchestrator.pipeline.plan import Plan, Planned
     from orchestrator.runs.store import Run

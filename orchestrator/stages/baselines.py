@@ -17,7 +17,7 @@ from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.prompted import ARTIFACT, is_asked
 
 if TYPE_CHECKING:
-    from orchestrator.evaluation.metrics import Task
+    from orchestrator.evaluation.measure import Task
     from orchestrator.evaluation.rows import Row
 
 TASK: Task = "classification"
@@ -66,7 +66,7 @@ class Baselines(Stage):
         """Write the summary, and the answers of the prompted base model."""
         from orchestrator.evaluation.compare import Basis, compare
         from orchestrator.evaluation.learnt import majority_rows
-        from orchestrator.evaluation.metrics import measure
+        from orchestrator.evaluation.measure import measure
         from orchestrator.evaluation.rows import read_rows
         from orchestrator.stages.scores import taught
 
@@ -90,7 +90,7 @@ class Baselines(Stage):
 
     def _answered(self) -> dict[str, list[Row]]:
         """The prompted base model's rows, which are written down with its mistakes."""
-        from orchestrator.evaluation.metrics import mistakes
+        from orchestrator.evaluation.measure import mistakes
         from orchestrator.evaluation.rows import write_records, write_rows
         from orchestrator.stages.score import artifact_rows
 

@@ -22,7 +22,7 @@ from orchestrator.stages.adapter import unfit_base
 from orchestrator.stages.base import Context, Stage
 
 if TYPE_CHECKING:
-    from orchestrator.evaluation.metrics import Task
+    from orchestrator.evaluation.measure import Task
     from orchestrator.evaluation.rows import Row
 
 NAME = "keep"

@@ -21,7 +21,7 @@ from orchestrator.stages.convert import source_type
 from orchestrator.stages.diverge import reference_of
 
 if TYPE_CHECKING:
-    from orchestrator.evaluation.metrics import Task
+    from orchestrator.evaluation.measure import Task
     from orchestrator.evaluation.rows import Row
 
 BESIDE = ("errors", "disagreements")
@@ -214,7 +214,7 @@ def with_calls(rows: Mapping[str, list[Row]], template: str) -> dict[str, list[R
 def write_artifact(artifact: str, rows: Mapping[str, list[Row]], config: Score) -> None:
     """An artifact's files in the output folder; a predictions file that was read from there stays as it is."""
     from orchestrator.evaluation.compare import disagreements
-    from orchestrator.evaluation.metrics import mistakes
+    from orchestrator.evaluation.measure import mistakes
     from orchestrator.evaluation.rows import write_records, write_rows
 
     of, folder = rows[artifact], Path(config.out_dir)

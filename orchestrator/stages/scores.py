@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from orchestrator.evaluation.compare import Comparison
     from orchestrator.evaluation.gate import Failure
     from orchestrator.evaluation.intervals import Interval
-    from orchestrator.evaluation.metrics import Measurement
+    from orchestrator.evaluation.measure import Measurement
     from orchestrator.evaluation.noninferiority import Loss
     from orchestrator.evaluation.rows import Row
     from orchestrator.stages.score import Score
@@ -47,7 +47,7 @@ def score(rows: Mapping[str, list[Row]], config: Score) -> Scores:
     from orchestrator.evaluation.answers import untold, useless, with_thoughts
     from orchestrator.evaluation.compare import Basis, agreement, compare
     from orchestrator.evaluation.gate import judge, judge_answers, judge_divergence, judge_parity, with_causes
-    from orchestrator.evaluation.metrics import measure
+    from orchestrator.evaluation.measure import measure
     from orchestrator.evaluation.own import judge_own, titles
     from orchestrator.evaluation.parity import uncompared, uncompared_sentence
 

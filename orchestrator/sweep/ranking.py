@@ -30,7 +30,7 @@ Figure = dict[str, float | None]
 def require_metric(spec: Spec, metric: str) -> None:
     """Raise InputError unless the evaluation of this spec measures the metric."""
     from orchestrator.evaluation.calls import Call
-    from orchestrator.evaluation.metrics import measure
+    from orchestrator.evaluation.measure import measure
     from orchestrator.evaluation.own import OwnMetric
     from orchestrator.evaluation.rows import Row
 

@@ -36,7 +36,7 @@ SECONDS = 120.0
 PAUSE = 0.003
 for _name in (
     "orchestrator.cli.chain",
-    "orchestrator.evaluation.metrics",
+    "orchestrator.evaluation.measure",
     "orchestrator.report.console",
     "orchestrator.report.run_page",
     "psutil",

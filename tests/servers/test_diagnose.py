@@ -29,9 +29,9 @@ from orchestrator.serving.diagnose.diagnosis import Diagnosis, diagnose
 from orchestrator.serving.diagnose.finding import IN_MODELFILE, Kind
 from orchestrator.serving.ollama import Ollama
 from orchestrator.stages.quantise import Quantise
-from tests.gguf_text import with_template
+from tests.gguf_text import with_number, with_template
 from tests.servers.conftest import NAMES
-from tests.test_diagnose import JINJA, patched
+from tests.test_diagnose import JINJA
 
 pytestmark = pytest.mark.nightly
 OTHER_END = "<issue_start>"
@@ -148,18 +148,13 @@ def test_a_sound_model_is_not_accused_over_chinese_rows(bench: Bench) -> None:
 
 
 def two_bos(bench: Bench) -> Served:
-    def change(reader: Any) -> None:
-        reader.fields["tokenizer.ggml.add_bos_token"].parts[-1][0] = 1
-
-    return sound(bench, gguf=patched(bench.run, bench.folder, change))
+    return sound(bench, gguf=with_number(bench.gguf, bench.folder / "a.gguf", "tokenizer.ggml.add_bos_token", 1))
 
 
 def markers_are_text(bench: Bench) -> Served:
-    def change(reader: Any) -> None:
-        kinds = reader.fields["tokenizer.ggml.token_type"]
-        kinds.parts[kinds.data[1]][0] = 1  # <|im_start|>
-
-    return sound(bench, gguf=patched(bench.run, bench.folder, change))
+    im_start = 1
+    changed = with_number(bench.gguf, bench.folder / "a.gguf", "tokenizer.ggml.token_type", 1, place=im_start)
+    return sound(bench, gguf=changed)
 
 
 def few_bits(bench: Bench) -> Served:
