@@ -279,9 +279,10 @@ def _found(runs_dir: Path, wanted: Sequence[str]) -> list[Run]:
 
 def _scheduled(about: dict[str, str]) -> str:
     """Where a run went on, or waits to: `slurm job 12 on node3: RUNNING`."""
-    from orchestrator.executors.slurm import state
+    from orchestrator.executors import EXECUTORS
 
-    said = state(about["job"]) if about["name"] == "slurm" else ""
+    state = getattr(EXECUTORS.get(about["name"]), "state", None)
+    said = state(about["job"]) if state else ""
     where = f" on {about['host']}" if "host" in about else ""
     return f"{about['name']} job {about['job']}{where}{': ' if said else ''}{said}"
 
