@@ -1,5 +1,5 @@
-"""What judge says of files beyond their answers: what each may lose and how far it diverges, gathered as candidates among
-which `evaluation/recommend.py` chooses."""
+"""What judge says of files beyond their answers: what each may lose and how far it diverges; candidates, among which
+`evaluation/recommend.py` chooses."""
 
 from __future__ import annotations
 
