@@ -66,7 +66,7 @@ _NOT_WITH_QWENS = {
 _NOT_WITH_QWENS_THINKING = dict.fromkeys(
     ("gemma4", "gemma4n", "kimi_vl"), f"{_SERVER} takes an answer without a thought for a thought"
 )
-"""Found by `template check` of every template with qwen's tools; the slow tests ask it again."""
+"""Found by `template check` of every template with qwen's tools; the slow tests compare those that are not refused."""
 
 
 def _not_with_qwens(name: TemplateName, thinking: bool) -> str | None:
