@@ -83,6 +83,11 @@ class GgufModel:
                 return buffer.value.decode("utf-8", "replace") if length >= 0 else None
             size = length + 1
 
+    @property
+    def sequences_at_most(self) -> int:
+        """How many sequences llama.cpp can have under way."""
+        return int(self._api.llama_max_parallel_sequences())
+
     def adds_bos(self) -> bool:
         """Whether llama.cpp puts BOS in front of a plain prompt by itself."""
         return bool(self._api.llama_vocab_get_add_bos(self._vocab))
@@ -199,8 +204,8 @@ class GgufModel:
         yield from self.read_answers([text[:1] for text in texts], [text[1:] for text in texts], look)
 
     def observed(self, texts: Sequence[Sequence[int]], observe: Callable[[int, bool, Any], bool]) -> Iterator[int]:
-        """Read the texts, many at once and what all begin with a single time; llama.cpp calls `observe` before and after
-        it computes each node of its graph.
+        """Read the texts, many at once, and what all begin with a single time. llama.cpp calls `observe` before and
+        after it computes each node of its graph.
 
         Yields how many were read. Raises StageError when llama.cpp fails.
         """
