@@ -11,9 +11,6 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.models.decoder import common_prefix
-from orchestrator.models.reader import Prefix
-
 if TYPE_CHECKING:
     import torch
 
@@ -124,6 +121,8 @@ def by_length(trainer: Trainer) -> Trainer:
 
 def shared_prefix(trainer: Trainer) -> Trainer:
     """What all prompts begin with is computed once, and each prompt's answer goes on from there."""
+    from orchestrator.models.decoder import common_prefix
+    from orchestrator.models.reader import Prefix
 
     class SharedPrefix(trainer):  # type: ignore[misc]
         prefix = Prefix()
