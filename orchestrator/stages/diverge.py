@@ -17,7 +17,7 @@ from orchestrator.lib.files import read_json
 from orchestrator.lib.step import Step
 from orchestrator.stages import adapter
 from orchestrator.stages.answered import identity
-from orchestrator.stages.asked import files_of, kinds_asked, made_by
+from orchestrator.stages.asked import files_of, kinds_read, made_by
 from orchestrator.stages.base import TRAINING_PACKAGES, Context, Stage
 from orchestrator.stages.convert import source_type
 from orchestrator.stages.given import Given, Place, Places, save
@@ -45,7 +45,7 @@ class ReadTuned(Stage):
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
         """One step where there are GGUFs to prove by their answers."""
-        if not context.answers or not kinds_asked(context):
+        if not kinds_read(context):
             return []
         stage = cls(
             arguments=reading(context, context.tuned()),
@@ -68,9 +68,9 @@ class ReadTuned(Stage):
     def run(self) -> None:
         """Write both. Raises StageError where no row can be read."""
         from orchestrator.evaluation.divergence import expectation, expectations, kept
-        from orchestrator.evaluation.reading import own_places
+        from orchestrator.evaluation.reading import own_places, tokens_read
         from orchestrator.evaluation.rows import read_objects, write_records
-        from orchestrator.stages.likelihoods import load, read_answers
+        from orchestrator.models.reader import load, read_answers
 
         rows = read_objects(Path(self.prompts))
         said = [record["predict"] for record in read_objects(Path(self.generated))]
@@ -86,8 +86,14 @@ class ReadTuned(Stage):
         keep = kept(sum(len(row["answer"]) for row in given))
         pairs = [(row["prompt"], row["answer"]) for row in given]
         own = own_places([prompt for prompt, _ in pairs])
-        read = read_answers(model, pairs, lambda logits, token: expectation(logits, token, keep), size, own)
-        write_records(Path(self.answers), ({**row, "own": of} for row, of in zip(given, own, strict=True)))
+        given = [{**row, "own": of} for row, of in zip(given, own, strict=True)]
+        tokens = [tokens_read(row) for row in given]
+
+        def look(logits: Any, row: int, number: int) -> tuple[Any, ...]:
+            return expectation(logits, tokens[row][number], keep)
+
+        read = read_answers(model, pairs, look, size, own)
+        write_records(Path(self.answers), given)
         save(Path(self.expectations), expectations(place for places in read for place in places))
 
 
@@ -108,10 +114,8 @@ class Diverge(Stage):
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
         """One process for each GGUF that is proven, and for the one that these were quantised from."""
-        if not context.answers or not (asked := kinds_asked(context)):
-            return []
-        source = source_type(context.spec.export.kinds)
-        first = [source] if source in asked or _quantised(context) else []
+        asked, source = kinds_read(context), source_type(context.spec.export.kinds)
+        first = [source] if source in asked or _quantised(context) else ()
         return [step(context, kind) for kind in (*first, *(kind for kind in asked if kind != source))]
 
     @property
@@ -195,7 +199,7 @@ def step(context: Context, kind: str) -> Step:
 def _quantised(context: Context) -> list[str]:
     """The GGUFs that are held against what they were quantised from."""
     source = source_type(context.spec.export.kinds)
-    return [kind for kind in kinds_asked(context) if kind not in (source, adapter.NAME)]
+    return [kind for kind in kinds_read(context) if kind not in (source, adapter.NAME)]
 
 
 def reading(context: Context, loads: Mapping[str, Any]) -> dict[str, Any]:
