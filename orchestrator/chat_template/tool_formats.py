@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from orchestrator.chat_template.registry import tool_prompt
+from orchestrator.chat_template.source import tool_prompt
 
 LLAMA3 = "llama3"
 LLAMA3_DATE = "26 Jul 2024"

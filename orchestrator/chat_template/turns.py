@@ -10,13 +10,12 @@ from typing import Any
 
 from orchestrator.chat_template.registry import (
     Definition,
-    Mark,
-    Slots,
     TemplateName,
     ToolDefinition,
     definition,
     tool_definition,
 )
+from orchestrator.chat_template.source import Mark, Slots
 from orchestrator.chat_template.tool_formats import READ_EVERYWHERE, unknown, unread
 from orchestrator.lib.errors import MissingError
 from orchestrator.lib.files import read_json
