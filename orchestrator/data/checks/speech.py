@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from orchestrator.chat_template.refusals import read_by_servers, tool_refusal, unread
 from orchestrator.chat_template.registry import definition, tool_definition
-from orchestrator.chat_template.tool_formats import unread
-from orchestrator.chat_template.turns import read_by_servers, tool_refusal
 from orchestrator.data.canonical import has_tools, untrainable
 from orchestrator.data.checks.finding import MAX_ROWS, Finding, Place, finding
 from orchestrator.data.conversation import Conversation
