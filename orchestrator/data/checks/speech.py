@@ -77,28 +77,16 @@ class Speech:
 
     def findings(self) -> Iterator[Finding]:
         """Yields what there is to say about all of them."""
+        yield from self._tools()
+        yield from self._thoughts()
+
+    def _tools(self) -> Iterator[Finding]:
         if self.reduced.count:
-            keys = [f"{path} ({counted(count, 'row')})" for path, count in self.dropped.most_common(_NAMED)]
-            more = f" and {len(self.dropped) - _NAMED} more" if len(self.dropped) > _NAMED else ""
-            message = (
-                f"{self._share(self.reduced, 'have tools')} with parts that Ollama leaves out or writes "
-                f"differently, so they are trained without: {', '.join(keys)}{more}"
-            )
-            yield finding("tools_reduced", "info", message, self.reduced.places)
+            yield finding("tools_reduced", "info", self._reduced(), self.reduced.places)
         if self.mode and self.unserved.count:
-            reason = tool_refusal(self.mode.template, self.mode.thinking)
-            message = (
-                f"{self._share(self.unserved, 'have tools')}, and template {self.mode.template} cannot be "
-                f"served with tools: {reason}; choose {_instead(self.mode)}"
-            )
-            yield finding("tools_not_served", "error", message, self.unserved.places)
+            yield finding("tools_not_served", "error", self._unserved(self.mode), self.unserved.places)
         if self.mode and self.unread.count:
-            reason = unread(tool_definition(self.mode.template).call_format)
-            message = (
-                f"{self._share(self.unread, 'have tools')}, and {reason} (template {self.mode.template}); "
-                f"choose {_instead(self.mode)}, or accept it for `orchestrator serve`, which reads them"
-            )
-            yield finding("calls_not_read", "error", message, self.unread.places)
+            yield finding("calls_not_read", "error", self._unread(self.mode), self.unread.places)
         if self.mode and self.unfit.count:
             message = (
                 f"{self._share(self.unfit, 'have tools')} or calls that template {self.mode.template} cannot "
@@ -109,7 +97,28 @@ class Speech:
             counts = f"{self._share(self.toolless, 'call tools')} and {agreeing(self.toolless.count, 'offer')} none"
             message = f"{counts}: servers read calls only where tools are offered"
             yield finding("calls_without_tools", "warning", message, self.toolless.places)
-        yield from self._thoughts()
+
+    def _reduced(self) -> str:
+        keys = [f"{path} ({counted(count, 'row')})" for path, count in self.dropped.most_common(_NAMED)]
+        more = f" and {len(self.dropped) - _NAMED} more" if len(self.dropped) > _NAMED else ""
+        return (
+            f"{self._share(self.reduced, 'have tools')} with parts that Ollama leaves out or writes "
+            f"differently, so they are trained without: {', '.join(keys)}{more}"
+        )
+
+    def _unserved(self, mode: Mode) -> str:
+        reason = tool_refusal(mode.template, mode.thinking)
+        return (
+            f"{self._share(self.unserved, 'have tools')}, and template {mode.template} cannot be "
+            f"served with tools: {reason}; choose {_instead(mode)}"
+        )
+
+    def _unread(self, mode: Mode) -> str:
+        reason = unread(tool_definition(mode.template).call_format)
+        return (
+            f"{self._share(self.unread, 'have tools')}, and {reason} (template {mode.template}); "
+            f"choose {_instead(mode)}, or accept it for `orchestrator serve`, which reads them"
+        )
 
     def _share(self, some: Noted, predicate: str) -> str:
         """`2 of 5 rows have tools`."""
