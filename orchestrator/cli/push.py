@@ -36,7 +36,7 @@ def push(arguments: tuple[str, ...], runs_dir: Path, artifact: str | None, as_js
     source, _, name = target.partition(":")
     if source not in ("ollama", "hf", "modelscope") or not name:
         raise click.UsageError(f"cannot push to {target!r}; write ollama:NAME, hf:ORG/NAME or modelscope:ORG/NAME")
-    run = store.find(runs_dir, *named)
+    run = store.find(runs_dir, named[0] if named else None)
     send = _push_ollama if source == "ollama" else _push_hub
     answer = send(run, target, artifact, options)
     print_json(answer) if as_json else say(answer["done"])
