@@ -162,13 +162,17 @@ def test_the_matrix_is_what_the_layers_are_given(gguf: Path, texts: Any, merged:
     import torch
 
     from orchestrator.models import importance
+    from orchestrator.models.decoder import common_prefix
     from orchestrator.models.gguf import GgufModel
 
     squares: dict[str, Any] = {}
+    shared = common_prefix(texts)
+    assert shared
 
     def add(name: str) -> Any:
         def hook(module: Any, inputs: Any, output: Any) -> None:
-            squares[name] = squares.get(name, 0) + inputs[0][0].square().sum(0).numpy()
+            begin = len(shared) if name in squares else 0  # what all begin with is read a single time
+            squares[name] = squares.get(name, 0) + inputs[0][0][begin:].square().sum(0).numpy()
 
         return hook
 
@@ -183,7 +187,7 @@ def test_the_matrix_is_what_the_layers_are_given(gguf: Path, texts: Any, merged:
     found = importance.read(tmp_path / "x.imatrix")
     assert len(found) == 14  # two layers of seven matrices; embeddings and output are left to the type
     for name, expected in squares.items():
-        mean = expected / sum(map(len, texts))
+        mean = expected / (len(shared) + sum(len(text) - len(shared) for text in texts))
         assert found[name].shape == (1, len(mean))
         assert found[name][0] == pytest.approx(mean, rel=0.05, abs=0.01 * float(mean.max()))
 
@@ -192,10 +196,14 @@ def test_answers_are_read_with_the_probabilities_of_the_model(gguf: Path, texts:
     import torch
 
     from orchestrator.models.gguf import GgufModel
-    from orchestrator.stages.likelihoods import read_answers
+    from orchestrator.models.reader import read_answers
 
     pairs = [(text[:-3], text[-3:]) for text in texts]
-    expected = list(read_answers(merged, pairs, lambda logits, token: divergence.log_softmax(logits)[token], 4))
+
+    def look(logits: Any, row: int, place: int) -> float:
+        return float(divergence.log_softmax(logits)[pairs[row][1][place]])
+
+    expected = read_answers(merged, pairs, look, 4)
     with torch.inference_mode():
         whole = torch.log_softmax(merged(torch.tensor([texts[0]])).logits[0].double(), -1)
     assert expected[0] == pytest.approx([float(whole[at - 1, texts[0][at]]) for at in (-3, -2, -1)], abs=1e-4)
@@ -203,7 +211,7 @@ def test_answers_are_read_with_the_probabilities_of_the_model(gguf: Path, texts:
         seen = model.read_answers(
             [prompt for prompt, _ in pairs],
             [answer for _, answer in pairs],
-            lambda logits, row, place: float(divergence.log_softmax(logits)[pairs[row][1][place]]),
+            look,
         )
         for found, known in zip(seen, expected, strict=True):
             assert found == pytest.approx(known, abs=0.05)
@@ -224,15 +232,19 @@ def read(model: Any, given: list[dict[str, Any]], look: Any) -> list[list[Any]]:
 
 def test_places_of_prompts_are_read_as_answers_are(gguf: Path, texts: Any, merged: Any) -> None:
     from orchestrator.models.gguf import GgufModel
-    from orchestrator.stages.likelihoods import read_answers
+    from orchestrator.models.reader import read_answers
 
     def look(logits: Any, token: int) -> float:
         return float(divergence.log_softmax(logits)[token])
 
     own = own_places([text[:-3] for text in texts])
     given = [{"prompt": text[:-3], "answer": text[-3:], "own": of} for text, of in zip(texts, own, strict=True)]
-    whole = list(read_answers(merged, [(text[:1], text[1:]) for text in texts], look, 4))
-    some = list(read_answers(merged, [(text[:-3], text[-3:]) for text in texts], look, 4, own))
+    tokens = [tokens_read(row) for row in given]
+    whole = read_answers(
+        merged, [(text[:1], text[1:]) for text in texts], lambda at, row, n: look(at, texts[row][n + 1]), 4
+    )
+    pairs = [(text[:-3], text[-3:]) for text in texts]
+    some = read_answers(merged, pairs, lambda logits, row, number: look(logits, tokens[row][number]), 4, own)
     with GgufModel(gguf) as model:
         seen = read(model, given, look)
     assert any(own)

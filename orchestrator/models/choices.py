@@ -6,8 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.models.decoder import Decoder, Entry, common_prefix
+from orchestrator.models.decoder import Decoder, Entry, batches, common_prefix
 from orchestrator.models.gguf import GgufModel
+
+TOGETHER = 8
+"""Prompts read at once."""
 
 
 @dataclass(slots=True)
@@ -53,32 +56,40 @@ def log_likelihoods(
     """
     nodes, paths = tree(choices)
     shared = common_prefix(prompts)
-    with model.decoder(max(map(len, prompts)) + len(nodes), len(choices) + 1) as decoder:
+    most = max(1, min(TOGETHER, len(prompts), (model.sequences_at_most - 1) // len(choices)))
+    together = list(batches([prompt[len(shared) :] for prompt in prompts], most))
+    room = len(shared) + max(sum(map(len, batch)) + len(batch) * len(nodes) for batch in together)
+    with model.decoder(room, 1 + most * len(choices)) as decoder:
         decoder.prefix(shared)
-        for prompt in prompts:
-            yield _read(decoder, prompt, len(shared), nodes, paths)
+        for batch in together:
+            yield from _read(decoder, batch, len(shared), nodes, paths)
 
 
 def _read(
-    decoder: Decoder, prompt: Sequence[int], shared: int, nodes: Sequence[_Node], paths: Sequence[Sequence[int]]
-) -> list[float]:
-    """One prompt's choices, each in a sequence of its own from 1 on."""
-    every = range(1, 1 + len(paths))
+    decoder: Decoder, prompts: Sequence[Sequence[int]], shared: int, nodes: Sequence[_Node], paths: Sequence[list[int]]
+) -> Iterator[list[float]]:
+    """Some prompts' choices, each in a sequence of its own from 1 on."""
+    first = [1 + number * len(paths) for number in range(len(prompts))]
+    every = range(1, 1 + len(prompts) * len(paths))
     for sequence in every:
         decoder.fork(sequence)
-    last = len(prompt) - 1
-    asked = [Entry(prompt[at], at, every, at == last) for at in range(shared, len(prompt))]
+    asked = [
+        Entry(token, shared + at, range(start, start + len(paths)), at == len(prompt) - 1)
+        for prompt, start in zip(prompts, first, strict=True)
+        for at, token in enumerate(prompt)
+    ]
     inner = [place for place, node in enumerate(nodes) if node.inner]
-    chosen = [_entry(nodes[place], len(prompt)) for place in inner]
-    seen = [*decoder.read(asked, _log_probabilities), *decoder.read(chosen, _log_probabilities)]
-    by_place = dict(zip((-1, *inner), seen, strict=True))
+    chosen = [
+        Entry(nodes[at].token, shared + len(prompt) + nodes[at].depth, [start + of for of in nodes[at].choices], True)
+        for prompt, start in zip(prompts, first, strict=True)
+        for at in inner
+    ]
+    ends, insides = decoder.read(asked, _log_probabilities), iter(decoder.read(chosen, _log_probabilities))
     for sequence in every:
         decoder.drop(sequence)
-    return [sum(float(by_place[nodes[at].parent][nodes[at].token]) for at in path) for path in paths]
-
-
-def _entry(node: _Node, start: int) -> Entry:
-    return Entry(node.token, start + node.depth, [1 + choice for choice in node.choices], wanted=True)
+    for end in ends:
+        by_place = {-1: end, **{place: next(insides) for place in inner}}
+        yield [sum(float(by_place[nodes[at].parent][nodes[at].token]) for at in path) for path in paths]
 
 
 def _log_probabilities(logits: Any, number: int) -> Any:

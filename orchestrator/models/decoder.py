@@ -32,9 +32,9 @@ class Decoder:
         self._memory = api.llama_get_memory(context)
         self._vocabulary_size = api.llama_vocab_n_tokens(vocab)
 
-    def prefix(self, tokens: Sequence[int]) -> None:
+    def prefix(self, tokens: Sequence[int], wanted: bool = False) -> None:
         """Decode what all prompts begin with."""
-        self.decode([Entry(token, at, (0,)) for at, token in enumerate(tokens)])
+        self.decode([Entry(token, at, (0,), wanted) for at, token in enumerate(tokens)])
 
     def fork(self, sequence: int) -> None:
         """Begin a sequence with what sequence 0 holds."""

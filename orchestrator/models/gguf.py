@@ -83,6 +83,11 @@ class GgufModel:
                 return buffer.value.decode("utf-8", "replace") if length >= 0 else None
             size = length + 1
 
+    @property
+    def sequences_at_most(self) -> int:
+        """How many sequences llama.cpp can have under way."""
+        return int(self._api.llama_max_parallel_sequences())
+
     def adds_bos(self) -> bool:
         """Whether llama.cpp puts BOS in front of a plain prompt by itself."""
         return bool(self._api.llama_vocab_get_add_bos(self._vocab))
@@ -199,25 +204,30 @@ class GgufModel:
         yield from self.read_answers([text[:1] for text in texts], [text[1:] for text in texts], look)
 
     def observed(self, texts: Sequence[Sequence[int]], observe: Callable[[int, bool, Any], bool]) -> Iterator[int]:
-        """Read the texts, many at once; llama.cpp calls `observe` before and after it computes each node of its graph.
+        """Read the texts, many at once, and what all begin with a single time. llama.cpp calls `observe` before and
+        after it computes each node of its graph.
 
         Yields how many were read. Raises StageError when llama.cpp fails.
         """
         called = self._api.ggml_backend_sched_eval_callback(observe)
-        together = list(batches(texts, SEQUENCES))
-        room = max(sum(map(len, batch)) for batch in together)
+        shared = common_prefix(texts)
+        together = list(batches([text[len(shared) :] for text in texts], SEQUENCES))
+        room = len(shared) + max(sum(map(len, batch)) for batch in together)
         read = 0
-        with self.decoder(room, max(map(len, together)), called) as decoder:
+        with self.decoder(room, 1 + max(map(len, together)), called) as decoder:
+            decoder.prefix(shared, wanted=True)
             for batch in together:
+                for slot in range(1, len(batch) + 1):
+                    decoder.fork(slot)
                 # logits are wanted everywhere: llama.cpp's last layer leaves the other tokens out
                 decoder.decode(
                     [
                         Entry(token, at, (slot,), True)
-                        for slot, text in enumerate(batch)
-                        for at, token in enumerate(text)
+                        for slot, text in enumerate(batch, 1)
+                        for at, token in enumerate(text, len(shared))
                     ]
                 )
-                for slot in range(len(batch)):
+                for slot in range(1, len(batch) + 1):
                     decoder.drop(slot)
                 yield (read := read + len(batch))
 

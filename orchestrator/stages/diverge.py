@@ -68,9 +68,9 @@ class ReadTuned(Stage):
     def run(self) -> None:
         """Write both. Raises StageError where no row can be read."""
         from orchestrator.evaluation.divergence import expectation, expectations, kept
-        from orchestrator.evaluation.reading import own_places
+        from orchestrator.evaluation.reading import own_places, tokens_read
         from orchestrator.evaluation.rows import read_objects, write_records
-        from orchestrator.stages.likelihoods import load, read_answers
+        from orchestrator.models.reader import load, read_answers
 
         rows = read_objects(Path(self.prompts))
         said = [record["predict"] for record in read_objects(Path(self.generated))]
@@ -86,8 +86,14 @@ class ReadTuned(Stage):
         keep = kept(sum(len(row["answer"]) for row in given))
         pairs = [(row["prompt"], row["answer"]) for row in given]
         own = own_places([prompt for prompt, _ in pairs])
-        read = read_answers(model, pairs, lambda logits, token: expectation(logits, token, keep), size, own)
-        write_records(Path(self.answers), ({**row, "own": of} for row, of in zip(given, own, strict=True)))
+        given = [{**row, "own": of} for row, of in zip(given, own, strict=True)]
+        tokens = [tokens_read(row) for row in given]
+
+        def look(logits: Any, row: int, number: int) -> tuple[Any, ...]:
+            return expectation(logits, tokens[row][number], keep)
+
+        read = read_answers(model, pairs, look, size, own)
+        write_records(Path(self.answers), given)
         save(Path(self.expectations), expectations(place for places in read for place in places))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,13 +71,23 @@ class General(Stage):
         """Write both."""
         from orchestrator.evaluation import divergence, general
         from orchestrator.evaluation.rows import write_records
-        from orchestrator.stages.likelihoods import load, read_answers
+        from orchestrator.models.reader import load, read_answers
 
         model, tokenizer, size = load(self.base)
         asked = general.prompts()
         pairs = list(self._tokens(tokenizer, asked))
-        keep = divergence.kept(sum(len(answer) for _, answer in pairs))
-        read = read_answers(model, pairs, lambda logits, token: divergence.expectation(logits, token, keep), size)
+        starts = [0, *accumulate(len(answer) for _, answer in pairs)]
+        keep = divergence.kept(starts[-1])
+
+        def expected(logits: Any, row: int, number: int) -> tuple[Any, ...]:
+            return divergence.expectation(logits, pairs[row][1][number], keep)
+
+        def look(logits: Any, row: int, number: int) -> general.Read:
+            token = pairs[row][1][number]
+            nats, log = divergence.at_place(base, starts[row] + number, logits, token)
+            return general.Read(nats, log, int(logits.argmax()) == token)
+
+        read = read_answers(model, pairs, expected, size)
         base = divergence.expectations(place for places in read for place in places)
         if self.adapter:
             from peft import PeftModel
@@ -86,13 +97,7 @@ class General(Stage):
             del model, read  # two models would take twice the memory
             gc.collect()
             model, _, _ = load(self.tuned or {})
-        places = iter(range(len(base.chosen)))
-
-        def look(logits: Any, token: int) -> general.Read:
-            nats, log = divergence.at_place(base, next(places), logits, token)
-            return general.Read(nats, log, int(logits.argmax()) == token)
-
-        found = list(general.rows(asked, pairs, base, list(read_answers(model, pairs, look, size))))
+        found = list(general.rows(asked, pairs, base, read_answers(model, pairs, look, size)))
         figures, told = general.summarise(found)
         write_records(Path(self.rows), found)
         metrics = {"tuned": {name: figure.to_json() for name, figure in figures.items()}} if figures else {}

@@ -65,13 +65,16 @@ class Importance(Stage):
             importance.write(Path(self.matrix), importance.collect(model, texts), self.rows)
 
     def _texts(self, model: GgufModel, rows: Sequence[Any]) -> Iterator[list[int]]:
-        """Rows evenly spread over all of them, as tokens, until there are enough."""
-        left, step = self.most_tokens, max(1, len(rows) // self.most_rows)
-        for row in rows[::step][: self.most_rows]:
-            tokens = model.tokenize(text_of(model, row))[:left]
-            if len(tokens) > 1:
-                yield tokens
-            if (left := left - len(tokens)) <= 0:
+        """Rows evenly spread over all of them, as tokens, until there are enough; what all begin with counts once."""
+        from orchestrator.models.decoder import common_prefix
+
+        spread = rows[:: max(1, len(rows) // self.most_rows)][: self.most_rows]
+        texts = [tokens for row in spread if len(tokens := model.tokenize(text_of(model, row))) > 1]
+        shared = len(common_prefix(texts)) if texts else 0
+        left = self.most_tokens - shared
+        for tokens in texts:
+            yield tokens[: shared + left]
+            if (left := left - len(tokens) + shared) <= 0:
                 return
 
 

@@ -5,16 +5,15 @@ Rows are tokenised and models loaded by LLaMA-Factory itself, as in training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from orchestrator.evaluation.intervals import Array
 from orchestrator.lib.training_kinds import TRAINING_KINDS, TrainingKind
-
-T = TypeVar("T")
+from orchestrator.models.reader import padded
 
 
 @dataclass(frozen=True)
@@ -56,60 +55,6 @@ def measure(arguments: Mapping[str, Any], kind: str) -> tuple[Scores, Array]:
     return Scores(table[:, :, 0], table[:, :, 1], read), np.array(rows["kto_tags"] if of.tags else [], dtype=bool)
 
 
-def load(arguments: Mapping[str, Any]) -> tuple[Any, Any, int]:
-    """A model as LLaMA-Factory answers with it, its tokenizer, and how many rows it takes at once."""
-    from llamafactory.data import get_template_and_fix_tokenizer
-    from llamafactory.hparams import get_train_args
-    from llamafactory.model import load_model, load_tokenizer
-
-    of_model, of_data, of_training, of_finetuning, _ = get_train_args(dict(arguments))
-    tokenizer = load_tokenizer(of_model)["tokenizer"]
-    get_template_and_fix_tokenizer(tokenizer, of_data)
-    return load_model(tokenizer, of_model, of_finetuning, False), tokenizer, of_training.per_device_eval_batch_size
-
-
-def read_answers(
-    model: Any,
-    pairs: Sequence[tuple[list[int], list[int]]],
-    look: Callable[[Array, int], T],
-    at_once: int,
-    own: Sequence[Sequence[int]] = (),
-) -> Iterator[list[T]]:
-    """For each (prompt, answer) what `look` makes of the logits for every token of the answer, and of that token.
-
-    `own` has tokens of each prompt that are looked at before those, counted from its end (−1 is its last). Logits are
-    computed only where a row of the batch is looked at, where the model can leave the others out.
-    """
-    import inspect
-
-    import torch
-
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-    chooses = "logits_to_keep" in inspect.signature(bare.forward).parameters
-    own = own or [()] * len(pairs)
-    for start in range(0, len(pairs), at_once):
-        batch = [(prompt, answer, own[start + n]) for n, (prompt, answer) in enumerate(pairs[start : start + at_once])]
-        ids, labels, mask = _padded(model, [([*p, *a], [*_only(p, of), *a]) for p, a, of in batch])
-        places = (labels[:, 1:] != -100).any(0).nonzero().squeeze(1)
-        only = {"logits_to_keep": places} if chooses else {}
-        with torch.inference_mode():
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **only).logits
-        at = {int(place): number for number, place in enumerate(places)} if chooses else range(logits.shape[1])
-        for (prompt, answer, of), row in zip(batch, logits, strict=True):
-            text = [*prompt, *answer]
-            read = [*(len(prompt) + place for place in of), *range(len(prompt), len(text))]
-            yield [look(row[at[place - 1]].float().cpu().numpy(), text[place]) for place in read]
-        print(f"{min(start + at_once, len(pairs))}/{len(pairs)}", flush=True)
-
-
-def _only(prompt: Sequence[int], places: Sequence[int]) -> list[int]:
-    """A prompt's labels where only these places are looked at."""
-    labels = [-100] * len(prompt)
-    for place in places:
-        labels[place] = prompt[place]
-    return labels
-
-
 def _read(sequence: tuple[list[int], list[int]]) -> dict[str, list[int]]:
     ids, labels = sequence
     return {"ids": ids, "unscored": [at for at, label in enumerate(labels) if label == -100]}
@@ -126,27 +71,10 @@ def _sequences(row: Mapping[str, Any], kind: TrainingKind, pad: int) -> list[tup
     return [(row[f"{prefix}input_ids"], row[f"{prefix}labels"]) for prefix in prefixes]
 
 
-def _padded(model: Any, batch: Sequence[tuple[list[int], list[int]]]) -> tuple[Any, Any, Any]:
-    """Ids, labels and attention mask on the model's device, padded on the right."""
-    import torch
-    from torch.nn.utils.rnn import pad_sequence
-
-    device = next(model.parameters()).device
-    ids, labels, mask = (
-        pad_sequence([torch.tensor(values) for values in columns], batch_first=True, padding_value=padding).to(device)
-        for columns, padding in (
-            ([ids for ids, _ in batch], 0),
-            ([labels for _, labels in batch], -100),
-            ([[1] * len(ids) for ids, _ in batch], 0),
-        )
-    )
-    return ids, labels, mask
-
-
 def _likelihoods(model: Any, batch: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, int]]:
     from llamafactory.train.trainer_utils import get_batch_logps
 
-    ids, labels, mask = _padded(model, batch)
+    ids, labels, mask = padded(model, batch)
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
     values, tokens = get_batch_logps(logits, labels)
     return list(zip(values.tolist(), tokens.tolist(), strict=True))
@@ -154,7 +82,7 @@ def _likelihoods(model: Any, batch: Sequence[tuple[list[int], list[int]]]) -> li
 
 def _rewards(model: Any, batch: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, int]]:
     """The value head's output at the last token, as llamafactory/train/rm/trainer.py takes it."""
-    ids, _, mask = _padded(model, batch)
+    ids, _, mask = padded(model, batch)
     model.v_head.to(ids.device)
     _, _, values = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False)
     lengths = mask.sum(dim=-1, keepdim=True)
