@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from orchestrator.chat_template.refusals import read_by_servers, tool_refusal, unread
@@ -11,7 +11,6 @@ from orchestrator.chat_template.registry import definition, tool_definition
 from orchestrator.data.canonical import has_tools, untrainable
 from orchestrator.data.checks.finding import MAX_ROWS, Finding, Place, finding
 from orchestrator.data.conversation import Conversation
-from orchestrator.data.reading import RowProblem
 from orchestrator.data.tools import declared
 from orchestrator.evaluation.rows import split_thinking
 from orchestrator.lib.words import agreeing, counted
@@ -68,13 +67,6 @@ class Speech:
     unfit_reason: str = ""
     """Of the first of them."""
 
-    def watch(self, rows: Iterable[Conversation | RowProblem]) -> Iterator[Conversation | RowProblem]:
-        """Yields the rows unchanged."""
-        for row in rows:
-            if isinstance(row, Conversation):
-                self._look(row)
-            yield row
-
     def findings(self) -> Iterator[Finding]:
         """Yields what there is to say about all of them."""
         yield from self._tools()
@@ -124,7 +116,8 @@ class Speech:
         """`2 of 5 rows have tools`."""
         return f"{some.count} of {counted(self.rows, 'row')} {agreeing(some.count, predicate)}"
 
-    def _look(self, row: Conversation) -> None:
+    def look(self, row: Conversation) -> None:
+        """Take one more row into account."""
         self.rows += 1
         if row.tools and (dropped := declared(row.tools).dropped):
             self.dropped.update(dropped)
