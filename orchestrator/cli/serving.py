@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import (
-    json_option,
-    print_json,
-    say,
-    secret,
-    stderr_console,
-    stdout_console,
-    together,
-)
+from orchestrator.cli.common import json_option, print_json, say, secret, stderr_console, stdout_console, together
 from orchestrator.lib import process
 from orchestrator.lib.errors import InputError, Interrupted, StageError
 from orchestrator.lib.files import read_json
