@@ -92,12 +92,12 @@ class _Tools:
 
     def system(self, around: Wrap, wanted: str = "system or tools") -> str:
         """The system text and the tools behind it."""
-        tools = when("tools", _in(self.written.declared, self.declare))
-        return when(wanted, _in(around, write("system") + tools))
+        tools = when("tools", _between(self.written.declared, self.declare))
+        return when(wanted, _between(around, write("system") + tools))
 
     def answer(self, answer: str) -> str:
         """An answer, which may be calls with a text in front of them."""
-        return when("message['tool_calls']", _in(self.written.call, write("text") + self.call), answer)
+        return when("message['tool_calls']", _between(self.written.call, write("text") + self.call), answer)
 
     def result(self, written: Turns) -> str:
         """What tools answered: neighbours are one turn, as LLaMA-Factory makes of them."""
@@ -183,7 +183,7 @@ def _kept_thought(written: Turns) -> str:
     return choose(cases)
 
 
-def _word(written: Turns, text: str, hidden: Sequence[str] | None = None) -> str:
+def _word(written: Turns, words: str, hidden: Sequence[str] | None = None) -> str:
     """A text with the words around a thought as an expression.
 
     Servers look for these words in the template to tell whether a model can think, so that one which was trained not to
@@ -191,10 +191,10 @@ def _word(written: Turns, text: str, hidden: Sequence[str] | None = None) -> str
     (server/images.go).
     """
     if written.thinking or written.thought_words is None:
-        return quote(text)
+        return quote(words)
     for word in filter(None, (word.strip() for word in (written.thought_words if hidden is None else hidden))):
-        text = text.replace(word, f"{word[:2]}\0{word[2:]}")
-    return " + ".join(map(quote, text.split("\0")))
+        words = words.replace(word, f"{word[:2]}\0{word[2:]}")
+    return " + ".join(map(quote, words.split("\0")))
 
 
 def _around(wrap: Wrap, name: str) -> str:
@@ -202,7 +202,7 @@ def _around(wrap: Wrap, name: str) -> str:
     return " + ".join(filter(None, (wrap.before and quote(wrap.before), name, wrap.after and quote(wrap.after))))
 
 
-def _in(wrap: Wrap, inner: str) -> str:
+def _between(wrap: Wrap, inner: str) -> str:
     """A part of a template between the two texts."""
     return text(wrap.before) + inner + text(wrap.after)
 
