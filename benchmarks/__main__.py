@@ -28,6 +28,7 @@ BENCHMARKS = {
     "evaluation": evaluation.evaluation,
     "vllm": evaluation.vllm,
     "headlines": chain.headlines,
+    "judge": chain.judge,
     "records": records.records,
     "growth": growth.growth,
     "data": data_check.data_check,

@@ -11,7 +11,18 @@ from pathlib import Path
 import yaml
 
 from benchmarks.harness import LLAMAFACTORY, ORCHESTRATOR, Bench, Measured, Row, at_most, median, ratio, run
-from benchmarks.work import CHAIN, HEADLINES, TRAINING, Job, by_hand_folder, newest, settings, stage_seconds
+from benchmarks.work import (
+    CHAIN,
+    HEADLINES,
+    SHIPPED,
+    TRAINING,
+    UNJUDGED,
+    Job,
+    by_hand_folder,
+    newest,
+    settings,
+    stage_seconds,
+)
 from orchestrator.lib.files import read_json
 from orchestrator.models import llamacpp
 
@@ -77,6 +88,18 @@ def headlines(bench: Bench) -> None:
         ratio("headlines", "300 rows x 3 epochs to two GGUF, verified, over by hand unverified", 0.55, ours, bare)
     )
     bench.add(faster("headlines", "its training alone over LLaMA-Factory's defaults", [pair.trained for pair in pairs]))
+
+
+def judge(bench: Bench) -> None:
+    """What is known of the files beyond their answers, and what it takes."""
+    judged: list[float] = []
+    asked: list[float] = []
+    for number in range(bench.repeats):
+        for sets, seconds in (((), judged), (UNJUDGED, asked)):
+            runs_dir = fresh(bench.work / f"judge-{number}-{len(sets)}")
+            seconds.append(run([ORCHESTRATOR, "run", *settings(bench, SHIPPED, runs_dir, *sets)], codes=(0, 5)).seconds)
+    what = "the shipped job over the same without divergence, matrix, confidence and general prompts"
+    bench.add(ratio("judge", what, 1.15, judged, asked))
 
 
 def train(bench: Bench) -> None:

@@ -48,6 +48,9 @@ HEADLINES = Job(
     baseline=False,
 )
 
+SHIPPED = Job("shipped", (OPEN_GATE,))
+UNJUDGED = ("evaluate.general=false", "evaluate.confidence=false", "evaluate.divergence=false", "export.importance=off")
+
 
 def settings(bench: Bench, job: Job, runs_dir: Path, *more: str) -> list[str]:
     """The options of the command line for a job."""

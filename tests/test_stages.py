@@ -119,6 +119,17 @@ def test_what_a_gguf_will_read_is_there_when_it_is_asked(name: str) -> None:
         assert asked.hints == read.files and read.after == (asked.stage,)
 
 
+def test_divergence_is_left_out_where_nobody_asks_for_it() -> None:
+    plain = steps_of("spec.yaml", "evaluate.divergence=false")
+    assert set(steps_of("spec.yaml")) - set(plain) == {
+        "read-tuned",
+        *(f"diverge-{of}" for of in ("f16", "q8_0", "q4_k_m")),
+    }
+    assert not plain["ask-f16"].hints and "divergence" not in plain["judge"].files["configs/judge.json"]
+    limited = steps_of("spec.yaml", "evaluate.divergence=false", "export.gate.max_divergence=0.1")
+    assert set(limited) == set(steps_of("spec.yaml"))
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_no_two_steps_own_the_same_output(name: str) -> None:
     owned = [path for step in steps_of(name).values() for path in (*step.expects, *step.files)]

@@ -100,6 +100,11 @@ class Evaluate(Section):
     confidence: bool = Field(
         True, description="Measure how sure each GGUF of a classification is of its answers, and what that is worth."
     )
+    divergence: bool = Field(
+        True,
+        description="Measure how far each GGUF's probabilities lie from those of what it was made from; always where"
+        " `gate.max_divergence` limits that.",
+    )
     general: bool = Field(
         True, description="Measure on 60 general prompts what training took from the base model's general ability."
     )

@@ -14,7 +14,7 @@ from orchestrator.lib.files import read_json, sha256_of, write_json, write_text
 from orchestrator.lib.step import Step
 from orchestrator.stages import diverge
 from orchestrator.stages.answered import Answered, identity
-from orchestrator.stages.asked import files_of, kinds_asked, made_by, prompt_text
+from orchestrator.stages.asked import files_of, kinds_asked, kinds_read, made_by, prompt_text
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.given import Places
 
@@ -87,13 +87,13 @@ def _step(context: Context, kind: str) -> Step:
     artifact, (gguf, over) = f"gguf-{kind}", files_of(context, kind)
     answers, parity = layout.predictions(artifact), layout.parity(artifact)
     limit, needs = context.spec.evaluate.max_new_tokens, ("prepare", made_by(context, kind))
-    reading = diverge.step(context, kind)
+    reading = diverge.step(context, kind) if kind in kinds_read(context) else None
     return Ask(gguf, layout.PROMPTS, answers, parity, limit, over).step(
         f"ask-{kind}",
         expects=(answers, parity),
         needs=needs,
-        after=tuple(stage for stage in reading.needs if stage not in needs),
-        hints=reading.files,
+        after=tuple(stage for stage in reading.needs if stage not in needs) if reading else (),
+        hints=reading.files if reading else {},
         inputs=context.picked("llama-cpp-python"),
         keeps=(layout.answered(artifact), layout.places(artifact)),
         judges=True,

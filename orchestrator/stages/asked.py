@@ -22,6 +22,13 @@ def kinds_asked(context: Context) -> tuple[str, ...]:
     return tuple(kind for kind in made if context.spec.evaluate.asks(f"gguf-{kind}"))
 
 
+def kinds_read(context: Context) -> tuple[str, ...]:
+    """Every GGUF whose divergence is measured, as it is told or since the gate limits it."""
+    spec = context.spec
+    wanted = spec.evaluate.divergence or spec.export.gate.max_divergence is not None
+    return kinds_asked(context) if context.answers and wanted else ()
+
+
 def files_of(context: Context, kind: str) -> tuple[str, str | None]:
     """The GGUF that llama.cpp loads, and the adapter over it."""
     name = context.spec.name

@@ -17,7 +17,7 @@ from orchestrator.lib.files import read_json
 from orchestrator.lib.step import Step
 from orchestrator.stages import adapter
 from orchestrator.stages.answered import identity
-from orchestrator.stages.asked import files_of, kinds_asked, made_by
+from orchestrator.stages.asked import files_of, kinds_read, made_by
 from orchestrator.stages.base import TRAINING_PACKAGES, Context, Stage
 from orchestrator.stages.convert import source_type
 from orchestrator.stages.given import Given, Place, Places, save
@@ -45,7 +45,7 @@ class ReadTuned(Stage):
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
         """One step where there are GGUFs to prove by their answers."""
-        if not context.answers or not kinds_asked(context):
+        if not kinds_read(context):
             return []
         stage = cls(
             arguments=reading(context, context.tuned()),
@@ -114,10 +114,8 @@ class Diverge(Stage):
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
         """One process for each GGUF that is proven, and for the one that these were quantised from."""
-        if not context.answers or not (asked := kinds_asked(context)):
-            return []
-        source = source_type(context.spec.export.kinds)
-        first = [source] if source in asked or _quantised(context) else []
+        asked, source = kinds_read(context), source_type(context.spec.export.kinds)
+        first = [source] if source in asked or _quantised(context) else ()
         return [step(context, kind) for kind in (*first, *(kind for kind in asked if kind != source))]
 
     @property
@@ -201,7 +199,7 @@ def step(context: Context, kind: str) -> Step:
 def _quantised(context: Context) -> list[str]:
     """The GGUFs that are held against what they were quantised from."""
     source = source_type(context.spec.export.kinds)
-    return [kind for kind in kinds_asked(context) if kind not in (source, adapter.NAME)]
+    return [kind for kind in kinds_read(context) if kind not in (source, adapter.NAME)]
 
 
 def reading(context: Context, loads: Mapping[str, Any]) -> dict[str, Any]:

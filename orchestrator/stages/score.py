@@ -15,7 +15,7 @@ from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError, StageError
 from orchestrator.lib.files import write_json
 from orchestrator.lib.step import Step
-from orchestrator.stages.asked import kinds_asked
+from orchestrator.stages.asked import kinds_asked, kinds_read
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.convert import source_type
 from orchestrator.stages.diverge import reference_of
@@ -109,7 +109,7 @@ class Gate(Score):
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
         """One step where there are GGUFs to prove."""
-        wanted = kinds_asked(context)
+        wanted, read = kinds_asked(context), kinds_read(context)
         if not context.answers or not wanted:
             return []
         export = context.spec.export
@@ -121,11 +121,11 @@ class Gate(Score):
             gate=export.gate.model_dump(exclude={"max_perplexity_rise"}, exclude_none=True),
             files={f"gguf-{kind}": layout.gguf(context.spec.name, kind) for kind in export.kinds},
             parity={f"gguf-{kind}": layout.parity(f"gguf-{kind}") for kind in wanted},
-            divergence={f"gguf-{kind}": layout.divergence(f"gguf-{kind}") for kind in wanted},
-            held_against={f"gguf-{kind}": reference_of(kind, source_type(export.kinds)) for kind in wanted},
+            divergence={f"gguf-{kind}": layout.divergence(f"gguf-{kind}") for kind in read} or None,
+            held_against={f"gguf-{kind}": reference_of(kind, source_type(export.kinds)) for kind in read} or None,
             **_asked_for(context),
         )
-        proofs = (f"{proof}-{kind}" for proof in ("ask", "diverge") for kind in wanted)
+        proofs = [*(f"ask-{kind}" for kind in wanted), *(f"diverge-{kind}" for kind in read)]
         return [stage.scoring("judge", context, ("score", *proofs))]
 
 
