@@ -15,9 +15,12 @@ from orchestrator.lib import layout
 from orchestrator.lib.files import HashCache
 from orchestrator.lib.step import Step
 from orchestrator.models import speed
+from orchestrator.pipeline.plan import Plan
 from orchestrator.pipeline.scheduler import adopt
 from orchestrator.pipeline.workflow import chosen_before
 from orchestrator.runs import proof, store
+from orchestrator.runs.reuse import Planned
+from orchestrator.spec.sections import Spec
 from orchestrator.stages.llamafactory import with_choices
 from orchestrator.stages.trainers import (
     ANSWER_LOGITS,
@@ -243,9 +246,8 @@ def test_what_is_repeated_is_done_as_before(entry: Any, like: Any, expected: Any
     def run(entry: Any) -> Any:
         return SimpleNamespace(stage=lambda name: entry)
 
-    steps = (SimpleNamespace(step=training(), fingerprint="f"),)
-    project = SimpleNamespace(chosen=like)
-    task: Any = SimpleNamespace(run=run(entry), target_plan=SimpleNamespace(steps=steps), project=project)
+    plan = Plan(Spec.model_construct(), None, (Planned(training(), "f"),))
+    task: Any = SimpleNamespace(run=run(entry), target_plan=plan, project=SimpleNamespace(chosen=like))
     assert chosen_before(task, training()) == expected
 
 

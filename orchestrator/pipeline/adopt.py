@@ -64,9 +64,8 @@ def adopt(folder: Path, config: Path | None, given: Project, reporter: Reporter,
     run = run_until(project, "prepare", reporter, progress)
     _require_same_rows(training, run)
     full_plan = make_plan(project)
-    trained = next(planned for planned in full_plan.steps if planned.step.stage == "train")
     with locked(run.folder):
-        _take_over(training, run, trained, project)
+        _take_over(training, run, full_plan.of("train"), project)
         origin = {"path": str(folder), "arguments": sha256(training.written)}
         run.set(status="completed", lineage={**lineage(full_plan, run), "adopted_from": origin})
     project.hashes.save()

@@ -50,8 +50,7 @@ def _measure(factory: TrialFactory, winner: Json, test: str, trained: Run, repor
     full_plan = make_plan(project)
     run = create_run(project, full_plan)
     write_text(run.folder / layout.SPEC, project.text)
-    training = next(planned.step for planned in full_plan.steps if planned.step.stage == "train")
-    adopt(training, run, trained, str(trained.stage("train")["fingerprint"]))
+    adopt(full_plan.of("train").step, run, trained, str(trained.stage("train")["fingerprint"]))
     Scheduler(project.runs_dir, project.hashes, reporter, factory.starter).carry_out(_about(full_plan, trained), run)
     run.set(metrics=metrics(run.folder))
     return run
