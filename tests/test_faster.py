@@ -16,7 +16,7 @@ from orchestrator.lib.files import HashCache
 from orchestrator.lib.step import Step
 from orchestrator.models import speed
 from orchestrator.pipeline.plan import Plan
-from orchestrator.pipeline.scheduler import adopt
+from orchestrator.pipeline.scheduler import take_over
 from orchestrator.pipeline.workflow import chosen_before
 from orchestrator.runs import proof, store
 from orchestrator.runs.reuse import Planned
@@ -217,7 +217,7 @@ def test_a_configuration_that_is_written_again_or_reused_is_the_one_that_ran(tmp
     proof.repair(run, texts, {"train"}, HashCache(tmp_path / "more.json", paranoid=True))
     assert (run.folder / CONFIG).read_text() == made.files[CONFIG]
     other = store.create(tmp_path, "two", fingerprint="f", environment={})
-    adopt(training(), other, run, "f")
+    take_over(training(), other, run, "f")
     assert {path: (other.folder / path).read_text() for path in made.files} == dict(made.files)
 
 
