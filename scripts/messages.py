@@ -29,7 +29,8 @@ NOT_PROSE = re.compile(r"\{%|\{\{(?!\})|</|^\s*(?:select|insert|delete|pragma|cr
 GAPS = re.compile(r"%[srd]|\{[a-z_]+:[a-z]\}|\{min_length\}|\{max_length\}")
 """What is filled into a text later, as `%` and `str.format` write it."""
 ENGLISH = (
-    "chat_template/jinja.py", "chat_template/tool_cases.py", "chat_template/tool_formats.py",  # what models read
+    "chat_template/jinja.py", "chat_template/syntax.py", "chat_template/tool_cases.py",  # what models read
+    "chat_template/tool_formats.py",
     "report/answers.py", "report/card.py", "report/charts.py", "report/overview.py",  # pages are whole in English
     "report/run_page.py", "report/sweep_page.py", "serving/openai_server/", "spec/reference.py", "ui/",
 )  # fmt: skip

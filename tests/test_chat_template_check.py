@@ -16,11 +16,11 @@ from orchestrator.chat_template.check import Engines, check, check_tools
 from orchestrator.chat_template.encode import Encoder, load_tokenizer
 from orchestrator.chat_template.jinja import jinja_template, render_messages
 from orchestrator.chat_template.ollama import ollama_template
+from orchestrator.chat_template.refusals import read_by_servers, unread
 from orchestrator.chat_template.registry import definition, template_names, tool_definition
 from orchestrator.chat_template.taught import QUESTION, taught
 from orchestrator.chat_template.tool_cases import OFFERED
-from orchestrator.chat_template.tool_formats import unread
-from orchestrator.chat_template.turns import SpecialTokens, read_by_servers, special_tokens
+from orchestrator.chat_template.turns import SpecialTokens, special_tokens
 from orchestrator.lib.errors import InputError
 from orchestrator.runs.store import Run
 from tests.gguf_text import with_number

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.chat_template.registry import Definition, Mark, definition, template_for_model, template_names
+from orchestrator.chat_template.registry import Definition, definition, template_names
+from orchestrator.chat_template.source import Mark, template_for_model
 from orchestrator.chat_template.turns import (
     SpecialTokens,
     converter_adds_bos,

@@ -11,8 +11,9 @@ import pytest
 from orchestrator.chat_template import engines
 from orchestrator.chat_template.jinja import jinja_template, render_messages
 from orchestrator.chat_template.ollama import literal, ollama_template
+from orchestrator.chat_template.refusals import refusal
 from orchestrator.chat_template.registry import definition, template_names
-from orchestrator.chat_template.turns import SpecialTokens, refusal
+from orchestrator.chat_template.turns import SpecialTokens
 from orchestrator.lib.errors import InputError
 
 DOCS = Path(__file__).parent.parent / "docs" / "templates.md"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.chat_template.llama_server import write_vocabulary
+from orchestrator.chat_template.byte_model import write_model
 from orchestrator.chat_template.ollama import ollama_template
 from orchestrator.chat_template.registry import definition
 from orchestrator.chat_template.turns import SpecialTokens
@@ -105,7 +105,7 @@ def other_jinja(server: FakeOllama, made: Made, run: Run, folder: Path) -> Made:
 
 
 def other_base(server: FakeOllama, made: Made, run: Run, folder: Path) -> Made:
-    write_vocabulary(folder / "other.gguf", TOKENS)
+    write_model(folder / "other.gguf", TOKENS)
     return gguf_of(server, made, folder / "other.gguf")
 
 

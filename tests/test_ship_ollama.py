@@ -254,7 +254,7 @@ def test_without_ollama_there_is_a_bundle(run: Run, tmp_path: Path, orchestrator
 
 
 def test_the_chain_creates_the_model_once(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestrator.cli.serving import create_in_ollama
+    from orchestrator.cli.push import create_in_ollama
 
     with fake_ollama(tmp_path) as server:
         monkeypatch.setenv("OLLAMA_HOST", server.url)

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.cli import cli
 from orchestrator.cli.help import cells
-from orchestrator.lib import translate
+from orchestrator.lib import translate, wording
 from orchestrator.lib.files import read_json
 from orchestrator.lib.translate import localised
 from scripts import messages
@@ -187,7 +187,7 @@ def test_a_text_is_taken_for_nothing_else() -> None:
         parts = text.split("{}")
         values = [f", q{place}" if place and not parts[place] else f"q{place}" for place in range(len(parts) - 1)]
         english = "".join(part + value for part, value in zip(parts, [*values, ""], strict=True))
-        told, expected = localised(english, CHINESE), translate.filled(chinese, values)
+        told, expected = localised(english, CHINESE), wording.filled(chinese, values)
         if told.replace(", ", "，") != expected.replace(", ", "，"):
             wrong[text] = told
     assert wrong == {}

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from orchestrator.chat_template import engines, llama_server
 from orchestrator.chat_template.encode import Encoder, load_tokenizer
 from orchestrator.chat_template.engines import reference_tokenizer, special_words
+from orchestrator.chat_template.refusals import refusal
 from orchestrator.chat_template.registry import Definition, ToolDefinition, definition, tool_definition
 from orchestrator.chat_template.served import Served, ask_server, questions, served
 from orchestrator.chat_template.subject import Case, Subject
-from orchestrator.chat_template.turns import refusal, special_tokens
+from orchestrator.chat_template.turns import special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

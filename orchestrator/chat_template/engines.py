@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.chat_template.registry import Definition, ToolDefinition, Word
+from orchestrator.chat_template.registry import Definition, ToolDefinition
+from orchestrator.chat_template.source import Word
 from orchestrator.lib import process
 from orchestrator.lib.files import building, cache_folder, read_json_lines, sha256
 

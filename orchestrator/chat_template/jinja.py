@@ -1,7 +1,6 @@
 """The Jinja chat template that goes into the merged model, and from there into the GGUF.
 
-It has to run in transformers' sandbox, in llama-cpp-python and in llama.cpp's own engine, so it keeps to `set`, `if`,
-`for`, `+` and `in`, and writes every text as a string literal: no engine's trimming of white space can touch it.
+It has to run in transformers' sandbox, in llama-cpp-python and in llama.cpp's own engine: see `syntax`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.chat_template.messages import NEXT_RESULT, with_parsed_arguments
 from orchestrator.chat_template.registry import Definition, ToolDefinition
-from orchestrator.chat_template.tool_formats import quote, tool_format
+from orchestrator.chat_template.syntax import choose, each, put, quote, text, when, write
+from orchestrator.chat_template.tool_formats import tool_format
 from orchestrator.chat_template.turns import SpecialTokens, ToolTurns, Turns, Wrap, answer_header, tool_turns, turns
 
 if TYPE_CHECKING:
@@ -23,12 +23,11 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]
 """OpenAI's: role, content, and for tools tool_calls and tool_call_id."""
 
-_READ_SYSTEM = (
-    "{% set rest = messages %}"
-    "{% if messages and messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}"
-    "{% if messages[0]['content'] %}{% set system = messages[0]['content'] %}{% endif %}{% endif %}"
+_READ_SYSTEM = put("rest", "messages") + when(
+    "messages and messages[0]['role'] == 'system'",
+    put("rest", "messages[1:]") + when("messages[0]['content']", put("system", "messages[0]['content']")),
 )
-_FILLED = "{% set text = text if text else '' %}"
+_FILLED = put("text", "text if text else ''")
 
 
 def jinja_template(
@@ -39,21 +38,19 @@ def jinja_template(
     It takes `messages` and `add_generation_prompt`; the latter only matters to the empty thought, since the start of
     the answer's turn belongs to the question in LLaMA-Factory's templates. With `tools` it takes `tools`, too, in the
     canonical form, calls in answers, and turns of the role `tool`; without, servers take the model for one that knows
-    none. Raises ValueError for a tool format that is not known (`turns.tool_refusal` says so before).
+    none. Raises ValueError for a tool format that is not known (`refusals.tool_refusal` says so before).
     """
     written = turns(definition, tokens, thinking)
     told = _Tools.of(tools, tool_turns(definition, tools, tokens)) if tools else None
-    parts = [f"{{% set system = {quote(written.default_system)} %}}", _READ_SYSTEM]
-    if written.prefix:
-        parts.append(f"{{{{ {quote(written.prefix)} }}}}")
-    if not written.system_in_first_user_turn:
-        parts.append(told.system(written.system) if told else _system(written.system))
-    parts.append("{% for message in rest %}{% set text = message['content'] %}")
-    parts.append(f"{{% if message['role'] == 'user' %}}{_user(written, told)}")
-    parts.append(f"{{% elif message['role'] == 'assistant' %}}{_assistant(written, told)}")
-    parts.append(f"{{% elif message['role'] == 'tool' %}}{told.result(written)}" if told else "")
-    parts.append("{% endif %}{% endfor %}")
-    return "".join(parts)
+    by_role = {"user": _user(written, told), "assistant": _assistant(written, told)}
+    if told:
+        by_role["tool"] = told.result(written)
+    told_first = "" if written.system_in_first_user_turn else _system(written, told)
+    turn = choose({f"message['role'] == {quote(role)}": body for role, body in by_role.items()})
+    return "".join([
+        put("system", quote(written.default_system)), _READ_SYSTEM, text(written.prefix), told_first,
+        each("message", "rest", put("text", "message['content']") + turn),
+    ])  # fmt: skip
 
 
 def render_messages(
@@ -95,50 +92,39 @@ class _Tools:
 
     def system(self, around: Wrap, wanted: str = "system or tools") -> str:
         """The system text and the tools behind it."""
-        declared = f"{_text(self.written.declared.before)}{self.declare}{_text(self.written.declared.after)}"
-        inner = f"{{{{ system }}}}{{% if tools %}}{declared}{{% endif %}}"
-        return f"{{% if {wanted} %}}{_text(around.before)}{inner}{_text(around.after)}{{% endif %}}"
-
-    def user(self, written: Turns) -> str:
-        """A question with the system text and the tools in its turn."""
-        told = self.system(written.system, "loop.first and (system or tools)")
-        return f"{_text(written.user.before)}{told}{{{{ text }}}}{_after(written.user, written)}"
+        tools = when("tools", _between(self.written.declared, self.declare))
+        return when(wanted, _between(around, write("system") + tools))
 
     def answer(self, answer: str) -> str:
         """An answer, which may be calls with a text in front of them."""
-        around = self.written.call
-        calls = f"{_text(around.before)}{{{{ text }}}}{self.call}{_text(around.after)}"
-        return f"{{% if message['tool_calls'] %}}{calls}{{% else %}}{answer}{{% endif %}}"
+        return when("message['tool_calls']", _between(self.written.call, write("text") + self.call), answer)
 
     def result(self, written: Turns) -> str:
         """What tools answered: neighbours are one turn, as LLaMA-Factory makes of them."""
         around, neighbour = self.written.result, "rest[{}]['role'] == 'tool'"
-        begun = f"{{% if loop.first or not {neighbour.format('loop.index0 - 1')} %}}{_text(around.before)}"
-        ended = f"{{% if loop.last or not {neighbour.format('loop.index')} %}}{_after(around, written)}"
-        ended += _thought(written, with_tools=True)
-        between = f"{{% else %}}{_text(NEXT_RESULT)}{{% endif %}}"
-        return f"{begun}{{% endif %}}{{{{ text }}}}{ended}{between}"
+        begun = when(f"loop.first or not {neighbour.format('loop.index0 - 1')}", text(around.before))
+        ended = _after(around, written) + _thought(written, with_tools=True)
+        last = f"loop.last or not {neighbour.format('loop.index')}"
+        return begun + write("text") + when(last, ended, text(NEXT_RESULT))
 
 
-def _text(text: str) -> str:
-    return f"{{{{ {quote(text)} }}}}" if text else ""
-
-
-def _system(wrap: Wrap) -> str:
-    return f"{{% if system %}}{{{{ {_around(wrap, 'system')} }}}}{{% endif %}}"
+def _system(written: Turns, told: _Tools | None) -> str:
+    return told.system(written.system) if told else when("system", write(_around(written.system, "system")))
 
 
 def _user(written: Turns, told: _Tools | None) -> str:
-    if told and written.system_in_first_user_turn:
-        return told.user(written) + _thought(written, with_tools=True)
+    """A question, with the system text and the tools in its turn where the template has them there."""
+    first = ""
     if told:
-        around = f"{_text(written.user.before)}{{{{ text }}}}{_after(written.user, written)}"
+        if written.system_in_first_user_turn:
+            first = told.system(written.system, "loop.first and (system or tools)")
+        asked = f"{text(written.user.before)}{first}{write('text')}{_after(written.user, written)}"
     else:
-        around = f"{{{{ {_around(written.user, 'text')} }}}}"
         if written.system_in_first_user_turn:
             system = _around(written.system, "system")
-            around = f"{{% if loop.first and system %}}{{% set text = {system} + text %}}{{% endif %}}{around}"
-    return around + _thought(written, with_tools=told is not None)
+            first = when("loop.first and system", put("text", f"{system} + text"))
+        asked = first + write(_around(written.user, "text"))
+    return asked + _thought(written, with_tools=told is not None)
 
 
 def _after(around: Wrap, written: Turns) -> str:
@@ -149,9 +135,9 @@ def _after(around: Wrap, written: Turns) -> str:
     """
     header = answer_header(written.user)
     if not header or not around.after.endswith(header):
-        return _text(around.after)
-    ending = _text(around.after.removesuffix(header))
-    return f"{ending}{{% if not loop.last or add_generation_prompt %}}{_text(header)}{{% endif %}}"
+        return text(around.after)
+    ending = text(around.after.removesuffix(header))
+    return ending + when("not loop.last or add_generation_prompt", text(header))
 
 
 def _thought(written: Turns, with_tools: bool) -> str:
@@ -167,7 +153,7 @@ def _thought(written: Turns, with_tools: bool) -> str:
     wanted = "loop.last and add_generation_prompt"
     if written.thinking:  # the variable by which callers of Qwen3 and its kin ask for no thinking
         wanted += " and enable_thinking is defined and not enable_thinking"
-    return f"{{% if {wanted} %}}{{{{ {empty} }}}}{{% endif %}}"
+    return when(wanted, write(empty))
 
 
 def _assistant(written: Turns, told: _Tools | None) -> str:
@@ -176,26 +162,28 @@ def _assistant(written: Turns, told: _Tools | None) -> str:
     One that thinks writes the `reasoning_content` of the last answer: llama.cpp's server renders a template with and
     without it to see whether the model can think, and asks it not to where it cannot (common/chat-diff-analyzer.cpp).
     """
-    around = f"{{{{ {_around(written.assistant, 'text')} }}}}"
+    around = write(_around(written.assistant, "text"))
     if told:  # an answer of nothing but calls has no content, or none that is a text
         around = told.answer(around)
+    return f"{_FILLED if told else ''}{_kept_thought(written)}{around}"
+
+
+def _kept_thought(written: Turns) -> str:
+    """Sets the text of an answer, with its thought or without."""
     if written.thought_words is None:
-        return f"{_FILLED}{around}" if told else around
+        return ""
     opening, closing = (_word(written, word) for word in written.thought_words)
-    cut = f"text.split({opening})[0] + text.split({closing})[-1]"
-    has_thought = f"{opening} in text and {closing} in text"
-    earlier = (
-        f"{{% if not loop.last %}}{{% if {has_thought} %}}{{% set text = {cut} %}}{{% endif %}}"
-        f"{{% set text = text.lstrip('\n') %}}"
-    )
-    last = ""
+    cut = put("text", f"text.split({opening})[0] + text.split({closing})[-1]")
+    without = when(f"{opening} in text and {closing} in text", cut) + put("text", "text.lstrip('\n')")
+    cases = {"not loop.last": without}
     if written.thinking:
-        thought = f"{opening} + message['reasoning_content'] + {closing} + text"
-        last = f"{{% elif message['reasoning_content'] %}}{{% set text = {thought} %}}"
-    return f"{_FILLED if told else ''}{earlier}{last}{{% endif %}}{around}"
+        cases["message['reasoning_content']"] = put(
+            "text", f"{opening} + message['reasoning_content'] + {closing} + text"
+        )
+    return choose(cases)
 
 
-def _word(written: Turns, text: str, hidden: Sequence[str] | None = None) -> str:
+def _word(written: Turns, words: str, hidden: Sequence[str] | None = None) -> str:
     """A text with the words around a thought as an expression.
 
     Servers look for these words in the template to tell whether a model can think, so that one which was trained not to
@@ -203,15 +191,20 @@ def _word(written: Turns, text: str, hidden: Sequence[str] | None = None) -> str
     (server/images.go).
     """
     if written.thinking or written.thought_words is None:
-        return quote(text)
+        return quote(words)
     for word in filter(None, (word.strip() for word in (written.thought_words if hidden is None else hidden))):
-        text = text.replace(word, f"{word[:2]}\0{word[2:]}")
-    return " + ".join(map(quote, text.split("\0")))
+        words = words.replace(word, f"{word[:2]}\0{word[2:]}")
+    return " + ".join(map(quote, words.split("\0")))
 
 
 def _around(wrap: Wrap, name: str) -> str:
     """An expression: the two texts with a variable between them."""
-    return " + ".join([*map(quote, filter(None, [wrap.before])), name, *map(quote, filter(None, [wrap.after]))])
+    return " + ".join(filter(None, (wrap.before and quote(wrap.before), name, wrap.after and quote(wrap.after))))
+
+
+def _between(wrap: Wrap, inner: str) -> str:
+    """A part of a template between the two texts."""
+    return text(wrap.before) + inner + text(wrap.after)
 
 
 @cache

@@ -22,6 +22,7 @@ from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.chat_template.byte_model import CONTEXT, PREFERRED, write_model
 from orchestrator.chat_template.turns import SpecialTokens
 from orchestrator.lib import process
 from orchestrator.lib.errors import StageError
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 VARIABLE = "LLAMA_SERVER"
 PACKAGE = "xllamacpp"
 START_SECONDS = 60.0
-UNKNOWN = "<unk>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def main(asked: Path, told: Path) -> None:
     wanted = read_json(asked)
     model = asked.with_name("vocabulary.gguf")
     answers = list(dict.fromkeys(case["answer"] for case in wanted["cases"] if case["answer"]))
-    first = write_vocabulary(model, SpecialTokens(**wanted["tokens"]), answers)
+    first = write_model(model, SpecialTokens(**wanted["tokens"]), answers)
     numbers = {answer: number for number, answer in enumerate(answers, start=first)}
     # One client, since each reads the certificates anew, but no connection is kept: servers come and go.
     apart = httpx.Limits(max_keepalive_connections=0)
@@ -156,76 +156,6 @@ def _program(server: str, model: Path, template: str) -> Iterator[str]:
         yield url
     finally:
         child.stop()
-
-
-def write_vocabulary(target: Path, tokens: SpecialTokens, answers: Sequence[str] = ()) -> int:
-    """A GGUF of a llama with one layer of width 32, and the 256 bytes, BOS, EOS and some answers as its vocabulary.
-
-    Returns the number of the first answer. EOS follows an answer, and whatever a request prefers follows all else.
-    """
-    import numpy as np
-    from gguf import GGUFWriter, TokenType
-
-    words = list(dict.fromkeys([*_bytes(), *filter(None, (tokens.bos, tokens.eos)), UNKNOWN]))
-    first, special = len(words), {tokens.bos, tokens.eos, UNKNOWN}
-    words += map(_as_token, answers)
-    writer = GGUFWriter(target, "llama")
-    for key, value in SHAPE.items():
-        getattr(writer, f"add_{key}")(value)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list(words)
-    writer.add_token_types([TokenType.CONTROL if word in special else TokenType.NORMAL for word in words])
-    writer.add_token_merges(["a b"])
-    writer.add_unk_token_id(words.index(UNKNOWN))
-    for text, add in ((tokens.bos, writer.add_bos_token_id), (tokens.eos, writer.add_eos_token_id)):
-        if text:
-            add(words.index(text))
-    writer.add_add_bos_token(False)
-    table, scores = np.zeros((2, len(words), WIDTH), np.float32)
-    table[first:, 0] = 1  # which RMS norm makes √WIDTH
-    if tokens.eos:
-        scores[words.index(tokens.eos), 0] = PREFERRED
-    square, norm = np.zeros((WIDTH, WIDTH), np.float32), np.ones(WIDTH, np.float32)
-    weights = {"token_embd": table, "output": scores, **dict.fromkeys(SQUARES, square), **dict.fromkeys(NORMS, norm)}
-    for name, values in weights.items():
-        writer.add_tensor(f"{name}.weight", values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return first
-
-
-WIDTH = 32
-CONTEXT = 8192
-"""Tokens of this vocabulary, which are bytes."""
-PREFERRED = 50.0
-SHAPE = {
-    "context_length": CONTEXT, "embedding_length": WIDTH, "block_count": 1, "feed_forward_length": WIDTH,
-    "head_count": 1, "head_count_kv": 1, "layer_norm_rms_eps": 1e-5, "rope_dimension_count": WIDTH,
-}  # fmt: skip
-"""What GGUFWriter is told of the model."""
-SQUARES = tuple(
-    f"blk.0.{name}" for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-)
-NORMS = ("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm")
-"""Its matrices and its norms."""
-
-PLAIN = [*range(33, 127), *range(161, 173), *range(174, 256)]
-"""Bytes that stand for themselves in GPT-2's vocabulary (`bytes_to_unicode` in openai/gpt-2, encoder.py)."""
-
-
-def _bytes() -> list[str]:
-    """GPT-2's printable stand-ins for the 256 bytes, the plain ones first."""
-    return [chr(byte) for byte in PLAIN] + [chr(256 + number) for number in range(256 - len(PLAIN))]
-
-
-def _as_token(text: str) -> str:
-    """A text as a vocabulary of GPT-2's kind spells it."""
-    others = [byte for byte in range(256) if byte not in PLAIN]
-    spelt = dict(zip([*PLAIN, *others], _bytes(), strict=True))
-    return "".join(spelt[byte] for byte in text.encode())
 
 
 if __name__ == "__main__":

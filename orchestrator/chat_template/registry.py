@@ -1,37 +1,15 @@
-"""The chat templates of the installed LLaMA-Factory, read from its source: importing it would load torch."""
+"""What a chat template of the installed LLaMA-Factory is: its texts, its tools, its name with another tool format."""
 
 from __future__ import annotations
 
 import ast
-import difflib
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from enum import Enum
 from functools import cache
-from typing import Any
 
-from orchestrator.lib.errors import InputError
-from orchestrator.lib.llamafactory import package_folder
+from orchestrator.chat_template import source
+from orchestrator.chat_template.source import Mark, Slots, literal, slots
 
-
-class Mark(Enum):
-    """What stands between the literal texts of a template."""
-
-    CONTENT = "content"
-    BOS = "bos"
-    EOS = "eos"
-
-
-class Word(str):
-    """A text that is one token in the model's vocabulary: `{"token": …}`."""
-
-
-Slots = tuple[str | Mark, ...]
-
-_CONTENT = "{{content}}"
 _WITH_TOOLS_OF = "+"
-_INSTRUCTION_TUNED = ("-Chat", "-Distill", "-Instruct", "-Thinking")
-"""`register_model_group` in extras/constants.py gives a template to these names and to multimodal models only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +52,7 @@ class Definition:
 
 def template_names() -> list[str]:
     """The names of all templates, sorted."""
-    return sorted(_calls())
+    return sorted(source.templates())
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +74,10 @@ class TemplateName:
     def __str__(self) -> str:
         return f"{self.template}{_WITH_TOOLS_OF}{self.tool_format}" if self.tool_format else self.template
 
+    def registered(self) -> source.Arguments:
+        """What LLaMA-Factory registers the template with. Raises InputError for an unknown one."""
+        return source.template(self.template)
+
     def arguments(self) -> dict[str, str]:
         """As arguments of LLaMA-Factory."""
         own = {"template": self.template}
@@ -105,21 +87,21 @@ class TemplateName:
 @cache
 def definition(name: str) -> Definition:
     """The definition of a template. Raises InputError for an unknown name."""
-    arguments = _arguments(name)
-    efficient_eos = bool(_literal(arguments, "efficient_eos", False))
+    arguments = TemplateName.of(name).registered()
+    efficient_eos = bool(literal(arguments, "efficient_eos", False))
     bare = (Mark.CONTENT,)
     return Definition(
         name=name,
-        user=_slots(arguments, "format_user", bare),
-        assistant=_slots(arguments, "format_assistant", bare if efficient_eos else (Mark.CONTENT, Mark.EOS)),
-        system=_slots(arguments, "format_system", bare),
-        prefix=_slots(arguments, "format_prefix", ()),
-        default_system=_literal(arguments, "default_system", ""),
-        stop_words=tuple(_literal(arguments, "stop_words", None) or ()),
-        thought_words=_literal(arguments, "thought_words", None) or ("<think>\n", "\n</think>\n\n"),
+        user=slots(arguments, "format_user", bare),
+        assistant=slots(arguments, "format_assistant", bare if efficient_eos else (Mark.CONTENT, Mark.EOS)),
+        system=slots(arguments, "format_system", bare),
+        prefix=slots(arguments, "format_prefix", ()),
+        default_system=literal(arguments, "default_system", ""),
+        stop_words=tuple(literal(arguments, "stop_words", None) or ()),
+        thought_words=literal(arguments, "thought_words", None) or ("<think>\n", "\n</think>\n\n"),
         kind=ast.unparse(arguments["template_class"]) if "template_class" in arguments else "Template",
         efficient_eos=efficient_eos,
-        replace_eos=bool(_literal(arguments, "replace_eos", False)),
+        replace_eos=bool(literal(arguments, "replace_eos", False)),
     )
 
 
@@ -145,16 +127,16 @@ class ToolDefinition:
 @cache
 def tool_definition(name: str) -> ToolDefinition:
     """What a template says of tools. Raises InputError for an unknown name."""
-    shape, arguments = definition(name), _arguments(name)
+    shape, arguments = definition(name), TemplateName.of(name).registered()
     told = arguments.get("format_tools")
     raw = isinstance(told, ast.Call) and ast.unparse(told.func) == "StringFormatter"
     own = ToolDefinition(
         format="" if raw else _tool_format(told),
-        declared=_slots(arguments, "format_tools", (Mark.CONTENT,)),
+        declared=slots(arguments, "format_tools", (Mark.CONTENT,)),
         call_format=_tool_format(arguments.get("format_function")),
-        call=_slots(arguments, "format_function", shape.assistant),
-        result=_slots(arguments, "format_observation", shape.user),
-        call_words=_literal(arguments, "tool_call_words", None) or ("<tool_call>", "</tool_call>"),
+        call=slots(arguments, "format_function", shape.assistant),
+        result=slots(arguments, "format_observation", shape.user),
+        call_words=literal(arguments, "tool_call_words", None) or ("<tool_call>", "</tool_call>"),
         text_beside_calls=shape.kind != "Llama2Template",
     )
     other = TemplateName.of(name).tool_format
@@ -165,140 +147,6 @@ def tool_definition(name: str) -> ToolDefinition:
     return replace(own, format=other, declared=(Mark.CONTENT,), call_format=other, call=ended)
 
 
-def tool_prompt(name: str) -> str:
-    """A text of llamafactory/data/tool_utils.py that tells a model of its tools, a pattern for `str.format`."""
-    for statement in _source("data/tool_utils.py").body:
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=found)], value=value) if found == name:
-                return str(ast.literal_eval(value))
-    raise InputError(f"LLaMA-Factory has no {name} in data/tool_utils.py", "Run `orchestrator doctor`.")
-
-
 def _tool_format(formatter: ast.expr | None) -> str:
     keywords = formatter.keywords if isinstance(formatter, ast.Call) else []
     return next((str(ast.literal_eval(each.value)) for each in keywords if each.arg == "tool_format"), "default")
-
-
-@dataclass(frozen=True, slots=True)
-class Pieces:
-    """The parts of a definition, each a row of texts that training gives to the tokenizer one by one."""
-
-    user: tuple[Slots, ...]
-    assistant: tuple[Slots, ...]
-    system: tuple[Slots, ...]
-    prefix: tuple[Slots, ...]
-
-
-def pieces(name: str) -> Pieces:
-    """Where the texts of a template are cut before they become tokens. Raises InputError for an unknown name."""
-    shape, arguments = definition(name), _arguments(name)
-    slots = {part: arguments.get(f"format_{part}") for part in ("user", "assistant", "system", "prefix")}
-    cut = {part: _cut(value) or tuple((slot,) for slot in getattr(shape, part)) for part, value in slots.items()}
-    return Pieces(**cut)
-
-
-@dataclass(frozen=True, slots=True)
-class ToolPieces:
-    """The same of calls and results."""
-
-    call: tuple[Slots, ...]
-    result: tuple[Slots, ...]
-
-
-def tool_pieces(name: str) -> ToolPieces:
-    """Where a template's texts around calls and results are cut. Raises InputError for an unknown name."""
-    plain, arguments = pieces(name), _arguments(name)
-    result = _cut(arguments.get("format_observation")) or plain.user
-    if TemplateName.of(name).tool_format:
-        return ToolPieces(tuple((slot,) for slot in tool_definition(name).call), result)
-    return ToolPieces(_cut(arguments.get("format_function")) or plain.assistant, result)
-
-
-def template_for_model(repository: str) -> str | None:
-    """The template that LLaMA-Factory names for a model, by the last part of its repository name, in any case.
-
-    None where it names none: it does so for instruction-tuned and multimodal models only.
-    """
-    return _models().get(repository.rstrip("/").rsplit("/", 1)[-1].lower())
-
-
-def _unknown(name: str) -> InputError:
-    names = template_names()
-    close = difflib.get_close_matches(name.lower(), names, n=3) or names
-    return InputError(
-        f"LLaMA-Factory has no template {name!r}; closest: {', '.join(close[:3])}",
-        "`orchestrator template check --all` lists all of them.",
-    )
-
-
-# ---- reading the source
-
-
-def _arguments(name: str) -> Mapping[str, ast.expr]:
-    known = _calls().get(TemplateName.of(name).template)
-    if known is None:
-        raise _unknown(TemplateName.of(name).template)
-    return known
-
-
-@cache
-def _calls() -> Mapping[str, Mapping[str, ast.expr]]:
-    calls = _keywords_of_calls(_source("data/template.py"), "register_template")
-    return {_literal(arguments, "name", ""): arguments for arguments in calls}
-
-
-@cache
-def _models() -> Mapping[str, str]:
-    found: dict[str, str] = {}
-    for arguments in _keywords_of_calls(_source("extras/constants.py"), "register_model_group"):
-        template, models = _literal(arguments, "template", None), arguments["models"]
-        if template is None or not isinstance(models, ast.Dict):
-            continue
-        for name, sources in zip(models.keys, models.values, strict=True):
-            if "multimodal" in arguments or any(tag in ast.unparse(name or models) for tag in _INSTRUCTION_TUNED):
-                found.update(dict.fromkeys(_repository_names(sources), template))
-    return found
-
-
-def _repository_names(sources: ast.expr) -> Iterator[str]:
-    if isinstance(sources, ast.Dict):
-        for value in sources.values:
-            yield str(ast.literal_eval(value)).rsplit("/", 1)[-1].lower()
-
-
-def _source(name: str) -> ast.Module:
-    return ast.parse((package_folder("llamafactory") / name).read_bytes())
-
-
-def _keywords_of_calls(tree: ast.Module, function: str) -> Iterator[Mapping[str, ast.expr]]:
-    for statement in tree.body:
-        match statement:
-            case ast.Expr(value=ast.Call(func=ast.Name(id=name), keywords=keywords)) if name == function:
-                yield {keyword.arg: keyword.value for keyword in keywords if keyword.arg}
-
-
-def _literal(arguments: Mapping[str, ast.expr], key: str, default: Any) -> Any:
-    return ast.literal_eval(arguments[key]) if key in arguments else default
-
-
-def _slots(arguments: Mapping[str, ast.expr], key: str, default: Slots) -> Slots:
-    cut = _cut(arguments.get(key))
-    return default if cut is None else tuple(part for piece in cut for part in piece)
-
-
-def _cut(formatter: ast.expr | None) -> tuple[Slots, ...] | None:
-    match formatter:
-        case ast.Call(keywords=[ast.keyword(arg="slots", value=value), *_]):
-            return tuple(tuple(_parts(slot)) for slot in ast.literal_eval(value))
-    return None
-
-
-def _parts(slot: Any) -> Iterator[str | Mark]:
-    """A slot as `_convert_elements_to_ids` reads it: text, {"token": …}, or a set that names BOS or EOS."""
-    if isinstance(slot, dict):
-        yield Word(slot["token"])
-    elif isinstance(slot, set):
-        yield from (mark for mark in (Mark.BOS, Mark.EOS) if f"{mark.value}_token" in slot)
-    else:
-        before, found, after = slot.partition(_CONTENT)
-        yield from (part for part in (before, Mark.CONTENT if found else "", after) if part)

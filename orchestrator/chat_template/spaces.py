@@ -9,23 +9,15 @@ served prompt is one text, where that space must be part of the template. What l
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.chat_template.registry import (
-    Definition,
-    Mark,
-    Pieces,
-    Slots,
-    ToolDefinition,
-    Word,
-    pieces,
-    tool_definition,
-    tool_pieces,
-)
+from orchestrator.chat_template import source
+from orchestrator.chat_template.registry import Definition, TemplateName, ToolDefinition, definition, tool_definition
+from orchestrator.chat_template.source import Mark, Slots, Word
 from orchestrator.lib.files import read_json
 
 
@@ -70,27 +62,29 @@ def spaced(shape: Definition, spacing: Spacing) -> Definition:
     """The template with the white space that its texts had in training."""
     if not spacing.adds and not spacing.swallowing:
         return shape
-    whole = pieces(shape.name)
-    cut = Pieces(*(_kept(part, spacing) for part in (whole.user, whole.assistant, whole.system, whole.prefix)))
-    question_is_text = bool(cut.user) and spacing.begins_with_text(cut.user[0][0])
-    system = shape.system if shape.system_in_first_user_turn else _part(cut.system, spacing, before=question_is_text)
+    user, assistant, system, prefix = (
+        _pieces(shape, [part], spacing) for part in ("user", "assistant", "system", "prefix")
+    )
+    question_is_text = bool(user) and spacing.begins_with_text(user[0][0])
     return replace(
         shape,
-        prefix=_part(cut.prefix, spacing, before=question_is_text),
-        system=system,
-        user=_part(cut.user, spacing),
-        assistant=_part(cut.assistant, spacing, before=question_is_text, behind=_ends_with_text(cut.user, spacing)),
+        prefix=_part(prefix, spacing, before=question_is_text),
+        system=shape.system if shape.system_in_first_user_turn else _part(system, spacing, before=question_is_text),
+        user=_part(user, spacing),
+        assistant=_part(assistant, spacing, before=question_is_text, behind=_ends_with_text(user, spacing)),
     )
 
 
 def spaced_tools(name: str, spacing: Spacing) -> ToolDefinition:
     """What the template says of tools, with the same white space."""
-    shape = tool_definition(name)
+    plain, shape = definition(name), tool_definition(name)
     if not spacing.adds and not spacing.swallowing:
         return shape
-    plain, cut = pieces(name), tool_pieces(name)
-    call, result = _kept(cut.call, spacing), _kept(cut.result, spacing)
-    follows_text = _ends_with_text(_kept(plain.user, spacing), spacing)
+    call = _pieces(plain, ["function", "assistant"], spacing)
+    if TemplateName.of(name).tool_format:
+        call = _kept([(slot,) for slot in shape.call], spacing)
+    result = _pieces(plain, ["observation", "user"], spacing)
+    follows_text = _ends_with_text(_pieces(plain, ["user"], spacing), spacing)
     return replace(
         shape,
         call=_part(call, spacing, before=spacing.begins_with_text(result[0][0]), behind=follows_text),
@@ -98,8 +92,16 @@ def spaced_tools(name: str, spacing: Spacing) -> ToolDefinition:
     )
 
 
-def _kept(part: tuple[Slots, ...], spacing: Spacing) -> tuple[Slots, ...]:
-    return tuple(tuple(map(spacing.swallowed, piece)) for piece in part)
+def _pieces(shape: Definition, parts: Sequence[str], spacing: Spacing) -> tuple[Slots, ...]:
+    """The first of these parts that the template has, as the texts that training gives to the tokenizer one by one."""
+    arguments = TemplateName.of(shape.name).registered()
+    cut = (source.pieces(arguments, f"format_{part}") for part in parts)
+    whole = [(slot,) for slot in getattr(shape, parts[-1])]
+    return _kept(next(filter(None, cut), whole), spacing)
+
+
+def _kept(cut: Iterable[Slots], spacing: Spacing) -> tuple[Slots, ...]:
+    return tuple(tuple(map(spacing.swallowed, piece)) for piece in cut)
 
 
 def _part(cut: Sequence[Slots], spacing: Spacing, before: bool = False, behind: bool = False) -> Slots:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.chat_template.jinja import Message, jinja_template
+from orchestrator.chat_template.refusals import refusal, tool_refusal, unread
 from orchestrator.chat_template.registry import Definition, ToolDefinition
 from orchestrator.chat_template.taught import Taught, taught
 from orchestrator.chat_template.tool_cases import tool_conversations
-from orchestrator.chat_template.tool_formats import unread
-from orchestrator.chat_template.turns import SpecialTokens, refusal, starts_with_bos, tool_refusal
+from orchestrator.chat_template.turns import SpecialTokens, starts_with_bos
 
 QUESTIONS = (
     "What is the capital of France?",

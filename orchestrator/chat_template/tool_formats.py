@@ -1,26 +1,23 @@
 """How each tool format of LLaMA-Factory tells a model of its tools and writes calls, as Jinja.
 
 The words come from LLaMA-Factory's own texts (llamafactory/data/tool_utils.py); what its classes do around them is
-written here, and `template check` compares the two. Only what transformers' and llama.cpp's engines do alike is used:
-`for`, `if`, `set`, `+`, `in`, `is string`, `.items()`, `join` and `tojson`, which is `json.dumps(ensure_ascii=False)`.
+written here, and `template check` compares the two.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from orchestrator.chat_template.registry import tool_prompt
+from orchestrator.chat_template.source import tool_prompt
+from orchestrator.chat_template.syntax import each, filled, put, quote, say, text, when, write
 
 LLAMA3 = "llama3"
 LLAMA3_DATE = "26 Jul 2024"
 """The day that Llama 3.1's own chat template writes unless told another. LLaMA-Factory writes the day of training."""
-
-_ARGUMENTS = "(arguments if arguments is string else (arguments | tojson))"
-_VALUE = "(value if value is string else (value | tojson))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +30,6 @@ class ToolFormat:
     """Whether an answer may hold several calls."""
 
 
-def quote(text: str) -> str:
-    """A Jinja string literal. Line ends are escaped, since Jinja makes the same of all kinds of them."""
-    escapes = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r"}
-    return "'" + "".join(escapes.get(character, character) for character in text) + "'"
-
-
 @cache
 def tool_format(name: str) -> ToolFormat | None:
     """The format of that name; None where it cannot be written in Jinja."""
@@ -49,42 +40,6 @@ def tool_format(name: str) -> ToolFormat | None:
 def known() -> list[str]:
     """The formats that can be served, sorted."""
     return sorted(filter(None, _FORMATS))
-
-
-def unknown(*names: str) -> str | None:
-    """Why formats cannot be served, or None."""
-    missing = next((name for name in names if name not in _FORMATS), None)
-    return missing and f"the tool format {missing!r} is not written in Jinja here"
-
-
-READ_EVERYWHERE = "qwen"
-"""The format that Ollama, llama.cpp's server and LLaMA-Factory read calls from: JSON between tags."""
-_UNREAD = {
-    "default": "once tools are offered, it answers with an error whatever the model wrote",
-    "glm4": "once tools are offered, it answers a text with an error",
-    "glm4_moe": "once tools are offered, it answers with an error whatever the model wrote",
-    "minimax2": "it takes several arguments for one, and answers most texts with an error",
-    "seed_oss": "a call is an error or text there",
-}
-
-
-def unread(call_format: str) -> str | None:
-    """Why llama.cpp's server, which Ollama starts too, cannot read calls in a format, or None where it can."""
-    reason = _UNREAD.get(call_format)
-    return (
-        reason and f"llama.cpp's server, which Ollama starts too, cannot read calls of the form {call_format}: {reason}"
-    )
-
-
-def row_refusal(formats: Iterable[str], tools: Sequence[Mapping[str, Any]], calls: Sequence[int]) -> str | None:
-    """Why LLaMA-Factory cannot train on a row in these formats, or None; `calls` counts those of each answer."""
-    for name in formats:
-        found = tool_format(name)
-        if found and not found.parallel and max(calls, default=0) > 1:
-            return f"the tool format {name!r} knows one call in an answer, not {max(calls)}"
-        if name == "default" and (path := next(_odd_for_default(tools), None)):
-            return f"the tool format 'default' joins the values of an enum as texts, and those of {path} are none"
-    return None
 
 
 def told_to_training(
@@ -107,158 +62,139 @@ def _llama3_declaration(tools: Sequence[Mapping[str, Any]]) -> str:
     return tool_prompt("LLAMA3_TOOL_PROMPT").format(date=LLAMA3_DATE, tool_text="".join(texts))
 
 
-def _odd_for_default(tools: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    for tool in tools:
-        function = tool["function"]
-        for name, schema in function["parameters"]["properties"].items():
-            if not all(isinstance(value, str) for value in schema.get("enum", ())):
-                yield f"{function['name']}.{name}"
+# ---- what formats share
 
-
-# ---- pieces of Jinja
-
-
-def write(*parts: str) -> str:
-    """Jinja that writes the sum of some expressions."""
-    return "{{ " + " + ".join(parts) + " }}"
-
-
-def _each_tool(*parts: str) -> str:
-    return "{% for tool in tools %}" + write(*parts) + "{% endfor %}"
-
-
-def _each_call(body: str, between: str = "\n") -> str:
-    separator = f"{{% if not loop.first %}}{write(quote(between))}{{% endif %}}" if between else ""
-    named = "{% set name = call['function']['name'] %}{% set arguments = call['function']['arguments'] %}"
-    return f"{{% for call in message['tool_calls'] %}}{separator}{named}{body}{{% endfor %}}"
+_NAME = "‹name | tojson›"
+_ARGUMENTS = "‹arguments if arguments is string else (arguments | tojson)›"
+_VALUE = "‹value if value is string else (value | tojson)›"
+_CALL = f'{{"name": {_NAME}, "arguments": {_ARGUMENTS}}}'
+_TOOL, _FUNCTION = "‹tool | tojson›", "‹tool['function'] | tojson›"
 
 
 def _around(prompt: str, tools: str, after: str = "", **more: str) -> str:
     """A prompt of LLaMA-Factory with Jinja in the place of its tools."""
     before, behind = tool_prompt(prompt).format(tool_text="\0", **more).split("\0")
-    return write(quote(before)) + tools + (write(quote(behind + after)) if behind + after else "")
+    return text(before) + tools + text(behind + after)
 
 
-def _named(key: str = "arguments") -> list[str]:
-    """{"name": …, "arguments": …}"""
-    return [quote('{"name": '), "(name | tojson)", quote(f', "{key}": '), _ARGUMENTS, quote("}")]
+def _each_tool(*patterns: str) -> str:
+    return each("tool", "tools", say(*patterns))
 
 
-def _each_argument(*parts: str) -> str:
-    return "{% for key, value in arguments.items() %}" + write(*parts) + "{% endfor %}"
+def _each_call(body: str, between: str = "\n") -> str:
+    separator = when("not loop.first", text(between))
+    named = put("name", "call['function']['name']") + put("arguments", "call['function']['arguments']")
+    return each("call", "message['tool_calls']", separator + named + body)
 
 
-_WRAPPED, _INNER = "(tool | tojson)", "(tool['function'] | tojson)"
+def _each_argument(*patterns: str) -> str:
+    return each("key, value", "arguments.items()", say(*patterns))
 
 
 # ---- the formats
 
 
-def _type(schema: str, name: str) -> str:
-    """Sets a variable to the type of a schema, several as Python prints a list; llama.cpp would write them joined."""
-    several = (
-        "'[' + " + quote("'") + f" + ({name} | join({quote(chr(39) + ', ' + chr(39))})) + " + quote("'") + " + ']'"
-    )
-    return (
-        f"{{% set {name} = {schema}['type'] if {schema}['type'] else '' %}}"
-        f"{{% if {name} is not string %}}{{% set {name} = {several} %}}{{% endif %}}"
-    )
-
-
 def _default() -> ToolFormat:
     before, between, behind = tool_prompt("DEFAULT_TOOL_PROMPT").format(tool_text="\0", tool_names="\0").split("\0")
-    required = "{% if parameters['required'] and name in parameters['required'] %}, required{% endif %}"
-    enum = "{% if param['enum'] %}{{ ', should be one of [' + (param['enum'] | join(', ')) + ']' }}{% endif %}"
-    each = _type("param['items']", "each")
-    items = (
-        "{% if 'items' in param and param['items'] %}" + each + "{{ ', where each item should be ' + each }}{% endif %}"
-    )
-    argument = (
-        _type("param", "kind") + "{{ '  - ' + name + ' (' + kind }}" + required + "{{ '): ' }}"
-        "{{ param['description'] if param['description'] else '' }}" + enum + items + "{{ '\\n' }}"
-    )
-    tool = (
-        "{% for tool in tools %}{% set function = tool['function'] %}{% set parameters = function['parameters'] %}"
-        "{{ '> Tool Name: ' + function['name'] + '\\nTool Description: ' }}"
-        "{{ function['description'] if function['description'] else '' }}{{ '\\nTool Args:\\n' }}"
-        "{% for name, param in parameters['properties'].items() %}" + argument + "{% endfor %}{{ '\\n' }}{% endfor %}"
-    )
-    names = "{% for tool in tools %}{{ (', ' if not loop.first else '') + tool['function']['name'] }}{% endfor %}"
-    called = write(quote("Action: "), "name", quote("\nAction Input: "), _ARGUMENTS)
-    return ToolFormat(
-        write(quote(before)) + tool + write(quote(between)) + names + write(quote(behind)), _each_call(called)
-    )
+    tools = each("tool", "tools", _default_tool())
+    names = each("tool", "tools", say("‹', ' if not loop.first else ''›‹tool['function']['name']›"))
+    called = say("Action: ‹name›", "\nAction Input: ", _ARGUMENTS)
+    return ToolFormat(text(before) + tools + text(between) + names + text(behind), _each_call(called))
+
+
+def _default_tool() -> str:
+    head = put("function", "tool['function']") + put("parameters", "function['parameters']")
+    told = say("> Tool Name: ‹function['name']›\nTool Description: ") + _or_nothing("function['description']")
+    arguments = each("name, param", "parameters['properties'].items()", _default_argument())
+    return head + told + text("\nTool Args:\n") + arguments + text("\n")
+
+
+def _default_argument() -> str:
+    required = when("parameters['required'] and name in parameters['required']", ", required")
+    enum = when("param['enum']", say(", should be one of [‹param['enum'] | join(', ')›]"))
+    items = _type("param['items']", "each") + say(", where each item should be ‹each›")
+    return "".join([
+        _type("param", "kind"), say("  - ‹name› (‹kind›"), required, text("): "), _or_nothing("param['description']"),
+        enum, when("'items' in param and param['items']", items), text("\n"),
+    ])  # fmt: skip
+
+
+def _or_nothing(expression: str) -> str:
+    return write(f"{expression} if {expression} else ''")
+
+
+def _type(schema: str, name: str) -> str:
+    """Sets a variable to the type of a schema, several as Python prints a list; llama.cpp would write them joined."""
+    between = quote("', '")
+    several = filled("[", "'", f"‹{name} | join({between})›", "'", "]")
+    one = put(name, f"{schema}['type'] if {schema}['type'] else ''")
+    return one + when(f"{name} is not string", put(name, several))
 
 
 def _glm4() -> ToolFormat:
     behind = "\n在调用上述函数时，请使用 Json 格式表示调用的参数。"
-    body = "(tool['function'] | tojson(indent=4))"
-    tools = _each_tool(quote("\n\n## "), "tool['function']['name']", quote("\n\n"), body, quote(behind))
-    called = _each_call(write("name", quote("\n"), _ARGUMENTS))
-    return ToolFormat(_around("GLM4_TOOL_PROMPT", tools), called, parallel=False)
+    tools = _each_tool("\n\n## ‹tool['function']['name']›\n\n‹tool['function'] | tojson(indent=4)›", behind)
+    return ToolFormat(_around("GLM4_TOOL_PROMPT", tools), _each_call(say("‹name›\n", _ARGUMENTS)), parallel=False)
 
 
 def _llama3() -> ToolFormat:
-    tools = _around("LLAMA3_TOOL_PROMPT", _each_tool("(tool | tojson(indent=4))", quote("\n\n")), date=LLAMA3_DATE)
-    opened, closed = (f"{{% if message['tool_calls'] | length > 1 %}}{mark}{{% endif %}}" for mark in "[]")
-    return ToolFormat(tools, opened + _each_call(write(*_named("parameters")), ", ") + closed)
+    tools = _around("LLAMA3_TOOL_PROMPT", _each_tool("‹tool | tojson(indent=4)›\n\n"), date=LLAMA3_DATE)
+    opened, closed = (when("message['tool_calls'] | length > 1", mark) for mark in "[]")
+    called = say(f'{{"name": {_NAME}, "parameters": {_ARGUMENTS}}}')
+    return ToolFormat(tools, opened + _each_call(called, ", ") + closed)
 
 
 def _mistral() -> ToolFormat:
-    tools = write(quote("[AVAILABLE_TOOLS] "), "(tools | tojson)", quote("[/AVAILABLE_TOOLS]"))
-    return ToolFormat(tools, write(quote("[")) + _each_call(write(*_named()), ", ") + write(quote("]")))
+    tools = say("[AVAILABLE_TOOLS] ‹tools | tojson›[/AVAILABLE_TOOLS]")
+    return ToolFormat(tools, text("[") + _each_call(say(_CALL), ", ") + text("]"))
 
 
 def _qwen(prompt: str = "QWEN_TOOL_PROMPT", after: str = "") -> ToolFormat:
-    called = write(quote("<tool_call>\n"), *_named(), quote("\n</tool_call>"))
-    return ToolFormat(_around(prompt, _each_tool(quote("\n"), _WRAPPED), after), _each_call(called))
+    called = say("<tool_call>\n", _CALL, "\n</tool_call>")
+    return ToolFormat(_around(prompt, _each_tool("\n", _TOOL), after), _each_call(called))
 
 
 def _qwen3_5() -> ToolFormat:
-    argument = _each_argument(quote("\n<parameter="), "key", quote(">\n"), _VALUE, quote("\n</parameter>"))
-    called = write(quote("<tool_call>\n<function="), "name", quote(">")) + argument
-    called += write(quote("\n</function>\n</tool_call>"))
-    return ToolFormat(_around("QWEN35_TOOL_PROMPT", _each_tool(quote("\n"), _INNER)), _each_call(called))
+    argument = _each_argument("\n<parameter=‹key›>\n", _VALUE, "\n</parameter>")
+    called = say("<tool_call>\n<function=‹name›>") + argument + text("\n</function>\n</tool_call>")
+    return ToolFormat(_around("QWEN35_TOOL_PROMPT", _each_tool("\n", _FUNCTION)), _each_call(called))
 
 
 def _glm4_moe() -> ToolFormat:
-    argument = _each_argument(
-        quote("\n<arg_key>"), "key", quote("</arg_key>"), quote("\n<arg_value>"), _VALUE, quote("</arg_value>")
-    )
-    called = _each_call(write(quote("\n<tool_call>"), "name") + argument)
-    return ToolFormat(_around("GLM4_MOE_TOOL_PROMPT", _each_tool(quote("\n"), _WRAPPED)), called)
+    argument = _each_argument("\n<arg_key>‹key›</arg_key>", "\n<arg_value>", _VALUE, "</arg_value>")
+    called = _each_call(say("\n<tool_call>‹name›") + argument)
+    return ToolFormat(_around("GLM4_MOE_TOOL_PROMPT", _each_tool("\n", _TOOL)), called)
 
 
 def _minimax1() -> ToolFormat:
-    called = write(quote("<tool_calls>\n")) + _each_call(write(*_named())) + write(quote("\n</tool_calls>"))
-    return ToolFormat(_around("MINIMAX_M1_TOOL_PROMPT", _each_tool(_INNER, quote("\n"))), called)
+    called = text("<tool_calls>\n") + _each_call(say(_CALL)) + text("\n</tool_calls>")
+    return ToolFormat(_around("MINIMAX_M1_TOOL_PROMPT", _each_tool(_FUNCTION, "\n")), called)
 
 
 def _minimax2() -> ToolFormat:
-    argument = _each_argument(quote('\n<parameter name="'), "key", quote('">'), _VALUE, quote("</parameter>"))
-    called = write(quote('<invoke name="'), "name", quote('">')) + argument + write(quote("\n</invoke>"))
-    tools = _each_tool(quote("<tool>"), _INNER, quote("</tool>\n"))
+    argument = _each_argument('\n<parameter name="‹key›">', _VALUE, "</parameter>")
+    called = say('<invoke name="‹name›">') + argument + text("\n</invoke>")
+    tools = _each_tool("<tool>", _FUNCTION, "</tool>\n")
     return ToolFormat(_around("MINIMAX_M2_TOOL_PROMPT", tools), _each_call(called))
 
 
 def _seed_oss() -> ToolFormat:
-    argument = _each_argument(quote("\n<parameter="), "key", quote(">"), _VALUE, quote("</parameter>"))
-    called = write(quote("\n<seed:tool_call>\n<function="), "name") + argument
-    called += write(quote("\n</function>\n</seed:tool_call>"))
-    return ToolFormat(_around("SEED_TOOL_PROMPT", write(quote("\n"), "(tools | tojson)")), _each_call(called))
+    argument = _each_argument("\n<parameter=‹key›>", _VALUE, "</parameter>")
+    called = say("\n<seed:tool_call>\n<function=‹name›") + argument + text("\n</function>\n</seed:tool_call>")
+    return ToolFormat(_around("SEED_TOOL_PROMPT", say("\n‹tools | tojson›")), _each_call(called))
 
 
 def _lfm2() -> ToolFormat:
-    inner = "{% for tool in tools %}{{ (', ' if not loop.first else '') + " + _INNER + " }}{% endfor %}"
-    tools = _around("LFM2_TOOL_PROMPT", write(quote("[")) + inner + write(quote("]")))
-    value = "('\"' + value + '\"' if value is string else (value | tojson))"
-    arguments = _each_argument("(', ' if not loop.first else '')", "key", quote("="), value)
-    called = _each_call(write("name", quote("(")) + arguments + write(quote(")")), ", ")
-    return ToolFormat(tools, write(quote("<|tool_call_start|>[")) + called + write(quote("]<|tool_call_end|>")))
+    inner = each("tool", "tools", say("‹', ' if not loop.first else ''›", _FUNCTION))
+    tools = _around("LFM2_TOOL_PROMPT", text("[") + inner + text("]"))
+    value = """‹'"' + value + '"' if value is string else (value | tojson)›"""
+    arguments = _each_argument("‹', ' if not loop.first else ''›‹key›=", value)
+    called = _each_call(say("‹name›(") + arguments + text(")"), ", ")
+    return ToolFormat(tools, text("<|tool_call_start|>[") + called + text("]<|tool_call_end|>"))
 
 
 _FORMATS: Mapping[str, Callable[[], ToolFormat]] = {
-    "": lambda: ToolFormat(write("(tools | tojson)"), ""),
+    "": lambda: ToolFormat(say("‹tools | tojson›"), ""),
     "default": _default,
     "glm4": _glm4,
     "glm4_moe": _glm4_moe,

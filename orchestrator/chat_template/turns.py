@@ -1,96 +1,16 @@
-"""A template with a model's special tokens filled in: what stands around each text, and what none can serve."""
+"""A template with a model's special tokens filled in: what stands around each text."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from orchestrator.chat_template.registry import (
-    Definition,
-    Mark,
-    Slots,
-    TemplateName,
-    ToolDefinition,
-    definition,
-    tool_definition,
-)
-from orchestrator.chat_template.tool_formats import READ_EVERYWHERE, unknown, unread
+from orchestrator.chat_template.registry import Definition, ToolDefinition
+from orchestrator.chat_template.source import Mark, Slots
 from orchestrator.lib.errors import MissingError
 from orchestrator.lib.files import read_json
-
-
-def refusal(name: str, thinking: bool, multi_turn: bool = False) -> str | None:
-    """Why a template cannot be served faithfully, or None. Raises InputError for an unknown template.
-
-    `multi_turn` asks for conversations with earlier answers as well. Training encodes a question and its answer apart;
-    a server encodes the whole text, and where a space or nothing stands between them its tokenizer joins the two.
-    """
-    chosen = definition(name)
-    written = turns(chosen, SpecialTokens(bos=None, eos="<eos>"), thinking)
-    if not written.assistant.after and not chosen.efficient_eos:
-        return "training never shows how an answer ends, so the served model would not stop"
-    if multi_turn and (not written.user.after or written.user.after.endswith(" ")):
-        return "a server's tokenizer joins earlier answers to the text before them, which training encodes apart"
-    return None
-
-
-@cache
-def tool_refusal(name: str, thinking: bool) -> str | None:
-    """Why a template cannot be served faithfully to a model with tools, or None. Raises InputError for an unknown one.
-
-    Such a model is given earlier answers (its own calls) and what its tools answered.
-    """
-    shape, tools = definition(name), tool_definition(name)
-    tokens = SpecialTokens(bos=None, eos="<eos>")
-    written = tool_turns(shape, tools, tokens)
-    if reason := refusal(name, thinking, multi_turn=True):
-        return reason
-    if not _ends(shape, written.call.after, tokens):
-        return "training never shows how a call ends, so the served model would not stop"
-    if reason := unknown(tools.format, tools.call_format) or _not_with_qwens(TemplateName.of(name), thinking):
-        return reason
-    if not written.result.after or written.result.after.endswith(" "):
-        return "a server's tokenizer joins an answer to the result before it, which training encodes apart"
-    return None
-
-
-_SERVER = "llama.cpp's server, which Ollama starts too,"
-_NOT_WITH_QWENS = {
-    "chatglm3": "a server's tokenizer joins the tools to the text before them, which training encodes apart",
-    "cohere": f"{_SERVER} answers a text with an error",
-    "gpt_oss": f"{_SERVER} reads calls in this template's own form only",
-}
-_NOT_WITH_QWENS_THINKING = dict.fromkeys(
-    ("gemma4", "gemma4n", "kimi_vl"), f"{_SERVER} takes an answer without a thought for a thought"
-)
-"""Found by `template check` of every template with qwen's tools; the slow tests compare those that are not refused."""
-
-
-def _not_with_qwens(name: TemplateName, thinking: bool) -> str | None:
-    found = _NOT_WITH_QWENS | (_NOT_WITH_QWENS_THINKING if thinking else {})
-    return found.get(name.template) if name.tool_format == READ_EVERYWHERE else None
-
-
-@cache
-def read_by_servers(name: str, thinking: bool) -> str | None:
-    """The template if servers read its calls, or with `qwen`'s tool format; None where neither can be served.
-
-    What marks whose turn it is stays the model's own; only how tools are told and calls are written is qwen's.
-    """
-    candidates = (name, str(TemplateName(TemplateName.of(name).template, READ_EVERYWHERE)))
-    return next(
-        (one for one in candidates if not (unread(tool_definition(one).call_format) or tool_refusal(one, thinking))),
-        None,
-    )
-
-
-def _ends(shape: Definition, after: str, tokens: SpecialTokens) -> bool:
-    """Whether a word that stops the model stands behind a call, or what stands behind every answer."""
-    like_answers = after and after == turns(shape, tokens, thinking=True).assistant.after
-    return shape.efficient_eos or bool(like_answers) or any(word in after for word in stop_words(shape, tokens))
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ COMMANDS = {
     "runs": ("runs", "List, show, compare and remove runs."),
     "chat": ("serving", "Talk to what was trained."),
     "serve": ("serving", "Serve what was trained to any OpenAI client."),
-    "push": ("serving", "Bring it to Ollama, the Hugging Face hub or ModelScope."),
+    "push": ("push", "Bring it to Ollama, the Hugging Face hub or ModelScope."),
     "diagnose": ("diagnose", "Find out why a model answers badly where it is served."),
     "webui": ("ui", "Open LLaMA-Factory's own board with our data and runs."),
     "ui": ("ui", "Open runs, answers, chat and a form for new runs in a browser."),
@@ -109,10 +109,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and end the process with the exit code that contract and errors name."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup asks for that
-            signal.signal(number, _interrupt)
-    sys.unraisablehook = _keep_interruption
+    _end_on_signals()
     try:
         code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -127,15 +124,20 @@ def main() -> None:
         sys.stderr.close()
     except OSError as error:  # a full disk, a folder without permission: the machine's fault, and the user's to fix
         _end(of_system(error))
-    except Exception as error:  # a bug of ours, which keeps its traceback; a library may quote a URL or a token in it
-        import traceback
+    except Exception as error:
+        _end(_bug(error))
 
-        from orchestrator.lib.secrecy import redacted
 
-        click.echo(redacted(traceback.format_exc()), err=True)
-        said = f"internal error: {type(error).__name__}: {error}"
-        report_it = "This is a bug of the orchestrator, not of your project: please report it with the lines above."
-        _end(OrchestratorError(said, report_it))
+def _bug(error: Exception) -> OrchestratorError:
+    """A bug of ours, which keeps its traceback; a library may quote a URL or a token in it."""
+    import traceback
+
+    from orchestrator.lib.secrecy import redacted
+
+    click.echo(redacted(traceback.format_exc()), err=True)
+    said = f"internal error: {type(error).__name__}: {error}"
+    report_it = "This is a bug of the orchestrator, not of your project: please report it with the lines above."
+    return OrchestratorError(said, report_it)
 
 
 def _print_usage(error: click.ClickException) -> None:
@@ -155,6 +157,13 @@ def _end(error: OrchestratorError) -> NoReturn:
     if error.hint:
         click.echo(localised(f"hint: {error.hint}"), err=True)
     sys.exit(error.exit_code)
+
+
+def _end_on_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup asks for that
+            signal.signal(number, _interrupt)
+    sys.unraisablehook = _keep_interruption
 
 
 def _keep_interruption(unraisable: Any) -> None:

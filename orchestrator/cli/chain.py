@@ -20,18 +20,18 @@ from orchestrator.cli.common import (
     verbosity,
 )
 from orchestrator.cli.endpoint import Asked, ask_endpoint, endpoint_options
+from orchestrator.lib.errors import GateError
 
 if TYPE_CHECKING:
     from orchestrator.pipeline.plan import Plan
     from orchestrator.pipeline.scheduler import Reporter
+    from orchestrator.report.progress import Display
     from orchestrator.runs.store import Run
     from orchestrator.spec.load import Project
 
 node_option = click.option(
     "--node-rank", type=int, metavar="N", help="Take part as node N in the training that node 0 begins [NODE_RANK]."
 )
-
-
 chain_options = spec_options(
     click.option("--force", multiple=True, metavar="STAGE", help="Repeat a stage, or all of a phase; repeatable."),
     click.option("--paranoid", is_flag=True, help="Hash every file again instead of trusting size and time."),
@@ -117,27 +117,34 @@ def run(**options: Any) -> None:
 
 def _chain(phase: str, options: dict[str, Any]) -> None:
     announce(f"reading {options['spec']}", options)
-    from orchestrator.lib.errors import GateError
     from orchestrator.pipeline import nodes, workflow
-    from orchestrator.report.live import LiveRun
-    from orchestrator.report.progress import Display
 
     if options.get("on") not in (None, "local") and options["force"]:
         raise click.UsageError("--force repeats a stage here; it cannot go with --on, where a lost node starts again")
     project = project_of(options)
     if options["dry_run"]:
         _show_plan(workflow.plan(project).until(phase), options)
-        return
-    console = stderr_console()
-    display = Display(console, verbosity(options["quiet"], options["verbose"]))
-    reporter = LiveRun(display)
-    if rank := nodes.rank_of(project.spec.launch, options.get("node_rank")):
-        joined = nodes.join(project, rank, display, download_progress(console))
-        say(f"node {rank} took part in run {joined.id}", err=True)
-        if options["as_json"]:
-            print_json(joined.record)
-        return
-    done = None
+    elif rank := nodes.rank_of(project.spec.launch, options.get("node_rank")):
+        _take_part(project, rank, options)
+    else:
+        _run_until(project, phase, options)
+
+
+def _take_part(project: Project, rank: int, options: dict[str, Any]) -> None:
+    """As another node than the first in a training over several."""
+    from orchestrator.pipeline import nodes
+
+    joined = nodes.join(project, rank, _display(options), download_progress(stderr_console()))
+    say(f"node {rank} took part in run {joined.id}", err=True)
+    if options["as_json"]:
+        print_json(joined.record)
+
+
+def _run_until(project: Project, phase: str, options: dict[str, Any]) -> None:
+    from orchestrator.pipeline import workflow
+    from orchestrator.report.live import LiveRun
+
+    reporter, done = LiveRun(_display(options)), None
     try:
         done = _carry_out(project, phase, reporter, options.get("on"))
     except GateError:
@@ -148,9 +155,15 @@ def _chain(phase: str, options: dict[str, Any]) -> None:
         reporter.write(done.folder if done else None)
     _show_run(done, options["as_json"])
     if phase == "verify" and project.spec.export.ollama.create:
-        from orchestrator.cli.serving import create_in_ollama
+        from orchestrator.cli.push import create_in_ollama
 
         create_in_ollama(done, project.spec.export.ollama.name or done.record["name"])
+
+
+def _display(options: dict[str, Any]) -> Display:
+    from orchestrator.report.progress import Display
+
+    return Display(stderr_console(), verbosity(options["quiet"], options["verbose"]))
 
 
 def _carry_out(project: Project, phase: str, reporter: Reporter, on: Any) -> Run:

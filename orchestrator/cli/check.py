@@ -12,6 +12,7 @@ import click
 from orchestrator.cli.common import announce, json_option, print_json, say, set_option
 
 if TYPE_CHECKING:
+    from orchestrator.data.checks import Finding
     from orchestrator.models.outline import Known
     from orchestrator.models.sizing import Fit
     from orchestrator.spec.load import Project
@@ -79,17 +80,12 @@ def _check_spec(spec: Path, overrides: tuple[str, ...], card: Card | None, as_js
 
     project = load_project(spec, overrides)  # before anything else is imported: a typo is answered at once
 
-    from orchestrator.data import assemble
-    from orchestrator.data.checks import require_clean
     from orchestrator.machine import requirements
     from orchestrator.models.outline import known
     from orchestrator.pipeline import estimate
-    from orchestrator.pipeline.plan import mode_of
     from orchestrator.spec.rules import doubts
 
-    wanted = replace(assemble.Wanted.of_spec(project.spec, project.root), mode=mode_of(project.spec))
-    findings = assemble.check(wanted)
-    require_clean(findings, wanted.data.accept)
+    findings = _findings(project)
     base = known(project.spec.model.base, project.root, project.root / "runs")
     told = _examined(project, base)
     memory = estimate.memory_estimate(estimate.EstimateInput(project.spec, base.folder, size=base.model))
@@ -102,9 +98,20 @@ def _check_spec(spec: Path, overrides: tuple[str, ...], card: Card | None, as_js
     else:
         noted = [f"warning: {doubt}" for doubt in doubts(project.spec)]
         noted += [f"data: {finding.message}" for finding in findings]
-        lines = [f"{spec}: good", *told, *noted, *estimate.lines(memory), *_size_lines(project, base, card)]
-        say("\n".join(lines))
+        say("\n".join([f"{spec}: good", *told, *noted, *estimate.lines(memory), *_size_lines(project, base, card)]))
     requirements.require(project.spec.train, project.spec.launched)
+
+
+def _findings(project: Project) -> list[Finding]:
+    """What is odd about the data. Raises InputError for what is wrong with it."""
+    from orchestrator.data import assemble
+    from orchestrator.data.checks import require_clean
+    from orchestrator.pipeline.plan import mode_of
+
+    wanted = replace(assemble.Wanted.of_spec(project.spec, project.root), mode=mode_of(project.spec))
+    findings = assemble.check(wanted)
+    require_clean(findings, wanted.data.accept)
+    return findings
 
 
 def _check_model(project: Project, card: Card | None, as_json: bool) -> None:

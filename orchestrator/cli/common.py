@@ -68,6 +68,9 @@ found_runs_dir_option = click.option(
     "--runs-dir", type=click.Path(path_type=Path), callback=_project_runs, help="Where runs are kept [project's runs/]."
 )
 """For commands without a spec: the runs of the project that the current folder belongs to."""
+name_option = click.option("--name", metavar="PATTERN", help="Only runs of this name; * stands for anything.")
+metric_option = click.option("--metric", metavar="KEY", help="What decides [accuracy, or rougeL].")
+wanted_arguments = click.argument("wanted", nargs=-1, required=True, metavar="RUN…")
 
 
 def spec_options(*own: Decorator) -> Decorator:

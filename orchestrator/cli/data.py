@@ -19,23 +19,21 @@ from orchestrator.cli.common import (
     stdout_console,
     together,
 )
-from orchestrator.cli.found import drawn, show_findings, show_stats
+from orchestrator.cli.found import drawn, show_findings, show_import, show_stats
 from orchestrator.lib.errors import MissingError
 from orchestrator.lib.files import read_json, write_text
 from orchestrator.lib.layout import project_of
 from orchestrator.lib.training_kinds import TRAINING_KINDS
 from orchestrator.lib.translate import localised
-from orchestrator.lib.words import agreeing, counted
+from orchestrator.lib.words import counted
 
 if TYPE_CHECKING:
     from orchestrator.data.assemble import Wanted
     from orchestrator.data.checks import Finding
     from orchestrator.data.checks.tokens import TokenCounter
-    from orchestrator.data.conversation import Conversation
     from orchestrator.data.import_ import Imported
     from orchestrator.spec.load import Project
 
-LONGEST = 200  # characters of a turn that an import shows
 _SHOWN = 10  # changes of `clean` that are printed
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 kind_option = click.option(
@@ -102,7 +100,7 @@ def _import(options: dict[str, Any], columns: dict[str, str] | None, system: str
     file: Path = options["file"]
     folder = options["out"] or Path("datasets") / file.stem
     done = import_file(file, folder, recipe, overwrite=options["overwrite"])
-    _show_import(done, options["as_json"], options["spec"])
+    show_import(done, options["as_json"], told_to_spec=bool(options["spec"]))
     if options["spec"]:
         _write_spec(options["spec"], done)
 
@@ -110,48 +108,12 @@ def _import(options: dict[str, Any], columns: dict[str, str] | None, system: str
 def _write_spec(file: Path, done: Imported) -> None:
     """The data set in a spec: in the one that is there, or in a new one that runs."""
     from orchestrator.cli.project import shipped_spec
-    from orchestrator.lib.files import write_text
-    from orchestrator.lib.layout import project_of
     from orchestrator.spec.editing import edited
 
     new = not file.exists()
     text = shipped_spec(done.folder.name) if new else file.read_text(encoding="utf-8-sig")
     write_text(file, edited(text, done.changes(project_of(file))))
     say(f"{'written' if new else 'changed'}: {file}; next: orchestrator check {file}", err=True)
-
-
-def _show_import(done: Imported, as_json: bool, spec: Path | None) -> None:
-    if as_json:
-        left_out = [{"file": p.source, "row": p.row, "kind": p.kind, "message": p.message} for p in done.left_out]
-        counts = {"train": done.train, "eval": done.held_out, "labels": dict(done.labels), "left_out": left_out}
-        print_json({"folder": str(done.folder), "encoding": done.encoding or None, "columns": done.columns, **counts})
-        return
-    from orchestrator.data.reading import list_some
-
-    read_as = f", read as {done.encoding}" if done.encoding else ""
-    say(f"{done.folder}: {counted(done.train, 'row')} to train on, {done.held_out} held out{read_as}", err=True)
-    if done.left_out:
-        say(f"{counted(len(done.left_out), 'row')} left out:\n{list_some(done.left_out)}", err=True)
-    if done.calls.rows:
-        say(f"{counted(done.calls.rows, 'row')} {agreeing(done.calls.rows, 'call')} tools", err=True)
-    if done.calls.inferred:
-        made = f"no row says what its tools take: {', '.join(done.calls.inferred)} were made from the calls"
-        say(f"{made}; give them descriptions", err=True)
-    taken = ", ".join(f"{role} from {column!r}" for role, column in done.columns.items())
-    say(f"columns: {taken}", err=True)
-    if done.first:
-        say("\n".join(["the first row:", *rendered(done.first)]), err=True)
-    if spec is None:
-        say("use it in spec.yaml, or let --write-spec spec.yaml write it:\n", err=True)
-        click.echo(done.snippet())
-
-
-def rendered(row: Conversation) -> list[str]:
-    """A row, a line a turn, cut where it is long."""
-    turns = [("system", row.system)] if row.system else []
-    turns += [(turn.role, turn.content) for turn in row.messages]
-    turns += [(name, text) for name, text in (("chosen", row.chosen), ("rejected", row.rejected)) if text]
-    return [f"  {role}: {text[:LONGEST]!r}{' …' if len(text) > LONGEST else ''}" for role, text in turns]
 
 
 @data.command()

@@ -1,4 +1,4 @@
-"""What was found in data, on the screen: findings, and counts as bars."""
+"""Data on the screen: what an import made, what was found, counts as bars."""
 
 from __future__ import annotations
 
@@ -6,16 +6,23 @@ import io
 import re
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.common import stdout_console
+import click
+
+from orchestrator.cli.common import print_json, say, stdout_console
 from orchestrator.lib.translate import localised
+from orchestrator.lib.words import agreeing, counted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from orchestrator.data.checks import Finding
     from orchestrator.data.checks.tokens import TokenCounter
+    from orchestrator.data.conversation import Conversation
+    from orchestrator.data.import_ import Imported
     from orchestrator.data.split import Stats
 
+LONGEST = 200
+"""Characters of a turn that are shown."""
 COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
@@ -68,3 +75,38 @@ def show_stats(found: Stats, console: Console) -> None:
         for label, rows in bars:
             table.add_row(escape(label), f"{rows:,}", f"[blue]{'█' * max(1, round(40 * rows / top))}[/]")
         console.print(table)
+
+
+def show_import(done: Imported, as_json: bool, told_to_spec: bool) -> None:
+    """What became of a file; and what to write into a spec, unless that was done."""
+    if as_json:
+        left_out = [{"file": p.source, "row": p.row, "kind": p.kind, "message": p.message} for p in done.left_out]
+        counts = {"train": done.train, "eval": done.held_out, "labels": dict(done.labels), "left_out": left_out}
+        print_json({"folder": str(done.folder), "encoding": done.encoding or None, "columns": done.columns, **counts})
+        return
+    from orchestrator.data.reading import list_some
+
+    read_as = f", read as {done.encoding}" if done.encoding else ""
+    say(f"{done.folder}: {counted(done.train, 'row')} to train on, {done.held_out} held out{read_as}", err=True)
+    if done.left_out:
+        say(f"{counted(len(done.left_out), 'row')} left out:\n{list_some(done.left_out)}", err=True)
+    if done.calls.rows:
+        say(f"{counted(done.calls.rows, 'row')} {agreeing(done.calls.rows, 'call')} tools", err=True)
+    if done.calls.inferred:
+        made = f"no row says what its tools take: {', '.join(done.calls.inferred)} were made from the calls"
+        say(f"{made}; give them descriptions", err=True)
+    taken = ", ".join(f"{role} from {column!r}" for role, column in done.columns.items())
+    say(f"columns: {taken}", err=True)
+    if done.first:
+        say("\n".join(["the first row:", *_rendered(done.first)]), err=True)
+    if not told_to_spec:
+        say("use it in spec.yaml, or let --write-spec spec.yaml write it:\n", err=True)
+        click.echo(done.snippet())
+
+
+def _rendered(row: Conversation) -> list[str]:
+    """A row, a line a turn, cut where it is long."""
+    turns = [("system", row.system)] if row.system else []
+    turns += [(turn.role, turn.content) for turn in row.messages]
+    turns += [(name, text) for name, text in (("chosen", row.chosen), ("rejected", row.rejected)) if text]
+    return [f"  {role}: {text[:LONGEST]!r}{' …' if len(text) > LONGEST else ''}" for role, text in turns]

@@ -1,41 +1,31 @@
-"""runs: list, show, compare, find the best, remove, export."""
+"""runs: list, show, compare, find the best; and what removes runs, takes them in and hands them on."""
 
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from orchestrator.cli.common import (
-    download_progress,
     found_runs_dir_option,
     json_option,
+    metric_option,
+    name_option,
     print_json,
-    runs_dir_option,
     say,
-    set_option,
-    stderr_console,
     stdout_console,
+    wanted_arguments,
 )
+from orchestrator.cli.exchange import adopt, export
 from orchestrator.cli.lists import print_comparison, print_csv, print_lines
+from orchestrator.cli.removal import prune, rm
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.layout import RECORD
 from orchestrator.lib.translate import localised
-from orchestrator.lib.words import counted
 from orchestrator.runs import store
 from orchestrator.runs.catalogue import DAMAGED
-
-if TYPE_CHECKING:
-    from orchestrator.runs.store import Run
-
-name_option = click.option("--name", metavar="PATTERN", help="Only runs of this name; * stands for anything.")
-metric_option = click.option("--metric", metavar="KEY", help="What decides [accuracy, or rougeL].")
-yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-wanted_arguments = click.argument("wanted", nargs=-1, required=True, metavar="RUN…")
 
 
 @click.group()
@@ -129,7 +119,7 @@ def compare(wanted: tuple[str, ...], runs_dir: Path, artifact: str, page: Path |
     from orchestrator.report.run_list import settings
     from orchestrator.runs.compare import side_by_side
 
-    found = _found(runs_dir, wanted)
+    found = [store.find(runs_dir, word) for word in wanted]
     compared = side_by_side(found, artifact, settings(found))
     if page:
         write_comparison(compared, page)
@@ -165,89 +155,6 @@ def best(sweep: str | None, runs_dir: Path, name: str | None, metric: str | None
         click.echo(run.folder)
 
 
-@runs.command()
-@wanted_arguments
-@found_runs_dir_option
-@yes_option
-@json_option
-def rm(wanted: tuple[str, ...], runs_dir: Path, yes: bool, as_json: bool) -> None:
-    """Remove runs, after saying how many bytes that frees.
-
-    Example: orchestrator runs rm 1a2b3c
-    """
-    from orchestrator.runs.prune import in_use
-
-    folders = [store.find_folder(runs_dir, word) for word in wanted]
-    if busy := in_use(folders):
-        raise InputError(f"in use: {', '.join(folder.name for folder in busy)}", "Stop what works on it first.")
-    _remove(folders, yes, as_json)
-
-
-@runs.command()
-@click.option(
-    "--keep-best", type=click.IntRange(min=1), default=3, show_default=True, help="How many of each name to keep."
-)
-@found_runs_dir_option
-@name_option
-@metric_option
-@yes_option
-@json_option
-def prune(keep_best: int, runs_dir: Path, name: str | None, metric: str | None, yes: bool, as_json: bool) -> None:
-    """Remove all runs but the best of each name; what is in use stays.
-
-    Example: orchestrator runs prune --keep-best 3
-    """
-    from orchestrator.runs.prune import in_use, superfluous
-
-    folders = superfluous(runs_dir, keep_best, name, metric)
-    busy = in_use(folders)
-    for folder in busy:
-        say(f"kept, in use: {folder.name}", err=True)
-    _remove([folder for folder in folders if folder not in busy], yes, as_json)
-
-
-@runs.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--spec", type=click.Path(path_type=Path), default="spec.yaml", help="Whose data it was [spec.yaml].")
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Its arguments [training_args.yaml].")
-@set_option
-@runs_dir_option
-@json_option
-def adopt(
-    folder: Path, spec: Path, config: Path | None, overrides: tuple[str, ...], runs_dir: Path | None, as_json: bool
-) -> None:
-    """Make what was trained in LLaMA-Factory's board, or with its own command, a run; the folder stays as it is.
-
-    Example: orchestrator runs adopt webui/saves/news/lora/train_2026-08-01-10-15-00
-    """
-    from orchestrator.pipeline.adopt import adopt as take
-    from orchestrator.report.progress import Display
-    from orchestrator.spec.load import load_project
-
-    console, project = stderr_console(), load_project(spec, overrides, runs_dir)
-    made = take(folder, config, project, Display(console), download_progress(console))
-    if as_json:
-        print_json({"run": made.run.id, "spec": str(made.spec)})
-    else:
-        say(f"run: {made.run.folder}\nspec: {made.spec}\ngo on with: orchestrator export {made.spec}")
-
-
-@runs.command()
-@click.argument("wanted", nargs=-1, metavar="[RUN…]")
-@found_runs_dir_option
-@click.option("--mlflow", "uri", required=True, metavar="URI", help="A tracking server, or sqlite:///mlflow.db")
-def export(wanted: tuple[str, ...], runs_dir: Path, uri: str) -> None:
-    """Log runs, all of them without a name, to MLflow; each only once.
-
-    Example: orchestrator runs export --mlflow http://127.0.0.1:5000
-    """
-    from orchestrator.runs.export import export as to_mlflow
-
-    chosen = _found(runs_dir, wanted) if wanted else list(store.every(runs_dir))
-    new = to_mlflow(chosen, uri)
-    say(f"{len(new)} of {counted(len(chosen), 'run')} exported; the others were there already")
-
-
 def _sweep(runs_dir: Path, which: str) -> Path | None:
     """The sweep that a name means; None where a run has that name, or no sweep."""
     from orchestrator.sweep import records
@@ -273,10 +180,6 @@ def _show_sweep(folder: Path, as_json: bool) -> None:
     show_ranking({"parameters": {}, "metric": "", **page}, stdout_console())
 
 
-def _found(runs_dir: Path, wanted: Sequence[str]) -> list[Run]:
-    return [store.find(runs_dir, word) for word in wanted]
-
-
 def _scheduled(about: dict[str, str]) -> str:
     """Where a run went on, or waits to: `slurm job 12 on node3: RUNNING`."""
     from orchestrator.executors import EXECUTORS
@@ -287,23 +190,5 @@ def _scheduled(about: dict[str, str]) -> str:
     return f"{about['name']} job {about['job']}{where}{': ' if said else ''}{said}"
 
 
-def _remove(folders: Sequence[Path], yes: bool, as_json: bool) -> None:
-    from rich.filesize import decimal
-
-    from orchestrator.runs.prune import freed, remove
-
-    size = freed(folders)
-    for folder in folders:
-        click.echo(folder.name, err=True)
-    if folders and not yes:
-        if not sys.stdin.isatty():
-            raise InputError(f"this would free {decimal(size)}; nothing was removed", "Say --yes to go ahead.")
-        click.confirm(
-            localised(f"Remove {counted(len(folders), 'run')} and free {decimal(size)}?"), abort=True, err=True
-        )
-    for folder in folders:
-        remove(folder)
-    if as_json:
-        print_json({"removed": [folder.name for folder in folders], "bytes": size})
-    else:
-        say(f"removed {counted(len(folders), 'run')}, {decimal(size)} freed")
+for command in (adopt, export, prune, rm):
+    runs.add_command(command)

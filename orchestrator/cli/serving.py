@@ -1,28 +1,20 @@
-"""chat, serve, push: talk to what was trained, serve it, bring it to Ollama or a hub."""
+"""chat, serve: talk to what was trained, serve it."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import (
-    download_progress,
-    json_option,
-    print_json,
-    say,
-    secret,
-    stderr_console,
-    stdout_console,
-    together,
-)
+from orchestrator.cli.common import json_option, print_json, say, secret, stderr_console, stdout_console, together
 from orchestrator.lib import process
-from orchestrator.lib.errors import InputError, Interrupted, MissingError, StageError
+from orchestrator.lib.errors import InputError, Interrupted, StageError
 from orchestrator.lib.files import read_json
 from orchestrator.lib.translate import localised
+from orchestrator.runs import store
 
 if TYPE_CHECKING:
     from orchestrator.lib.process import Child
@@ -64,13 +56,12 @@ def chat(
 
     Example: orchestrator chat --artifact q4_k_m --once "News category: Polka fever sweeps the charts"
     """
-    from orchestrator.serving import confidence
     from orchestrator.serving.artifacts import choose, thinking, tools_of
-    from orchestrator.serving.chat import Conversation, answered, talk
+    from orchestrator.serving.chat import Conversation
 
     if as_json and once is None:
         raise click.UsageError("--json is for one answer: name the question with --once")
-    run = _find(runs_dir, which)
+    run = store.find(runs_dir, which)
     names = [choose(run, artifact, force), *([choose(run, against, force)] if against else [])]
     with contextlib.ExitStack() as stack:
         endpoints = {name: stack.enter_context(_served(run, name)) for name in names}
@@ -78,19 +69,29 @@ def chat(
         conversations = {
             name: Conversation(at, max_new_tokens, system, words, offered) for name, at in endpoints.items()
         }
-        if as_json and once is not None:
-            surely = {name: confidence.measured(run, name) is not None for name in names}
-            answers = [{"artifact": name, **answered(of, once, surely[name])} for name, of in conversations.items()]
-            print_json({"run": run.id, "answers": answers})
-            return
-        if once is not None:
+        if once is None:
+            _talk(run, conversations, [tool["function"]["name"] for tool in offered])
+        elif as_json:
+            print_json({"run": run.id, "answers": _answers(run, conversations, once)})
+        else:
             _show_answers(conversations, once)
-            return
-        say(f"{' and '.join(names)} of {run.id}. /new forgets what was said, /quit ends.", err=True)
-        if offered:
-            named = ", ".join(tool["function"]["name"] for tool in offered)
-            say(f"It may call {named}; answer a call with /result TEXT.", err=True)
-        talk(conversations, _read_line, _show_answers)
+
+
+def _talk(run: Run, conversations: Mapping[str, Conversation], tools: Sequence[str]) -> None:
+    from orchestrator.serving.chat import talk
+
+    say(f"{' and '.join(conversations)} of {run.id}. /new forgets what was said, /quit ends.", err=True)
+    if tools:
+        say(f"It may call {', '.join(tools)}; answer a call with /result TEXT.", err=True)
+    talk(conversations, _read_line, _show_answers)
+
+
+def _answers(run: Run, conversations: Mapping[str, Conversation], text: str) -> list[dict[str, Any]]:
+    from orchestrator.serving import confidence
+    from orchestrator.serving.chat import answered
+
+    surely = {name: confidence.measured(run, name) is not None for name in conversations}
+    return [{"artifact": name, **answered(of, text, surely[name])} for name, of in conversations.items()]
 
 
 @click.command()
@@ -117,7 +118,7 @@ def serve(
     from orchestrator.serving.artifacts import choose
     from orchestrator.serving.serve import running, where
 
-    run = _find(runs_dir, which)
+    run = store.find(runs_dir, which)
     name = choose(run, artifact, force)
     at = where(host, port, secret(api_key_env), context)
     with running(run, name, at) as (endpoint, child), until_stopped(child, run.folder / f"logs/serve-{name}.log"):
@@ -137,93 +138,6 @@ def until_stopped(child: Child, log: Path) -> Iterator[None]:
         say("stopped", err=True)
         return
     raise StageError(f"the server ended with exit code {code}", f"Read {log}.")
-
-
-@click.command()
-@click.argument("arguments", nargs=-1, required=True, metavar="[RUN] TARGET")
-@click.option("--runs-dir", type=click.Path(path_type=Path), default="runs", help="Where runs are kept [runs].")
-@click.option("--artifact", help="q4_k_m, f16, …, adapter; for a hub also lora or tuned [the gate's recommendation].")
-@click.option("--host", help="Ollama's address [OLLAMA_HOST].")
-@click.option("--bundle", type=click.Path(path_type=Path), metavar="DIR", help="Write a folder for Ollama instead.")
-@click.option("--public", is_flag=True, help="Make the repository public.")
-@click.option("--force", is_flag=True, help="Ship what failed the quality gate, or what changed since.")
-@click.option("--dry-run", is_flag=True, help="List every file and its size, and send nothing.")
-@json_option
-def push(arguments: tuple[str, ...], runs_dir: Path, artifact: str | None, as_json: bool, **options: Any) -> None:
-    """Bring a run to Ollama (ollama:NAME), the Hugging Face hub (hf:ORG/NAME) or ModelScope (modelscope:ORG/NAME).
-
-    Example: orchestrator push ollama:news
-    """
-    *named, target = arguments
-    if len(named) > 1:
-        raise click.UsageError(f"too many arguments: {' '.join(arguments)}")
-    source, _, name = target.partition(":")
-    if source not in ("ollama", "hf", "modelscope") or not name:
-        raise click.UsageError(f"cannot push to {target!r}; write ollama:NAME, hf:ORG/NAME or modelscope:ORG/NAME")
-    run = _find(runs_dir, *named)
-    send = _push_ollama if source == "ollama" else _push_hub
-    answer = send(run, target, artifact, options)
-    print_json(answer) if as_json else say(answer["done"])
-
-
-def _push_ollama(run: Run, target: str, artifact: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    from orchestrator.serving import bundle, ollama
-    from orchestrator.serving.artifacts import choose_gguf
-
-    name = target.removeprefix("ollama:")
-    kind = choose_gguf(run, artifact, options["force"])
-    if options["dry_run"]:
-        return _listing([(path.name, path.stat().st_size) for path in bundle.files(run, kind)])
-    folder = options["bundle"] or run.folder / "export" / f"bundle-{kind}"
-    if options["bundle"]:
-        bundle.write(run, kind, name, folder)
-        return {"bundle": str(folder), "done": f"cd {folder} && {bundle.command(name)}"}
-    try:
-        server = ollama.connect(options["host"])
-    except MissingError as error:
-        bundle.write(run, kind, name, folder)
-        raise MissingError(error.message, f"A bundle is ready: cd {folder} && {bundle.command(name)}") from None
-    progress = download_progress(stderr_console(), "sending")
-    return ollama.ship(run, kind, name, server, progress)
-
-
-def create_in_ollama(run: Run, name: str) -> None:
-    """What `export.ollama.create` asks for at the end of the chain, unless it was done for this very file."""
-    from orchestrator.serving.artifacts import choose_gguf
-    from orchestrator.serving.ollama import is_current
-
-    kind = choose_gguf(run, None, force=False)
-    if not is_current(run, kind, name):
-        options = {"force": False, "dry_run": False, "bundle": None, "host": None}
-        say(_push_ollama(run, f"ollama:{name}", kind, options)["done"], err=True)
-
-
-def _push_hub(run: Run, target: str, artifact: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    from orchestrator.models.hub import parse
-    from orchestrator.serving import hub
-    from orchestrator.serving.artifacts import choose
-
-    source, repository, _ = parse(target)
-    wanted = artifact if artifact in ("lora", "tuned") else choose(run, artifact, options["force"])
-    uploads = hub.collect(run, wanted, Path.cwd(), options["force"])
-    if options["dry_run"]:
-        return _listing([(one.name, one.bytes) for one in uploads])
-    message = f"{wanted} of run {run.id}"
-    url = hub.push(hub.Target(source, repository, options["public"]), uploads, message)
-    return {"url": url, "files": [one.name for one in uploads], "done": url}
-
-
-def _listing(files: list[tuple[str, int]]) -> dict[str, Any]:
-    from rich.filesize import decimal
-
-    lines = [f"{decimal(size):>10}  {name}" for name, size in files]
-    return {"files": [{"path": name, "bytes": size} for name, size in files], "done": "\n".join(lines)}
-
-
-def _find(runs_dir: Path, which: str | None = None) -> Run:
-    from orchestrator.runs import store
-
-    return store.find(runs_dir, which)
 
 
 @contextlib.contextmanager

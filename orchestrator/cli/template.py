@@ -176,7 +176,7 @@ _CONVERSATION = 'Write [{"role": "user", "content": "Hello"}].'
 
 
 def _require_servable(name: str, thinking: bool, conversation: Sequence[Any], knows_tools: bool) -> None:
-    from orchestrator.chat_template.turns import refusal, tool_refusal
+    from orchestrator.chat_template.refusals import refusal, tool_refusal
 
     multi_turn = any(message["role"] == "assistant" for message in conversation)
     if reason := tool_refusal(name, thinking) if knows_tools else refusal(name, thinking, multi_turn):

@@ -9,9 +9,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.chat_template.messages import join_calls, split_calls, to_messages
+from orchestrator.chat_template.refusals import row_refusal
 from orchestrator.chat_template.registry import definition, tool_definition
 from orchestrator.chat_template.thoughts import in_words
-from orchestrator.chat_template.tool_formats import row_refusal, told_to_training
+from orchestrator.chat_template.tool_formats import told_to_training
 from orchestrator.chat_template.tools import ToolError, canonical_tools
 from orchestrator.data.conversation import Conversation, Message
 from orchestrator.evaluation.calls import CallReader, from_json

@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from orchestrator.chat_template.messages import NEXT_RESULT
 from orchestrator.data.columns import Format, Row, as_text
 from orchestrator.data.conversation import Conversation, Message, Role
 from orchestrator.data.react import to_calls
@@ -29,8 +30,6 @@ _ROLES: dict[str, Role] = {
     "function_call": "function_call", "tool_call": "function_call",
 }  # fmt: skip
 _YES_NO = {"true": True, "1": True, "yes": True, "是": True, "false": False, "0": False, "no": False, "否": False}
-# What LLaMA-Factory puts between the answers of several tools in one turn.
-_NEXT_OBSERVATION = "\n</tool_response>\n<tool_response>\n"
 
 
 def to_conversation(row: Row, form: Format, source: str, number: int) -> Conversation:
@@ -138,7 +137,7 @@ def _merge_observations(messages: list[Message]) -> list[Message]:
     merged: list[Message] = []
     for message in messages:
         if merged and message.role == merged[-1].role == "observation":
-            merged[-1] = Message("observation", merged[-1].content + _NEXT_OBSERVATION + message.content)
+            merged[-1] = Message("observation", merged[-1].content + NEXT_RESULT + message.content)
         else:
             merged.append(message)
     return merged

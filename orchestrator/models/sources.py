@@ -132,7 +132,7 @@ def _without_adapter(base: str, project: Path, runs_dir: Path | None) -> str:
 
 def template_of(base: str, runs_dir: Path | None = None) -> str | None:
     """The LLaMA-Factory template that is known for a base model, or None."""
-    from orchestrator.chat_template.registry import template_for_model
+    from orchestrator.chat_template.source import template_for_model
 
     source, _, name = base.partition(":")
     if source == "builtin":

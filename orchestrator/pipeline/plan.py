@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.chat_template.turns import read_by_servers, refusal
+from orchestrator.chat_template.refusals import read_by_servers, refusal
 from orchestrator.data.hub import local_files
 from orchestrator.lib.cpu import cores
 from orchestrator.lib.errors import InputError, MissingError

@@ -15,7 +15,8 @@ from orchestrator.spec.document import MAX_BYTES, Document, Finding, Key
 from orchestrator.spec.document import parse as parse_yaml
 from orchestrator.spec.editing import with_value
 from orchestrator.spec.sections import Spec
-from orchestrator.spec.validation import examine, parse
+from orchestrator.spec.shape import parse
+from orchestrator.spec.validation import examine
 
 
 @dataclass(frozen=True, slots=True)

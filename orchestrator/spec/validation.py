@@ -5,37 +5,24 @@ from __future__ import annotations
 import json
 import os.path
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from orchestrator.data import hub
 from orchestrator.lib.errors import InputError
-from orchestrator.lib.llamafactory import arguments
 from orchestrator.lib.section import Section
 from orchestrator.lib.training_kinds import TRAINING_KINDS
-from orchestrator.spec.document import Finding, Key, closest, did_you_mean, one_of, quote
-from orchestrator.spec.editing import section_at
+from orchestrator.spec.document import Finding, did_you_mean, one_of
 from orchestrator.spec.export import NEEDS_IMPORTANCE, Export
 from orchestrator.spec.launching import check_launch
-from orchestrator.spec.sections import (
-    AUTO,
-    KEEP,
-    Data,
-    Evaluate,
-    Launch,
-    Model,
-    Spec,
-    Sweep,
-    with_defaults,
-)
+from orchestrator.spec.sections import AUTO, KEEP, Data, Evaluate, Launch, Model, Sweep, with_defaults
+from orchestrator.spec.shape import misshapen
 from orchestrator.spec.sweeping import check_sweep
 from orchestrator.spec.training import check_training
 
 if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
+    from orchestrator.evaluation.own import OwnMetric
 
 CONVERTER = "convert_hf_to_gguf.py"
 
@@ -125,30 +112,36 @@ def check_evaluate(evaluate: Evaluate, project: Path) -> Iterator[Finding]:
     """The functions of `metrics` are there, none has the name of another metric, and running them is allowed."""
     if not evaluate.metrics:
         return
-    from orchestrator.evaluation.metric import METRICS
-    from orchestrator.evaluation.own import OwnMetric, functions
+    from orchestrator.evaluation.own import OwnMetric
 
     if not evaluate.trust_code:
         yield Finding(("evaluate", "metrics"), "is code: read it, then allow it with evaluate.trust_code: true")
     own = [OwnMetric.of(text) for text in evaluate.metrics]
     for index, one in enumerate(own):
-        key = ("evaluate", "metrics", index)
-        if not one.file.endswith(".py"):
-            yield Finding(key, f"cannot be {str(one)!r}; write FILE.py:FUNCTION")
-            continue
-        if problem := _unreadable(one.file, project):
-            yield Finding(key, problem)
-            continue
-        try:
-            defined = functions((project / one.file).read_text(encoding="utf-8"))
-        except (InputError, OSError, UnicodeDecodeError) as error:
-            yield Finding(key, f"{one.file} {error}")
-            continue
-        if one.function not in defined:
-            guess = did_you_mean(one.function, defined) or f"; it defines {one_of(defined) if defined else 'none'}"
-            yield Finding(key, f"no function {one.function!r} in {one.file}{guess}")
-        if one.function in METRICS or one.function in [other.function for other in own[:index]]:
-            yield Finding(key, f"there is a metric {one.function!r} already; give the function another name")
+        for problem in _wrong_metric(one, [other.function for other in own[:index]], project):
+            yield Finding(("evaluate", "metrics", index), problem)
+
+
+def _wrong_metric(one: OwnMetric, earlier: Collection[str], project: Path) -> Iterator[str]:
+    from orchestrator.evaluation.metric import METRICS
+    from orchestrator.evaluation.own import functions
+
+    if not one.file.endswith(".py"):
+        yield f"cannot be {str(one)!r}; write FILE.py:FUNCTION"
+        return
+    if problem := _unreadable(one.file, project):
+        yield problem
+        return
+    try:
+        defined = functions((project / one.file).read_text(encoding="utf-8"))
+    except (InputError, OSError, UnicodeDecodeError) as error:
+        yield f"{one.file} {error}"
+        return
+    if one.function not in defined:
+        guess = did_you_mean(one.function, defined) or f"; it defines {one_of(defined) if defined else 'none'}"
+        yield f"no function {one.function!r} in {one.file}{guess}"
+    if one.function in METRICS or one.function in earlier:
+        yield f"there is a metric {one.function!r} already; give the function another name"
 
 
 def check_export(export: Export, project: Path) -> Iterator[Finding]:
@@ -173,39 +166,6 @@ def _folder(name: str, project: Path) -> Path:
     return project / os.path.expanduser(name)  # noqa: PTH111
 
 
-_EXPECTED = {  # pydantic's kinds of errors, in words
-    "string_type": "text",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "tuple_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "greater_than": "more than {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "less_than": "less than {lt:g}",
-    "less_than_equal": "at most {le:g}",
-    "too_short": "at least {min_length} entry",
-    "string_too_long": "at most {max_length} characters",
-}
-
-_CHECKS: tuple[tuple[str, type[Section], Callable[[Any, Path], Iterable[Finding]]], ...] = (
-    ("model", Model, check_model),
-    ("data", Data, check_data),
-    ("evaluate", Evaluate, check_evaluate),
-    ("export", Export, check_export),
-)
-
-
-def parse(values: Mapping[str, Any]) -> Spec:
-    """The spec that values make. Raises pydantic's ValidationError.
-
-    Strict mode takes a list for a tuple only when it reads JSON, hence the detour. A section left empty is absent.
-    """
-    return Spec.model_validate_json(json.dumps({key: value for key, value in values.items() if value is not None}))
-
-
 def check_validation(train: Mapping[str, Any], data: Data) -> Iterator[Finding]:
     """What chooses a checkpoint is there where one is to be chosen, and asked for where it is there."""
     training = with_defaults(train)
@@ -221,87 +181,37 @@ def check_validation(train: Mapping[str, Any], data: Data) -> Iterator[Finding]:
         yield Finding(("data", "validation"), "is asked to choose a checkpoint only; say train.keep: accuracy as well")
 
 
+_SECTIONS: Mapping[str, type[Section]] = {
+    "model": Model, "data": Data, "evaluate": Evaluate, "export": Export, "launch": Launch, "sweep": Sweep,
+}  # fmt: skip
+_CHECKS: Mapping[str, Callable[[Any, Path], Iterable[Finding]]] = {
+    "model": check_model,
+    "data": check_data,
+    "evaluate": check_evaluate,
+    "export": check_export,
+    "llama_cpp": check_llama_cpp,
+}
+
+
 def examine(values: Mapping[str, Any], project: Path) -> list[Finding]:
     """Everything wrong with a spec's values; paths in them are relative to `project`."""
-    found = _shape(values)
+    found = misshapen(values)
     broken = {finding.key[0] for finding in found if finding.key}
-    sound = {name: value for name, value in values.items() if name not in broken and value is not None}
-    wrong = [Finding(("train", key), message) for key, message in check_training(sound.get("train", {}))]
+    sound = {name: _read(name, value) for name, value in values.items() if name not in broken and value is not None}
+    train = sound.get("train", {})
+    wrong = [Finding(("train", key), message) for key, message in check_training(train)]
     found += wrong
-    for name, section, check in _CHECKS:
+    for name, check in _CHECKS.items():
         if name in sound:
-            found += check(section.model_validate_json(json.dumps(sound[name])), project)
-    if "data" in sound and not wrong and "train" not in broken:
-        data = Data.model_validate_json(json.dumps(sound["data"]))
-        found += check_validation(sound.get("train", {}), data)
-    if "launch" in sound and not wrong and "train" not in broken:
-        found += check_launch(Launch.model_validate_json(json.dumps(sound["launch"])), sound.get("train", {}), project)
-    if "llama_cpp" in sound:
-        found += check_llama_cpp(sound["llama_cpp"], project)
+            found += check(sound[name], project)
+    if not wrong and "train" not in broken:
+        found += check_validation(train, sound["data"]) if "data" in sound else ()
+        found += check_launch(sound["launch"], train, project) if "launch" in sound else ()
     if "sweep" in sound:
-        sweep = Sweep.model_validate_json(json.dumps(sound["sweep"]))
-        found += check_sweep(sweep, values, lambda changed: examine(changed, project))
+        found += check_sweep(sound["sweep"], values, lambda changed: examine(changed, project))
     return found
 
 
-# ---- types, choices and unknown keys
-
-
-def _shape(values: Mapping[str, Any]) -> list[Finding]:
-    try:
-        parse(values)
-    except ValidationError as error:
-        grouped: dict[Key, list[ErrorDetails]] = {}
-        for detail in error.errors(include_url=False):
-            grouped.setdefault(_key(detail, values), []).append(detail)
-        outer = {key[:size] for key in grouped for size in range(len(key))}  # alternatives that do not even come close
-        return [Finding(key, _explain(key, details)) for key, details in grouped.items() if key not in outer]
-    return []
-
-
-def _key(detail: ErrorDetails, values: Any) -> Key:
-    """Where an error is: pydantic's location without its names for the alternatives of a union."""
-    location = detail["loc"]
-    missing = location[-1:] if detail["type"] == "missing" else ()
-    key: Key = ()
-    for part in location[: len(location) - len(missing)]:
-        known = isinstance(values, Mapping) and part in values
-        if known or (isinstance(values, list) and isinstance(part, int)):
-            key = (*key, part)
-            values = values[part]
-    return (*key, *missing)
-
-
-def _explain(key: Key, details: list[ErrorDetails]) -> str:
-    kind, value = details[0]["type"], details[0]["input"]
-    if kind == "extra_forbidden":
-        return _unknown(key)
-    section = section_at(key[:-1]) if key else None
-    field = section.model_fields.get(str(key[-1])) if section else None
-    about = f": {field.description}" if field and field.description else ""
-    if kind == "missing":
-        return f"is missing{about}"
-    if kind == "string_pattern_mismatch":
-        return f"cannot be {quote(value)}{about}"
-    literals = [detail["ctx"]["expected"] for detail in details if detail["type"] == "literal_error"]
-    choices = [choice for expected in literals for choice in expected.split("'")[1::2]]  # out of `'a', 'b' or 'c'`
-    expected = [_EXPECTED[d["type"]].format(**d.get("ctx", {})) for d in details if d["type"] in _EXPECTED]
-    if "a number" in expected:
-        expected = [words for words in expected if words != "a whole number"]
-    if choices:
-        expected.append(f"one of {one_of(choices)}" if len(choices) > 1 else choices[0])
-    guess = did_you_mean(value, choices) if isinstance(value, str) else ""
-    return f"expected {' or '.join(dict.fromkeys(expected)) or details[0]['msg']}, got {quote(value)}{guess}"
-
-
-def _unknown(key: Key) -> str:
-    """A misspelt key, or one that belongs to another section."""
-    name, section = str(key[-1]), section_at(key[:-1])
-    known = list(section.model_fields) if section else []
-    if guess := did_you_mean(name, known):
-        return f"unknown key{guess}"
-    elsewhere = {argument: f"train.{argument}" for argument in arguments()}
-    for outer in Spec.model_fields:
-        elsewhere |= {inner: f"{outer}.{inner}" for inner in getattr(section_at((outer,)), "model_fields", ())}
-    close = closest(name, elsewhere)
-    return f"unknown key; did you mean {elsewhere[close]}?" if close else f"unknown key; known are {one_of(known)}"
+def _read(name: str, value: Any) -> Any:
+    """A section as its type; any other value as it is."""
+    return _SECTIONS[name].model_validate_json(json.dumps(value)) if name in _SECTIONS else value

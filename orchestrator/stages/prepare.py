@@ -193,7 +193,7 @@ def _with_tools(sets: assemble.Sets) -> bool:
 
 
 def _require_servable(wanted: Prepare, rows: Sequence[Conversation]) -> None:
-    from orchestrator.chat_template.turns import read_by_servers, refusal, tool_refusal
+    from orchestrator.chat_template.refusals import read_by_servers, refusal, tool_refusal
     from orchestrator.data.canonical import has_tools
 
     first = next(filter(has_tools, rows), None)

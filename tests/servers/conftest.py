@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.chat_template.registry import template_for_model
+from orchestrator.chat_template.source import template_for_model
 from orchestrator.lib import process
 from orchestrator.lib.errors import MissingError
 from orchestrator.lib.files import read_json, write_json

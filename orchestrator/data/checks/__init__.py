@@ -41,9 +41,9 @@ def check_data(
     rows (copies.py), memory with the rows.
     """
     speech = Speech(mode)
-    train = speech.watch(train)
-    learnt = build(tokens.watch(train) if tokens else train, progress)
-    asked = build(tokens.watch(held_out) if tokens else held_out, progress)
+    counted_by = [tokens.look] if tokens else []
+    learnt = build(_seen(train, speech.look, *counted_by), progress)
+    asked = build(_seen(held_out, *counted_by), progress)
     labels = are_labels(learnt.labels) if labels_task is None else labels_task
     findings = [*leakage(learnt, asked), *_sizes(learnt, asked), *(tokens.findings() if tokens else ())]
     findings += speech.findings()
@@ -52,6 +52,15 @@ def check_data(
     for corpus in (learnt, asked):
         findings += [*duplicates(corpus, labels_task=labels), *content_findings(corpus, labels_task=labels)]
     return sorted(findings, key=lambda found: _ORDER.index(found.severity))
+
+
+def _seen(rows: Rows, *looks: Callable[[Conversation], None]) -> Rows:
+    """The rows as they are, each shown to whoever counts them while they flow by."""
+    for row in rows:
+        if isinstance(row, Conversation):
+            for look in looks:
+                look(row)
+        yield row
 
 
 def _sizes(train: Corpus, held_out: Corpus) -> Iterable[Finding]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from orchestrator.chat_template.refusals import read_by_servers, tool_refusal, unread
 from orchestrator.chat_template.registry import definition, tool_definition
-from orchestrator.chat_template.tool_formats import unread
-from orchestrator.chat_template.turns import read_by_servers, tool_refusal
 from orchestrator.data.canonical import has_tools, untrainable
 from orchestrator.data.checks.finding import MAX_ROWS, Finding, Place, finding
 from orchestrator.data.conversation import Conversation
-from orchestrator.data.reading import RowProblem
 from orchestrator.data.tools import declared
 from orchestrator.evaluation.rows import split_thinking
 from orchestrator.lib.words import agreeing, counted
@@ -69,37 +67,18 @@ class Speech:
     unfit_reason: str = ""
     """Of the first of them."""
 
-    def watch(self, rows: Iterable[Conversation | RowProblem]) -> Iterator[Conversation | RowProblem]:
-        """Yields the rows unchanged."""
-        for row in rows:
-            if isinstance(row, Conversation):
-                self._look(row)
-            yield row
-
     def findings(self) -> Iterator[Finding]:
         """Yields what there is to say about all of them."""
+        yield from self._tools()
+        yield from self._thoughts()
+
+    def _tools(self) -> Iterator[Finding]:
         if self.reduced.count:
-            keys = [f"{path} ({counted(count, 'row')})" for path, count in self.dropped.most_common(_NAMED)]
-            more = f" and {len(self.dropped) - _NAMED} more" if len(self.dropped) > _NAMED else ""
-            message = (
-                f"{self._share(self.reduced, 'have tools')} with parts that Ollama leaves out or writes "
-                f"differently, so they are trained without: {', '.join(keys)}{more}"
-            )
-            yield finding("tools_reduced", "info", message, self.reduced.places)
+            yield finding("tools_reduced", "info", self._reduced(), self.reduced.places)
         if self.mode and self.unserved.count:
-            reason = tool_refusal(self.mode.template, self.mode.thinking)
-            message = (
-                f"{self._share(self.unserved, 'have tools')}, and template {self.mode.template} cannot be "
-                f"served with tools: {reason}; choose {_instead(self.mode)}"
-            )
-            yield finding("tools_not_served", "error", message, self.unserved.places)
+            yield finding("tools_not_served", "error", self._unserved(self.mode), self.unserved.places)
         if self.mode and self.unread.count:
-            reason = unread(tool_definition(self.mode.template).call_format)
-            message = (
-                f"{self._share(self.unread, 'have tools')}, and {reason} (template {self.mode.template}); "
-                f"choose {_instead(self.mode)}, or accept it for `orchestrator serve`, which reads them"
-            )
-            yield finding("calls_not_read", "error", message, self.unread.places)
+            yield finding("calls_not_read", "error", self._unread(self.mode), self.unread.places)
         if self.mode and self.unfit.count:
             message = (
                 f"{self._share(self.unfit, 'have tools')} or calls that template {self.mode.template} cannot "
@@ -110,13 +89,35 @@ class Speech:
             counts = f"{self._share(self.toolless, 'call tools')} and {agreeing(self.toolless.count, 'offer')} none"
             message = f"{counts}: servers read calls only where tools are offered"
             yield finding("calls_without_tools", "warning", message, self.toolless.places)
-        yield from self._thoughts()
+
+    def _reduced(self) -> str:
+        keys = [f"{path} ({counted(count, 'row')})" for path, count in self.dropped.most_common(_NAMED)]
+        more = f" and {len(self.dropped) - _NAMED} more" if len(self.dropped) > _NAMED else ""
+        return (
+            f"{self._share(self.reduced, 'have tools')} with parts that Ollama leaves out or writes "
+            f"differently, so they are trained without: {', '.join(keys)}{more}"
+        )
+
+    def _unserved(self, mode: Mode) -> str:
+        reason = tool_refusal(mode.template, mode.thinking)
+        return (
+            f"{self._share(self.unserved, 'have tools')}, and template {mode.template} cannot be "
+            f"served with tools: {reason}; choose {_instead(mode)}"
+        )
+
+    def _unread(self, mode: Mode) -> str:
+        reason = unread(tool_definition(mode.template).call_format)
+        return (
+            f"{self._share(self.unread, 'have tools')}, and {reason} (template {mode.template}); "
+            f"choose {_instead(mode)}, or accept it for `orchestrator serve`, which reads them"
+        )
 
     def _share(self, some: Noted, predicate: str) -> str:
         """`2 of 5 rows have tools`."""
         return f"{some.count} of {counted(self.rows, 'row')} {agreeing(some.count, predicate)}"
 
-    def _look(self, row: Conversation) -> None:
+    def look(self, row: Conversation) -> None:
+        """Take one more row into account."""
         self.rows += 1
         if row.tools and (dropped := declared(row.tools).dropped):
             self.dropped.update(dropped)

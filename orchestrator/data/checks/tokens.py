@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orchestrator.data.checks.finding import Finding, Place, Severity, finding
 from orchestrator.data.conversation import Conversation
-from orchestrator.data.reading import RowProblem
 from orchestrator.lib.words import agreeing, counted
 
 # A tokenizer never makes more tokens than the text has bytes; a template adds these at most for a turn.
@@ -33,14 +32,8 @@ class TokenCounter:
     longest: int = 0
     total: int = 0
 
-    def watch(self, rows: Iterable[Conversation | RowProblem]) -> Iterator[Conversation | RowProblem]:
-        """Yields the rows unchanged."""
-        for row in rows:
-            if isinstance(row, Conversation):
-                self._look(row)
-            yield row
-
-    def _look(self, row: Conversation) -> None:
+    def look(self, row: Conversation) -> None:
+        """Take one more row into account."""
         self.total += 1
         if len(self.sample) >= SAMPLE and most_tokens(row) <= self.cutoff_len:
             return

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.chat_template.ollama import ollama_template
+from orchestrator.chat_template.refusals import refusal
 from orchestrator.chat_template.spaces import spaced, spacing_of
-from orchestrator.chat_template.turns import refusal
 from orchestrator.lib.render import fits_modelfile, modelfile_text, modelfile_word
 from orchestrator.serving.diagnose.finding import Finding
 from orchestrator.serving.diagnose.shipped import Shipped

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.chat_template.registry import Definition, TemplateName, definition, template_for_model
+from orchestrator.chat_template.registry import Definition, TemplateName, definition
+from orchestrator.chat_template.source import template_for_model
 from orchestrator.chat_template.turns import SpecialTokens, special_tokens, stop_words
 from orchestrator.lib.errors import InputError
 from orchestrator.models.saves import Saves
