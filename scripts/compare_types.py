@@ -53,9 +53,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("types", nargs="*", default=list(TYPES))
     parser.add_argument("--files", nargs="*", type=Path, default=[], help="GGUFs to compare besides")
-    parser.add_argument(
-        "--rows", type=Path, help="alpaca rows to ask instead of the run's, as `data import` writes them"
-    )
+    parser.add_argument("--rows", type=Path, nargs="+", help="other rows to ask, as `data import` writes them")
     options = parser.parse_args()
     source = next((options.run / "export").glob("*-f16.gguf"))
     matrix = next((options.run / "export").glob("*.imatrix"))
@@ -99,8 +97,8 @@ def _answered(source: Path, options: argparse.Namespace) -> Given:
     """Other rows, with what f16 answers them."""
     served = read_json(options.run / layout.SERVING)
     with GgufModel(source) as model:
-        rows = [[{"role": "user", "content": row["instruction"]}] for row in read_json(options.rows)]
-        prompts = [model.tokenize(prompt_text(model, row)) for row in rows]
+        asked = [row["conversations"][0]["value"] for file in options.rows for row in read_json(file)]
+        prompts = [model.tokenize(prompt_text(model, [{"role": "user", "content": text}])) for text in asked]
         stops = model.stops(served["stop"])
         said = dict(model.answers(prompts, MOST_TOKENS, stops))
     own = own_places(prompts)

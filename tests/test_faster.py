@@ -15,9 +15,12 @@ from orchestrator.lib import layout
 from orchestrator.lib.files import HashCache
 from orchestrator.lib.step import Step
 from orchestrator.models import speed
-from orchestrator.pipeline.scheduler import adopt
+from orchestrator.pipeline.plan import Plan
+from orchestrator.pipeline.scheduler import take_over
 from orchestrator.pipeline.workflow import chosen_before
 from orchestrator.runs import proof, store
+from orchestrator.runs.reuse import Planned
+from orchestrator.spec.sections import Spec
 from orchestrator.stages.llamafactory import with_choices
 from orchestrator.stages.trainers import (
     ANSWER_LOGITS,
@@ -252,7 +255,7 @@ def test_a_configuration_that_is_written_again_or_reused_is_the_one_that_ran(tmp
     proof.repair(run, texts, {"train"}, HashCache(tmp_path / "more.json", paranoid=True))
     assert (run.folder / CONFIG).read_text() == made.files[CONFIG]
     other = store.create(tmp_path, "two", fingerprint="f", environment={})
-    adopt(training(), other, run, "f")
+    take_over(training(), other, run, "f")
     assert {path: (other.folder / path).read_text() for path in made.files} == dict(made.files)
 
 
@@ -281,9 +284,8 @@ def test_what_is_repeated_is_done_as_before(entry: Any, like: Any, expected: Any
     def run(entry: Any) -> Any:
         return SimpleNamespace(stage=lambda name: entry)
 
-    steps = (SimpleNamespace(step=training(), fingerprint="f"),)
-    project = SimpleNamespace(chosen=like)
-    task: Any = SimpleNamespace(run=run(entry), target_plan=SimpleNamespace(steps=steps), project=project)
+    plan = Plan(Spec.model_construct(), None, (Planned(training(), "f"),))
+    task: Any = SimpleNamespace(run=run(entry), target_plan=plan, project=SimpleNamespace(chosen=like))
     assert chosen_before(task, training()) == expected
 
 

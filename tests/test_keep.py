@@ -19,7 +19,7 @@ from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import read_json, read_json_lines, write_json, write_text
 from orchestrator.models.llamacpp import checkout, version
-from orchestrator.pipeline.scheduler import adopt
+from orchestrator.pipeline.scheduler import take_over
 from orchestrator.report.run_page import curves
 from orchestrator.report.table import artifact_table
 from orchestrator.runs import store
@@ -209,10 +209,10 @@ def test_a_training_that_is_taken_over_brings_the_checkpoints_to_choose_from(tmp
     checkpoint(donor.folder / "train/checkpoint-20", 20)
     donor.begin(step, "print", step.argv)
     donor.end("train", "completed", 1.0, 0, [])
-    adopt(step, run, donor, "print")
+    take_over(step, run, donor, "print")
     left = {path.name for path in (run.folder / "train/checkpoint-20").iterdir()}
     assert left == {"adapter_model.safetensors", "adapter_config.json", "trainer_state.json", "tokenizer.json"}
-    adopt(steps_of("spec.yaml")["train"], usual := store.create(tmp_path, "news"), donor, "print")
+    take_over(steps_of("spec.yaml")["train"], usual := store.create(tmp_path, "news"), donor, "print")
     assert not (usual.folder / "train/checkpoint-20").exists()
 
 

@@ -34,24 +34,6 @@ class Candidate:
     """From what it was made from, in nats a token."""
 
 
-AS_GOOD = "as good"
-"""The verdict on an artifact that is shown to lose no more than is allowed."""
-
-
-def loss_sentence(it: Comparison, loss: Loss) -> str:
-    """What an artifact may lose, in words."""
-    values = f"{it.value_a:.1f} against {it.value_b:.1f}"
-    limit, at_most = f"{loss.limit:.1f} points of {it.metric}", max(0.0, loss.at_most)
-    if loss.shown:
-        return (
-            f"{it.a} is shown to lose at most {limit} against {it.b}: {values} (n = {it.n}, 95 % sure: {at_most:.2f})"
-        )
-    return (
-        f"{it.a} is not shown to lose at most {limit} against {it.b}: {values}, it may lose {at_most:.1f} "
-        f"(n = {it.n}); {rows_that_would_do(loss)}"
-    )
-
-
 A_LITTLE = 1.1
 """How much larger a file may be that is taken because it is nearer to the model."""
 

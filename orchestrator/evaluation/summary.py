@@ -9,10 +9,12 @@ from orchestrator.evaluation import divergence
 from orchestrator.evaluation.compare import Comparison
 from orchestrator.evaluation.metric import DIVERGENCE, METRICS
 from orchestrator.evaluation.noninferiority import Loss
-from orchestrator.evaluation.recommend import AS_GOOD, Candidate, Recommendation, loss_sentence, recommend
+from orchestrator.evaluation.recommend import Candidate, Recommendation, recommend, rows_that_would_do
 from orchestrator.evaluation.scores import Evidence, Scores, Terms
 
 Json = dict[str, Any]
+AS_GOOD = "as good"
+"""The verdict on an artifact that is shown to lose no more than is allowed."""
 
 
 def summarise(found: Scores, it: Evidence, by: Terms) -> Json:
@@ -64,7 +66,21 @@ def _with_loss(comparison: Comparison, loss: Loss | None) -> Json:
     if comparison.verdict != "cannot tell":
         return plain
     verdict = AS_GOOD if loss.shown else comparison.verdict
-    return plain | {"verdict": verdict, "sentence": loss_sentence(comparison, loss)}
+    return plain | {"verdict": verdict, "sentence": _loss_sentence(comparison, loss)}
+
+
+def _loss_sentence(it: Comparison, loss: Loss) -> str:
+    """What an artifact may lose, in words."""
+    values = f"{it.value_a:.1f} against {it.value_b:.1f}"
+    limit, at_most = f"{loss.limit:.1f} points of {it.metric}", max(0.0, loss.at_most)
+    if loss.shown:
+        return (
+            f"{it.a} is shown to lose at most {limit} against {it.b}: {values} (n = {it.n}, 95 % sure: {at_most:.2f})"
+        )
+    return (
+        f"{it.a} is not shown to lose at most {limit} against {it.b}: {values}, it may lose {at_most:.1f} "
+        f"(n = {it.n}); {rows_that_would_do(loss)}"
+    )
 
 
 def _told_by_metric(comparison: Comparison) -> Json:

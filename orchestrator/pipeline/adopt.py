@@ -64,9 +64,8 @@ def adopt(folder: Path, config: Path | None, given: Project, reporter: Reporter,
     run = run_until(project, "prepare", reporter, progress)
     _require_same_rows(training, run)
     full_plan = make_plan(project)
-    trained = next(planned for planned in full_plan.steps if planned.step.stage == "train")
     with locked(run.folder):
-        _take_over(training, run, trained, project)
+        _fill(training, run, full_plan.of("train"), project)
         origin = {"path": str(folder), "arguments": sha256(training.written)}
         run.set(status="completed", lineage={**lineage(full_plan, run), "adopted_from": origin})
     project.hashes.save()
@@ -172,7 +171,7 @@ def _registers(folder: Path, where: str) -> Iterator[Path]:
 # ---- the run
 
 
-def _take_over(training: Training, run: Run, trained: Planned, project: Project) -> None:
+def _fill(training: Training, run: Run, trained: Planned, project: Project) -> None:
     """Copy what was trained into the run and record it as its training."""
     step = trained.step
     target = run.folder / step.folder

@@ -48,8 +48,7 @@ class EstimateInput:
 
 def of_plan(plan: Plan) -> MemoryEstimate | None:
     """For a plan, whose run may already know how long its rows are."""
-    train = next(planned.step for planned in plan.steps if planned.step.stage == "train")
-    folder = Path(train.arguments["model_name_or_path"])
+    folder = Path(plan.of("train").step.arguments["model_name_or_path"])
     return memory_estimate(EstimateInput(plan.spec, folder, plan.run.folder if plan.run else None))
 
 

@@ -42,8 +42,7 @@ def join(project: Project, rank: int, reporter: Reporter, progress: Progress) ->
     """Wait until node 0 trains, train with it, and return its run. Raises StageError when this node fails."""
     requirements.require(project.spec.train, project.spec.launched)
     fetch(project, progress)
-    plan = make_plan(project)
-    planned = next(planned for planned in plan.steps if planned.step.stage == "train")
+    planned = make_plan(project).of("train")
     run = wait_for(planned, project, reporter)
     if run.stage("train")["status"] == "running":
         take_part(planned, run, rank, reporter)

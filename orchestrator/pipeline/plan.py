@@ -52,6 +52,10 @@ class Plan:
     cure: str | None = None
     """What was done that the base model's tokenizer is loaded rightly, in a few words."""
 
+    def of(self, stage: str) -> Planned:
+        """The step of a stage that the plan has."""
+        return next(planned for planned in self.steps if planned.step.stage == stage)
+
     def until(self, phase: str) -> Plan:
         """The part of the plan up to and including a phase."""
         last = PHASES.index(phase)

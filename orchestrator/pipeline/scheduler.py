@@ -139,7 +139,7 @@ class Scheduler:
         if donor is None:
             made.add(one.step.stage)
             return False
-        adopt(one.step, one.run, donor, one.planned.fingerprint)
+        take_over(one.step, one.run, donor, one.planned.fingerprint)
         one.release()
         self.reporter.ends(one.step, "reused", 0.0)
         return True
@@ -180,7 +180,7 @@ class Scheduler:
         self.reporter.ends(one.step, status, one.close(status, code, self.hashes))
 
 
-def adopt(step: Step, run: Run, donor: Run, fingerprint: str) -> None:
+def take_over(step: Step, run: Run, donor: Run, fingerprint: str) -> None:
     """Take a finished stage's outputs from another run: linked where the disk can, copied elsewhere."""
     entry = donor.stage(step.stage)
     run.forget(step.stage)
@@ -191,4 +191,4 @@ def adopt(step: Step, run: Run, donor: Run, fingerprint: str) -> None:
     for pattern in step.shares:
         for file in filter(Path.is_file, donor.folder.glob(pattern)):
             link(file, run.folder / file.relative_to(donor.folder))
-    run.adopt(step.stage, entry, fingerprint, donor.id)
+    run.take_over(step.stage, entry, fingerprint, donor.id)

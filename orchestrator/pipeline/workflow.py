@@ -152,18 +152,16 @@ def chosen_before(task: Task, step: Step) -> Mapping[str, str] | None:
     A stage that is repeated because a file is damaged should come out the same, to the last digit, and so should one
     that goes on from a checkpoint. One that failed may have lacked memory.
     """
-    prints = {planned.step.stage: planned.fingerprint for planned in task.target_plan.steps}
     before = task.run.stage(step.stage)
-    if before.get("fingerprint") != prints.get(step.stage):
+    if before.get("fingerprint") != task.target_plan.of(step.stage).fingerprint:
         return task.project.chosen.get(step.stage)
     return before.get("speed", {}) if before.get("status") in ("completed", "interrupted") else None
 
 
 def create_run(project: Project, full_plan: Plan) -> Run:
     """A new run for a plan; its fingerprint is that of the training it is about."""
-    prints = {planned.step.stage: planned.fingerprint for planned in full_plan.steps}
-    facts = {"fingerprint": prints["train"], "environment": made_with(project)}
-    return store.create(project.runs_dir, full_plan.spec.name, **facts)
+    fingerprint, environment = full_plan.of("train").fingerprint, made_with(project)
+    return store.create(project.runs_dir, full_plan.spec.name, fingerprint=fingerprint, environment=environment)
 
 
 def made_with(project: Project) -> dict[str, Any]:
@@ -182,8 +180,7 @@ def lineage(full_plan: Plan, run: Run) -> dict[str, Any]:
         for output in run.stage(planned.step.stage).get("outputs", ())
     }
     trained = layout.KEPT if full_plan.spec.keeps_best else layout.TRAINED
-    train = next(planned.step for planned in full_plan.steps if planned.step.stage == "train")
-    base = {"name": full_plan.spec.model.base, "identity": train.inputs["base"]}
+    base = {"name": full_plan.spec.model.base, "identity": full_plan.of("train").step.inputs["base"]}
     return {
         "spec": sha256(run.folder / layout.SPEC),
         "base_model": base | ({"cure": full_plan.cure} if full_plan.cure else {}) | _ancestor(full_plan, run),

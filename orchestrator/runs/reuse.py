@@ -1,4 +1,4 @@
-"""Is a step's result there already, and whose is it? All of that, from top to bottom:
+"""Is a step's result there already, and whose is it? The questions, in the order of this file:
 
 1. A result has two names: how it comes about, and the contents of what it is made from (`named`, `contents`; the hashes
    are those of `lib/step.py`).
@@ -45,9 +45,6 @@ class Planned:
     """Its fingerprint without those of the stages that it needs."""
 
 
-# ---- 1. what a result is known by
-
-
 def named(steps: Sequence[Step], aliases: Mapping[str, str]) -> list[Planned]:
     """Steps with their fingerprints, each including those of the stages it needs; nothing is judged yet."""
     prints: dict[str, str] = {}
@@ -66,9 +63,6 @@ def contents(one: Planned, run: Run) -> str:
     return content_fingerprint(one.step, one.apart, {output["path"]: output["sha256"] for output in left})
 
 
-# ---- 2. which run to go on with
-
-
 def own_run(runs_dir: Path, name: str, steps: Sequence[Planned], force: Collection[str]) -> Run | None:
     """The newest run of a name that trains, or trained, what the steps do.
 
@@ -82,9 +76,6 @@ def own_run(runs_dir: Path, name: str, steps: Sequence[Planned], force: Collecti
 
 def _is_forced(step: Step, force: Collection[str]) -> bool:
     return step.stage in force or step.phase in force
-
-
-# ---- 3. what of it is up to date
 
 
 def judge(steps: Sequence[Planned], run: Run | None, force: Collection[str], hashes: HashCache) -> list[Planned]:
@@ -130,9 +121,6 @@ def _follows(one: Planned, again: Sequence[Planned]) -> Planned:
     return replace(one, why=why, unless_same=same)
 
 
-# ---- 4. what came out the same
-
-
 def spared(
     waiting: Sequence[Planned], running: Collection[str], run: Run, before: Mapping[str, list[Any] | None]
 ) -> Iterator[Planned]:
@@ -147,9 +135,6 @@ def spared(
         if not unfinished.intersection(one.step.needs) and all(map(came_out_the_same, one.step.needs)):
             unfinished.discard(one.step.stage)
             yield one
-
-
-# ---- 5. who else has it
 
 
 def names_elsewhere(one: Planned, contents: str, made: Collection[str]) -> list[str]:
@@ -168,9 +153,6 @@ def donor(run: Run, stage: str, names: Sequence[str], hashes: HashCache) -> Run 
     """A run beside this one that has a stage's result by one of its names."""
     found = (holder(run.folder.parent, stage, name, hashes) for name in names)
     return next((other for other in found if other and other.folder != run.folder), None)
-
-
-# ---- 6. where a run is found
 
 
 def holder(runs_dir: Path, stage: str, fingerprint: str, hashes: HashCache | None = None) -> Run | None:

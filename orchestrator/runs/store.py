@@ -89,7 +89,7 @@ class Run:
         if self.record["stages"].pop(stage, None):
             self.save()
 
-    def adopt(self, stage: str, entry: Json, fingerprint: str, donor: str) -> None:
+    def take_over(self, stage: str, entry: Json, fingerprint: str, donor: str) -> None:
         """Record a stage whose outputs were taken from another run."""
         self.record["stages"][stage] = {**entry, "fingerprint": fingerprint, "reused_from": donor}
         self.save(durable=False)

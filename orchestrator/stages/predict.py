@@ -117,9 +117,6 @@ def own_rouge(sources: Mapping[str, Source]) -> dict[str, Any]:
     """`predict_rouge` of a summary: LLaMA-Factory's own figures of each artifact that it answered for, if any."""
     files = {artifact: source["rouge"] for artifact, source in sources.items() if not isinstance(source, str)}
     read = {artifact: read_json(Path(file)) for artifact, file in files.items()}
-    own = {artifact: _named(results, "predict_rouge", "predict_bleu") for artifact, results in read.items()}
+    named = ("predict_rouge", "predict_bleu")
+    own = {artifact: {key: of[key] for key in of if key.startswith(named)} for artifact, of in read.items()}
     return {"predict_rouge": own} if own else {}
-
-
-def _named(results: Mapping[str, float], *prefixes: str) -> dict[str, float]:
-    return {key: value for key, value in results.items() if key.startswith(prefixes)}

@@ -72,17 +72,14 @@ class Score(Stage):
     def scoring(self, name: str, context: Context, needs: tuple[str, ...]) -> Step:
         """The step: it writes the summary, and the predictions of artifacts that LLaMA-Factory answered for."""
         generated = [artifact for artifact, source in self.artifacts.items() if not isinstance(source, str)]
-        written = map(layout.predictions, generated)
-        packages = context.picked("rouge-score", "sacrebleu")
         beside = [f"{self.out_dir}/{artifact}.{rows}.jsonl" for artifact in self.artifacts for rows in BESIDE]
-        expects = (self.summary, *written)
         return self.step(
             name,
             files=_sources(context, self.metrics),
-            expects=expects,
+            expects=(self.summary, *map(layout.predictions, generated)),
             leaves=tuple(beside),
             needs=needs,
-            inputs=packages,
+            inputs=context.picked("rouge-score", "sacrebleu"),
         )
 
     def run(self) -> None:

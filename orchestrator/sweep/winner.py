@@ -12,7 +12,7 @@ from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import write_json, write_text
 from orchestrator.lib.step import fingerprint
 from orchestrator.pipeline.plan import Plan, make_plan
-from orchestrator.pipeline.scheduler import Reporter, Scheduler, adopt
+from orchestrator.pipeline.scheduler import Reporter, Scheduler, take_over
 from orchestrator.pipeline.workflow import create_run, plan
 from orchestrator.runs.results import metrics
 from orchestrator.runs.store import Run
@@ -50,8 +50,7 @@ def _measure(factory: TrialFactory, winner: Json, test: str, trained: Run, repor
     full_plan = make_plan(project)
     run = create_run(project, full_plan)
     write_text(run.folder / layout.SPEC, project.text)
-    training = next(planned.step for planned in full_plan.steps if planned.step.stage == "train")
-    adopt(training, run, trained, str(trained.stage("train")["fingerprint"]))
+    take_over(full_plan.of("train").step, run, trained, str(trained.stage("train")["fingerprint"]))
     Scheduler(project.runs_dir, project.hashes, reporter, factory.starter).carry_out(_about(full_plan, trained), run)
     run.set(metrics=metrics(run.folder))
     return run

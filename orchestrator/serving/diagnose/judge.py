@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from orchestrator.evaluation.parity import first_difference
 from orchestrator.serving.diagnose.finding import Finding, Seen
 from orchestrator.serving.diagnose.probes import Probe
 from orchestrator.serving.diagnose.settings import number, settings
@@ -203,15 +203,10 @@ def _no_template(seen: Seen) -> tuple[str, str]:
 
 def _place(seen: Seen, pair: _Pair) -> str:
     """Character and token, counted from 1, BOS left out, with what either has there."""
-    at = _first_difference(pair.trained, pair.served)
-    token = _first_difference(list(pair.ids), list(seen.encode(pair.served)))
+    at = first_difference(pair.trained, pair.served)
+    token = first_difference(list(pair.ids), list(seen.encode(pair.served)))
     here, there = (repr(text[at : at + SHOWN]) if at < len(text) else "its end" for text in (pair.served, pair.trained))
     return f"{pair.probe.title}, character {at + 1}, token {token + 1}: {here}, in training {there}"
-
-
-def _first_difference(one: Sequence[Any], other: Sequence[Any]) -> int:
-    pairs = zip(one, other, strict=False)
-    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 # ---- tokens
@@ -225,7 +220,7 @@ def _tokens(seen: Seen) -> Iterator[Finding]:
         wanted, text = _bare_ids(prompt.ids, seen), _bare(prompt.text, seen.bos)
         made = list(seen.served_tokens(text))
         if made != wanted and list(seen.encode(text)) == wanted:
-            at = _first_difference(wanted, made)
+            at = first_difference(wanted, made)
             sentence = (
                 f"the GGUF cuts the same text into other tokens: {probe.title}, token {at + 1}: "
                 f"{made[at : at + 4]}, in training {wanted[at : at + 4]}"

@@ -1,0 +1,87 @@
+"""Whether a step's result is there already, and whose it is: decisions over a record, without a process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.lib.files import HashCache, sha256
+from orchestrator.lib.step import Step
+from orchestrator.runs import reuse
+from orchestrator.runs.store import Run
+
+STEPS = (
+    Step("prepare", "prepare", ("p",)),
+    Step("train", "train", ("t",), needs=("prepare",), reads=("*", "!data/eval*")),
+    Step("ask", "verify", ("a",), needs=("train",)),
+)
+NAMED = reuse.named(STEPS, {})
+
+
+def run_of(folder: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Run:
+    """A run in which every step ended well, but for what is said otherwise."""
+    stages = {}
+    for one in NAMED:
+        file = folder / f"{one.step.stage}.txt"
+        file.write_text(f"成果 {one.step.stage}", encoding="utf-8")
+        left = {"path": file.name, "bytes": file.stat().st_size, "sha256": sha256(file)}
+        entry = {"status": "completed", "fingerprint": one.fingerprint, "outputs": [left]}
+        stages[one.step.stage] = {**entry, **(changes or {}).get(one.step.stage, {})}
+    return Run(folder, {"id": folder.name, "stages": stages})
+
+
+def why(run: Run | None, *force: str) -> list[str]:
+    return [one.why for one in reuse.judge(NAMED, run, force, HashCache(Path("hashes.json"), paranoid=True))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ["up to date", "up to date", "up to date"]),
+        ({"train": {"status": "failed"}}, ["up to date", "failed last time", "after train"]),
+        ({"train": {"fingerprint": "x"}}, ["up to date", "its configuration or inputs changed", "after train"]),
+    ],
+)
+def test_a_record_says_what_is_up_to_date(tmp_path: Path, changes: dict[str, Any], said: list[str]) -> None:
+    assert why(run_of(tmp_path, changes)) == said
+
+
+def test_force_and_a_new_run_need_no_record(tmp_path: Path) -> None:
+    assert why(None) == ["new run"] * 3
+    assert why(run_of(tmp_path), "train") == ["up to date", "forced", "after train"]
+    assert reuse.own_run(tmp_path, "news", NAMED, ["train"]) is None
+
+
+def test_what_follows_from_a_damaged_file_is_spared_once_that_came_out_the_same(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    (tmp_path / "prepare.txt").write_text("坏", encoding="utf-8")
+    prepare, train, ask = reuse.judge(NAMED, run, (), HashCache(Path("hashes.json"), paranoid=True))
+    assert (prepare.why, train.why) == (reuse.CHANGED, "after prepare, unless that comes out the same")
+    before = {stage: entry["outputs"] for stage, entry in run.record["stages"].items()}
+
+    assert list(reuse.spared([train, ask], ["prepare"], run, before)) == []
+    assert list(reuse.spared([train, ask], [], run, before)) == [train, ask]
+    run.record["stages"]["prepare"]["outputs"] = [{"path": "prepare.txt", "bytes": 1, "sha256": "other"}]
+    assert list(reuse.spared([train, ask], [], run, before)) == []
+
+
+def test_what_follows_from_what_nobody_had_is_looked_for_by_its_contents_alone() -> None:
+    train = NAMED[1]
+    shared = replace(train, step=replace(train.step, single_flight=True))
+    assert reuse.names_elsewhere(train, "", []) == [train.fingerprint]
+    assert reuse.names_elsewhere(train, "contents", ["prepare"]) == ["contents"]
+    assert reuse.names_elsewhere(shared, "contents", ["prepare"]) == [train.fingerprint, "contents"]
+    assert reuse.names_elsewhere(replace(train, why=reuse.FORCED), "contents", []) == []
+
+
+def test_contents_are_those_that_a_step_reads(tmp_path: Path) -> None:
+    def contents(**left: str) -> str:
+        outputs = [{"path": f"data/{name}.json", "sha256": sha} for name, sha in left.items()]
+        return reuse.contents(NAMED[1], run_of(tmp_path, {"prepare": {"outputs": outputs}}))
+
+    assert contents(train="a", eval="b") == contents(train="a", eval="c") != contents(train="x", eval="b")
+    assert reuse.contents(NAMED[2], run_of(tmp_path)) == "", "nobody says what it reads"
