@@ -19,14 +19,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.evaluation.divergence import Expectations, at_place, expectation, expectations, kept
+from orchestrator.evaluation.divergence import (
+    Expectations,
+    at_place,
+    expectation,
+    expectations,
+    kept,
+    own_places,
+    tokens_read,
+)
 from orchestrator.evaluation.intervals import Array
-from orchestrator.evaluation.reading import own_places, tokens_read
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json, read_json_lines
 from orchestrator.models.gguf import GgufModel
-from orchestrator.models.quantiser import quantise
 from orchestrator.stages.asked import prompt_text
+from orchestrator.stages.quantise import quantise
 
 TYPES = ("q8_0", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k")
 DRAWS = 10_000

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from orchestrator.evaluation.learnt import UNTRAINED, gain
 from orchestrator.evaluation.rows import Row, write_rows
-from orchestrator.evaluation.untrained import UNTRAINED, gain
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json, write_json
 from orchestrator.report.card import baseline

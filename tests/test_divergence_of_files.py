@@ -10,8 +10,8 @@ import pytest
 from scipy.stats import beta
 
 from orchestrator.evaluation import divergence
+from orchestrator.evaluation.divergence import own_places, tokens_read
 from orchestrator.evaluation.noninferiority import loss
-from orchestrator.evaluation.reading import own_places, tokens_read
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json_lines, write_json
 from orchestrator.report.table import divergence_lines
@@ -257,9 +257,9 @@ def test_a_gguf_that_reads_prompts_too_has_the_same_figures_of_its_answers(
 ) -> None:
     from orchestrator.evaluation.rows import write_records
     from orchestrator.models.gguf import GgufModel
-    from orchestrator.models.quantiser import quantise
     from orchestrator.stages.diverge import Diverge
     from orchestrator.stages.given import load, save
+    from orchestrator.stages.quantise import quantise
 
     monkeypatch.chdir(tmp_path)
     quantise(gguf, Path("q8_0.gguf"), "q8_0")

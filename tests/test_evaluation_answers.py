@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from orchestrator.evaluation.answers import untold, useless, with_thoughts
 from orchestrator.evaluation.compare import agreement
-from orchestrator.evaluation.measure import Task, measure
+from orchestrator.evaluation.measure import Task, measure, untold, useless, with_thoughts
 from orchestrator.evaluation.rows import Row
 
 

@@ -13,8 +13,8 @@ import pytest
 import uvicorn
 
 from orchestrator.evaluation.calls import Call, CallReader
+from orchestrator.serving.openai_server.answer import CallSplitter
 from orchestrator.serving.openai_server.app import Served, make_app
-from orchestrator.serving.openai_server.calls import CallSplitter
 from tests.test_openai_server import OSLO, QUESTION, THINK, Scripted, ask
 
 READER = CallReader("qwen")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.models import outline
+from orchestrator.models import hub
 from orchestrator.models.shape import Tensor, read_model
 from orchestrator.models.sizing import CONFIG, Fit, Work, fits, gguf_bytes, gpu_bytes, run_bytes, seven_b, tensors
 from orchestrator.models.sources import template_origin
@@ -168,7 +168,7 @@ def test_check_says_of_a_base_that_is_not_here_what_it_says_of_a_local_one(serve
     assert all(word in said for word in ("prompts end with: ", "memory: train ", "disk: merged 15.2 GB", "download: "))
     answer = checked(project, *arguments, "--gpu", "24GB", "--json").json
     assert answer["disk"]["download"] > 15e9 and [fit["batch"] > 0 for fit in answer["gpu"]][1:] == [True, False]
-    assert not list(Path(outline.hub.cached("hf:org/model") or "/nowhere").glob("*"))
+    assert not list(Path(hub.cached("hf:org/model") or "/nowhere").glob("*"))
 
 
 def test_a_hub_that_does_not_answer_is_no_fault_of_the_spec(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import yaml
 from orchestrator.lib import layout
 from orchestrator.lib.step import Step
 from orchestrator.machine import environment
-from orchestrator.models.card import Card, advice
+from orchestrator.models.gpu import Card, advice
 from orchestrator.models.shape import Model
 from orchestrator.models.situation import Situation, barred
 from orchestrator.models.speed import MICRO, for_predicting, for_training, forecast, remarks, whole_logits

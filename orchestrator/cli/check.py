@@ -13,7 +13,7 @@ from orchestrator.cli.common import announce, json_option, print_json, say, set_
 
 if TYPE_CHECKING:
     from orchestrator.data.checks import Finding
-    from orchestrator.models.outline import Known
+    from orchestrator.models.shape import Known
     from orchestrator.models.sizing import Fit
     from orchestrator.spec.load import Project
 
@@ -81,7 +81,7 @@ def _check_spec(spec: Path, overrides: tuple[str, ...], card: Card | None, as_js
     project = load_project(spec, overrides)  # before anything else is imported: a typo is answered at once
 
     from orchestrator.machine import requirements
-    from orchestrator.models.outline import known
+    from orchestrator.models.shape import known
     from orchestrator.pipeline import estimate
     from orchestrator.spec.rules import doubts
 
@@ -117,7 +117,7 @@ def _findings(project: Project) -> list[Finding]:
 def _check_model(project: Project, card: Card | None, as_json: bool) -> None:
     """What there is to know of a model without any spec. Raises MissingError where its hub does not answer."""
     from orchestrator.lib.errors import MissingError
-    from orchestrator.models.outline import known
+    from orchestrator.models.shape import known
 
     base = known(project.spec.model.base, project.root)
     if base.problem:

@@ -67,7 +67,7 @@ def verify(wanted: str | None, runs_dir: Path, sign: Path | None, key: Path | No
 
     Example: orchestrator verify 20261124T081124Z
     """
-    from orchestrator.runs import proof, signature, store
+    from orchestrator.runs import proof, store
 
     run = store.find(runs_dir, wanted)
     found, others, files = proof.damaged(run), proof.unproven(run), len(proof.recorded(run))
@@ -77,9 +77,9 @@ def verify(wanted: str | None, runs_dir: Path, sign: Path | None, key: Path | No
     if found:
         raise _damaged(run, found, files)
     if sign:
-        say(f"signed: {signature.sign(run, sign)}", err=True)
+        say(f"signed: {proof.sign(run, sign)}", err=True)
     if key:
-        signature.require_signed(run, key)
+        proof.require_signed(run, key)
         said = f"signed by {key.name}"
     if not as_json:
         say(f"{run.id}: all {files} files are as recorded")

@@ -7,6 +7,11 @@ answers that are equal to the letter still have one. (Kullback & Leibler, On Inf
 Of the reference its likeliest tokens are kept, and what all the others have together. What is computed from that is
 never more than the divergence over the whole vocabulary (the log-sum inequality), and less only by what happens among
 the tokens that the reference thinks least of.
+
+Answers of a few tokens, most of them certain, tell neighbouring files apart only on thousands of rows. The same models
+expect something at every token of the prompt as well, and are less certain there, so that the same rows tell more: the
+text that each prompt has for itself is read, too. What all prompts begin and end with alike is the template's frame and
+instructions: one context, however many rows have it, and tokens that no model is ever asked for.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 import numpy as np
@@ -28,6 +33,10 @@ MOST = 256
 FEWEST = 16
 ROOM = 4_000_000
 """Tokens kept in all, as far as FEWEST allows: 32 MB."""
+PLACES = 16
+"""Places of a prompt that are read."""
+PLACES_IN_ALL = 4_000
+"""Those of all prompts, as far as one each allows: what is expected there is kept."""
 WORST = 3
 """Rows that are named."""
 RESAMPLES = 9999
@@ -47,6 +56,22 @@ class Expectations:
     """Places: of all other tokens together."""
     chosen: NDArray[np.float32]
     """Places: of the token that the answer has there."""
+
+
+def own_places(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Of each prompt the places that are read, spread evenly over its own text and counted from its end (−1 is its last
+    token). None where prompts are alike, and so none of a single one."""
+    begin = _alike([list(prompt) for prompt in prompts])
+    end = _alike([list(reversed(prompt)) for prompt in prompts])
+    most = max(1, min(PLACES, PLACES_IN_ALL // max(1, len(prompts))))
+    # the first token of a text that differs still has the context of all others
+    return [_spread(begin + 1 - len(prompt), -end, most) for prompt in prompts]
+
+
+def tokens_read(row: Mapping[str, Any]) -> list[int]:
+    """The tokens of a row that are read, in the order in which models read them: those of the prompt at the places in
+    `own`, where it has any, then the answer's."""
+    return [*(row["prompt"][place] for place in row.get("own", ())), *row["answer"]]
 
 
 def kept(places: int) -> int:
@@ -173,3 +198,16 @@ def _all_have(rows: Sequence[Mapping[str, Any]], *names: str) -> bool:
 
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
+
+
+def _alike(texts: Sequence[list[int]]) -> int:
+    """With how many tokens all texts begin alike."""
+    first, last = min(texts), max(texts)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+
+
+def _spread(start: int, stop: int, most: int) -> list[int]:
+    every = range(start, stop)
+    if len(every) <= most:
+        return list(every)
+    return [every[(2 * number + 1) * len(every) // (2 * most)] for number in range(most)]

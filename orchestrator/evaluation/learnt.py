@@ -1,4 +1,4 @@
-"""Did training teach anything: the tuned model against what needs no training, and what to try where it did not."""
+"""Did training teach anything: the tuned model against what needs no training, its gain, and what to try next."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ BETTER_THAN = "better_than"
 """What a failure of this kind is called."""
 BASELINES = ("base", "majority")
 """What a tuned model is held against: the untouched model, and always answering the most frequent training label."""
+UNTRAINED = {
+    "majority": "always answering the most frequent label",
+    "base": "the base model",
+    "base-prompted": "the base model that is told the labels",
+}
+"""What needs no training, as tables have it and as a sentence calls it, in the order of a table."""
 LEAST_WRONG = 6
 """So many rows a baseline must get wrong before a better model can be told from it: McNemar's exact test, and the
 bootstrap's floor in compare.py, need 2 / 2^k < 0.05."""
@@ -72,6 +78,27 @@ def untellable(baselines: Sequence[Baseline]) -> list[str]:
         for one in baselines
         if not one.tellable and one.comparison.verdict != "better"
     ]
+
+
+def best_first(comparisons: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Comparisons as summaries have them, those of the tuned model with what needs no training from the best one."""
+    return sorted(comparisons, key=lambda one: -one["value_b"] if one["b"] in UNTRAINED else float("inf"))
+
+
+def gain(summary: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The tuned model against the best of several that need no training; None where it was held against one at most."""
+    found = [one for one in summary.get("comparisons", ()) if one["b"] in UNTRAINED]
+    return found[0] if len({one["b"] for one in found}) > 1 else None
+
+
+def gain_sentence(found: Mapping[str, Any]) -> str:
+    """What training gained over the best that needs none, in words."""
+    difference = found["difference"]
+    interval = f"95 % {difference['low']:+.1f}…{difference['high']:+.1f}"
+    return (
+        f"gain over the best baseline, {UNTRAINED[found['b']]} ({found['value_b']:.1f}): "
+        f"{difference['value']:+.1f} points ({interval})"
+    )
 
 
 def seen_in(rows: Sequence[Row], taught: Sequence[str], task: Task) -> dict[str, Any]:

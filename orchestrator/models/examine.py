@@ -11,7 +11,7 @@ from orchestrator.chat_template.registry import definition
 from orchestrator.chat_template.turns import special_tokens, stop_words
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.llamafactory import package_folder
-from orchestrator.models import conversion, cure
+from orchestrator.models import cure, llamacpp
 from orchestrator.models.tokenizer import (
     AGAIN,
     PROBES,
@@ -56,7 +56,7 @@ def _require_architecture(config: dict[str, Any], converter: Path | None, quoted
     if fault := _fault(str(kind)):
         raise InputError(f"model.base: {quoted!r} cannot be trained: {fault}", "Choose another model.")
     if converter:
-        conversion.require_known(str(architectures[0]), converter, quoted)
+        llamacpp.require_known(str(architectures[0]), converter, quoted)
 
 
 def _require_files(folder: Path, quoted: str) -> None:
@@ -84,12 +84,12 @@ def _require_convertible(folder: Path, tokenizer: Any, architecture: str, conver
     if (folder / SENTENCEPIECE[0]).is_file() or converter is None:
         return
     of_sentencepiece = getattr(tokenizer.model, "byte_fallback", False) or type(tokenizer.model).__name__ == "Unigram"
-    if of_sentencepiece or conversion.wants_sentencepiece(architecture, converter):
+    if of_sentencepiece or llamacpp.wants_sentencepiece(architecture, converter):
         raise InputError(
             f"model.base: {quoted!r} has no tokenizer.model, which llama.cpp's converter makes its vocabulary from",
             "Copy tokenizer.model from the model's repository into its folder.",
         )
-    conversion.require_known_split(tokenizer, converter, quoted)
+    llamacpp.require_known_split(tokenizer, converter, quoted)
 
 
 def _cure(folder: Path, quoted: str) -> Iterator[str]:

@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 
 from orchestrator.lib.cpu import threads
 from orchestrator.lib.errors import StageError
-from orchestrator.models.batching import Batch
-from orchestrator.models.decoder import BATCH_TOKENS, Decoder, Entry, batches, common_prefix
+from orchestrator.models.decoder import BATCH_TOKENS, Batch, Decoder, Entry, batches, common_prefix
 from orchestrator.models.draft import Draft, check, until_end
 
 SEQUENCES = 32

@@ -15,7 +15,7 @@ from typing import Any
 from orchestrator.lib.cpu import threads
 from orchestrator.lib.step import Step
 from orchestrator.machine import environment
-from orchestrator.models import card
+from orchestrator.models import gpu
 from orchestrator.models.memory import MemoryInput, computed_bytes, merge, predict, train
 from orchestrator.models.situation import Situation, counted, devices, of_step, total
 
@@ -229,8 +229,8 @@ def forecast(step: Step, run_folder: Path | None) -> dict[str, str]:
         found = {name: why for name, why in found.items() if name.startswith(LOGITS)}
         return found | {"speed: auto": "the rest is decided once `prepare` has measured the rows"}
     now = of_step(step, run_folder, 1.0)
-    gpu = card.here()
-    return found | dict(remarks(now)) | dict(card.advice(now, gpu) if gpu else ())
+    card = gpu.here()
+    return found | dict(remarks(now)) | dict(gpu.advice(now, card) if card else ())
 
 
 def remarks(now: Situation) -> list[tuple[str, str]]:

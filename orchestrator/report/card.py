@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from orchestrator.evaluation.learnt import UNTRAINED
 from orchestrator.evaluation.metric import METRICS, primary
-from orchestrator.evaluation.untrained import UNTRAINED
 from orchestrator.lib import layout
 from orchestrator.lib.errors import GateError, InputError
 from orchestrator.lib.files import read_json, temporary_beside, write_text

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from orchestrator.evaluation.learnt import gain, gain_sentence
 from orchestrator.evaluation.metric import METRICS, added, primary
-from orchestrator.evaluation.untrained import gain, gain_sentence
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json, read_json_lines
 from orchestrator.lib.secrecy import redacted, without_folders

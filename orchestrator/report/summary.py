@@ -8,9 +8,8 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from orchestrator.evaluation.learnt import BETTER_THAN, next_steps, seen
+from orchestrator.evaluation.learnt import BETTER_THAN, UNTRAINED, gain, next_steps, seen
 from orchestrator.evaluation.metric import METRICS, primary
-from orchestrator.evaluation.untrained import UNTRAINED, gain
 from orchestrator.lib.words import counted
 from orchestrator.runs.training_log import curve, resumed_step, seconds_left
 

@@ -10,8 +10,8 @@ from rich.filesize import decimal
 from rich.padding import Padding
 from rich.table import Table
 
+from orchestrator.evaluation.learnt import gain, gain_sentence
 from orchestrator.evaluation.metric import AGREEMENT, DIVERGENCE, METRICS, READING_DIVERGENCE, added, primary
-from orchestrator.evaluation.untrained import gain, gain_sentence
 from orchestrator.lib.translate import localised
 
 Summary = Mapping[str, Any]

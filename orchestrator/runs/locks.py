@@ -29,6 +29,15 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the lock of a run or a sweep."""
+    try:
+        with locked(folder):
+            return False
+    except BusyError:
+        return True
+
+
 def worker(folder: Path) -> int | None:
     """The process of this machine that works on a run or a sweep; None when there is none, or it is somebody else's."""
     import psutil

@@ -11,7 +11,7 @@ from pathlib import Path
 from orchestrator.lib.errors import InputError
 from orchestrator.runs import query, store
 from orchestrator.runs.catalogue import DAMAGED
-from orchestrator.runs.locks import locked
+from orchestrator.runs.locks import is_locked, locked
 
 TRASH = ".removing-"
 
@@ -39,15 +39,6 @@ def freed(folders: Iterable[Path]) -> int:
 def in_use(folders: Sequence[Path]) -> list[Path]:
     """Those that a process is working on, be it as a trial of a sweep that goes on."""
     return [folder for folder in folders if any(map(is_locked, (folder, *_sweep_of(folder))))]
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a process holds the lock of a run or a sweep."""
-    try:
-        with locked(folder):
-            return False
-    except InputError:
-        return True
 
 
 def _sweep_of(folder: Path) -> list[Path]:

@@ -75,7 +75,7 @@ def _merged(folder: Path, skipped: Sequence[str]) -> dict[str, Any]:
 
 def _beside_baselines(merged: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
     """What needs no training stands before what was trained, and the tuned model is held first against the best."""
-    from orchestrator.evaluation.untrained import UNTRAINED, best_first
+    from orchestrator.evaluation.learnt import UNTRAINED, best_first
 
     known = merged["metrics"]
     names = [*(name for name in UNTRAINED if name in known), *known]

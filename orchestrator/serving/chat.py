@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.evaluation.calls import Call
 from orchestrator.serving.endpoint import THOUGHT_WORDS, Endpoint, Message, Tools, ask, stream
-from orchestrator.serving.openai_server.calls import as_openai
+from orchestrator.serving.openai_server.shapes import as_openai
 
 QUIT = ("/quit", "/exit", "/q")
 FORGET = "/new"

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
+from orchestrator.evaluation.learnt import gain, gain_sentence
 from orchestrator.evaluation.metric import METRICS
-from orchestrator.evaluation.untrained import gain, gain_sentence
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError, MissingError, StageError
 from orchestrator.lib.files import read_json, write_json, write_text

@@ -13,8 +13,7 @@ from orchestrator.lib import layout
 from orchestrator.lib.files import read_json, sha256_of, write_json, write_text
 from orchestrator.lib.step import Step
 from orchestrator.stages import diverge
-from orchestrator.stages.answered import Answered, identity
-from orchestrator.stages.asked import files_of, kinds_asked, kinds_read, made_by, prompt_text
+from orchestrator.stages.asked import Answered, files_of, identity, kinds_asked, kinds_read, made_by, prompt_text
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.given import Places
 

@@ -1,12 +1,16 @@
-"""Which GGUFs are asked, what files they are, what makes them, and how a conversation is put to one."""
+"""Which GGUFs are asked, what files they are, how a conversation is put to one, and what each has answered already."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import StageError
+from orchestrator.lib.files import read_json_lines, sha256, sha256_of
 from orchestrator.stages import adapter
 from orchestrator.stages.base import Context
 from orchestrator.stages.convert import source_type
@@ -59,3 +63,46 @@ def prompt_text(
         raise StageError("the GGUF has no chat template", "Export again; the merged model lost chat_template.jinja.")
     tokens = SpecialTokens(bos=model.bos, eos=model.eos)
     return render_messages(template, messages, tokens, tools=tools)
+
+
+def identity(files: Iterable[str], stop_words: Sequence[str]) -> str:
+    """What an answer depends on besides its prompt: the bytes of GGUF and adapter, the stop words, llama.cpp."""
+    facts = [*(sha256(Path(file)) for file in files), sorted(stop_words), metadata.version("llama-cpp-python")]
+    return sha256_of(json.dumps(facts))
+
+
+class Answered:
+    """The answers of one artifact, one JSON object {key, answer, ended} a line, each written as soon as it is known.
+
+    A run that has no such file yet begins with those of the runs beside it, whose key is the same where the bytes of
+    the GGUF and the tokens of the prompt are. An empty file says that everything is to be asked.
+    """
+
+    def __init__(self, artifact: str, identity: str) -> None:
+        self._file, self._identity = Path(layout.answered(artifact)), identity
+        files = [self._file] if self._file.exists() else sorted(Path().resolve().parent.glob(f"*/{self._file}"))
+        self._known = {line["key"]: line for file in files for line in _lines(file)}
+
+    def of(self, prompt: Sequence[int], limit: int) -> list[int] | None:
+        """The answer to a prompt, at most `limit` tokens of it; None where it is not known, or not so far."""
+        known = self._known.get(self._key(prompt))
+        if known is None or not (known["ended"] or limit <= len(known["answer"])):
+            return None
+        return list(known["answer"][:limit])
+
+    def keep(self, prompt: Sequence[int], answer: Sequence[int], limit: int) -> None:
+        """Write down an answer; one of `limit` tokens may have been cut off."""
+        line = {"key": self._key(prompt), "answer": list(answer), "ended": len(answer) < limit}
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _key(self, prompt: Sequence[int]) -> str:
+        return sha256_of(json.dumps([self._identity, list(prompt)]))
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file; one that was cut when its stage was killed counts for nothing."""
+    try:
+        return [line for line in read_json_lines(file, growing=True) if isinstance(line, dict) and "key" in line]
+    except (OSError, UnicodeDecodeError):
+        return []

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json, write_json
 from orchestrator.lib.step import Step
-from orchestrator.stages.answered import Answered, identity
-from orchestrator.stages.asked import files_of, kinds_asked, prompt_text
+from orchestrator.stages.asked import Answered, files_of, identity, kinds_asked, prompt_text
 from orchestrator.stages.base import Context, Stage
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ from orchestrator.lib.errors import StageError
 from orchestrator.lib.files import read_json
 from orchestrator.lib.step import Step
 from orchestrator.stages import adapter
-from orchestrator.stages.answered import identity
-from orchestrator.stages.asked import files_of, kinds_read, made_by
+from orchestrator.stages.asked import files_of, identity, kinds_read, made_by
 from orchestrator.stages.base import TRAINING_PACKAGES, Context, Stage
 from orchestrator.stages.convert import source_type
 from orchestrator.stages.given import Given, Place, Places, save
@@ -67,8 +66,7 @@ class ReadTuned(Stage):
 
     def run(self) -> None:
         """Write both. Raises StageError where no row can be read."""
-        from orchestrator.evaluation.divergence import expectation, expectations, kept
-        from orchestrator.evaluation.reading import own_places, tokens_read
+        from orchestrator.evaluation.divergence import expectation, expectations, kept, own_places, tokens_read
         from orchestrator.evaluation.rows import read_objects, write_records
         from orchestrator.models.reader import load, read_answers
 

@@ -65,7 +65,7 @@ class Given:
     @cached_property
     def tokens(self) -> list[list[int]]:
         """Of each row those that are read."""
-        from orchestrator.evaluation.reading import tokens_read
+        from orchestrator.evaluation.divergence import tokens_read
 
         return [tokens_read(row) for row in self.rows]
 

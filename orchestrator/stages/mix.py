@@ -107,7 +107,7 @@ class Mix(Stage):
         """What can be quantised, by what llama.cpp quantises when it is told to; and the bytes of all the rest."""
         from orchestrator.models import mixture
         from orchestrator.models.gguf_tensor import matrices
-        from orchestrator.models.quantiser import quantise
+        from orchestrator.stages.quantise import quantise
 
         source = Path(self.source)
         quantise(source, probe, "q8_0")
@@ -158,7 +158,7 @@ class Mix(Stage):
     def _quantise(self, file: Path, groups: Sequence[Group], chosen: Mapping[str, Option]) -> None:
         """The source with these roles quantised, and all others as they are."""
         from orchestrator.models.mixture import called
-        from orchestrator.models.quantiser import quantise
+        from orchestrator.stages.quantise import quantise
 
         types = {group.pattern: chosen.get(group.role, group.options[0]).kind for group in groups}
         quantise(Path(self.source), file, called(chosen), Path(self.importance) if self.importance else None, types)

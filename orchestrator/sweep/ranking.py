@@ -79,7 +79,7 @@ def tie_breakers(run: Run) -> Json:
 
 def unusable(run: Run, evaluate: Evaluate) -> str | None:
     """Why nobody should be given the tuned model of a run, from its answers; None for a sound one, and without any."""
-    from orchestrator.evaluation.answers import useless
+    from orchestrator.evaluation.measure import useless
     from orchestrator.evaluation.rows import read_rows
 
     file = run.folder / layout.predictions("tuned")

@@ -1,4 +1,4 @@
-"""Pieces of text as they come → thoughts and answer, up to what ends them."""
+"""Pieces of text as they come → thoughts, answer and calls of tools, up to what ends them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,49 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from orchestrator.chat_template.thoughts import Parts, Splitter
-from orchestrator.evaluation.calls import Calls
-from orchestrator.serving.openai_server.calls import CallSplitter
+from orchestrator.evaluation.calls import CallReader, Calls
 from orchestrator.serving.openai_server.engine import Piece
 
 Words = tuple[str, str]
 """What stands before and after a thought."""
+
+
+class CallSplitter:
+    """Takes an answer in pieces and tells the text in front of its calls as it comes, the calls at the end.
+
+    What follows the words that a call begins with is held back; it is text after all where no call can be read of it,
+    as of one that ran out of tokens. Without such words (GLM-4 begins with the tool's name) all is held back.
+    """
+
+    def __init__(self, reader: CallReader) -> None:
+        self._reader, self._start = reader, reader.start
+        self._text, self._told = "", 0
+        self.calls: Calls = ()
+
+    def feed(self, piece: str) -> str:
+        """The text that this piece makes certain."""
+        self._text += piece
+        return self._tell(self._certain())
+
+    def finish(self) -> str:
+        """What was held back and is no call."""
+        self.calls = self._reader.read(self._text)
+        if not self.calls:
+            return self._tell(len(self._text))
+        return self._tell(self._certain())
+
+    def _tell(self, end: int) -> str:
+        told, self._told = self._text[self._told : end], max(self._told, end)
+        return told
+
+    def _certain(self) -> int:
+        if not self._start:
+            return 0
+        if (at := self._text.find(self._start)) >= 0:
+            return len(self._text[:at].rstrip())
+        sizes = range(min(len(self._start), len(self._text)), 0, -1)
+        begun = next((size for size in sizes if self._text.endswith(self._start[:size])), 0)
+        return len(self._text[: len(self._text) - begun].rstrip())
 
 
 @dataclass(slots=True)

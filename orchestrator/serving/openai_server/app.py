@@ -22,8 +22,7 @@ from orchestrator.chat_template.thoughts import Parts
 from orchestrator.evaluation.calls import CallReader
 from orchestrator.serving.guard import Guard
 from orchestrator.serving.openai_server import shapes
-from orchestrator.serving.openai_server.answer import Answer, Words
-from orchestrator.serving.openai_server.calls import CallSplitter
+from orchestrator.serving.openai_server.answer import Answer, CallSplitter, Words
 from orchestrator.serving.openai_server.engine import KEY_VARIABLE, Engine
 from orchestrator.serving.openai_server.message import Refused
 from orchestrator.serving.openai_server.request import ChatRequest, CompletionRequest, read

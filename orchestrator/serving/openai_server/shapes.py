@@ -1,4 +1,4 @@
-"""What is answered, in OpenAI's shapes: whole answers, chunks of a stream, counts and errors."""
+"""What is answered, in OpenAI's shapes: whole answers, chunks of a stream, calls, counts and errors."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.chat_template.thoughts import Parts
-from orchestrator.evaluation.calls import Calls
+from orchestrator.evaluation.calls import Call, Calls
 from orchestrator.serving.openai_server.answer import Answer, Words
-from orchestrator.serving.openai_server.calls import as_openai
 from orchestrator.serving.openai_server.message import Refused
 
 DONE = "data: [DONE]\n\n"
@@ -102,6 +101,13 @@ def _said(parts: Parts, whole: bool) -> dict[str, Any]:
     """Thoughts apart from the content, under the name that llama-server and vLLM give them; a whole has a content."""
     thought = {"reasoning_content": parts.thought} if parts.thought else {}
     return thought | ({"content": parts.answer} if parts.answer or whole else {})
+
+
+def as_openai(call: Call, index: int | None = None) -> dict[str, Any]:
+    """A call as OpenAI answers it, with an id of its own; with its number in a stream."""
+    function = {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)}
+    numbered = {} if index is None else {"index": index}
+    return {**numbered, "id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function}
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:

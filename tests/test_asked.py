@@ -18,7 +18,7 @@ from orchestrator.pipeline.stage_process import StageProcess
 from orchestrator.runs import store
 from orchestrator.runs.reuse import Planned
 from orchestrator.stages import ask
-from orchestrator.stages.answered import Answered, identity
+from orchestrator.stages.asked import Answered, identity
 
 PROMPTS = [[1, 2, number] for number in range(12)]
 
