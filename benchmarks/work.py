@@ -37,8 +37,10 @@ SHORT = (
     OPEN_GATE,
 )
 NEWS_SMALL = Job("small", (*SHORT, ALL_GGUF))
-BY_HAND = ("evaluate.prompted=false", "evaluate.general=false", "evaluate.confidence=false")
-"""What nobody does by hand is left out, as far as it can be: divergence and importance matrix stay in ours."""
+UNJUDGED = ("evaluate.general=false", "evaluate.confidence=false", "evaluate.divergence=false", "export.importance=off")
+"""What is known of files beyond their answers; the benchmark `judge` says what it takes."""
+BY_HAND = ("evaluate.prompted=false", *UNJUDGED)
+"""What nobody does by hand is left out."""
 CHAIN = Job("chain", (*SHORT, *BY_HAND, "export.gguf=[f16, q8_0, q4_k_m]"), ("q8_0", "q4_k_m"))
 TRAINING = Job("training", ("data.max_samples=96", "train.num_train_epochs=2", "train.logging_steps=1"))
 HEADLINES = Job(
@@ -49,7 +51,6 @@ HEADLINES = Job(
 )
 
 SHIPPED = Job("shipped", (OPEN_GATE,))
-UNJUDGED = ("evaluate.general=false", "evaluate.confidence=false", "evaluate.divergence=false", "export.importance=off")
 
 
 def settings(bench: Bench, job: Job, runs_dir: Path, *more: str) -> list[str]:

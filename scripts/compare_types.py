@@ -23,12 +23,15 @@ from orchestrator.evaluation.divergence import Expectations, at_place, expectati
 from orchestrator.evaluation.intervals import Array
 from orchestrator.evaluation.reading import own_places, tokens_read
 from orchestrator.lib import layout
-from orchestrator.lib.files import read_json_lines
+from orchestrator.lib.files import read_json, read_json_lines
 from orchestrator.models.gguf import GgufModel
 from orchestrator.models.quantiser import quantise
+from orchestrator.stages.asked import prompt_text
 
 TYPES = ("q8_0", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k")
 DRAWS = 10_000
+MOST_TOKENS = 16
+"""Of an answer to other rows than the run's."""
 NAMES = ("plain", "matrix")
 FIGURES = ("read", "answers")
 Given = list[dict[str, Any]]
@@ -43,10 +46,13 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("types", nargs="*", default=list(TYPES))
     parser.add_argument("--files", nargs="*", type=Path, default=[], help="GGUFs to compare besides")
+    parser.add_argument(
+        "--rows", type=Path, help="alpaca rows to ask instead of the run's, as `data import` writes them"
+    )
     options = parser.parse_args()
     source = next((options.run / "export").glob("*-f16.gguf"))
     matrix = next((options.run / "export").glob("*.imatrix"))
-    given = _given(options.run)
+    given = _answered(source, options) if options.rows else _given(options.run)
     reference = _reference(source, given)
     plain: dict[str, Rows] = {}
     spared: dict[str, Rows] = {}
@@ -80,6 +86,19 @@ def _given(run: Path) -> Given:
     rows = read_json_lines(run / layout.GIVEN)
     own = own_places([row["prompt"] for row in rows])
     return [{"own": places, **row} for row, places in zip(rows, own, strict=True)]
+
+
+def _answered(source: Path, options: argparse.Namespace) -> Given:
+    """Other rows, with what f16 answers them."""
+    served = read_json(options.run / layout.SERVING)
+    with GgufModel(source) as model:
+        rows = [[{"role": "user", "content": row["instruction"]}] for row in read_json(options.rows)]
+        prompts = [model.tokenize(prompt_text(model, row)) for row in rows]
+        stops = model.stops(served["stop"])
+        said = dict(model.answers(prompts, MOST_TOKENS, stops))
+    own = own_places(prompts)
+    ends = {number: [*answer, *sorted(stops)[:1]] for number, answer in said.items()}
+    return [{"prompt": prompt, "answer": ends[n], "own": own[n]} for n, prompt in enumerate(prompts)]
 
 
 def _read(file: Path, given: Given, look: Any) -> list[list[Any]]:

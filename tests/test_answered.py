@@ -14,9 +14,9 @@ from orchestrator.lib import layout
 from orchestrator.lib.files import read_json_lines
 from orchestrator.lib.process import Command
 from orchestrator.lib.step import Step
-from orchestrator.pipeline.plan import Planned
 from orchestrator.pipeline.stage_process import StageProcess
 from orchestrator.runs import store
+from orchestrator.runs.reuse import Planned
 from orchestrator.stages import ask
 from orchestrator.stages.answered import Answered, identity
 

@@ -18,8 +18,9 @@ from orchestrator.report.summary import comparison, outcome
 from orchestrator.report.table import artifact_table
 from orchestrator.runs.results import summaries
 from orchestrator.stages.baselines import Baselines
+from orchestrator.stages.predict import generated_by
 from orchestrator.stages.prompted import ROOM, Prompted, system_text
-from orchestrator.stages.score import Score, generated_by
+from orchestrator.stages.score import Score
 
 TRAIN = [("Cup final", "Sports"), ("Goal!", "Sports"), ("Rates rise", "Business"), ("Oil falls", "Business"),
          ("Late goal", "Sports")]  # fmt: skip

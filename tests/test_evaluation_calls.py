@@ -12,8 +12,9 @@ from orchestrator.evaluation.compare import Basis, compare
 from orchestrator.evaluation.measure import measure, mistakes
 from orchestrator.evaluation.metric import primary, primary_of
 from orchestrator.evaluation.rows import Row, read_rows, write_rows
-from orchestrator.stages.score import Score, with_calls
-from orchestrator.stages.scores import score, summarise
+from orchestrator.evaluation.scores import Evidence, Terms, score
+from orchestrator.evaluation.summary import summarise
+from orchestrator.stages.score import with_calls
 
 OSLO = Call("get_weather", {"city": "Oslo"})
 BOOK = Call("book", {"title": 'He said "hi, {you}"', "tags": ["红", "b"], "n": 2})
@@ -150,9 +151,9 @@ def test_calls_stand_in_the_predictions_file(tmp_path: Path) -> None:
 def test_the_summary_has_every_figure_a_verdict_for_each_and_what_was_cut_off() -> None:
     silent = [Row(each.id, "", each.label, "Rainy.") for each in ROWS]
     bare = {"base": silent, "tuned": [Row(each.id, "", each.label, each.prediction) for each in ROWS]}
-    config = Score(task="tools", artifacts=dict.fromkeys(bare, ""), summary="", template="qwen")
+    evidence, terms = Evidence(rows=with_calls(bare, "qwen")), Terms(task="tools", template="qwen")
 
-    summary = summarise(score(with_calls(bare, "qwen"), config), config)
+    summary = summarise(score(evidence, terms), evidence, terms)
 
     assert summary["metrics"]["tuned"]["argument_f1"]["value"] == 50
     told = {entry["metric"]: entry for entry in summary["comparisons"]}

@@ -13,9 +13,10 @@ from orchestrator.lib import layout, process
 from orchestrator.lib.errors import GateError, Interrupted, StageError
 from orchestrator.lib.files import HashCache, write_text
 from orchestrator.lib.step import Step
-from orchestrator.pipeline.plan import Plan, Planned, startable
+from orchestrator.pipeline.plan import Plan, startable
 from orchestrator.pipeline.scheduler import Scheduler
 from orchestrator.runs import store
+from orchestrator.runs.reuse import Planned
 from orchestrator.runs.store import Run
 from orchestrator.spec.sections import Spec
 

@@ -29,6 +29,8 @@ from orchestrator.stages.trainers import (
     can_narrow,
     dealt,
     kept,
+    prefix_first,
+    shared_prefix,
 )
 from tests.warm_tool import told
 
@@ -140,6 +142,42 @@ def test_answers_come_back_in_the_order_of_the_rows() -> None:
     assert trainer.seen == [4, 3, 2, 1]
     assert found.predictions.tolist() == [[1], [2], [3], [4]]
     assert found.label_ids.tolist() == [[2], [3], [4], [5]]
+
+
+def test_what_prompts_begin_with_is_put_before_what_fills_them() -> None:
+    import torch
+
+    def batch(*rows: list[int]) -> dict[str, Any]:
+        return {"input_ids": torch.tensor(rows), "attention_mask": (torch.tensor(rows) > 0).long()}
+
+    moved = prefix_first(batch([0, 0, 7, 8, 1], [7, 8, 2, 3, 4], [0, 7, 8, 5, 6]), 2)
+    wanted = batch([7, 8, 0, 0, 1], [7, 8, 2, 3, 4], [7, 8, 0, 5, 6])
+    assert all(torch.equal(moved[name], wanted[name]) for name in wanted)
+
+
+def test_answers_are_the_same_behind_a_prefix_that_is_computed_once(model: Any) -> None:
+    import torch
+
+    model.eval()
+    rows = [[*range(5, 25), *more] for more in ([31], [41, 42, 43, 44], [51, 52, 53])]
+    widest = max(map(len, rows))
+    filled = torch.tensor([[0] * (widest - len(row)) + row for row in rows])
+    inputs = {"input_ids": filled, "attention_mask": (filled > 0).long()}
+
+    class Own:
+        def __init__(self) -> None:
+            self.model, self._gen_kwargs = model, {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
+
+        def predict(self, rows: Any) -> Any:
+            return self.prediction_step(model, inputs)
+
+        def prediction_step(self, model: Any, inputs: dict[str, Any], **kwargs: Any) -> Any:
+            with torch.no_grad():
+                return model.generate(**inputs, **(kwargs or self._gen_kwargs))[:, widest:]
+
+    shares = shared_prefix(Own)()
+    assert shares.predict({"input_ids": rows}).tolist() == Own().predict(rows).tolist()
+    assert shares.prefix.tokens == 20
 
 
 def test_a_step_has_the_same_rows_in_micro_batches_with_less_padding() -> None:

@@ -17,8 +17,9 @@ from orchestrator.machine import environment, requirements
 from orchestrator.machine.requirements import missing
 from orchestrator.pipeline.estimate import EstimateInput, memory_estimate
 from orchestrator.pipeline.nodes import rank_of
-from orchestrator.pipeline.plan import Plan, Planned
+from orchestrator.pipeline.plan import Plan
 from orchestrator.report.console import plan_json, plan_lines
+from orchestrator.runs.reuse import Planned
 from orchestrator.spec.launching import ZERO, accumulation, check_launch, indivisible
 from orchestrator.spec.load import load_project
 from orchestrator.spec.sections import Launch

@@ -15,9 +15,10 @@ from orchestrator.cli import cli
 from orchestrator.lib import process
 from orchestrator.lib.errors import DamagedError, GateError, InputError, OrchestratorError
 from orchestrator.lib.files import write_text
-from orchestrator.pipeline.plan import CHANGED, PACKAGES
+from orchestrator.pipeline.plan import PACKAGES
 from orchestrator.pipeline.workflow import plan
 from orchestrator.runs import proof, schema, store
+from orchestrator.runs.reuse import CHANGED
 from orchestrator.runs.store import Run
 from orchestrator.serving import artifacts
 from orchestrator.spec.load import load_project

@@ -124,8 +124,8 @@ def test_more_rows_are_answered_together_where_memory_the_user_and_rounding_allo
     change: dict[str, Any], longest: int, free_gib: float, expected: list[str]
 ) -> None:
     chosen = for_predicting(Situation({"max_new_tokens": 16, **change}, BASE, longest, free_gib * 2**30))
-    assert [choice.argument for choice in chosen if choice.argument != "by_length=true"] == expected
-    assert bool(chosen and chosen[0].argument == "by_length=true") == (change != {"bf16": True})
+    always = [] if change == {"bf16": True} else ["by_length=true", "shared_prefix=true"]
+    assert [choice.argument for choice in chosen] == [*always, *expected]
 
 
 def test_of_an_unknown_architecture_only_its_logits_are_chosen() -> None:

@@ -207,7 +207,7 @@ class GgufModel:
         """Read the texts, many at once, and what all begin with a single time. llama.cpp calls `observe` before and
         after it computes each node of its graph.
 
-        Yields how many were read. Raises StageError when llama.cpp fails.
+        Yields how many were read, 0 after what all begin with. Raises StageError when llama.cpp fails.
         """
         called = self._api.ggml_backend_sched_eval_callback(observe)
         shared = common_prefix(texts)
@@ -216,6 +216,7 @@ class GgufModel:
         read = 0
         with self.decoder(room, 1 + max(map(len, together)), called) as decoder:
             decoder.prefix(shared, wanted=True)
+            yield read
             for batch in together:
                 for slot in range(1, len(batch) + 1):
                     decoder.fork(slot)

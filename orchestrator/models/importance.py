@@ -52,6 +52,11 @@ class Sum:
         self.squares: NDArray[np.float64] = np.zeros((experts, columns))
         self.counts: NDArray[np.int64] = np.zeros(experts, dtype=np.int64)
 
+    def add(self, expert: int, rows: NDArray[np.float32], times: int) -> None:
+        """Add what some tokens (tokens × columns) give, as if there were so many times as many."""
+        self.squares[expert] += times * np.square(rows).sum(axis=0, dtype=np.float64)
+        self.counts[expert] += times * len(rows)
+
     @property
     def means(self) -> NDArray[np.float32]:
         """Mean squares, experts × columns; 1 for an expert that no token went to, so that nothing is spared there."""
@@ -62,7 +67,9 @@ class Sum:
 class Collector:
     """What llama.cpp calls before and after it computes each node of its graph."""
 
-    def __init__(self) -> None:
+    def __init__(self, times: int) -> None:
+        self.times = times
+        """As how many times what is computed counts."""
         self.sums: Sums = {}
         self.failure: Exception | None = None
         """What went wrong in the callback, where nothing can be raised."""
@@ -87,16 +94,17 @@ class Collector:
             chosen = contents(node.src[2].contents, np.int32)[0, 0]  # tokens × experts used
             given = np.broadcast_to(rows[0], (*chosen.shape, rows.shape[-1]))
             for expert in np.unique(chosen):
-                _add_rows(sum_, int(expert), given[chosen == expert])
+                sum_.add(int(expert), given[chosen == expert], self.times)
             return
         for at, matrix in enumerate(rows.reshape(-1, *rows.shape[-2:])):
-            _add_rows(sum_, at % len(sum_.counts), matrix)
+            sum_.add(at % len(sum_.counts), matrix, self.times)
 
 
 def collect(model: GgufModel, texts: Sequence[Sequence[int]]) -> Sums:
     """The sums over the tokens of some texts, by the name of the matrix. Raises StageError when llama.cpp fails."""
-    collector = Collector()
+    collector = Collector(times=len(texts))
     for done in model.observed(texts, collector):
+        collector.times = 1  # what all begin with was computed for all of them
         print(f"{done}/{len(texts)}", flush=True)
     if collector.failure:
         raise StageError(
@@ -177,11 +185,6 @@ def _is_of_interest(node: Tensor) -> bool:
 
 def _operation(node: Tensor) -> str:
     return str(_library().ggml_op_name(node.op).decode())
-
-
-def _add_rows(sum_: Sum, at: int, rows: NDArray[np.float32]) -> None:
-    sum_.squares[at] += np.square(rows).sum(axis=0, dtype=np.float64)
-    sum_.counts[at] += len(rows)
 
 
 @functools.cache

@@ -74,7 +74,7 @@ class Prefix:
         if not ids:
             return cls()
         device = next(model.parameters()).device
-        with torch.inference_mode():
+        with torch.no_grad():
             past = model(input_ids=torch.tensor([[*ids]], device=device), use_cache=True).get("past_key_values")
         whole = type(past) is DynamicCache and all(type(layer) is DynamicLayer for layer in past.layers)
         return cls(len(ids), past) if whole else cls()
@@ -85,10 +85,14 @@ class Prefix:
 
         if not self.tokens:
             return {"attention_mask": mask, "use_cache": False}
-        past = copy.deepcopy(self.past)  # a pass adds its own keys to it
-        past.batch_repeat_interleave(len(mask))
-        mask = torch.cat([mask.new_ones(len(mask), self.tokens), mask], dim=1)
-        return {"attention_mask": mask, "past_key_values": past, "use_cache": True}
+        whole = torch.cat([mask.new_ones(len(mask), self.tokens), mask], dim=1)
+        return {"attention_mask": whole, "past_key_values": self.of_rows(len(mask)), "use_cache": True}
+
+    def of_rows(self, rows: int) -> Any:
+        """The past of so many texts; a pass adds its own keys to it."""
+        past = copy.deepcopy(self.past)
+        past.batch_repeat_interleave(rows)
+        return past
 
 
 def _logits(

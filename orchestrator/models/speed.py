@@ -28,8 +28,8 @@ ANSWERED_TOGETHER = 32
 """
 TOGETHER = 2
 """Stages at once: two predictions with one thread each took 0.78 of the time of one after the other with two."""
-LOGITS, SORTED = "answer_logits", "by_length"
-OWN = (LOGITS, SORTED)
+LOGITS, SORTED, SHARED = "answer_logits", "by_length", "shared_prefix"
+OWN = (LOGITS, SORTED, SHARED)
 """Choices that no argument of LLaMA-Factory makes: fields of the program that runs in its command's place."""
 MICRO = ("per_device_train_batch_size", "gradient_accumulation_steps")
 ALIKE = 2.0
@@ -168,11 +168,11 @@ def training_bytes(now: Situation, changes: Mapping[str, Any]) -> int:
 
 
 def for_predicting(now: Situation) -> list[Choice]:
-    """More rows at a time, and those of like lengths together. In half precision the size of a batch shows in the
-    rounding, so there both stay as they are."""
+    """More rows at a time, those of like lengths together, and what all begin with once. In half precision the size of
+    a batch shows in the rounding, so there all stays as it is."""
     if now.model is None or computed_bytes(now.model, now.arguments) < 4:
         return []
-    found = [] if now.barred else [Choice(f"{SORTED}=true", "rows of like lengths need little padding")]
+    found = [] if now.barred else [*ALIKE_PROMPTS]
     if BATCH in now.arguments:
         return found
     arguments = {**now.arguments, BATCH: ANSWERED_TOGETHER}
@@ -184,6 +184,10 @@ def for_predicting(now: Situation) -> list[Choice]:
     return [*found, Choice(f"{BATCH}={ANSWERED_TOGETHER}", why)]
 
 
+ALIKE_PROMPTS = (
+    Choice(f"{SORTED}=true", "rows of like lengths need little padding"),
+    Choice(f"{SHARED}=true", "what all prompts begin with is computed once"),
+)
 CHOOSE: Mapping[str, Callable[[Situation], list[Choice]]] = {
     "train": for_training,
     "predict-base": for_predicting,

@@ -16,11 +16,12 @@ from orchestrator.lib.files import read_json, sha256, write_text
 from orchestrator.lib.llamafactory import arguments
 from orchestrator.models.finite import require_finished
 from orchestrator.models.sources import find_folder
-from orchestrator.pipeline.plan import Planned, make_plan
+from orchestrator.pipeline.plan import make_plan
 from orchestrator.pipeline.scheduler import Reporter
 from orchestrator.pipeline.workflow import lineage, run_until
 from orchestrator.runs import outputs
 from orchestrator.runs.locks import locked
+from orchestrator.runs.reuse import Planned
 from orchestrator.runs.store import Run
 from orchestrator.spec.editing import edited
 from orchestrator.spec.load import Project, load_project

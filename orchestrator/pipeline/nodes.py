@@ -12,11 +12,12 @@ from orchestrator.lib.errors import InputError
 from orchestrator.lib.fetch import Progress
 from orchestrator.machine import requirements
 from orchestrator.pipeline.failure import explain
-from orchestrator.pipeline.plan import Planned, make_plan
+from orchestrator.pipeline.plan import make_plan
 from orchestrator.pipeline.scheduler import Reporter
 from orchestrator.pipeline.stage_process import kept, start, status_of
 from orchestrator.pipeline.workflow import fetch
 from orchestrator.runs import reuse
+from orchestrator.runs.reuse import Planned
 from orchestrator.runs.store import Run
 from orchestrator.spec.load import Project
 from orchestrator.spec.sections import Launch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +15,12 @@ from orchestrator.lib.cpu import cores
 from orchestrator.lib.errors import InputError, MissingError
 from orchestrator.lib.files import HashCache
 from orchestrator.lib.render import Renderer
-from orchestrator.lib.step import PHASES, Step, fingerprint
+from orchestrator.lib.step import PHASES, Step
 from orchestrator.machine import environment
 from orchestrator.models import earlier, llamacpp, sources
 from orchestrator.models.situation import devices
 from orchestrator.runs import reuse
+from orchestrator.runs.reuse import Planned
 from orchestrator.runs.store import Run
 from orchestrator.spec.load import Project
 from orchestrator.spec.sections import AUTO, Spec
@@ -41,23 +42,6 @@ PACKAGES = (
 )
 
 
-CHANGED = "an output is missing or changed"
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A step and whether its result is already there."""
-
-    step: Step
-    fingerprint: str
-    up_to_date: bool
-    why: str
-    unless_same: bool = False
-    """Whether its own result is whole, and counts if what it follows from is made again and comes out the same."""
-    apart: str = ""
-    """Its fingerprint without those of the stages that it needs."""
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The steps of a spec, and the run they belong to; None where a new one is needed."""
@@ -76,18 +60,14 @@ class Plan:
 
 def make_plan(project: Project) -> Plan:
     """The whole chain for a project. The base model must have been fetched; raises MissingError otherwise."""
-    hashes = project.hashes
     context = make_context(project)
     if context.adapter:
         earlier.require_continuable(context.adapter, context.training, project.spec.train)
     steps = chain(context)
     _require_known(project.force, steps)
-    prints = fingerprints(steps, aliases(context))
-    run = None if _repeats_training(project.force, steps) else find_run(project, steps, prints)
-    stale = {step.stage: _why_stale(step, prints[step.stage], run, project.force, hashes) for step in steps}
-    believed = _by_size_alone(steps, run, hashes)
-    apart = {step.stage: fingerprint(step, dict.fromkeys(step.needs, ""), aliases(context)) for step in steps}
-    judged = (replace(one, apart=apart[one.step.stage]) for one in _judge(steps, prints, stale, believed))
+    named = reuse.named(steps, aliases(context))
+    run = reuse.own_run(project.runs_dir, project.spec.name, named, project.force)
+    judged = reuse.judge(named, run, project.force, project.hashes)
     return Plan(project.spec, run, tuple(judged), context.base_cure)
 
 
@@ -108,20 +88,6 @@ def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Ca
             break
         chosen.append(planned)
     return chosen
-
-
-def find_run(project: Project, steps: list[Step], prints: Mapping[str, str]) -> Run | None:
-    """The newest run of this spec's name that trains, or trained, exactly what the spec asks for."""
-    stage = "train" if "train" in prints else steps[0].stage
-    return reuse.trained(project.runs_dir, project.spec.name, prints[stage])
-
-
-def fingerprints(steps: list[Step], known_paths: Mapping[str, str]) -> dict[str, str]:
-    """Stage → fingerprint, each including those of the stages it needs."""
-    prints: dict[str, str] = {}
-    for step in steps:
-        prints[step.stage] = fingerprint(step, prints, known_paths)
-    return prints
 
 
 def aliases(context: Context) -> dict[str, str]:
@@ -213,52 +179,6 @@ def versions() -> dict[str, str]:
 @functools.cache
 def _version(name: str) -> str:
     return environment.version(name) or "missing"
-
-
-def _judge(
-    steps: list[Step], prints: Mapping[str, str], reasons: Mapping[str, str], believed: Collection[str]
-) -> list[Planned]:
-    judged: dict[str, Planned] = {}
-    for step in steps:
-        why, print_ = reasons[step.stage], prints[step.stage]
-        after = [judged[stage] for stage in step.needs if not judged[stage].up_to_date]
-        if why or not after:
-            good = "up to date, by its size alone: --paranoid reads it" if step.stage in believed else "up to date"
-            judged[step.stage] = Planned(step, print_, not why, why or good)
-            continue
-        same = all(one.why == CHANGED or one.unless_same for one in after)
-        why = f"after {after[0].step.stage}{', unless that comes out the same' if same else ''}"
-        judged[step.stage] = Planned(step, print_, False, why, same)
-    return list(judged.values())
-
-
-def _by_size_alone(steps: list[Step], run: Run | None, hashes: HashCache) -> set[str]:
-    """The stages of which some output was never read on this machine, and is believed to be what it was."""
-    outputs = {step.stage: run.stage(step.stage).get("outputs", ()) if run else () for step in steps}
-    folder = run.folder if run else Path()
-    return {
-        stage for stage, files in outputs.items() if any(str(folder / one["path"]) in hashes.believed for one in files)
-    }
-
-
-def _why_stale(step: Step, print_: str, run: Run | None, force: Collection[str], hashes: HashCache) -> str:
-    if step.stage in force or step.phase in force:
-        return "forced"
-    if run is None:
-        return "new run"
-    recorded = run.stage(step.stage)
-    if not recorded:
-        return "not done yet"
-    if recorded["status"] != "completed":
-        return f"{recorded['status']} last time"
-    if recorded.get("fingerprint") != print_:
-        return "its configuration or inputs changed"
-    return "" if run.has(step.stage, print_, hashes) else CHANGED
-
-
-def _repeats_training(force: Collection[str], steps: list[Step]) -> bool:
-    # A finished training is a result that others may have looked at: repeating it makes a new run.
-    return any(step.stage in force or step.phase in force for step in steps if step.phase in ("prepare", "train"))
 
 
 def _require_known(force: Collection[str], steps: list[Step]) -> None:

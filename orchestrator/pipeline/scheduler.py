@@ -12,12 +12,13 @@ from filelock import FileLock, Timeout
 from orchestrator.lib import layout, process
 from orchestrator.lib.cpu import threads
 from orchestrator.lib.files import HashCache, link, remove_leftovers, write_text
-from orchestrator.lib.step import Step, content_fingerprint
+from orchestrator.lib.step import Step
 from orchestrator.machine import environment
-from orchestrator.pipeline.plan import Plan, Planned, startable
+from orchestrator.pipeline.plan import Plan, startable
 from orchestrator.pipeline.stage_process import StageProcess, Starter, require_success, start, status_of
 from orchestrator.runs import outputs, reuse, store
 from orchestrator.runs.locks import locked
+from orchestrator.runs.reuse import Planned
 from orchestrator.runs.store import Run
 from orchestrator.stages.llamafactory import with_choices
 
@@ -74,16 +75,15 @@ class Scheduler:
             run.set(status="completed", finished_at=store.now(), **found)
 
     def _work(self, plan: Plan, run: Run) -> None:
-        for planned in plan.steps:
-            if planned.up_to_date:
-                self.reporter.ends(planned.step, "up to date", 0.0)
-        waiting = [planned for planned in plan.steps if not planned.up_to_date]
+        waiting = list(plan.steps)
+        self._spare([planned for planned in plan.steps if planned.up_to_date], waiting)
         running: list[StageProcess] = []
         made: set[str] = set()
         before = {one.step.stage: run.stage(one.step.stage).get("outputs") for one in waiting}
         try:
             while waiting or running:
-                self._spare(waiting, running, run, before)
+                under_way = {one.step.stage for one in running}
+                self._spare(list(reuse.spared(waiting, under_way, run, before)), waiting)
                 claimed = self._claim_some(waiting, running, run)
                 self._start([one for one in claimed if not self._taken_over(one, made)], running)
                 if running:
@@ -92,19 +92,11 @@ class Scheduler:
             self._abandon(running, status_of(error))
             raise
 
-    def _spare(
-        self, waiting: list[Planned], running: Sequence[StageProcess], run: Run, before: Mapping[str, list[Any] | None]
-    ) -> None:
-        """Leave out what only follows from stages that were made again, and came out the same."""
-
-        def came_out_the_same(stage: str) -> bool:
-            return stage not in before or before[stage] == run.stage(stage).get("outputs")
-
-        for planned in [one for one in waiting if one.unless_same]:
-            unfinished = {one.step.stage for one in waiting} | {one.step.stage for one in running}
-            if not unfinished.intersection(planned.step.needs) and all(map(came_out_the_same, planned.step.needs)):
-                waiting.remove(planned)
-                self.reporter.ends(planned.step, "up to date", 0.0)
+    def _spare(self, there: Sequence[Planned], waiting: list[Planned]) -> None:
+        """Leave out what is there, and say so."""
+        for planned in there:
+            waiting.remove(planned)
+            self.reporter.ends(planned.step, "up to date", 0.0)
 
     def _claim_some(self, waiting: list[Planned], running: Sequence[StageProcess], run: Run) -> list[StageProcess]:
         """Take what may start now off the waiting ones; a result that another tool is making can wait for it."""
@@ -140,12 +132,10 @@ class Scheduler:
         return release
 
     def _taken_over(self, one: StageProcess, made: set[str]) -> bool:
-        """Whether another run had the result. What follows from one that nobody had, nobody has, unless that came out
-        as another one did, or trials share it: another one may have taken the first over and made the second by now."""
-        one.content_fingerprint = content_fingerprint(one.step, one.planned.apart, _left_by(one.step.needs, one.run))
-        follows = made.intersection(one.step.needs) and not one.step.single_flight
-        prints = [] if follows else [one.planned.fingerprint]
-        donor = self._donor(one, [*prints, *filter(None, [one.content_fingerprint])])
+        """Whether another run had the result, which is then this one's, too; what nobody had goes to `made`."""
+        one.content_fingerprint = reuse.contents(one.planned, one.run)
+        names = reuse.names_elsewhere(one.planned, one.content_fingerprint, made)
+        donor = reuse.donor(one.run, one.step.stage, names, self.hashes)
         if donor is None:
             made.add(one.step.stage)
             return False
@@ -153,12 +143,6 @@ class Scheduler:
         one.release()
         self.reporter.ends(one.step, "reused", 0.0)
         return True
-
-    def _donor(self, one: StageProcess, prints: Sequence[str]) -> Run | None:
-        if one.planned.why == "forced":
-            return None
-        found = (reuse.holder(self.runs_dir, one.step.stage, print_, self.hashes) for print_ in prints)
-        return next((run for run in found if run and run.folder != one.run.folder), None)
 
     def _start(self, claimed: Sequence[StageProcess], running: list[StageProcess]) -> None:
         """Start steps; where several are under way, each gets its part of the cores."""
@@ -194,11 +178,6 @@ class Scheduler:
 
     def _close(self, one: StageProcess, status: str, code: int | None = None) -> None:
         self.reporter.ends(one.step, status, one.close(status, code, self.hashes))
-
-
-def _left_by(stages: Sequence[str], run: Run) -> dict[str, str]:
-    """Path → sha256 of the outputs of some stages of a run."""
-    return {output["path"]: output["sha256"] for stage in stages for output in run.stage(stage).get("outputs", ())}
 
 
 def adopt(step: Step, run: Run, donor: Run, fingerprint: str) -> None:

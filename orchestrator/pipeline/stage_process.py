@@ -17,8 +17,8 @@ from orchestrator.lib.step import Step
 from orchestrator.machine.usage import PeakMemory
 from orchestrator.models.finite import Losses, require_finished
 from orchestrator.pipeline.failure import explain
-from orchestrator.pipeline.plan import Planned
 from orchestrator.runs import outputs
+from orchestrator.runs.reuse import Planned
 from orchestrator.runs.store import Run
 
 SUBREAPER = "orchestrator.lib.subreaper"

@@ -10,7 +10,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from orchestrator.evaluation.metric import METRICS, primary
 from orchestrator.evaluation.untrained import UNTRAINED
@@ -23,6 +23,9 @@ from orchestrator.report.summary import comparison, told
 from orchestrator.runs import proof
 from orchestrator.runs.results import summaries
 from orchestrator.runs.store import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Json = Mapping[str, Any]
 
@@ -66,12 +69,7 @@ def write(run: Run, file: Path) -> Path:
     """
     if file.suffix not in (".svg", ".png"):
         raise InputError(f"a card cannot be written as {file.name!r}", "Name a file that ends with .svg or .png.")
-    summary = summaries(run.folder)
-    if "tuned" not in summary.get("metrics", {}):
-        raise InputError(f"nothing was measured in run {run.id}", "Make a run that is, with `orchestrator run`.")
-    if found := proof.damaged(run):
-        raise GateError(f"run {run.id} is not as recorded: {found[0]}", "`orchestrator verify` says what to do.")
-    drawn = list(shapes(run, summary))
+    drawn = list(shapes(run, _measured(run)))
     if file.suffix == ".png":
         _write_png(drawn, file)
     else:
@@ -79,6 +77,16 @@ def write(run: Run, file: Path) -> Path:
         about = {"width": WIDTH, "height": HEIGHT, "title": f"{run.record['name']}: run {run.id}"}
         write_text(file, Renderer(run.folder.parent.parent)("card.svg.j2", **about, rects=rects, lines=lines))
     return file
+
+
+def _measured(run: Run) -> Json:
+    """The figures of a run that is as it was recorded."""
+    summary = summaries(run.folder)
+    if "tuned" not in summary.get("metrics", {}):
+        raise InputError(f"nothing was measured in run {run.id}", "Make a run that is, with `orchestrator run`.")
+    if found := proof.damaged(run):
+        raise GateError(f"run {run.id} is not as recorded: {found[0]}", "`orchestrator verify` says what to do.")
+    return summary
 
 
 def shapes(run: Run, summary: Json) -> Iterator[Shape]:
@@ -197,30 +205,7 @@ def _tokens(run: Run, summary: Json, shipped: str) -> Iterator[tuple[str, str, s
 
 
 def _write_png(drawn: list[Shape], file: Path) -> None:
-    from matplotlib import font_manager
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
-    known = {font.name for font in font_manager.fontManager.ttflist}
-    families = {True: ["DejaVu Sans Mono"], False: [name for name in FONTS if name in known]}
-    picture = Figure(figsize=(WIDTH / 100, HEIGHT / 100), dpi=200)
-    axes = picture.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    axes.set_xlim(0, WIDTH)
-    axes.set_ylim(HEIGHT, 0)
-    for shape in drawn:
-        if isinstance(shape, Rect):
-            axes.add_patch(Rectangle((shape.x, shape.y), shape.width, shape.height, color=shape.fill, linewidth=0))
-        else:
-            look: dict[str, Any] = {
-                "fontsize": shape.size * 0.72,
-                "color": shape.fill,
-                "fontweight": shape.weight,
-                "parse_math": False,
-            }
-            look["family"] = families[shape.mono]
-            axes.text(shape.x, shape.y, shape.text, **look)
-    temporary = temporary_beside(file)
+    picture, temporary = _picture(drawn), temporary_beside(file)
     try:
         with warnings.catch_warnings(record=True) as said:
             picture.savefig(temporary, format="png")
@@ -229,3 +214,22 @@ def _write_png(drawn: list[Shape], file: Path) -> None:
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _picture(drawn: list[Shape]) -> Figure:
+    from matplotlib import font_manager
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    known = {font.name for font in font_manager.fontManager.ttflist}
+    families = {True: ["DejaVu Sans Mono"], False: [name for name in FONTS if name in known]}
+    picture = Figure(figsize=(WIDTH / 100, HEIGHT / 100), dpi=200)
+    axes = picture.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(HEIGHT, 0))
+    axes.set_axis_off()
+    for one in drawn:
+        if isinstance(one, Rect):
+            axes.add_patch(Rectangle((one.x, one.y), one.width, one.height, color=one.fill, linewidth=0))
+        else:
+            look: dict[str, Any] = {"fontsize": one.size * 0.72, "fontweight": one.weight, "family": families[one.mono]}
+            axes.text(one.x, one.y, one.text, color=one.fill, parse_math=False, **look)
+    return picture

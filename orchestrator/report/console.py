@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from orchestrator.evaluation.measure import Measurement
     from orchestrator.lib.step import Step
-    from orchestrator.pipeline.plan import Plan, Planned
+    from orchestrator.pipeline.plan import Plan
+    from orchestrator.runs.reuse import Planned
     from orchestrator.runs.store import Run
     from orchestrator.spec.sections import Spec
 

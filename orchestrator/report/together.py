@@ -18,10 +18,11 @@ from orchestrator.lib.step import Step
 from orchestrator.machine import environment
 from orchestrator.models import sources
 from orchestrator.pipeline.failure import tail
-from orchestrator.pipeline.plan import Plan, Planned
+from orchestrator.pipeline.plan import Plan
 from orchestrator.pipeline.stage_process import Starter, start
 from orchestrator.pipeline.workflow import Task, assign, carry_out
 from orchestrator.report.doctor_packages import Check
+from orchestrator.runs.reuse import Planned
 from orchestrator.spec.load import load_project
 
 NAMES = (*environment.TORCH, "llama-cpp-python", "llamafactory", "transformers", "numpy")

@@ -1,17 +1,176 @@
-"""Which run has a result already: a look at its link, and where that does not help at the list of all runs."""
+"""Is a step's result there already, and whose is it? All of that, from top to bottom:
+
+1. A result has two names: how it comes about, and the contents of what it is made from (`named`, `contents`; the hashes
+   are those of `lib/step.py`).
+2. The run that trains the same is the one to go on with (`own_run`).
+3. Before anything starts, its record and its files say which steps are up to date, and why others are not (`judge`).
+4. What only follows from steps that were made again, and came out the same, is `spared`.
+5. As a step is about to start, another run may have its result (`names_elsewhere`, `donor`).
+6. Runs are looked up by a link, and where that does not help in the list of all of them (`holder`, `trained`).
+
+Only 3 and 6 look at the disk, and change nothing but links; `pipeline/scheduler.py` acts on what is said here.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import HashCache
+from orchestrator.lib.step import Step, content_fingerprint, fingerprint
 from orchestrator.runs import cache, store
 from orchestrator.runs.cache import Result
 from orchestrator.runs.store import Run
+
+FORCED = "forced"
+CHANGED = "an output is missing or changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A step and whether its result is already there."""
+
+    step: Step
+    fingerprint: str
+    up_to_date: bool = False
+    why: str = ""
+    unless_same: bool = False
+    """Whether its own result is whole, and counts if what it follows from is made again and comes out the same."""
+    apart: str = ""
+    """Its fingerprint without those of the stages that it needs."""
+
+
+# ---- 1. what a result is known by
+
+
+def named(steps: Sequence[Step], aliases: Mapping[str, str]) -> list[Planned]:
+    """Steps with their fingerprints, each including those of the stages it needs; nothing is judged yet."""
+    prints: dict[str, str] = {}
+    for step in steps:
+        prints[step.stage] = fingerprint(step, prints, aliases)
+    return [
+        Planned(step, prints[step.stage], apart=fingerprint(step, dict.fromkeys(step.needs, ""), aliases))
+        for step in steps
+    ]
+
+
+def contents(one: Planned, run: Run) -> str:
+    """The fingerprint of the contents that a step reads of its run, as they are now; empty where it is not known what
+    it reads."""
+    left = (output for stage in one.step.needs for output in run.stage(stage).get("outputs", ()))
+    return content_fingerprint(one.step, one.apart, {output["path"]: output["sha256"] for output in left})
+
+
+# ---- 2. which run to go on with
+
+
+def own_run(runs_dir: Path, name: str, steps: Sequence[Planned], force: Collection[str]) -> Run | None:
+    """The newest run of a name that trains, or trained, what the steps do.
+
+    None where its training is to be repeated: that is a result that others may have looked at, so a new run is made.
+    """
+    if any(_is_forced(one.step, force) for one in steps if one.step.phase in ("prepare", "train")):
+        return None
+    about = next((one for one in steps if one.step.stage == "train"), steps[0])
+    return trained(runs_dir, name, about.fingerprint)
+
+
+def _is_forced(step: Step, force: Collection[str]) -> bool:
+    return step.stage in force or step.phase in force
+
+
+# ---- 3. what of it is up to date
+
+
+def judge(steps: Sequence[Planned], run: Run | None, force: Collection[str], hashes: HashCache) -> list[Planned]:
+    """Each step, whether its result is there, and why, or why not."""
+    reasons = [_why_stale(one, run, force, hashes) for one in steps]
+    believed = _by_size_alone(steps, run, hashes)
+    judged: dict[str, Planned] = {}
+    for one, why in zip(steps, reasons, strict=True):
+        again = [judged[stage] for stage in one.step.needs if not judged[stage].up_to_date]
+        good = "up to date, by its size alone: --paranoid reads it" if one.step.stage in believed else "up to date"
+        whole = _follows(one, again) if again else replace(one, up_to_date=True, why=good)
+        judged[one.step.stage] = replace(one, why=why) if why else whole
+    return list(judged.values())
+
+
+def _why_stale(one: Planned, run: Run | None, force: Collection[str], hashes: HashCache) -> str:
+    """Why a step's own result does not count; empty where it is whole. Reads the outputs."""
+    if _is_forced(one.step, force):
+        return FORCED
+    if run is None:
+        return "new run"
+    recorded = run.stage(one.step.stage)
+    if not recorded:
+        return "not done yet"
+    if recorded["status"] != "completed":
+        return f"{recorded['status']} last time"
+    if recorded.get("fingerprint") != one.fingerprint:
+        return "its configuration or inputs changed"
+    return "" if run.has(one.step.stage, one.fingerprint, hashes) else CHANGED
+
+
+def _by_size_alone(steps: Sequence[Planned], run: Run | None, hashes: HashCache) -> set[str]:
+    """The stages of which some output was never read on this machine, and is believed to be what it was."""
+    outputs = {one.step.stage: run.stage(one.step.stage).get("outputs", ()) if run else () for one in steps}
+    folder = run.folder if run else Path()
+    return {stage for stage, of in outputs.items() if any(str(folder / one["path"]) in hashes.believed for one in of)}
+
+
+def _follows(one: Planned, again: Sequence[Planned]) -> Planned:
+    """A step whose own result is whole, but follows from others that are made again."""
+    same = all(before.why == CHANGED or before.unless_same for before in again)
+    why = f"after {again[0].step.stage}{', unless that comes out the same' if same else ''}"
+    return replace(one, why=why, unless_same=same)
+
+
+# ---- 4. what came out the same
+
+
+def spared(
+    waiting: Sequence[Planned], running: Collection[str], run: Run, before: Mapping[str, list[Any] | None]
+) -> Iterator[Planned]:
+    """What only follows from stages that were made again, and came out the same. `before` has the outputs, as they were
+    recorded, of each stage that was to be made again."""
+
+    def came_out_the_same(stage: str) -> bool:
+        return stage not in before or before[stage] == run.stage(stage).get("outputs")
+
+    unfinished = {one.step.stage for one in waiting} | {*running}
+    for one in (one for one in waiting if one.unless_same):
+        if not unfinished.intersection(one.step.needs) and all(map(came_out_the_same, one.step.needs)):
+            unfinished.discard(one.step.stage)
+            yield one
+
+
+# ---- 5. who else has it
+
+
+def names_elsewhere(one: Planned, contents: str, made: Collection[str]) -> list[str]:
+    """What another run's result may be called that would do, `contents` being the step's fingerprint of contents.
+
+    What follows from a stage that was just `made`, as nobody had it, nobody has by how it came about, unless trials
+    share it: another one may have taken the first over and made the second by now.
+    """
+    if one.why == FORCED:
+        return []
+    follows = not one.step.single_flight and any(stage in made for stage in one.step.needs)
+    return [*([] if follows else [one.fingerprint]), *([contents] if contents else [])]
+
+
+def donor(run: Run, stage: str, names: Sequence[str], hashes: HashCache) -> Run | None:
+    """A run beside this one that has a stage's result by one of its names."""
+    found = (holder(run.folder.parent, stage, name, hashes) for name in names)
+    return next((other for other in found if other and other.folder != run.folder), None)
+
+
+# ---- 6. where a run is found
 
 
 def holder(runs_dir: Path, stage: str, fingerprint: str, hashes: HashCache | None = None) -> Run | None:

@@ -14,6 +14,7 @@ from orchestrator.lib import layout
 from orchestrator.lib.files import write_json
 from orchestrator.lib.step import Step
 from orchestrator.stages.base import Context, Stage
+from orchestrator.stages.predict import artifact_rows, generated_by
 from orchestrator.stages.prompted import ARTIFACT, is_asked
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ class Baselines(Stage):
         evaluate, answers = context.spec.evaluate, context.answers and context.training["stage"] == "sft"
         if not answers or evaluate.task != TASK or not evaluate.asks("base"):
             return []
-        from orchestrator.stages.score import generated_by
-
         prompted = is_asked(context)
         stage = cls(
             layout.predictions("tuned"),
@@ -68,7 +67,7 @@ class Baselines(Stage):
         from orchestrator.evaluation.learnt import majority_rows
         from orchestrator.evaluation.measure import measure
         from orchestrator.evaluation.rows import read_rows
-        from orchestrator.stages.scores import taught
+        from orchestrator.stages.score import taught
 
         tuned = read_rows(Path(self.tuned))
         label, same = majority_rows(tuned, taught() or ())
@@ -92,7 +91,6 @@ class Baselines(Stage):
         """The prompted base model's rows, which are written down with its mistakes."""
         from orchestrator.evaluation.measure import mistakes
         from orchestrator.evaluation.rows import write_records, write_rows
-        from orchestrator.stages.score import artifact_rows
 
         if not self.prompted:
             return {}

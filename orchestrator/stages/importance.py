@@ -65,7 +65,7 @@ class Importance(Stage):
             importance.write(Path(self.matrix), importance.collect(model, texts), self.rows)
 
     def _texts(self, model: GgufModel, rows: Sequence[Any]) -> Iterator[list[int]]:
-        """Rows evenly spread over all of them, as tokens, until there are enough; what all begin with counts once."""
+        """Rows evenly spread over all of them, as tokens, until there are enough; what all begin with is read once."""
         from orchestrator.models.decoder import common_prefix
 
         spread = rows[:: max(1, len(rows) // self.most_rows)][: self.most_rows]

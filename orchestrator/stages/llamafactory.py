@@ -13,7 +13,7 @@ from orchestrator.lib import layout
 from orchestrator.lib.step import Step, with_arguments
 from orchestrator.models import speed
 from orchestrator.stages.base import Context, Stage
-from orchestrator.stages.trainers import ANSWER_LOGITS, Trainer, by_length, can_narrow
+from orchestrator.stages.trainers import ANSWER_LOGITS, Trainer, by_length, can_narrow, shared_prefix
 
 WHY = "speed: auto chose what follows; results are the same, but for rounding where steps are divided differently"
 TRL = "orchestrator.stages.trl"
@@ -35,6 +35,7 @@ class LlamaFactory(Stage):
     """Whether trl brings the trainer."""
     answer_logits: bool = False
     by_length: bool = False
+    shared_prefix: bool = False
 
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
@@ -69,6 +70,8 @@ class LlamaFactory(Stage):
                 print(f"logits at every token: {type(model).__name__}.forward takes no logits_to_keep", flush=True)
             if self.by_length:
                 trainer = by_length(trainer)
+            if self.shared_prefix:
+                trainer = shared_prefix(trainer)
             return trainer(model=model, **kwargs)
 
         setattr(module, name, make)

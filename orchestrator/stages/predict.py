@@ -1,15 +1,25 @@
-"""predict-base, predict-base-prompted, predict-tuned: LLaMA-Factory answers the held-out rows, greedily."""
+"""predict-base, predict-base-prompted, predict-tuned: LLaMA-Factory answers the held-out rows, greedily; and how what
+it answered is read."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.lib import layout
+from orchestrator.lib.errors import StageError
+from orchestrator.lib.files import read_json
 from orchestrator.lib.step import Step
 from orchestrator.stages import prompted
 from orchestrator.stages.base import TRAINING_PACKAGES, Context, Stage
 from orchestrator.stages.launch import single_process, spawns
 
+if TYPE_CHECKING:
+    from orchestrator.evaluation.rows import Row
+
+Source = str | Mapping[str, str]
+"""A predictions file, or {generated, rows, rouge}: LLaMA-Factory's output, the rows it was given, its own figures."""
 KEPT = (
     "cutoff_len", "per_device_eval_batch_size", "bf16", "fp16", "flash_attn", "quantization_bit", "quantization_method",
     "quantization_type", "double_quantization", "rope_scaling", "seed", "use_cpu",
@@ -68,3 +78,48 @@ def _step(context: Context, artifact: str, model: dict[str, Any], needs: tuple[s
         spawns=spawns(context, {}),
         exclusive=context.gpus > 0,
     )
+
+
+# ---- what it left
+
+
+def generated_by(artifact: str) -> dict[str, str]:
+    """LLaMA-Factory's answers for an artifact, as a source."""
+    folder = layout.generated(artifact)
+    return {
+        "generated": f"{folder}/generated_predictions.jsonl",
+        "rows": layout.PROMPTS,
+        "rouge": f"{folder}/predict_results.json",
+    }
+
+
+def artifact_rows(artifact: str, source: Source) -> list[Row]:
+    """The rows of a source; LLaMA-Factory's answers are joined, in order, with the rows it was given.
+
+    Raises StageError when it answered another number of rows: it drops rows that it cannot use, with a warning.
+    """
+    from orchestrator.evaluation.rows import Row, read_objects, read_rows
+
+    if isinstance(source, str):
+        return read_rows(Path(source))
+    asked = read_objects(Path(source["rows"]))
+    answers = read_objects(Path(source["generated"]))
+    if len(asked) != len(answers):
+        raise StageError(
+            f"{artifact} was asked {len(asked)} rows and answered {len(answers)} ({source['generated']})",
+            f"Look for dropped rows in logs/predict-{artifact}.log.",
+        )
+    pairs = zip(asked, answers, strict=True)
+    return [Row(str(row["id"]), row["prompt"], row["label"], answer["predict"]) for row, answer in pairs]
+
+
+def own_rouge(sources: Mapping[str, Source]) -> dict[str, Any]:
+    """`predict_rouge` of a summary: LLaMA-Factory's own figures of each artifact that it answered for, if any."""
+    files = {artifact: source["rouge"] for artifact, source in sources.items() if not isinstance(source, str)}
+    read = {artifact: read_json(Path(file)) for artifact, file in files.items()}
+    own = {artifact: _named(results, "predict_rouge", "predict_bleu") for artifact, results in read.items()}
+    return {"predict_rouge": own} if own else {}
+
+
+def _named(results: Mapping[str, float], *prefixes: str) -> dict[str, float]:
+    return {key: value for key, value in results.items() if key.startswith(prefixes)}

@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.lib import layout
-from orchestrator.lib.errors import InputError, StageError
-from orchestrator.lib.files import write_json
+from orchestrator.lib.errors import InputError
+from orchestrator.lib.files import read_json, read_json_lines, write_json
 from orchestrator.lib.step import Step
 from orchestrator.stages.asked import kinds_asked, kinds_read
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.convert import source_type
 from orchestrator.stages.diverge import reference_of
+from orchestrator.stages.predict import Source, artifact_rows, generated_by, own_rouge
 
 if TYPE_CHECKING:
     from orchestrator.evaluation.measure import Task
     from orchestrator.evaluation.rows import Row
+    from orchestrator.evaluation.scores import Evidence, Terms
 
 BESIDE = ("errors", "disagreements")
 """Rows of an artifact that are written beside its answers."""
-Source = str | Mapping[str, str]
-"""A predictions file, or {generated, rows, rouge}: LLaMA-Factory's output, the rows it was given, its own figures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,16 +88,48 @@ class Score(Stage):
     def run(self) -> None:
         """Write predictions, mistakes and disagreements of each artifact, and the summary of all."""
         from orchestrator.evaluation.own import registered
-        from orchestrator.stages.scores import score, summarise
+        from orchestrator.evaluation.scores import score
+        from orchestrator.evaluation.summary import summarise
+
+        evidence, terms = self._evidence(), self._terms()
+        with registered(self.metrics or ()):
+            found = score(evidence, terms)
+        for artifact in evidence.rows:
+            write_artifact(artifact, evidence.rows, self)
+        write_json(Path(self.summary), summarise(found, evidence, terms) | own_rouge(self.artifacts))
+
+    def _terms(self) -> Terms:
+        from orchestrator.evaluation.learnt import BASELINES
+        from orchestrator.evaluation.own import titles
+        from orchestrator.evaluation.scores import Terms
+
+        return Terms(
+            task=self.task,
+            labels=self.labels,
+            template=self.template,
+            seed=self.seed,
+            reference=self.reference,
+            baseline=self.baseline,
+            gate=self.gate or {},
+            better_than=BASELINES if self.better_than is None else self.better_than,
+            own=titles(self.metrics or ()),
+        )
+
+    def _evidence(self) -> Evidence:
+        """All that is read."""
+        from orchestrator.evaluation.scores import Evidence
 
         rows = {artifact: artifact_rows(artifact, source) for artifact, source in self.artifacts.items()}
-        if self.template:
-            rows = with_calls(rows, self.template)
-        with registered(self.metrics or ()):
-            scores = score(rows, self)
-        for artifact in rows:
-            write_artifact(artifact, rows, self)
-        write_json(Path(self.summary), summarise(scores, self))
+        serving = Path(layout.SERVING)
+        return Evidence(
+            rows=with_calls(rows, self.template) if self.template else rows,
+            parity={name: read_json(Path(file)) for name, file in (self.parity or {}).items()},
+            divergence={name: read_json_lines(Path(file)) for name, file in (self.divergence or {}).items()},
+            held_against=self.held_against or {},
+            sizes={name: Path(file).stat().st_size for name, file in (self.files or {}).items()},
+            taught=taught(),
+            has_tools=serving.is_file() and bool(read_json(serving).get("tools")),
+        )
 
 
 class Gate(Score):
@@ -173,34 +205,13 @@ def _scored(context: Context) -> tuple[str, ...]:
     return tuple(artifact for artifact in ("base", "tuned") if context.spec.evaluate.asks(artifact))
 
 
-def generated_by(artifact: str) -> dict[str, str]:
-    """LLaMA-Factory's answers for an artifact, as a source."""
-    folder = layout.generated(artifact)
-    return {
-        "generated": f"{folder}/generated_predictions.jsonl",
-        "rows": layout.PROMPTS,
-        "rouge": f"{folder}/predict_results.json",
-    }
-
-
-def artifact_rows(artifact: str, source: Source) -> list[Row]:
-    """The rows of a source; LLaMA-Factory's answers are joined, in order, with the rows it was given.
-
-    Raises StageError when it answered another number of rows: it drops rows that it cannot use, with a warning.
-    """
-    from orchestrator.evaluation.rows import Row, read_objects, read_rows
-
-    if isinstance(source, str):
-        return read_rows(Path(source))
-    asked = read_objects(Path(source["rows"]))
-    answers = read_objects(Path(source["generated"]))
-    if len(asked) != len(answers):
-        raise StageError(
-            f"{artifact} was asked {len(asked)} rows and answered {len(answers)} ({source['generated']})",
-            f"Look for dropped rows in logs/predict-{artifact}.log.",
-        )
-    pairs = zip(asked, answers, strict=True)
-    return [Row(str(row["id"]), row["prompt"], row["label"], answer["predict"]) for row, answer in pairs]
+def taught() -> list[str] | None:
+    """The last answer of each training row; none without such rows, None where what they teach is a preference."""
+    file = Path(layout.TRAIN_ROWS)
+    rows = read_json(file) if file.is_file() else []
+    if any("chosen" in row or "kto_tag" in row for row in rows):
+        return None
+    return [row["conversations"][-1]["value"] for row in rows]
 
 
 def with_calls(rows: Mapping[str, list[Row]], template: str) -> dict[str, list[Row]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -117,6 +117,39 @@ def by_length(trainer: Trainer) -> Trainer:
             return dealt(batches, self.processing_class.pad_token_id), items
 
     return ByLength
+
+
+def shared_prefix(trainer: Trainer) -> Trainer:
+    """What all prompts begin with is computed once, and each prompt's answer goes on from there."""
+    from orchestrator.models.decoder import common_prefix
+    from orchestrator.models.reader import Prefix
+
+    class SharedPrefix(trainer):  # type: ignore[misc]
+        prefix = Prefix()
+
+        def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> Any:
+            self.prefix = Prefix.of(self.model, common_prefix(test_dataset["input_ids"]))
+            print(f"{self.prefix.tokens} tokens that all prompts begin with are computed once", flush=True)
+            return super().predict(test_dataset, *args, **kwargs)
+
+        def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+            if self.prefix.tokens and inputs.keys() <= {"input_ids", "attention_mask", "labels"}:
+                past = self.prefix.of_rows(len(inputs["input_ids"]))
+                inputs, kwargs = prefix_first(inputs, self.prefix.tokens), {**self._gen_kwargs, "past_key_values": past}
+            return super().prediction_step(model, inputs, *args, **kwargs)
+
+    return SharedPrefix
+
+
+def prefix_first(inputs: Mapping[str, torch.Tensor], tokens: int) -> dict[str, torch.Tensor]:
+    """A batch whose rows, (rows, tokens) filled at the left, have what they are filled with behind their prefix."""
+    import torch
+
+    mask = inputs["attention_mask"]
+    places = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+    empty = mask.shape[1] - mask.sum(dim=1, keepdim=True)
+    order = torch.where(places < tokens, places + empty, torch.where(places < tokens + empty, places - tokens, places))
+    return {**inputs, **{name: inputs[name].gather(1, order) for name in ("input_ids", "attention_mask")}}
 
 
 def dealt(batches: list[dict[str, torch.Tensor]], padding: int) -> list[dict[str, torch.Tensor]]:

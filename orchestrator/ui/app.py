@@ -1,4 +1,4 @@
-"""The application: which address is answered by which function, and how errors look."""
+"""The application: which address is answered by which function (`ADDRESSES`, at the end), and how errors look."""
 
 from __future__ import annotations
 
@@ -41,39 +41,16 @@ def application(window: Window, key: str, port: int, servers: talk.Servers | Non
     from starlette.applications import Starlette
     from starlette.routing import Route
 
-    talked = servers or talk.Servers()
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
-        talked.close()
-
-    def get(path: str, shown: Shown) -> Route:
-        return Route(path, _answering(window, shown))
-
-    def post(path: str, shown: Shown) -> Route:
-        return Route(path, _answering(window, shown), methods=["POST"])
-
-    routes = [
-        get("/", lambda window, request, _: window.render("ui_runs.html.j2", **pages.listing(window), where="runs")),
-        get("/run/{name}", lambda window, request, _: pages.run_page(window, request.path_params["name"])),
-        get("/run/{name}/answers", _answers),
-        get("/run/{name}/export", _export),
-        get("/run/{name}/chat", _chat),
-        post("/run/{name}/chat", lambda window, request, given: _said(window, request, given, talked)),
-        post("/run/{name}/stop", _stop),
-        post("/run/{name}/resume", lambda window, request, _: (_log_url(start.go_on(window, _name(request))),)),
-        get("/sweep/{name}", lambda window, request, _: pages.sweep_page(window, request.path_params["name"])),
-        post("/sweep/{name}/stop", _stop),
-        get("/compare", _compare),
-        get("/new", _new),
-        post("/new", _changed),
-        post("/start", _start),
-        get("/started/{name}", _started),
-        get("/static/{name}", _static),
-    ]
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: _nowhere(window)})
+    routes = [Route(path, _answering(window, shown), methods=[method]) for method, path, shown in ADDRESSES]
+    app = Starlette(routes=routes, lifespan=_lifespan, exception_handlers={404: _nowhere(window)})
+    app.state.servers = servers or talk.Servers()
     return Guard(Door(app, key, port))
+
+
+@asynccontextmanager
+async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    yield
+    app.state.servers.close()
 
 
 def _answering(window: Window, shown: Shown) -> Callable[[Request], Any]:
@@ -156,12 +133,11 @@ def _chat(window: Window, request: Request, asked: Fields) -> str:
     return window.render("ui_chat.html.j2", run=run.record, **said, where="runs")
 
 
-def _said(window: Window, request: Request, given: Fields, servers: talk.Servers) -> str:
-    run = window.run(_name(request))
+def _said(window: Window, request: Request, given: Fields) -> str:
+    run, servers = window.run(_name(request)), request.app.state.servers
     a, b = given.get("a", ""), given.get("b", "")
-    talks = talk.say(
-        servers, run, list(dict.fromkeys(filter(None, (a, b)))), given.get("text", ""), given.get("before", "")
-    )
+    asked = list(dict.fromkeys(filter(None, (a, b))))
+    talks = talk.say(servers, run, asked, given.get("text", ""), given.get("before", ""))
     before = json.dumps({one["artifact"]: one["turns"] for one in talks}, ensure_ascii=False)
     said = {"offered": talk.offered(run), "a": a, "b": b, "talks": talks, "before": before}
     return window.render("ui_chat.html.j2", run=run.record, **said, where="runs")
@@ -218,3 +194,24 @@ def _static(window: Window, request: Request, _: Fields) -> Any:
         raise InputError("there is no such file")
     path, kind = STATIC[_name(request)]
     return FileResponse(next(folder / path for folder in PACKAGED if (folder / path).is_file()), media_type=kind)
+
+
+ADDRESSES: tuple[tuple[str, str, Shown], ...] = (
+    ("GET", "/", lambda window, request, _: window.render("ui_runs.html.j2", **pages.listing(window), where="runs")),
+    ("GET", "/run/{name}", lambda window, request, _: pages.run_page(window, _name(request))),
+    ("GET", "/run/{name}/answers", _answers),
+    ("GET", "/run/{name}/export", _export),
+    ("GET", "/run/{name}/chat", _chat),
+    ("POST", "/run/{name}/chat", _said),
+    ("POST", "/run/{name}/stop", _stop),
+    ("POST", "/run/{name}/resume", lambda window, request, _: (_log_url(start.go_on(window, _name(request))),)),
+    ("GET", "/sweep/{name}", lambda window, request, _: pages.sweep_page(window, _name(request))),
+    ("POST", "/sweep/{name}/stop", _stop),
+    ("GET", "/compare", _compare),
+    ("GET", "/new", _new),
+    ("POST", "/new", _changed),
+    ("POST", "/start", _start),
+    ("GET", "/started/{name}", _started),
+    ("GET", "/static/{name}", _static),
+)
+"""Method, path, and what answers it."""

@@ -15,10 +15,11 @@ from orchestrator.executors.warm import WarmLauncher
 from orchestrator.lib import process
 from orchestrator.lib.files import HashCache
 from orchestrator.lib.step import Step
-from orchestrator.pipeline.plan import Plan, Planned
+from orchestrator.pipeline.plan import Plan
 from orchestrator.pipeline.scheduler import Scheduler
 from orchestrator.pipeline.stage_process import Starter, start
 from orchestrator.runs import store
+from orchestrator.runs.reuse import Planned
 from orchestrator.spec.sections import Spec
 
 STAGES = 50

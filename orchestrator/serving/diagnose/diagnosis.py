@@ -19,10 +19,9 @@ from orchestrator.serving.diagnose.finding import TITLES, Finding, Seen
 from orchestrator.serving.diagnose.judge import judge
 from orchestrator.serving.diagnose.probes import Probe, Row, probes
 from orchestrator.serving.diagnose.shipped import Shipped, of_endpoint, of_gguf
-from orchestrator.serving.diagnose.trained import Trained
+from orchestrator.serving.diagnose.trained import Prompt, Trained
 from orchestrator.serving.http import Endpoint
 
-SHAPE = ("general.architecture",)
 FACTS = ("block_count", "embedding_length")
 
 
@@ -66,39 +65,47 @@ def diagnose(trained: Trained, target: Endpoint | Path, rows: Sequence[Row] = ()
 
     Raises InputError or MissingError for a target that is not there, and StageError for one that fails.
     """
-    questions = probes(rows)
-    every = [*(row.messages for row in rows), *(probe.messages for probe in questions)]
+    count, every = len(rows), [*(row.messages for row in rows), *(probe.messages for probe in probes(rows))]
     prompts, tokenizer = trained.prompts(every)
-    compared, count = [probe.messages for probe in questions], len(rows)
-    shipped = _ship(target, [*(row.messages for row in rows), *compared] if isinstance(target, Path) else compared)
-    stop = trained.stop(tokenizer)
-    base = Seen(
+    shipped = of_gguf(target, every) if isinstance(target, Path) else of_endpoint(target, every[count:])
+    seen = _seen(trained, shipped, rows, prompts[count:], tokenizer)
+    found = _differences(trained, seen)
+    given = asked.ask(rows, prompts[:count], shipped, seen.stop, seen.bos) if rows else None
+    if given:
+        found = asked.judged(found, given, shipped.quantisation)
+    found = sorted(found, key=lambda one: (not one.wrong, list(TITLES).index(one.kind)))
+    unseen = list(_unseen(trained, shipped, bool(rows)))
+    return Diagnosis(trained, shipped, found, unseen, _modelfile(trained, shipped, list(seen.stop), found), given)
+
+
+def _seen(trained: Trained, shipped: Shipped, rows: Sequence[Row], prompts: Sequence[Prompt], tokenizer: Any) -> Seen:
+    """The questions that are compared, as they were trained (`prompts`) and as they are served."""
+    questions = probes(rows)
+    return Seen(
         shape=trained.shape,
         thinking=trained.thinking,
         system=trained.system.value,
         bos=trained.tokens.bos,
-        stop=stop,
+        stop=trained.stop(tokenizer),
         probes=questions,
-        trained=prompts[count:],
+        trained=prompts,
         shipped=replace(shipped, texts=shipped.texts[-len(questions) :]),
         encode=lambda text: tokenizer.encode(text, add_special_tokens=False),
         cutoff=_cutoff(trained),
         rows=rows,
         known=lambda texts: known_template(trained, questions, texts),
     )
-    with _vocabulary(shipped) as vocabulary:
-        seen = (
-            base if vocabulary is None else replace(base, served_tokens=vocabulary.tokenize, ends=vocabulary.ends_with)
-        )
-        found = [*judge(seen), *_of_weights(trained, shipped, vocabulary)]
+
+
+def _differences(trained: Trained, seen: Seen) -> list[Finding]:
+    """What differs in prompts and settings and, where the GGUF can be read, in tokens and weights."""
+    with _vocabulary(seen.shipped) as vocabulary:
+        if vocabulary:
+            seen = replace(seen, served_tokens=vocabulary.tokenize, ends=vocabulary.ends_with)
+        found = [*judge(seen), *_of_weights(trained, seen.shipped, vocabulary)]
     if any(one.kind == "base" for one in found):  # another vocabulary is a part of that
-        found = [one for one in found if one.kind not in ("tokenizer", "bos")]
-    given = asked.ask(rows, prompts[:count], shipped, stop, trained.tokens.bos) if rows else None
-    if given:
-        found = asked.judged(found, given, shipped.quantisation)
-    ordered = sorted(found, key=lambda one: (not one.wrong, list(TITLES).index(one.kind)))
-    unseen = list(_unseen(trained, shipped, bool(rows)))
-    return Diagnosis(trained, shipped, ordered, unseen, _modelfile(trained, shipped, stop, ordered), given)
+        return [one for one in found if one.kind not in ("tokenizer", "bos")]
+    return found
 
 
 def known_template(trained: Trained, questions: Sequence[Probe], texts: Sequence[str]) -> str:
@@ -117,10 +124,6 @@ def known_template(trained: Trained, questions: Sequence[Probe], texts: Sequence
 
 def _bare(text: str, bos: str | None) -> str:
     return text.removeprefix(bos) if bos else text
-
-
-def _ship(target: Endpoint | Path, conversations: Sequence[Any]) -> Shipped:
-    return of_gguf(target, conversations) if isinstance(target, Path) else of_endpoint(target, conversations)
 
 
 @contextlib.contextmanager
