@@ -12,12 +12,11 @@ from orchestrator.cli.common import (
     download_progress,
     on_option,
     print_json,
+    progress_display,
     project_of,
     say,
     spec_options,
-    stderr_console,
     stdout_console,
-    verbosity,
 )
 from orchestrator.cli.endpoint import Asked, ask_endpoint, endpoint_options
 from orchestrator.lib.errors import GateError
@@ -25,7 +24,6 @@ from orchestrator.lib.errors import GateError
 if TYPE_CHECKING:
     from orchestrator.pipeline.plan import Plan
     from orchestrator.pipeline.scheduler import Reporter
-    from orchestrator.report.progress import Display
     from orchestrator.runs.store import Run
     from orchestrator.spec.load import Project
 
@@ -134,7 +132,7 @@ def _take_part(project: Project, rank: int, options: dict[str, Any]) -> None:
     """As another node than the first in a training over several."""
     from orchestrator.pipeline import nodes
 
-    joined = nodes.join(project, rank, _display(options), download_progress(stderr_console()))
+    joined = nodes.join(project, rank, progress_display(options["quiet"], options["verbose"]), download_progress())
     say(f"node {rank} took part in run {joined.id}", err=True)
     if options["as_json"]:
         print_json(joined.record)
@@ -144,7 +142,7 @@ def _run_until(project: Project, phase: str, options: dict[str, Any]) -> None:
     from orchestrator.pipeline import workflow
     from orchestrator.report.live import LiveRun
 
-    reporter, done = LiveRun(_display(options)), None
+    reporter, done = LiveRun(progress_display(options["quiet"], options["verbose"])), None
     try:
         done = _carry_out(project, phase, reporter, options.get("on"))
     except GateError:
@@ -160,15 +158,9 @@ def _run_until(project: Project, phase: str, options: dict[str, Any]) -> None:
         create_in_ollama(done, project.spec.export.ollama.name or done.record["name"])
 
 
-def _display(options: dict[str, Any]) -> Display:
-    from orchestrator.report.progress import Display
-
-    return Display(stderr_console(), verbosity(options["quiet"], options["verbose"]))
-
-
 def _carry_out(project: Project, phase: str, reporter: Reporter, on: Any) -> Run:
     """Here, or on a cluster that is followed from here."""
-    progress = download_progress(stderr_console())
+    progress = download_progress()
     if on in (None, "local"):
         from orchestrator.pipeline.workflow import run_until
 

@@ -17,6 +17,7 @@ from orchestrator.lib.translate import localised
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from orchestrator.report.progress import Display
     from orchestrator.spec.load import Project
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -131,11 +132,18 @@ def secret(variable: str | None) -> str | None:
     return value
 
 
-def download_progress(console: Console, what: str = "fetching", counts: bool = False) -> Callable[[int, int], None]:
+def progress_display(quiet: bool = False, verbose: bool = False) -> Display:
+    """Shows the stages of a run as they come and go."""
+    from orchestrator.report.progress import Display
+
+    return Display(stderr_console(), verbosity(quiet, verbose))
+
+
+def download_progress(what: str = "fetching", counts: bool = False) -> Callable[[int, int], None]:
     """A progress bar for bytes, or for things that are counted; it appears with the first and goes with the last."""
     from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
 
-    what = localised(what)
+    console, what = stderr_console(), localised(what)
     if not console.is_terminal:
         return _one_line(console, what, counts)
     column = MofNCompleteColumn() if counts else DownloadColumn()

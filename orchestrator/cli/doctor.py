@@ -15,7 +15,6 @@ from orchestrator.cli.common import (
     say,
     set_option,
     spec_argument,
-    stderr_console,
     stdout_console,
 )
 from orchestrator.lib.errors import MissingError
@@ -98,7 +97,7 @@ def fetch(base: str, as_json: bool) -> None:
     """
     from orchestrator.models import llamacpp, sources
 
-    progress = download_progress(stderr_console())
+    progress = download_progress()
     hashes = HashCache(cache_folder() / "hashes.json")
     found = sources.fetch(base, Path.cwd(), hashes, progress)
     llamacpp.fetch(None, progress)

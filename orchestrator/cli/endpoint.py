@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import download_progress, say, secret, stderr_console
+from orchestrator.cli.common import download_progress, say, secret
 from orchestrator.lib.words import counted
 from orchestrator.runs import store
 
@@ -74,7 +74,7 @@ def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
     if run:
         manner = replace(manner, words=thinking(run)[1], reader=call_reader(run))
         endpoint = rows.as_trained(run, endpoint)
-    progress = download_progress(stderr_console(), "asking", counts=True)
+    progress = download_progress("asking", counts=True)
     replies = rows.ask(questions, endpoint, manner, progress)
     own = (run.folder / "evaluation" if run else Path()) / answers.file_name(endpoint, moment)
     target = answers.keep(rows.predictions(questions, replies, manner), asked.output or own)

@@ -11,10 +11,10 @@ from orchestrator.cli.common import (
     found_runs_dir_option,
     json_option,
     print_json,
+    progress_display,
     runs_dir_option,
     say,
     set_option,
-    stderr_console,
 )
 from orchestrator.lib.words import counted
 from orchestrator.runs import store
@@ -35,11 +35,10 @@ def adopt(
     Example: orchestrator runs adopt webui/saves/news/lora/train_2026-08-01-10-15-00
     """
     from orchestrator.pipeline.adopt import adopt as take
-    from orchestrator.report.progress import Display
     from orchestrator.spec.load import load_project
 
-    console, project = stderr_console(), load_project(spec, overrides, runs_dir)
-    made = take(folder, config, project, Display(console), download_progress(console))
+    project = load_project(spec, overrides, runs_dir)
+    made = take(folder, config, project, progress_display(), download_progress())
     if as_json:
         print_json({"run": made.run.id, "spec": str(made.spec)})
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import download_progress, json_option, print_json, say, stderr_console
+from orchestrator.cli.common import download_progress, json_option, print_json, say
 from orchestrator.lib.errors import MissingError
 from orchestrator.runs import store
 
@@ -59,7 +59,7 @@ def _push_ollama(run: Run, target: str, artifact: str | None, options: dict[str,
     except MissingError as error:
         bundle.write(run, kind, name, folder)
         raise MissingError(error.message, f"A bundle is ready: cd {folder} && {bundle.command(name)}") from None
-    progress = download_progress(stderr_console(), "sending")
+    progress = download_progress("sending")
     return ollama.ship(run, kind, name, server, progress)
 
 

@@ -12,9 +12,8 @@ from orchestrator.cli.common import (
     found_runs_dir_option,
     json_option,
     print_json,
+    progress_display,
     say,
-    stderr_console,
-    verbosity,
     verbosity_options,
 )
 from orchestrator.lib.errors import GateError, some
@@ -120,12 +119,11 @@ def reproduce(wanted: str | None, runs_dir: Path, into: Path | None, as_json: bo
     Example: orchestrator reproduce 20261124T081124Z
     """
     from orchestrator.pipeline import reproduce as again
-    from orchestrator.report.progress import Display
 
-    run, console = store.find(runs_dir, wanted), stderr_console()
+    run = store.find(runs_dir, wanted)
     target = into or runs_dir.with_name("reproduced")
-    display = Display(console, verbosity(quiet, verbose))
-    compared = again.reproduce(run, project_of(Path(SPEC)), target, display, download_progress(console))
+    display = progress_display(quiet, verbose)
+    compared = again.reproduce(run, project_of(Path(SPEC)), target, display, download_progress())
     if as_json:
         print_json(compared.to_json())
     else:

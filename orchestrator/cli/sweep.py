@@ -81,7 +81,7 @@ def run(dry_run: bool, strict: bool, as_json: bool, on: str | None, **options: A
     project = project_of(options)
     for doubt in doubts(project.spec):
         say(f"warning: {doubt}", err=True)
-    factory = TrialFactory(project, section(project), progress=download_progress(stderr_console()))
+    factory = TrialFactory(project, section(project), progress=download_progress())
     if dry_run:
         for line in trials_ahead(factory):
             say(line)
@@ -128,7 +128,7 @@ def learning_curve(fractions: str, seeds: int, metric: str | None, strict: bool,
     from orchestrator.sweep import learning_curve as curve
 
     project = project_of(options)
-    factory = curve.factory(project, curve.shares(fractions), seeds, metric, download_progress(stderr_console()))
+    factory = curve.factory(project, curve.shares(fractions), seeds, metric, download_progress())
     page = curve.finish(_carry_out(factory, options), project)
     print_json(page) if as_json else say(curve.text(page))
     require_success(page, strict)

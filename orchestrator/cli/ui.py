@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.common import download_progress, runs_dir_option, say, set_option, spec_argument, stderr_console
+from orchestrator.cli.common import download_progress, progress_display, runs_dir_option, say, set_option, spec_argument
 from orchestrator.cli.serving import until_stopped
 from orchestrator.lib.errors import Interrupted
 from orchestrator.lib.layout import SPEC, project_of
@@ -59,14 +59,12 @@ def webui(spec: Path, overrides: tuple[str, ...], runs_dir: Path | None, host: s
     Example: orchestrator webui spec.yaml
     """
     from orchestrator.pipeline import workflow
-    from orchestrator.report.progress import Display
     from orchestrator.serving import webui
     from orchestrator.serving.serve import where
     from orchestrator.spec.load import load_project
 
-    console, at = stderr_console(), where(host, port)
-    project = load_project(spec, overrides, runs_dir)
-    run = workflow.run_until(project, "prepare", Display(console), download_progress(console))
+    at, project = where(host, port), load_project(spec, overrides, runs_dir)
+    run = workflow.run_until(project, "prepare", progress_display(), download_progress())
     folder, name = project.root / webui.FOLDER, project.spec.name
     webui.lay_out(run, project.spec, folder)
     with webui.running(folder, at) as (url, child), until_stopped(child, folder / webui.LOG):

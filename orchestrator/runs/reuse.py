@@ -84,10 +84,14 @@ def judge(steps: Sequence[Planned], run: Run | None, force: Collection[str], has
     believed = _by_size_alone(steps, run, hashes)
     judged: dict[str, Planned] = {}
     for one, why in zip(steps, reasons, strict=True):
-        again = [judged[stage] for stage in one.step.needs if not judged[stage].up_to_date]
-        good = "up to date, by its size alone: --paranoid reads it" if one.step.stage in believed else "up to date"
-        whole = _follows(one, again) if again else replace(one, up_to_date=True, why=good)
-        judged[one.step.stage] = replace(one, why=why) if why else whole
+        stage, again = one.step.stage, [judged[need] for need in one.step.needs if not judged[need].up_to_date]
+        if why:
+            judged[stage] = replace(one, why=why)
+        elif again:
+            judged[stage] = _follows(one, again)
+        else:
+            good = "up to date, by its size alone: --paranoid reads it" if stage in believed else "up to date"
+            judged[stage] = replace(one, up_to_date=True, why=good)
     return list(judged.values())
 
 
@@ -109,9 +113,10 @@ def _why_stale(one: Planned, run: Run | None, force: Collection[str], hashes: Ha
 
 def _by_size_alone(steps: Sequence[Planned], run: Run | None, hashes: HashCache) -> set[str]:
     """The stages of which some output was never read on this machine, and is believed to be what it was."""
-    outputs = {one.step.stage: run.stage(one.step.stage).get("outputs", ()) if run else () for one in steps}
-    folder = run.folder if run else Path()
-    return {stage for stage, of in outputs.items() if any(str(folder / one["path"]) in hashes.believed for one in of)}
+    if run is None:
+        return set()
+    left = {one.step.stage: run.stage(one.step.stage).get("outputs", ()) for one in steps}
+    return {stage for stage, of in left.items() if any(str(run.folder / one["path"]) in hashes.believed for one in of)}
 
 
 def _follows(one: Planned, again: Sequence[Planned]) -> Planned:
