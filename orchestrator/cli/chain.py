@@ -205,7 +205,7 @@ def _show_run(done: Any, as_json: bool) -> None:
 
 
 def _score_file(predictions: Path, task: str | None, as_json: bool) -> None:
-    from orchestrator.evaluation import evaluate_file
+    from orchestrator.evaluation.measure import evaluate_file
     from orchestrator.report.console import show_measurement
 
     measured = evaluate_file(predictions, task)

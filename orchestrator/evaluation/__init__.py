@@ -1,8 +1,10 @@
-"""Predictions + labels → figures. Pure: what is read and written is a file of rows, and no model is ever loaded."""
+"""Predictions + labels → figures. Pure: what is read and written is a file of rows, and no model is ever loaded.
+
+`Row` is what a metric of the user's own is given.
+"""
 
 from __future__ import annotations
 
-from orchestrator.evaluation.measure import evaluate_file
 from orchestrator.evaluation.rows import Row
 
-__all__ = ["Row", "evaluate_file"]
+__all__ = ["Row"]
