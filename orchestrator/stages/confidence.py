@@ -49,6 +49,7 @@ class Confidence(Stage):
                 expects=(layout.summary("confidence"),),
                 leaves=tuple(map(layout.confidence, artifacts)),
                 needs=("prepare", *(f"ask-{kind}" for kind in kinds)),
+                after=("judge",),  # which takes a moment: nothing is left beside it then, and it gets all cores
                 inputs=context.picked("llama-cpp-python"),
             )
         ]
