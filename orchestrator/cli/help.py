@@ -12,7 +12,7 @@ import click
 
 from orchestrator.lib.translate import CATALOGUES, language, localised
 
-_PIECE = re.compile(r"[\[（“]*(?:[\u2e80-\uffef]|[^\s\u2e80-\uffef]+)[，。；：、！？）”…]*\s*")
+_PIECE = r"[\[（“]*(?:[\u2e80-\uffef]|[^\s\u2e80-\uffef]+)[，。；：、！？）”…]*\s*"
 """What a line may end after: a Chinese character or a word of another script, with the punctuation that follows."""
 
 
@@ -89,7 +89,7 @@ def _told(text: str) -> str:
 
 
 def _lines(text: str, width: int) -> str:
-    return "\n".join(_filled(_PIECE.findall(text), width))
+    return "\n".join(_filled(re.findall(_PIECE, text), width))
 
 
 def _filled(pieces: Iterable[str], width: int) -> Iterator[str]:

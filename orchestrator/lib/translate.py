@@ -15,7 +15,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.lib.files import read_json
 from orchestrator.lib.wording import FULL, Template, english, filled, halves, joined
 from orchestrator.lib.words import of_one
 
@@ -47,6 +46,8 @@ def language(environment: Mapping[str, str]) -> str:
 @functools.cache
 def catalogue(folder: Path) -> Catalogue:
     """All catalogues of a language together."""
+    from orchestrator.lib.files import read_json  # an English `--help` reads none
+
     entries = {text: said for file in sorted(folder.glob("*.json")) for text, said in read_json(file).items()}
     return Catalogue(entries, read_json(folder / "terms.json"))
 
