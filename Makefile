@@ -9,7 +9,7 @@ TORCH ?= $(shell cat .venv/torch 2>/dev/null)
 EXTRAS ?=
 SETUP = $(or $(PYTHON),python3) scripts/setup.py --python='$(PYTHON)' --torch='$(TORCH)' $(EXTRAS)
 # Named after the content of what it depends on, so that a checkout that only touches files installs nothing.
-WHAT := $(shell cat pyproject.toml requirements/*.txt scripts/setup.py scripts/llama_wheel.py | sha256sum | cut -c1-16)
+WHAT := $(shell cat pyproject.toml requirements/*.txt scripts/setup.py scripts/llama_wheel.py scripts/only_llama.cmake | sha256sum | cut -c1-16)
 READY := .venv/.ready-$(WHAT)
 DEV := .venv/.ready-dev-$(WHAT)
 # Compiled modules are kept, whatever the shell says (images of Docker often say no): each process of a stage and of a test

@@ -24,9 +24,10 @@ from orchestrator.lib.fetch import download, unpack_source
 from orchestrator.lib.files import building, cache_folder
 from orchestrator.models import llamacpp
 
+SETTINGS = Path(__file__).resolve().with_name("only_llama.cmake")
 FLAGS = (
     "-DLLAVA_BUILD=OFF",  # images and sound
-    f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={Path(__file__).resolve().with_name('only_llama.cmake')}",
+    f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={SETTINGS}",
 )
 COMPILERS = ("c++", "g++", "clang++")
 CPUINFO = Path("/proc/cpuinfo")
@@ -38,7 +39,8 @@ def wheel_folder(compiler: str) -> Path:
     ggml compiles for the CPU that it is compiled on (GGML_NATIVE), and a home may be shared by unequal machines.
     """
     flags = " ".join([flag.rpartition("/")[2] for flag in FLAGS] + [os.environ.get("CMAKE_ARGS", "")])
-    facts = [llamacpp.ARCHIVE.sha256, flags, _version(compiler), platform.system(), platform.machine(), *instructions()]
+    source = [llamacpp.ARCHIVE.sha256, SETTINGS.read_text(encoding="utf-8"), flags]
+    facts = [*source, _version(compiler), platform.system(), platform.machine(), *instructions()]
     return cache_folder() / "wheels" / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:24]
 
 
