@@ -67,22 +67,24 @@ def test_a_stage_that_fails_in_a_trial_is_told(seen: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(together, "WarmLauncher", lambda: together.start)
     monkeypatch.setattr(together, "IMPORTS", importing(""))
-    monkeypatch.setattr(together, "convert", fails)
+    monkeypatch.setattr(together, "ship", fails)
     monkeypatch.setattr(together, "make_toy", lambda project: None)
     *_, last = together.trial()
     assert (last.name, last.state, last.detail) == ("trial", "missing", "train ended with exit code 1: no")
 
 
-def test_only_what_a_conversion_needs_is_done(tmp_path: Path, tiny_model: Path) -> None:
+def test_only_what_an_asked_gguf_needs_is_done(tmp_path: Path, tiny_model: Path) -> None:
     project = make_project(tmp_path, tiny_model)
-    task = together.assign(together.load_project(project / "spec.yaml"), "export")
+    loaded = together.load_project(project / "spec.yaml", (f"export.gguf=[{together.KIND}]",))
+    task = together.assign(loaded, "verify")
     steps = {planned.step.stage: planned for planned in task.target_plan.steps}
     assert {"predict-tuned", "score"} < steps.keys()
-    assert list(together.needed(steps, together.LAST)) == ["prepare", "train", "merge", "template", "convert"]
+    assert list(together.needed(steps, together.LAST)) == ["prepare", "train", "merge", "template", "convert", together.LAST]
 
 
 @pytest.mark.slow
-def test_a_toy_is_trained_and_converted(tmp_path: Path, builtin_model: Path) -> None:
+def test_a_toy_is_trained_converted_and_asked(tmp_path: Path, builtin_model: Path) -> None:
     together.make_toy(tmp_path)
-    together.convert(tmp_path, together.WarmLauncher())
-    assert [path.name for path in tmp_path.glob("runs/*/export/*.gguf")] != []
+    together.ship(tmp_path, together.WarmLauncher())
+    (answers,) = tmp_path.glob("runs/*/evaluation/gguf-q8_0.jsonl")
+    assert len(answers.read_text().splitlines()) == 2

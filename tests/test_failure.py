@@ -51,6 +51,17 @@ def test_a_killed_process_ran_out_of_memory_most_likely(tmp_path: Path) -> None:
     assert error.message == "train was killed by signal 9: loading" and "out of memory" in error.hint
 
 
+def test_a_crash_of_llamacpp_says_how_to_compile_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = replace(STEP, stage="ask-q8_0", inputs={"llama-cpp-python": "0.3.36"})
+    error = told(tmp_path / "log", "llama.cpp loads toy-q8_0.gguf\n", -11, step)
+    assert error.message == "ask-q8_0 was killed by signal 11: llama.cpp loads toy-q8_0.gguf"
+    assert error.hint.endswith("compiled for another CPU: CMAKE_ARGS=-DGGML_NATIVE=OFF make setup")
+    assert "The whole log" in told(tmp_path / "log", "loading\n", -11).hint  # of no llama.cpp
+    monkeypatch.setattr(environment, "CHECKOUT", Path("/nowhere"))
+    hint = told(tmp_path / "log", "", -4, step).hint
+    assert "CMAKE_ARGS=-DGGML_NATIVE=OFF pip install --force-reinstall --no-cache-dir 'llama-cpp-python" in hint
+
+
 def test_other_failures_name_the_last_error_and_the_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     error = told(log, "ValueError: 第三行是空的\nexiting\n", 1)

@@ -288,7 +288,17 @@ def test_the_wheel_is_kept_by_what_it_was_made_from(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("CMAKE_ARGS", "-DGGML_CUDA=on")
     with_cuda = llama_wheel.wheel_folder("g++")
     monkeypatch.setattr(llama_wheel, "instructions", lambda: ["neon"])
-    assert len({plain, with_cuda, llama_wheel.wheel_folder("g++")}) == 3
+    on_arm = llama_wheel.wheel_folder("g++")
+    monkeypatch.setattr(llama_wheel, "SETTINGS", tmp_path / "other.cmake")
+    llama_wheel.SETTINGS.write_text("set(LLAMA_BUILD_COMMON ON)")
+    assert len({plain, with_cuda, on_arm, llama_wheel.wheel_folder("g++")}) == 4
+
+
+def test_the_wheel_has_nothing_of_amx() -> None:
+    import llama_cpp
+
+    compiled = llama_cpp.llama_print_system_info().decode()
+    assert "CPU :" in compiled and "AMX" not in compiled
 
 
 def test_the_instructions_of_a_cpu_are_read(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import functools
 import os
 import platform
 import shutil
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -57,13 +58,25 @@ def install_again(build: str = "") -> str:
     """
     if (CHECKOUT / "scripts/setup.py").is_file():
         return f"make setup{f' TORCH={build}' if build else ''}"
+    return f"pip install --force-reinstall {_declared(TORCH)}"
+
+
+def compile_again() -> str:
+    """The command that compiles llama.cpp with no instructions but those that most CPUs have."""
+    portable = "CMAKE_ARGS=-DGGML_NATIVE=OFF"
+    if (CHECKOUT / "scripts/setup.py").is_file():
+        return f"{portable} make setup"
+    return f"{portable} pip install --force-reinstall --no-cache-dir {_declared(['llama-cpp-python'])}"
+
+
+def _declared(packages: Sequence[str]) -> str:
+    """Packages within the bounds that our own package declares, as arguments of pip."""
     try:
         declared = metadata.requires("llamafactory-orchestrator") or []
     except metadata.PackageNotFoundError:
         declared = []
     names = {text.rstrip(" ").split("<")[0].split(">")[0].split("=")[0]: text for text in declared}
-    wanted = " ".join(f"'{names.get(name, name)}'" for name in TORCH)
-    return f"pip install --force-reinstall {wanted}"
+    return " ".join(f"'{names.get(name, name)}'" for name in packages)
 
 
 @functools.cache

@@ -41,6 +41,9 @@ UNFIT = re.compile(
 """What an import says that meets a package it was not made for: torchaudio, torch of torchvision's operators, the
 loader of libraries, LLaMA-Factory's and transformers' check of versions, and Python."""
 
+CRASHES = (-signal.SIGILL, -signal.SIGSEGV, -signal.SIGBUS)
+"""What ends a process that computes with instructions which this CPU, or this Linux, does not carry out."""
+
 TO_LOWER = {
     "train": "It ran out of memory: lower train.per_device_train_batch_size or train.cutoff_len.",
     "evaluate": "It ran out of memory: lower train.per_device_eval_batch_size or evaluate.max_new_tokens.",
@@ -59,7 +62,7 @@ def explain(step: Step, log: Path, code: int) -> OrchestratorError:
     message = f"{step.stage} {ended}: {secrecy.redacted(reason.strip())[:QUOTED]}"
     if UNFIT.match(reason.strip()):
         return MissingError(message, f"The installed packages do not fit each other: {environment.install_again()}")
-    hint = out_of_memory(step.phase, lines, code) or f"The whole log: {log}"
+    hint = out_of_memory(step.phase, lines, code) or _crash(step, code) or f"The whole log: {log}"
     return GateError(message, hint) if step.judges else StageError(message, hint)
 
 
@@ -69,6 +72,13 @@ def out_of_memory(phase: str, lines: list[str], code: int) -> str:
     if code == -9 or any(sign in text for sign in NO_MEMORY):
         return TO_LOWER.get(phase, "It ran out of memory: close other programs, or choose a smaller model.base.")
     return ""
+
+
+def _crash(step: Step, code: int) -> str:
+    """How to compile llama.cpp again where it ended the process, or ''."""
+    if code not in CRASHES or "llama-cpp-python" not in step.inputs:
+        return ""
+    return f"llama.cpp may be compiled for another CPU: {environment.compile_again()}"
 
 
 def tail(log: Path, size: int = 1 << 16) -> list[str]:

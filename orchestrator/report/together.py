@@ -1,4 +1,4 @@
-"""Whether what is installed works together: imported in one process, and a toy trained and converted."""
+"""Whether what is installed works together: imported in one process, and a toy trained, converted and asked."""
 
 from __future__ import annotations
 
@@ -30,14 +30,16 @@ NAMES = (*environment.TORCH, "llama-cpp-python", "llamafactory", "transformers",
 TOKENIZER_OF = "builtin:smollm2-135m-instruct"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 ROWS = 10
-LAST = "convert"
-SPEC = """\
+KIND = "q8_0"
+"""A type that llama.cpp multiplies with this CPU's own instructions, which it was compiled for."""
+LAST = f"ask-{KIND}"
+SPEC = f"""\
 name: toy
-model: {base: toy, template: smollm2}
-data: {train: train.json, eval: eval.json, accept: [leakage_exact]}
-train: {max_steps: 1, per_device_train_batch_size: 1, gradient_accumulation_steps: 1}
-evaluate: {baseline: false}
-export: {gguf: [f16]}
+model: {{base: toy, template: smollm2}}
+data: {{train: train.json, eval: eval.json, accept: [leakage_exact]}}
+train: {{max_steps: 1, per_device_train_batch_size: 1, gradient_accumulation_steps: 1}}
+evaluate: {{baseline: false, max_new_tokens: 2}}
+export: {{gguf: [{KIND}]}}
 """
 IMPORTS = Step("imports", "prepare", (sys.executable, "-m", "orchestrator.report.together_process"))
 VOCABULARY, SIZE, LAYERS = 49_152, 32, 2
@@ -54,7 +56,7 @@ def imports() -> Check:
 
 
 def trial() -> Iterator[Check]:
-    """The imports as the stages do them, and one step of training a toy with its conversion; leaves nothing behind."""
+    """The imports as the stages do them, and one step of training a toy, whose GGUF is asked; leaves nothing behind."""
     launch = WarmLauncher()
     with tempfile.TemporaryDirectory(prefix="orchestrator-") as folder:
         if reason := _imported(launch, Path(folder)):
@@ -64,11 +66,11 @@ def trial() -> Iterator[Check]:
         yield imports()
         try:
             make_toy(Path(folder))
-            convert(Path(folder), launch)
+            ship(Path(folder), launch)
         except OrchestratorError as error:
             yield Check("trial", "missing", error.message, error.hint)
         else:
-            yield Check("trial", "ok", "a toy was trained for one step and converted to GGUF")
+            yield Check("trial", "ok", "a toy was trained for one step, converted to GGUF and asked in llama.cpp")
 
 
 def make_toy(project: Path) -> None:
@@ -105,9 +107,9 @@ def _write_weights(target: Path) -> None:
     save_file(weights, str(target), {"format": "pt"})
 
 
-def convert(project: Path, launch: Starter) -> None:
-    """Carry out what the GGUF of a project needs, and nothing else."""
-    task = assign(load_project(project / "spec.yaml"), "export")
+def ship(project: Path, launch: Starter) -> None:
+    """Carry out what the answers of a project's GGUF need, and nothing else."""
+    task = assign(load_project(project / "spec.yaml"), "verify")
     steps = {planned.step.stage: planned for planned in task.target_plan.steps}
     plan = Plan(task.target_plan.spec, task.target_plan.run, tuple(needed(steps, LAST).values()))
     carry_out(Task(task.project, task.full_plan, plan, task.run), Nobody(), launch)
