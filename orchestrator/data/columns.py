@@ -51,7 +51,9 @@ class Format:
 
     def get(self, row: Row, role: str) -> Any:
         """The value of the column with that role, or None where the file or the row has none."""
-        column = self.columns.get(role, "")
+        column = self.columns.get(role)
+        if column is None:
+            return None
         return _fill(column, row) if "{" in column else row.get(column)
 
 

@@ -14,9 +14,10 @@ from typing import Any
 from orchestrator.data.clean import tidy
 from orchestrator.data.columns import detect_format
 from orchestrator.data.conversation import Conversation, Kind, write_rows
+from orchestrator.data.encoding import detect_encoding
 from orchestrator.data.react import tools_called
 from orchestrator.data.reading import LOOK_AT, Loaded, RowProblem, load
-from orchestrator.data.rows import RowError, detect_encoding, read_rows
+from orchestrator.data.rows import RowError, read_rows
 from orchestrator.data.split import label_counts, split
 from orchestrator.data.tools import calls_of
 from orchestrator.lib.errors import InputError
