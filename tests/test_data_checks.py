@@ -293,6 +293,12 @@ SIGNS = [
     ("caf\u00c3\u00a9 au lait", ["mojibake"]),
     ("it\u00e2\u20ac\u2122s", ["mojibake"]),
     ("锟斤拷锟斤拷", ["mojibake"]),
+    ("体育".encode().decode("cp1252"), ["mojibake"]),
+    ("体育新闻".encode().decode("latin-1"), ["control_characters", "mojibake"]),
+    ("сегодня".encode().decode("cp1252", "ignore"), ["mojibake"]),
+    ("so funny \U0001f600".encode().decode("cp1252", "ignore"), ["mojibake"]),
+    ("Il a dit «\u00a0c'est l'été\u00a0», puis «café»\u00a0: «là» et «VIVE LA LIBERTÉ\u00a0»", []),
+    ("Er sagte »Spaß« und «Spaß»; «à 5\u00a0°C»", []),
     ("café – déjà vu, 50 °C, “quoted”", []),
     ("AT&amp;T &lt;b&gt;", ["markup"]),
     ("McDonald #39;s", ["markup"]),
@@ -391,6 +397,7 @@ def test_only_rows_that_could_be_too_long_are_counted(monkeypatch: pytest.Monkey
 
 def test_the_bound_holds_for_chinese() -> None:
     assert most_tokens(row("体" * 100)) >= 300
+    assert most_tokens(Conversation((Message("user", "q"),), chosen="a", rejected="体" * 100)) >= 300
 
 
 # ---- findings and frames
