@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,7 @@ def trials_ahead(factory: TrialFactory) -> list[str]:
         return [f"{points} chosen by {sweep.method}, {counted(sweep.seeds, 'seed')} each"]
     return [
         f"{number}  {label(point)}"
-        for number, point in enumerate(grid(sweep.parameters), 1)
-        for _ in range(sweep.seeds)
+        for number, (point, _) in enumerate(product(grid(sweep.parameters), range(sweep.seeds)), 1)
     ]
 
 
