@@ -16,7 +16,15 @@ from orchestrator.data.checks.copies import SENSITIVE_PAIRS, is_near_copy, near_
 from orchestrator.data.checks.corpus import Frame, build
 from orchestrator.data.checks.labels import are_labels, label_variants, visible
 from orchestrator.data.checks.minhash import signatures
-from orchestrator.data.checks.text import NAMES, has_personal_data, same_text, scripts, signs, unfinished, words_of
+from orchestrator.data.checks.text import (
+    SCRIPT_NAMES,
+    has_personal_data,
+    same_text,
+    scripts,
+    signs,
+    unfinished,
+    words_of,
+)
 from orchestrator.data.checks.tokens import TokenCounter, most_tokens
 from orchestrator.data.conversation import Conversation, Message
 from orchestrator.data.reading import RowProblem, load
@@ -327,7 +335,7 @@ def test_a_chinese_id_needs_its_checksum() -> None:
 
 def test_scripts() -> None:
     texts = ["hello", "苹果发布iPhone 15 Pro", "こんにちは世界", "안녕", "привет", "12:30", "مرحبا", ""]
-    names = [NAMES[index] for index in scripts(texts)]
+    names = [SCRIPT_NAMES[index] for index in scripts(texts)]
     assert names == ["latin", "chinese", "kana", "hangul", "cyrillic", "none", "arabic", "none"]
 
 

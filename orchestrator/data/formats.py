@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from orchestrator.chat_template.messages import NEXT_RESULT
@@ -37,23 +36,25 @@ def to_conversation(row: Row, form: Format, source: str, number: int) -> Convers
     """Returns row `number` of a source as a Conversation. Raises RowError."""
     if media := next((name for name in _MEDIA if row.get(name)), None):
         raise RowError("media", f"has {media}, but only text can be trained here")
-    made = replace(_conversation(row, form), source=source, row=number)
-    for text in (made.system, made.tools, made.chosen, made.rejected, *(turn.content for turn in made.messages)):
-        _require_whole(text)
+    made = _conversation(row, form, source, number)
+    for text in (made.system, made.tools, made.chosen, made.rejected, *[turn.content for turn in made.messages]):
+        if not text.isascii():
+            _require_whole(text)
     return made
 
 
-def _conversation(row: Row, form: Format) -> Conversation:
+def _conversation(row: Row, form: Format, source: str, number: int) -> Conversation:
     kind = TRAINING_KINDS[form.kind]
     if kind.reads:
-        return Conversation((Message("user", _filled(form.get(row, "prompt"), "text", "empty_row")),))
+        text = Message("user", _filled(form.get(row, "prompt"), "text", "empty_row"))
+        return Conversation((text,), source=source, row=number)
     turns, own_system = _turns(row, form)
     turns = to_calls(turns) if form.react else turns
     pair = _pair(row, form) if kind.pairs else ("", "")
     check_turns(turns, ends_with_answer=not any(pair))
     check_calls(turns, tools := read_tools(form.get(row, "tools")))
     tag = _tag(form.get(row, "kto_tag")) if kind.tags else None
-    return Conversation(tuple(turns), own_system or form.system, tools, *pair, desirable=tag)
+    return Conversation(tuple(turns), own_system or form.system, tools, *pair, tag, source, number)
 
 
 def _require_whole(text: str) -> None:

@@ -115,12 +115,12 @@ SCRIPTS = {
     "arabic": ((0x0600, 0x06FF),),
     "latin": ((0x0041, 0x005A), (0x0061, 0x007A), (0x00C0, 0x024F)),
 }
-NAMES = (*SCRIPTS, "none")
+SCRIPT_NAMES = (*SCRIPTS, "none")
 _SHARE = 0.15  # of the letters, for a script to name the text
 
 
 def scripts(texts: Sequence[str]) -> npt.NDArray[np.uint8]:
-    """Returns for each text the index in NAMES of the first script that holds 15 % of its letters."""
+    """Returns for each text the index in SCRIPT_NAMES of the first script that holds 15 % of its letters."""
     code = np.frombuffer("\x00".join([*texts, ""]).encode("utf-32-le", "surrogatepass"), np.uint32)
     lengths = np.fromiter((len(text) + 1 for text in texts), np.int64, len(texts))
     starts = np.cumsum(lengths) - lengths
