@@ -143,8 +143,6 @@ def constraints(pair: str) -> list[str]:
     """pip's constraints for a pair. The lower ends of the ranges are read from where they stand."""
     if pair == "newest":
         return []
-    if pair == "newest":
-        return []
     texts = [(lock.FOLDER / f"{part}.txt").read_text(encoding="utf-8") for part in (lock.BASE, "dev")]
     pinned = [head for text in texts for head in lock.stanzas(text)]
     if pair != "oldest":
@@ -179,13 +177,11 @@ print(json.dumps({{'python': platform.python_version(), **{{name: v(name) for na
     return answer
 
 
-def call(argv: list[str], cwd: Path, log: Path, env: dict[str, str] | None = None) -> int:
+def call(argv: list[str], cwd: Path, log: Path) -> int:
     """Run a command, its output at the end of the log; the exit code."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as output:
-        return subprocess.run(
-            argv, cwd=cwd, stdout=output, stderr=output, env=os.environ | (env or {}), timeout=SECONDS
-        ).returncode
+        return subprocess.run(argv, cwd=cwd, stdout=output, stderr=output, timeout=SECONDS).returncode
 
 
 def last_line(log: Path) -> str:

@@ -1,7 +1,10 @@
-"""llama.cpp's wheel for this machine, compiled once and kept in the user's cache: `llama_wheel.py [fetch|build|path]`.
+"""llama.cpp's wheel for this machine, compiled once and kept in the user's cache.
+
+    llama_wheel.py [fetch|build|path|cache]
 
 `fetch` brings the source archive, which the converter comes from as well; `build` compiles it, where that was not done
-yet, and prints where the wheel is; `path` prints it only when it is there. Needs what requirements/build.txt names.
+yet, and prints where the wheel is; `path` prints it only when it is there; `cache` prints the cache's folder. Needs
+what requirements/build.txt names.
 """
 
 from __future__ import annotations

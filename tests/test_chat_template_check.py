@@ -192,7 +192,7 @@ def read_by_the_server(names: Sequence[str]) -> Iterator[tuple[str, str, str, bo
         for thinking in {shape.reasons, False}:
             template = jinja_template(shape, tokens, thinking, tools)
             for one in taught(shape, thinking, tokens, tools):
-                case = llama_server.Case(template, QUESTION, tools=OFFERED, answer=one.answer)
+                case = llama_server.Rendering(template, QUESTION, tools=OFFERED, answer=one.answer)
                 asked.append((name, tools.call_format, one, case))
     messages = llama_server.render(llama_server.PACKAGE, [case for *_, case in asked], tokens)
     for (name, call_format, one, _), message in zip(asked, messages, strict=True):

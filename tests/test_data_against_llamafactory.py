@@ -302,3 +302,5 @@ def test_the_tokens_counted_are_those_of_training(builtin_model: Path) -> None:
         turns = [{"role": message.role, "content": message.content} for message in row.messages]
         prompt, answer = TEMPLATES["chatml"].encode_oneturn(tokenizer, turns, row.system)
         assert count(row) == len(prompt) + len(answer)
+        pair = replace(row, messages=row.messages[:1], chosen="短", rejected="科技")
+        assert count(pair) == count(replace(pair, chosen="科技", rejected="短")) == count(row)

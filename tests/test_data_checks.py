@@ -16,7 +16,15 @@ from orchestrator.data.checks.copies import SENSITIVE_PAIRS, is_near_copy, near_
 from orchestrator.data.checks.corpus import Frame, build
 from orchestrator.data.checks.labels import are_labels, label_variants, visible
 from orchestrator.data.checks.minhash import signatures
-from orchestrator.data.checks.text import NAMES, has_personal_data, same_text, scripts, signs, unfinished, words_of
+from orchestrator.data.checks.text import (
+    SCRIPT_NAMES,
+    has_personal_data,
+    same_text,
+    scripts,
+    signs,
+    unfinished,
+    words_of,
+)
 from orchestrator.data.checks.tokens import TokenCounter, most_tokens
 from orchestrator.data.conversation import Conversation, Message
 from orchestrator.data.reading import RowProblem, load
@@ -293,6 +301,12 @@ SIGNS = [
     ("caf\u00c3\u00a9 au lait", ["mojibake"]),
     ("it\u00e2\u20ac\u2122s", ["mojibake"]),
     ("锟斤拷锟斤拷", ["mojibake"]),
+    ("体育".encode().decode("cp1252"), ["mojibake"]),
+    ("体育新闻".encode().decode("latin-1"), ["control_characters", "mojibake"]),
+    ("сегодня".encode().decode("cp1252", "ignore"), ["mojibake"]),
+    ("so funny \U0001f600".encode().decode("cp1252", "ignore"), ["mojibake"]),
+    ("Il a dit «\u00a0c'est l'été\u00a0», puis «café»\u00a0: «là» et «VIVE LA LIBERTÉ\u00a0»", []),
+    ("Er sagte »Spaß« und «Spaß»; «à 5\u00a0°C»", []),
     ("café – déjà vu, 50 °C, “quoted”", []),
     ("AT&amp;T &lt;b&gt;", ["markup"]),
     ("McDonald #39;s", ["markup"]),
@@ -321,7 +335,7 @@ def test_a_chinese_id_needs_its_checksum() -> None:
 
 def test_scripts() -> None:
     texts = ["hello", "苹果发布iPhone 15 Pro", "こんにちは世界", "안녕", "привет", "12:30", "مرحبا", ""]
-    names = [NAMES[index] for index in scripts(texts)]
+    names = [SCRIPT_NAMES[index] for index in scripts(texts)]
     assert names == ["latin", "chinese", "kana", "hangul", "cyrillic", "none", "arabic", "none"]
 
 
@@ -391,6 +405,7 @@ def test_only_rows_that_could_be_too_long_are_counted(monkeypatch: pytest.Monkey
 
 def test_the_bound_holds_for_chinese() -> None:
     assert most_tokens(row("体" * 100)) >= 300
+    assert most_tokens(Conversation((Message("user", "q"),), chosen="a", rejected="体" * 100)) >= 300
 
 
 # ---- findings and frames

@@ -6,15 +6,17 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import openpyxl
+import openpyxl.chart
 import pyarrow
 import pyarrow.parquet
 import pytest
 
 from orchestrator.data.conversation import Conversation, Message, write_rows
+from orchestrator.data.encoding import detect_encoding
 from orchestrator.data.reading import load, read, require
-from orchestrator.data.rows import detect_encoding
 from orchestrator.lib.errors import InputError
 
 TABLE = "标题,类别\n北京申奥成功，举国欢庆,体育\n央行下调存款准备金率,财经\n"
@@ -61,6 +63,13 @@ def test_no_other_encoding_is_guessed(tmp_path: Path, encoding: str) -> None:
         load(path)
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfea\x00\xd8", b"a\x00b\x00\x00\xd8c\x00"])
+def test_damaged_utf_16_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(InputError, match="neither UTF-8 nor GBK nor UTF-16"):
+        load(tmp_path / "a.csv")
+
+
 @pytest.mark.parametrize(("name", "separator"), [("a.csv", ","), ("a.csv", ";"), ("a.tsv", "\t"), ("a.csv", "\t")])
 def test_separators(tmp_path: Path, name: str, separator: str) -> None:
     path = write(tmp_path, name, TABLE.replace(",", separator))
@@ -84,6 +93,34 @@ def test_a_row_with_the_wrong_number_of_cells_is_named(tmp_path: Path) -> None:
     assert [row.row for row in loaded.conversations] == [1, 3]
 
 
+def test_a_column_without_a_name_is_none(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", ",title,label\n0,a,b\n1,c,d\n")  # as pandas writes it
+    assert pairs(path) == [("a", "b"), ("c", "d")]
+    assert pairs(write(tmp_path, "a.json", [{"": "0", "title": "a", "label": "b"}])) == [("a", "b")]
+
+
+def test_a_line_with_wrong_quotes_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", 'title,label\n"Titanic" sinks,Film\n"a ""b""",c\nthe 5" floppy,Tech\n')
+    loaded = load(path)
+    assert [(row.prompt, row.row) for row in loaded.conversations] == [('a "b"', 2), ('the 5" floppy', 3)]
+    (problem,) = loaded.problems
+    assert (problem.kind, problem.row) == ("bad_quotes", 1) and "line 2" in problem.message
+
+
+MISQUOTED = [
+    ('title,label\na,b\n"Titanic,Film\nc,d\n', "lines 3 to 4"),
+    ('title,label\na,b\n"Titanic,Film\n"c",d\n', "lines 3 to 4"),
+    ('title,label\n"a "b" c\nd",e\n', "line 2"),
+    ('"title"s,label\na,b\n', "line 1"),
+]
+
+
+@pytest.mark.parametrize(("text", "where"), MISQUOTED)
+def test_quotes_that_leave_open_where_a_row_ends_are_refused(tmp_path: Path, text: str, where: str) -> None:
+    with pytest.raises(InputError, match=f"the quotes in {where} do not match"):
+        load(write(tmp_path, "a.csv", text))
+
+
 def test_parquet_and_excel(tmp_path: Path) -> None:
     table = pyarrow.table({"title": [title for title, _ in CHINESE], "category": [label for _, label in CHINESE]})
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
@@ -92,6 +129,55 @@ def test_parquet_and_excel(tmp_path: Path) -> None:
         book.active.append(cells)
     book.save(tmp_path / "a.xlsx")
     assert pairs(tmp_path / "a.parquet") == pairs(tmp_path / "a.xlsx") == CHINESE
+
+
+def chart_in(book: openpyxl.Workbook) -> Any:
+    sheet = book.create_chartsheet("chart", 0)
+    sheet.add_chart(openpyxl.chart.BarChart())
+    return sheet
+
+
+def test_excel_means_the_first_sheet_whichever_was_looked_at_last(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for cells in [("title", "label"), ("a", "b")]:
+        book.active.append(cells)
+    book.create_sheet("notes").append(["something else"])
+    book.active = chart_in(book)
+    book.save(tmp_path / "a.xlsx")
+    assert pairs(tmp_path / "a.xlsx") == [("a", "b")]
+
+
+def test_excel_is_read_beyond_the_size_that_it_tells(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for cells in [("title", "label", "note"), ("a", "b"), ("c", "d")]:
+        book.active.append(cells)
+    book.save(tmp_path / "whole.xlsx")
+    with ZipFile(tmp_path / "whole.xlsx") as whole, ZipFile(tmp_path / "a.xlsx", "w") as told:
+        for name in whole.namelist():
+            told.writestr(name, whole.read(name).replace(b'<dimension ref="A1:C3"', b'<dimension ref="A1"'))
+    assert pairs(tmp_path / "a.xlsx") == [("a", "b"), ("c", "d")]
+
+
+@pytest.mark.parametrize(
+    ("part", "content"),
+    [("xl/worksheets/sheet1.xml", b"<worksheet>"), ("xl/styles.xml", b"<x/>"), ("xl/workbook.xml", b"")],
+)
+def test_a_damaged_book_is_refused(tmp_path: Path, part: str, content: bytes) -> None:
+    openpyxl.Workbook().save(tmp_path / "whole.xlsx")
+    with ZipFile(tmp_path / "whole.xlsx") as whole, ZipFile(tmp_path / "a.xlsx", "w") as damaged:
+        for name in whole.namelist():
+            damaged.writestr(name, content if name == part else whole.read(name))
+    with pytest.raises(InputError, match=r"not an Excel workbook|no column names"):
+        load(tmp_path / "a.xlsx")
+
+
+def test_a_book_of_charts_has_no_rows(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    chart_in(book)
+    del book["Sheet"]
+    book.save(tmp_path / "a.xlsx")
+    with pytest.raises(InputError, match="charts only"):
+        load(tmp_path / "a.xlsx")
 
 
 def test_numbers_of_a_spreadsheet_become_text(tmp_path: Path) -> None:
@@ -109,6 +195,22 @@ def test_json_lines_in_a_json_file_and_lists_in_jsonl(tmp_path: Path) -> None:
     assert pairs(lines) == pairs(listed) == [("a", "b"), ("c", "d")]
 
 
+def test_lists_that_were_joined_are_all_read(tmp_path: Path) -> None:
+    lists = ([{"prompt": "a", "response": "b"}], [], [{"prompt": "c", "response": "d"}])
+    path = write(tmp_path, "a.json", "\n".join(map(json.dumps, lists)) + "\n")
+    assert pairs(path) == [("a", "b"), ("c", "d")]
+
+
+def test_half_a_character_is_named(tmp_path: Path) -> None:
+    lines = [{"prompt": "a", "response": "b"}, {"prompt": "cut \ud83d", "response": "b"}]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    (problem,) = load(path).problems
+    assert (problem.kind, problem.row) == ("not_text", 2) and r"\ud83d" in problem.message
+    path.write_text(json.dumps({"prompt": "a", "chosen": "b", "rejected": "c \udc00"}))
+    assert [problem.kind for problem in load(path, "dpo").problems] == ["not_text"]
+
+
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     path = write(tmp_path, "a.jsonl", '{"prompt": "a", "response": "b"}\n\n{"prompt": \n[1]\n')
     assert [(p.kind, p.row) for p in load(path).problems] == [("bad_json", 2), ("not_an_object", 3)]
@@ -117,6 +219,7 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
 BROKEN = [
     ('[{"a": 1}, {"b" 2}]', "row 2 is not JSON"),
     ('[{"prompt": "a", "response": "b"}, ', "the list ends without"),
+    ('[{"prompt": "a", "response": "b"}]\n{"prompt": "c"}', "no list follows the ']' after row 1"),
     ("title,title\n1,2\n", "two columns are called 'title'"),
     (",\n1,2\n", "no column names"),
 ]

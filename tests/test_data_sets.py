@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -186,6 +187,28 @@ def test_cleaning_unifies_labels() -> None:
     assert clean(done.train).changes == []
 
 
+def test_cleaning_keeps_pairs_and_calls() -> None:
+    prompts = [each.prompt for each in rows()]
+    labels = ["Sport", "World"] * 150
+    labels[0] = "sport"
+    pairs = [
+        Conversation((Message("user", text),), chosen=label, rejected="none", row=number)
+        for number, (text, label) in enumerate(zip(prompts, labels, strict=True), 1)
+    ]
+    pairs[2] = replace(pairs[2], chosen="SPORT", rejected="Sport")  # it teaches the spelling
+    done = clean(pairs)
+    assert [(each.prompt, each.messages) for each in done.train] == [(each.prompt, each.messages) for each in pairs]
+    assert (done.train[0].chosen, done.train[2].chosen) == ("Sport", "SPORT")
+    calls = ['{"name": "search", "arguments": {}}', '{"name": "weather", "arguments": {}}'] * 150
+    calls[0] = '{"name":"search", "arguments":{}}'
+    called = [
+        Conversation((Message("user", text), Message("function_call", call)), row=number)
+        for number, (text, call) in enumerate(zip(prompts, calls, strict=True), 1)
+    ]
+    done = clean(called)
+    assert done.train[0].messages[1] == Message("function_call", calls[2])
+
+
 def test_contradictions_are_left_to_people() -> None:
     every = [*rows(), row(rows()[0].prompt, "娱乐" if rows()[0].answer != "娱乐" else "体育", 301)]
     assert clean(every).train == every
@@ -196,6 +219,11 @@ def test_nothing_is_cleaned_in_place(tmp_path: Path) -> None:
     path.write_text((NEWS / "train.json").read_text(encoding="utf-8"), encoding="utf-8")
     with pytest.raises(InputError, match="holds the files to be cleaned"):
         clean_files(path, None, tmp_path)
+
+
+def test_characters_that_end_a_line_keep_words_apart() -> None:
+    untidy = row("one\u2028two\u2029three\x85four\x0bfive\x0csix\u200b", "x")
+    assert tidy(untidy).prompt == "one\ntwo\nthree\nfour\nfive\nsix"
 
 
 def test_tidy_reaches_every_text() -> None:
@@ -281,6 +309,24 @@ def test_files_of_a_split() -> None:
     assert hub.files_of_split(LISTED, None, "train") == ["data/train-00000-of-00001.parquet"]
     assert hub.files_of_split(LISTED, "zh", "train") == ["zh/train.jsonl"]
     assert hub.files_of_split(LISTED, None, "validation") == []
+
+
+ULTRACHAT = [f"data/train_{part}-00000-of-00001-a09b74b3ef9c3b56.parquet" for part in ("sft", "gen")]
+SPLITS = [
+    (ULTRACHAT, "train_sft", ULTRACHAT[:1]),
+    (ULTRACHAT, "train", []),
+    (["default/train_sft/0000.parquet", "default/train_gen/0000.parquet"], "train", []),
+    (["default/train_sft/0000.parquet", "default/test/0000.parquet"], "train_sft", ["default/train_sft/0000.parquet"]),
+    (["en/train.v1.json", "en/test.v1.json"], "train.v1", ["en/train.v1.json"]),
+    (["x/dev-test.csv", "x/test.csv"], "dev-test", ["x/dev-test.csv"]),
+    (["my_train_0.json", "my_train_1.json", "notes.md"], "train", ["my_train_0.json", "my_train_1.json"]),
+    (["train/README.md", "train.csv"], "train", ["train.csv"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("listed", "split", "files"), SPLITS)
+def test_a_split_is_told_from_others_that_begin_alike(listed: list[str], split: str, files: list[str]) -> None:
+    assert hub.files_of_split(listed, None, split) == files
 
 
 def test_a_hub_set_is_fetched_once_and_read_like_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,6 +423,52 @@ def test_import_writes_a_spec_that_is_good_and_keeps_what_one_says(tmp_path: Pat
     text = spec.read_text(encoding="utf-8")
     assert "name: mine  # my own" in text and "seed: 1  # one" in text and "eval_fraction" not in text
     assert load_project(spec).spec.data.eval == "sets/新闻 2026/eval.json"
+
+
+ROWS_OF: dict[str, dict[str, Any]] = {
+    "sft": {"prompt": "{}", "response": "a"},
+    "kto": {"prompt": "{}", "completion": "a", "label": True},
+    "dpo": {"prompt": "{}", "chosen": "a", "rejected": "b"},
+    "rm": {"prompt": "{}", "chosen": "a", "rejected": "b"},
+    "pt": {"text": "{}"},
+}
+
+
+@pytest.mark.parametrize("kind", ROWS_OF)
+def test_import_writes_a_spec_for_the_training_that_the_rows_are_for(tmp_path: Path, kind: str) -> None:
+    texts = [each.prompt for each in rows()]
+    made = [{key: text if value == "{}" else value for key, value in ROWS_OF[kind].items()} for text in texts]
+    (tmp_path / "rows.json").write_text(json.dumps(made), encoding="utf-8")
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        "name: mine\ndata: {train: [a, b], weights: [1, 2], columns: {prompt: title}}\ntrain: {stage: dpo}\n"
+    )
+    arguments = ("import", tmp_path / "rows.json", "--kind", kind, "--out", tmp_path / "set")
+    said = run(*arguments, "--write-spec", spec)
+    assert said.exit_code == 0, said.exception
+    project = load_project(spec)
+    assert project.spec.training["stage"] == kind
+    sets = assemble(Wanted.of_spec(project.spec, project.root))
+    assert len(sets.train) + len(sets.eval) == 300
+    snippet = run(*arguments, "--overwrite").stdout
+    assert (f"train:\n  stage: {kind}\n" in snippet) == (kind != "sft")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is not a spec"),
+        ("- a\n", "is not a spec"),
+        ("name: a\nname: b\n", "spec.yaml:2: name: given twice"),
+        ("name: [a\n", "not valid YAML"),
+    ],
+)
+def test_a_spec_that_is_no_yaml_is_refused_before_anything_is_written(tmp_path: Path, text: str, message: str) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(text, encoding="utf-8")
+    result = run("import", table(tmp_path / "news.csv"), "--out", tmp_path / "set", "--write-spec", spec)
+    assert isinstance(result.exception, InputError) and message in result.exception.message
+    assert not (tmp_path / "set").exists() and spec.read_text(encoding="utf-8") == text
 
 
 def test_check_ends_with_an_error_and_still_prints(tmp_path: Path) -> None:

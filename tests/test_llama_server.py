@@ -32,7 +32,7 @@ def rendered(server: str, name: str, thinking: bool, said: bool | None) -> tuple
     served = jinja_template(definition(name), TOKENS, thinking)
     expected = jinja_template(definition(name), TOKENS, thinking and said is not False)
     messages = [ASKED, THOUGHT, ASKED]
-    (text,) = llama_server.render(server, [llama_server.Case(served, messages, said)], TOKENS)
+    (text,) = llama_server.render(server, [llama_server.Rendering(served, messages, said)], TOKENS)
     return text, render_messages(expected, messages, TOKENS).removeprefix("<s>")
 
 
@@ -65,7 +65,7 @@ def test_what_is_trained_not_to_think_does_not_look_as_if_it_could() -> None:
 
 def test_a_template_that_it_cannot_read_is_named(server: str) -> None:
     with pytest.raises(StageError, match="ended at conversation 1 of 1"):
-        llama_server.render(server, [llama_server.Case("{% if %}", [ASKED])], TOKENS)
+        llama_server.render(server, [llama_server.Rendering("{% if %}", [ASKED])], TOKENS)
 
 
 def test_the_first_other_character_is_told() -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
+from orchestrator.data.checks import Mode
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError, MissingError
 from orchestrator.lib.files import HashCache, write_json
 from orchestrator.models import sources
 from orchestrator.pipeline import workflow
+from orchestrator.pipeline.plan import mode_of
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
 from orchestrator.spec.load import load_project
@@ -41,6 +43,16 @@ def test_a_run_is_found_by_id_by_part_and_by_folder(earlier: Run, tmp_path: Path
     elsewhere.mkdir()
     assert locate(f"run:{earlier.id}", elsewhere, tmp_path / "runs").path == merged
     assert sources.template_of(f"run:{earlier.id}", tmp_path / "runs") == "qwen3"
+
+
+def test_the_template_of_an_earlier_run_is_found_from_any_folder(
+    earlier: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_project(tmp_path, Path("run:first"))
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(elsewhere)
+    project = load_project(tmp_path / "spec.yaml", ["model.template=auto"])
+    assert mode_of(project) == Mode.of("qwen3", project.spec.model.thinking)
 
 
 def test_other_weights_are_another_model(earlier: Run, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.project import create, taken_over
+from orchestrator.data.hub import is_reference
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import write_json
 from orchestrator.spec.load import load_project
@@ -70,6 +71,19 @@ def test_a_folder_becomes_a_spec(tmp_path: Path) -> None:
     assert (spec.model.template, spec.model.thinking, spec.data.eval_fraction) == ("qwen3", False, 0.1)
     (saves / "training_args.yaml").write_text("template: gemma\ntool_format: qwen\n")
     assert spec_from(saves, tmp_path / "newest").model.template == "gemma+qwen"
+
+
+def test_sets_of_the_hub_are_named_as_a_spec_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    known = {
+        "plain": {"hf_hub_url": "llamafactory/alpaca_en"},
+        "part": {"hf_hub_url": "HuggingFaceH4/ultrachat_200k", "subset": "default", "split": "train_sft"},
+    }
+    write_json(tmp_path / "data/dataset_info.json", known)
+    (tmp_path / "train.yaml").write_text("dataset: plain,part\ntemplate: qwen\nmodel_name_or_path: Qwen/Qwen3-8B\n")
+    spec = spec_from(tmp_path / "train.yaml", tmp_path / "new")
+    names = ("hf:llamafactory/alpaca_en:train", "hf:HuggingFaceH4/ultrachat_200k/default:train_sft")
+    assert spec.data.train == names and all(map(is_reference, names))
 
 
 def test_what_is_neither_is_refused(tmp_path: Path) -> None:

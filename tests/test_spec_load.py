@@ -327,6 +327,14 @@ def test_an_override_wins(project: Path) -> None:
     assert (loaded.spec.data.eval, loaded.spec.data.eval_fraction) == (None, 0.1)
 
 
+def test_what_is_recorded_means_what_was_run(project: Path) -> None:
+    path = write(HEAD + "train: {seed: 1, save_steps: 3}\n")
+    loaded = load_project(path, ["train.save_total_limit=null", "data.eval=null", "data.eval_fraction=0.1"])
+    again = load_project(write(loaded.text))
+    assert again.spec.training == loaded.spec.training and again.spec.data == loaded.spec.data
+    assert loaded.spec.training["save_total_limit"] is None and "eval:" not in loaded.text
+
+
 def test_an_override_mends_a_file(project: Path) -> None:
     assert load_project(write(HEAD + "train: {seed: x}\n"), ["train.seed=3"]).spec.train == {"seed": 3}
 

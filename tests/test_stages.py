@@ -37,7 +37,7 @@ def context_of(name: str, *overrides: str) -> Context:
         project=ROOT,
         base_path=Path("/models/base"),
         base_identity="base-identity",
-        template=resolve_template(loaded.spec),
+        template=resolve_template(loaded.spec, loaded.runs_dir),
         data_hashes={"data": "0" * 64},
         versions=dict.fromkeys((*PACKAGES, "llama.cpp"), "1"),
         converter=Path("/llama.cpp"),

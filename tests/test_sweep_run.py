@@ -27,7 +27,7 @@ from orchestrator.spec.load import load_project
 from orchestrator.spec.sections import Sweep
 from orchestrator.sweep import records, sweeper, winner
 from orchestrator.sweep.display import conclusions
-from orchestrator.sweep.run import run_sweep
+from orchestrator.sweep.run import run_sweep, trials_ahead
 from orchestrator.sweep.trial import TrialFactory
 from tests.conftest import rows
 from tests.fake_stages import FakeLaunch
@@ -55,6 +55,13 @@ class SweepReporter:
 
 def sweep(**values: Any) -> Sweep:
     return Sweep.model_validate_json(json.dumps(values))
+
+
+def test_a_dry_run_counts_trials(project: Path) -> None:
+    search = sweep(parameters={"learning_rate": [1e-4, 1e-3]}, seeds=2)
+    lines = trials_ahead(TrialFactory(load_project(project / "spec.yaml"), search))
+    assert [line.split()[0] for line in lines] == ["1", "2", "3", "4"]
+    assert lines[0].split()[1:] == lines[1].split()[1:] != lines[2].split()[1:]
 
 
 RATES = sweep(parameters={"learning_rate": [1e-4, 1e-3, 1e-2]})

@@ -37,7 +37,7 @@ START_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class Rendering:
     """A conversation to render."""
 
     template: str
@@ -55,7 +55,7 @@ def find() -> str | None:
     return named or (PACKAGE if util.find_spec(PACKAGE) else None)
 
 
-def render(server: str, cases: Sequence[Case], tokens: SpecialTokens) -> list[str]:
+def render(server: str, cases: Sequence[Rendering], tokens: SpecialTokens) -> list[str]:
     """The text of each case, without BOS at its start, or "error: …" in the server's words.
 
     Of a case with an answer it is the message that the server makes of that, as JSON. Raises StageError where the

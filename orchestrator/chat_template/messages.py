@@ -83,18 +83,15 @@ def to_messages(
 def to_turns(messages: Iterable[Mapping[str, Any]], call_words: Words = CALL_WORDS) -> list[dict[str, str]]:
     """OpenAI's messages as the turns of a row: `to_messages` backwards. Raises ToolError for calls that are none."""
     turns: list[dict[str, str]] = []
-    results: list[bool] = []
     for message in messages:
         role, content = message["role"], message.get("content") or ""
-        is_result = role == "tool"
-        if is_result and results and results[-1]:
+        if role == "tool" and turns and turns[-1]["role"] == "observation":
             turns[-1]["content"] += NEXT_RESULT + content
             continue
         if message.get("tool_calls"):
             calls = [canonical_call(call)[0] for call in message["tool_calls"]]
             role, content = "function_call", join_calls(content, calls, call_words)
-        turns.append({"role": "observation" if is_result else role, "content": content})
-        results.append(is_result)
+        turns.append({"role": "observation" if role == "tool" else role, "content": content})
     return turns
 
 

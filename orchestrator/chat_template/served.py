@@ -80,15 +80,15 @@ def ask_server(server: str, subjects: Sequence[Subject], tokens: SpecialTokens) 
     return {subject: list(itertools.islice(texts, len(cases))) for subject, cases in asked.items()}
 
 
-def _prompts(subject: Subject) -> Iterator[llama_server.Case]:
+def _prompts(subject: Subject) -> Iterator[llama_server.Rendering]:
     for said, case in questions(subject):
-        yield llama_server.Case(subject.jinja(case), case.messages, said, case.tools)
+        yield llama_server.Rendering(subject.jinja(case), case.messages, said, case.tools)
 
 
-def _answers(subject: Subject) -> Iterator[llama_server.Case]:
+def _answers(subject: Subject) -> Iterator[llama_server.Rendering]:
     offered, template = OFFERED if subject.tools else (), subject.jinja(Case(QUESTION, None))
     for one in subject.taught():
-        yield llama_server.Case(template, QUESTION, tools=offered, answer=one.answer)
+        yield llama_server.Rendering(template, QUESTION, tools=offered, answer=one.answer)
 
 
 def questions(subject: Subject) -> list[tuple[bool | None, Case]]:

@@ -58,11 +58,6 @@ def canonical_call(call: Any) -> tuple[dict[str, Any], list[str]]:
     return {"name": name, "arguments": {key: _nested(value) for key, value in arguments.items()}}, rounded
 
 
-def declared(tools: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Name → parameters (a JSON schema) of canonical tools."""
-    return {tool["function"]["name"]: tool["function"]["parameters"] for tool in tools}
-
-
 def _arguments(value: Any, name: str) -> Mapping[str, Any]:
     if isinstance(value, str):
         try:

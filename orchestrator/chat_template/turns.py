@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from orchestrator.chat_template.registry import Definition, ToolDefinition
 from orchestrator.chat_template.source import Mark, Slots
 from orchestrator.lib.errors import MissingError
 from orchestrator.lib.files import read_json
+from orchestrator.lib.sequences import first_difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +132,10 @@ def answer_header(user: Wrap) -> str:
 
     It begins as the question's own turn does: `<|im_start|>assistant` as `<|im_start|>user`.
     """
-    alike = [_alike(user.before, user.after[at:]) for at in range(len(user.after))]
+    alike = [first_difference(user.before, user.after[at:]) for at in range(len(user.after))]
     longest = max(alike, default=0)
     last = max((at for at, characters in enumerate(alike) if characters == longest), default=0)
     return user.after[last:] if longest > 1 else ""
-
-
-def _alike(first: str, second: str) -> int:
-    """How many characters both begin with."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 def starts_with_bos(definition: Definition, tokens: SpecialTokens) -> bool:

@@ -108,7 +108,7 @@ def _findings(project: Project) -> list[Finding]:
     from orchestrator.data.checks import require_clean
     from orchestrator.pipeline.plan import mode_of
 
-    wanted = replace(assemble.Wanted.of_spec(project.spec, project.root), mode=mode_of(project.spec))
+    wanted = replace(assemble.Wanted.of_spec(project.spec, project.root), mode=mode_of(project))
     findings = assemble.check(wanted)
     require_clean(findings, wanted.data.accept)
     return findings
@@ -145,7 +145,7 @@ def _project_of(base: str, overrides: tuple[str, ...]) -> Project:
             "export: {gguf: [f16, q8_0, q4_k_m]}\n",
             encoding="utf-8",
         )
-        return replace(load_project(file, overrides), root=Path.cwd())
+        return replace(load_project(file, overrides), root=Path.cwd(), runs_dir=Path("runs"))
 
 
 def _examined(project: Project, base: Known) -> list[str]:
@@ -157,7 +157,7 @@ def _examined(project: Project, base: Known) -> list[str]:
     from orchestrator.report.checked import template_lines
 
     spec, name = project.spec, project.spec.model.base
-    template = resolve_template(spec, project.root / "runs")
+    template = resolve_template(spec, project.runs_dir)
     origin = sources.template_origin(name, spec.model.template)
     if form := TemplateName.of(template).tool_format:
         origin += f", with tools and calls in the form {form}, which servers read"

@@ -95,25 +95,27 @@ def split(**options: Any) -> None:
 
 def _import(options: dict[str, Any], columns: dict[str, str] | None, system: str) -> None:
     from orchestrator.data.import_ import Recipe, import_file
+    from orchestrator.spec.load import editable
 
+    spec: Path | None = options["spec"]
+    text = editable(spec) if spec and spec.exists() else ""
     recipe = Recipe(options["kind"], columns, system, options["group"], options["eval_fraction"], options["seed"])
     file: Path = options["file"]
     folder = options["out"] or Path("datasets") / file.stem
     done = import_file(file, folder, recipe, overwrite=options["overwrite"])
-    show_import(done, options["as_json"], told_to_spec=bool(options["spec"]))
-    if options["spec"]:
-        _write_spec(options["spec"], done)
+    show_import(done, options["as_json"], told_to_spec=bool(spec))
+    if spec:
+        _write_spec(spec, text, done)
 
 
-def _write_spec(file: Path, done: Imported) -> None:
-    """The data set in a spec: in the one that is there, or in a new one that runs."""
+def _write_spec(file: Path, text: str, done: Imported) -> None:
+    """The data set in a spec: in the text that is there, or in a new one that runs."""
     from orchestrator.cli.project import shipped_spec
     from orchestrator.spec.editing import edited
 
-    new = not file.exists()
-    text = shipped_spec(done.folder.name) if new else file.read_text(encoding="utf-8-sig")
-    write_text(file, edited(text, done.changes(project_of(file))))
-    say(f"{'written' if new else 'changed'}: {file}; next: orchestrator check {file}", err=True)
+    changes = done.changes(project_of(file))
+    write_text(file, edited(text or shipped_spec(done.folder.name), changes, done.outdated()))
+    say(f"{'changed' if text else 'written'}: {file}; next: orchestrator check {file}", err=True)
 
 
 @data.command()
@@ -163,7 +165,7 @@ def _wanted(path: Path, held_out: Path | None) -> tuple[Wanted, TokenCounter | N
     from orchestrator.spec.load import load_project
 
     project = load_project(path)
-    wanted = replace(Wanted.of_spec(project.spec, project.root), mode=mode_of(project.spec))
+    wanted = replace(Wanted.of_spec(project.spec, project.root), mode=mode_of(project))
     return wanted, _token_counter(project)
 
 
@@ -177,8 +179,8 @@ def _token_counter(project: Project) -> TokenCounter | None:
     if base.path is None or not (base.path / "tokenizer.json").is_file():
         say(f"tokens are not counted: {model.base} is not on this machine yet (model fetch)", err=True)
         return None
-    counter = token_counter(base.path, resolve_template(project.spec), model.thinking)
-    return TokenCounter(counter, project.training["cutoff_len"])
+    counter = token_counter(base.path, resolve_template(project.spec, project.runs_dir), model.thinking)
+    return TokenCounter(counter, project.spec.training["cutoff_len"])
 
 
 @contextmanager

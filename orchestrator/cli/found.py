@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+from textwrap import indent
 from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.cli.common import print_json, say, stdout_console
+from orchestrator.lib.errors import some
 from orchestrator.lib.translate import localised
 from orchestrator.lib.words import agreeing, counted
 
@@ -84,12 +86,11 @@ def show_import(done: Imported, as_json: bool, told_to_spec: bool) -> None:
         counts = {"train": done.train, "eval": done.held_out, "labels": dict(done.labels), "left_out": left_out}
         print_json({"folder": str(done.folder), "encoding": done.encoding or None, "columns": done.columns, **counts})
         return
-    from orchestrator.data.reading import list_some
-
     read_as = f", read as {done.encoding}" if done.encoding else ""
     say(f"{done.folder}: {counted(done.train, 'row')} to train on, {done.held_out} held out{read_as}", err=True)
     if done.left_out:
-        say(f"{counted(len(done.left_out), 'row')} left out:\n{list_some(done.left_out)}", err=True)
+        problems = indent(some(list(map(str, done.left_out))), "  ")
+        say(f"{counted(len(done.left_out), 'row')} left out:\n{problems}", err=True)
     if done.calls.rows:
         say(f"{counted(done.calls.rows, 'row')} {agreeing(done.calls.rows, 'call')} tools", err=True)
     if done.calls.inferred:

@@ -112,11 +112,13 @@ def _tidied(row: Conversation, changes: list[Change]) -> Conversation:
 
 
 def _relabelled(row: Conversation, spellings: dict[str, str], changes: list[Change]) -> Conversation:
-    if row.answer not in spellings:
+    label = spellings.get(row.answer)
+    if label is None or label == row.rejected:  # a pair that teaches the spelling
         return row
-    label = spellings[row.answer]
     changes.append(Change("label", row, f"{row.answer!r} → {label!r}"))
-    return replace(row, messages=(*row.messages[:-1], Message("assistant", label)))
+    if row.chosen:
+        return replace(row, chosen=label)
+    return replace(row, messages=(*row.messages[:-1], replace(row.messages[-1], content=label)))
 
 
 def _repeated(corpus: Corpus) -> dict[int, int]:

@@ -16,7 +16,7 @@ from orchestrator.lib.training_kinds import TRAINING_KINDS, TrainingKind
 Row = Mapping[str, Any]
 
 # The keys of `data.columns`, LLaMA-Factory's names for what a column can hold → the names it is found under.
-NAMES: Mapping[str, tuple[str, ...]] = {
+COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
     "prompt": ("instruction", "prompt", "question", "query", "input", "text", "title", "指令", "问题", "标题", "文本"),
     "query": ("input",),
     "response": (
@@ -37,7 +37,7 @@ _FIELD = re.compile(r"\{([^{}]+)\}")
 
 @dataclass(frozen=True)
 class Format:
-    """Which column of a file holds what: a subset of NAMES → column.
+    """Which column of a file holds what: a subset of COLUMN_NAMES → column.
 
     Instead of a column there may be a text with columns in it, such as `News category: {title}`. Rows without a system
     text get `system`.
@@ -51,7 +51,9 @@ class Format:
 
     def get(self, row: Row, role: str) -> Any:
         """The value of the column with that role, or None where the file or the row has none."""
-        column = self.columns.get(role, "")
+        column = self.columns.get(role)
+        if column is None:
+            return None
         return _fill(column, row) if "{" in column else row.get(column)
 
 
@@ -66,7 +68,7 @@ def detect_format(
     found = _named(columns or {}, keys)
     needed, reads = _needed(TRAINING_KINDS[kind], found, keys), TRAINING_KINDS[kind].reads
     for role in needed if reads else (*_ANYWHERE, *needed):
-        names = _TEXTS if reads else NAMES[role]
+        names = _TEXTS if reads else COLUMN_NAMES[role]
         free = set(keys).difference(found.values())
         if role not in found and (name := next((name for name in names if name in free), None)):
             found[role] = name
@@ -79,8 +81,8 @@ def detect_format(
 
 
 def _named(columns: Mapping[str, str], keys: Collection[str]) -> dict[str, str]:
-    if unknown := next((role for role in columns if role not in NAMES), None):
-        raise InputError(f"data.columns: unknown key {unknown!r}", f"use one of {', '.join(NAMES)}")
+    if unknown := next((role for role in columns if role not in COLUMN_NAMES), None):
+        raise InputError(f"data.columns: unknown key {unknown!r}", f"use one of {', '.join(COLUMN_NAMES)}")
     named = [name for value in columns.values() for name in (_FIELD.findall(value) if "{" in value else [value])]
     if missing := next((name for name in named if name not in keys), None):
         raise InputError(f"there is no column {missing!r}", f"the columns are {', '.join(map(repr, keys))}")
@@ -91,7 +93,7 @@ def _needed(kind: TrainingKind, named: Collection[str], keys: Collection[str]) -
     """The roles that must have a column, in the order in which they choose it."""
 
     def has(role: str) -> bool:
-        return role in named or any(name in keys for name in NAMES[role])
+        return role in named or any(name in keys for name in COLUMN_NAMES[role])
 
     if kind.reads:
         return ("prompt",)

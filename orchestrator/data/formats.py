@@ -36,6 +36,14 @@ def to_conversation(row: Row, form: Format, source: str, number: int) -> Convers
     """Returns row `number` of a source as a Conversation. Raises RowError."""
     if media := next((name for name in _MEDIA if row.get(name)), None):
         raise RowError("media", f"has {media}, but only text can be trained here")
+    made = _conversation(row, form, source, number)
+    for text in (made.system, made.tools, made.chosen, made.rejected, *[turn.content for turn in made.messages]):
+        if not text.isascii():
+            _require_whole(text)
+    return made
+
+
+def _conversation(row: Row, form: Format, source: str, number: int) -> Conversation:
     kind = TRAINING_KINDS[form.kind]
     if kind.reads:
         text = Message("user", _filled(form.get(row, "prompt"), "text", "empty_row"))
@@ -45,15 +53,19 @@ def to_conversation(row: Row, form: Format, source: str, number: int) -> Convers
     pair = _pair(row, form) if kind.pairs else ("", "")
     check_turns(turns, ends_with_answer=not any(pair))
     check_calls(turns, tools := read_tools(form.get(row, "tools")))
-    return Conversation(
-        tuple(turns),
-        own_system or form.system,
-        tools,
-        *pair,
-        desirable=_tag(form.get(row, "kto_tag")) if kind.tags else None,
-        source=source,
-        row=number,
-    )
+    tag = _tag(form.get(row, "kto_tag")) if kind.tags else None
+    return Conversation(tuple(turns), own_system or form.system, tools, *pair, tag, source, number)
+
+
+def _require_whole(text: str) -> None:
+    """Raise RowError for half a character, which no file can hold: JSON writes one that was cut in two as `\\ud83d`."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = ord(text[error.start])
+        raise RowError(
+            "not_text", f"holds half a character (\\u{half:04x}), as a cut through an emoji leaves it"
+        ) from None
 
 
 def _turns(row: Row, form: Format) -> tuple[list[Message], str]:

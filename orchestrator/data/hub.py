@@ -19,6 +19,7 @@ PREFIX = "hf:"
 _REFERENCE = re.compile(
     r"hf:(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?(/(?P<config>[\w.-]+))?:(?P<split>[\w.-]+)"
 )
+_NUMBER = re.compile(r"(?:^|[-_.])\d+(?:-of-\d+)?(?:-[0-9a-f]{16})?$")
 _CONVERTED = "refs/convert/parquet"  # where the hub keeps a Parquet copy of data sets in other formats
 
 
@@ -95,11 +96,24 @@ def _download(name: str, reference: Reference, folder: Path) -> None:
 
 
 def files_of_split(listed: Sequence[str], config: str | None, split: str) -> list[str]:
-    """Returns the data files whose path names the split, and the config if one is wanted; of one format only."""
-    named = [file for file in listed if split in re.split(r"[/._-]", file)]
-    named = [file for file in named if config is None or config in file.split("/")]
+    """Returns the data files of a split, and of the config if one is wanted; of one format only.
+
+    They are called after the split (`test_sft-00000-of-00001.parquet`), or lie in a folder that is. Where none are, the
+    split is a word in the name of all (`train_data.json`); `train` means neither `train_sft` nor `train_gen`, though.
+    """
+    data = [PurePosixPath(file) for file in listed if file.endswith(SUFFIXES)]
+    data = [file for file in data if config is None or config in file.parts]
+    exact = [file for file in data if split in (_unnumbered(file), *file.parent.parts)]
+    akin = [file for file in data if split in re.split(r"[/._-]", str(file))]
+    one_name = len({file.with_name(_unnumbered(file) or "number") for file in akin}) == 1
+    named = [str(file) for file in exact or (akin if one_name else [])]
     formats = [[file for file in named if file.endswith(suffix)] for suffix in (".parquet", *SUFFIXES)]
     return next((sorted(files) for files in formats if files), [])
+
+
+def _unnumbered(file: PurePosixPath) -> str:
+    """The name of a data file without its number: `train` of `train-00000-of-00002-a09b74b3ef9c3b56.parquet`."""
+    return _NUMBER.sub("", file.stem)
 
 
 def _some(files: Sequence[str]) -> str:

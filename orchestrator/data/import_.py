@@ -8,15 +8,17 @@ import os
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from orchestrator.data.clean import tidy
 from orchestrator.data.columns import detect_format
 from orchestrator.data.conversation import Conversation, Kind, write_rows
+from orchestrator.data.encoding import detect_encoding
 from orchestrator.data.react import tools_called
 from orchestrator.data.reading import LOOK_AT, Loaded, RowProblem, load
-from orchestrator.data.rows import RowError, detect_encoding, read_rows
+from orchestrator.data.rows import RowError, read_rows
 from orchestrator.data.split import label_counts, split
 from orchestrator.data.tools import calls_of
 from orchestrator.lib.errors import InputError
@@ -60,20 +62,28 @@ class Imported:
     labels: Counter[str]  # empty when the answers are no labels
     encoding: str  # of a text file
     calls: Calling = field(default_factory=Calling)
+    kind: Kind = "sft"
     columns: Mapping[str, str] = field(default_factory=dict)
     """Role → the column, or the text with columns in it, that was taken for it."""
     first: Conversation | None = None
     """The first training row, as it will be trained."""
 
     def changes(self, project: Path) -> dict[str, Any]:
-        """Dotted key → value: what a spec in that folder says to use the data set; None takes a key out."""
+        """Dotted key → value: what a spec in that folder says to use the data set."""
         folder = Path(os.path.relpath(self.folder.resolve(), project.resolve())).as_posix()
+        return self._keys(folder)
+
+    def outdated(self) -> tuple[str, ...]:
+        """The keys that such a spec must not have: what they say is of other files."""
+        always = ("data.columns", "data.weights", "data.eval_fraction" if self.held_out else "data.eval")
+        return (*always, "train.stage") if self.kind == "sft" else always
+
+    def _keys(self, folder: str) -> dict[str, Any]:
         task, tokens = self._task()
-        held_out = {"data.eval": f"{folder}/eval.json", "data.eval_fraction": None}
-        split_off = {"data.eval_fraction": 0.2, "data.eval": None}
         return {
             "data.train": f"{folder}/train.json",
-            **(held_out if self.held_out else split_off),
+            **({"data.eval": f"{folder}/eval.json"} if self.held_out else {"data.eval_fraction": 0.2}),
+            **({} if self.kind == "sft" else {"train.stage": self.kind}),
             "evaluate.task": task,
             "evaluate.max_new_tokens": tokens,
         }
@@ -85,10 +95,10 @@ class Imported:
 
     def snippet(self) -> str:
         """The lines of a spec.yaml that use the data set."""
-        held_out = f"  eval: {self.folder.as_posix()}/eval.json" if self.held_out else "  eval_fraction: 0.2"
-        task, tokens = self._task()
-        lines = ["data:", f"  train: {self.folder.as_posix()}/train.json", held_out]
-        return "\n".join([*lines, "evaluate:", f"  task: {task}", f"  max_new_tokens: {tokens}"])
+        keys = [(*name.split("."), value) for name, value in self._keys(self.folder.as_posix()).items()]
+        sections = itertools.groupby(keys, key=itemgetter(0))
+        lines = ((f"{name}:", *(f"  {key}: {value}" for _, key, value in inner)) for name, inner in sections)
+        return "\n".join(itertools.chain.from_iterable(lines))
 
 
 def import_file(path: Path, folder: Path, recipe: Recipe, *, overwrite: bool = False) -> Imported:
@@ -99,21 +109,30 @@ def import_file(path: Path, folder: Path, recipe: Recipe, *, overwrite: bool = F
     if not overwrite and (folder / "train.json").exists():
         raise InputError(f"{folder} already holds a data set", "give another --out, or --overwrite")
     loaded = load(path, recipe.kind, recipe.columns, recipe.system, react=recipe.kind == "sft")
-    rows = [tidy(row) for row in _usable(path, loaded)]
-    rows, inferred = _with_tools(rows)
-    groups = _groups(path, recipe.group, rows) if recipe.group else None
-    train, held_out = split(rows, recipe.fraction, seed=recipe.seed, groups=groups) if recipe.fraction else (rows, [])
+    rows, inferred = _with_tools([tidy(row) for row in _usable(path, loaded)])
+    train, held_out = _split(path, recipe, rows)
     write_rows(folder / "train.json", train, recipe.kind)
     if held_out:
         write_rows(folder / "eval.json", held_out, recipe.kind)
-    encoding = "" if path.suffix.lower() in _BINARY else detect_encoding(path).removesuffix("-sig")
-    calling = sum(1 for row in rows if any(calls_of(row)))
-    calls = Calling(calling, inferred)
-    left_out, labels = loaded.problems, label_counts(rows)
-    taken = columns_of(path, recipe)
     return Imported(
-        folder, len(train), len(held_out), left_out, labels, encoding, calls, taken, next(iter(train), None)
+        folder,
+        len(train),
+        len(held_out),
+        loaded.problems,
+        labels=label_counts(rows),
+        encoding="" if path.suffix.lower() in _BINARY else detect_encoding(path).removesuffix("-sig"),
+        calls=Calling(sum(any(calls_of(row)) for row in rows), inferred),
+        kind=recipe.kind,
+        columns=columns_of(path, recipe),
+        first=next(iter(train), None),
     )
+
+
+def _split(path: Path, recipe: Recipe, rows: list[Conversation]) -> tuple[list[Conversation], list[Conversation]]:
+    if not recipe.fraction:
+        return rows, []
+    groups = _groups(path, recipe.group, rows) if recipe.group else None
+    return split(rows, recipe.fraction, seed=recipe.seed, groups=groups)
 
 
 def columns_of(path: Path, recipe: Recipe) -> Mapping[str, str]:
@@ -125,11 +144,15 @@ def columns_of(path: Path, recipe: Recipe) -> Mapping[str, str]:
 def _with_tools(rows: list[Conversation]) -> tuple[list[Conversation], tuple[str, ...]]:
     """Rows that call tools and offer none, as ReAct's have them in their instructions, offer all that these rows call;
     and the names of those tools."""
-    bare = [row for row in rows if not row.tools and any(calls_of(row))]
+    bare = list(filter(_is_bare, rows))
     tools = tools_called(bare)
     offered = json.dumps(tools, ensure_ascii=False)
-    found = [replace(row, tools=offered) if row in bare else row for row in rows] if bare else rows
+    found = [replace(row, tools=offered) if _is_bare(row) else row for row in rows] if bare else rows
     return found, tuple(tool["function"]["name"] for tool in tools)
+
+
+def _is_bare(row: Conversation) -> bool:
+    return not row.tools and any(calls_of(row))
 
 
 def _usable(path: Path, loaded: Loaded) -> tuple[Conversation, ...]:

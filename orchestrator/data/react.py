@@ -67,23 +67,20 @@ def _type(values: Sequence[Any]) -> dict[str, Any]:
 
 
 def _turns(text: str) -> Iterator[Message]:
-    """One answer, or a trajectory, as turns."""
-    thought, action = "", ""
+    """One answer, or a trajectory, as turns: thoughts and names of tools belong to the turn that follows them."""
+    thought = action = ""
     for step, said in _steps(text):
-        match step:
-            case "Thought:":
-                thought = f"<think>\n{said}\n</think>\n\n" if said else ""
-            case "Action:":
-                action = said
-            case "Action Input:":
-                call = {"name": action, "arguments": _arguments(said)}
-                yield Message("function_call", thought + json.dumps(call, ensure_ascii=False))
-                thought = ""
-            case "Observation:":
-                yield Message("observation", said)
-            case _:
-                yield Message("assistant", thought + said)
-                thought = ""
+        if step == _THOUGHT:
+            thought = f"<think>\n{said}\n</think>\n\n" if said else ""
+        elif step == _ACTION:
+            action = said
+        elif step == _SEEN:
+            yield Message("observation", said)
+        else:
+            call = {"name": action, "arguments": _arguments(said)} if step == _INPUT else None
+            spoken = json.dumps(call, ensure_ascii=False) if call else said
+            yield Message("function_call" if call else "assistant", thought + spoken)
+            thought = ""
 
 
 def _arguments(said: str) -> Any:

@@ -6,18 +6,18 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from orchestrator.data.columns import Format, detect_format
 from orchestrator.data.conversation import Conversation, Kind
 from orchestrator.data.formats import to_conversation
 from orchestrator.data.rows import RowError, read_rows
-from orchestrator.lib.errors import InputError
+from orchestrator.lib.errors import InputError, some
 from orchestrator.lib.words import counted
 
 MIN_TRAINING_ROWS = 10
 LOOK_AT = 50  # rows that decide the format
-_LISTED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,7 @@ def read(
     """Yields each row of a file as a Conversation, or as a RowProblem; memory stays constant.
 
     The rows' source is `name`, or else the path; `react` turns the actions of ReAct texts into calls.
-    Raises InputError when the file is missing, unreadable, or has no
-    prompt or answer column.
+    Raises InputError when the file is missing, unreadable, or has no prompt or answer column.
     """
     rows, source = read_rows(Path(path)), name or str(path)
     head = list(itertools.islice(rows, LOOK_AT))
@@ -121,19 +120,11 @@ def require(
     if refused := [problem for problem in loaded.problems if problem.kind not in accept]:
         kinds = ", ".join(dict.fromkeys(problem.kind for problem in refused))
         hint = f"correct these rows, or leave them out with `data: {{accept: [{kinds}]}}` or `orchestrator data clean`"
-        raise InputError(f"{len(refused)} of {counted(loaded.rows, 'row')} cannot be used:\n{list_some(refused)}", hint)
+        shown = indent(some(list(map(str, refused))), "  ")
+        raise InputError(f"{len(refused)} of {counted(loaded.rows, 'row')} cannot be used:\n{shown}", hint)
     if len(loaded.conversations) < at_least:
         message = (
             f"{' + '.join(loaded.sources)}: {counted(len(loaded.conversations), 'row')}, at least {at_least} are needed"
         )
         raise InputError(message, "a few hundred rows are a good start; is it the right file?")
     return loaded.conversations
-
-
-def list_some(problems: Iterable[RowProblem], limit: int = _LISTED) -> str:
-    """Returns the first problems as indented lines, and how many more there are."""
-    every = list(problems)
-    lines = [f"  {problem}" for problem in every[:limit]]
-    if len(every) > limit:
-        lines.append(f"  … and {len(every) - limit} more")
-    return "\n".join(lines)

@@ -5,22 +5,24 @@ JSON lines, CSV, Parquet and Excel need constant memory; a JSON list needs its t
 
 from __future__ import annotations
 
-import codecs
 import csv
 import json
 import os
-import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
+from zipfile import BadZipFile, ZipFile
 
+from orchestrator.data.encoding import detect_encoding
 from orchestrator.lib.errors import InputError
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".xlsx")
-_CHUNK = 1 << 20
-_NULS = 0.02  # share of zero bytes that makes a file UTF-16
+_SPACE = " \t\r\n"
 _EXCESSIVE = (RecursionError, ValueError)  # what Python's parser raises for JSON that is valid, but hostile
 MAX_BOOK = 1 << 30  # bytes; a text of many repetitions is packed a thousandfold
+# what reading a damaged workbook may raise: of its archive, of its parts, of what openpyxl expects in them
+_NO_BOOK = (BadZipFile, zlib.error, SyntaxError, AttributeError, LookupError, OSError, TypeError, ValueError)
 _MAX_CELL = 1 << 27  # characters; the csv module stops at 131,072 unless told otherwise
 
 
@@ -56,45 +58,6 @@ def _text(path: Path) -> Rows:
         yield from reader(path, file)
 
 
-# ---- encodings
-
-
-def detect_encoding(path: Path) -> str:
-    """Returns the codec that decodes the whole file: utf-8-sig, utf-16, utf-16-le, utf-16-be or gb18030 (GBK).
-
-    Raises InputError for any other: a wrong guess would go unnoticed. UTF-8 comes before GBK, because text in another
-    encoding hardly ever passes as it.
-    """
-    with path.open("rb") as file:
-        head = file.read(_CHUNK)
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    if head.count(0) > _NULS * len(head):  # every ASCII character of UTF-16 has one
-        return "utf-16-be" if head[0::2].count(0) > head[1::2].count(0) else "utf-16-le"
-    if _decodes(path, "utf-8"):
-        return "utf-8-sig"
-    if _looks_like_gbk(head) and _decodes(path, "gb18030"):
-        return "gb18030"
-    raise InputError(f"{path}: the text is neither UTF-8 nor GBK nor UTF-16", "save it as UTF-8 and try again")
-
-
-def _decodes(path: Path, encoding: str) -> bool:
-    try:
-        with path.open(encoding=encoding, newline="") as file:
-            while file.read(_CHUNK):
-                pass
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _looks_like_gbk(head: bytes) -> bool:
-    # GBK decodes much Latin-1 by accident. Real Chinese text lies in the GB2312 block, both bytes of it >= 0xA1.
-    pairs = re.findall(rb"[\x80-\xff].", head, re.DOTALL)
-    common = sum(0xA1 <= first <= 0xF7 and second >= 0xA1 for first, second in pairs)
-    return bool(pairs) and common >= 0.9 * len(pairs)
-
-
 # ---- JSON
 
 
@@ -117,21 +80,34 @@ def _json_lines(file: TextIO) -> Rows:
 
 def _json_list(path: Path, text: str) -> Rows:
     # One value at a time instead of json.load: a syntax error is then an error of a row, and memory stays at the text.
-    decode, at, row = json.JSONDecoder().raw_decode, _skip(text, text.index("[") + 1, " \t\r\n"), 0
-    while at < len(text) and text[at] != "]":
-        row += 1
-        try:
-            value, at = decode(text, at)
-        except json.JSONDecodeError as error:
-            message = f"{path}: row {row} is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
-            raise InputError(message, "a comma, quote or bracket is missing or too many there") from None
-        except _EXCESSIVE:
-            message = f"{path}: row {row} is too deeply nested, or holds a number of thousands of digits"
-            raise InputError(message, "is it the right file?") from None
-        yield _mapping(value)
-        at = _skip(text, at, " \t\r\n,")
-    if at >= len(text):
-        raise InputError(f"{path}: the list ends without ']' after row {row}", "the file was cut off: copy it again")
+    at, row = text.index("["), 0
+    while at < len(text):
+        at = _skip(text, at + 1, _SPACE)
+        while at < len(text) and text[at] != "]":
+            row += 1
+            value, at = _decoded(path, text, at, row)
+            yield _mapping(value)
+            at = _skip(text, at, f"{_SPACE},")
+        if at >= len(text):
+            raise InputError(
+                f"{path}: the list ends without ']' after row {row}", "the file was cut off: copy it again"
+            )
+        at = _skip(text, at + 1, _SPACE)
+        if at < len(text) and text[at] != "[":  # another list, as in files that were joined, is read too
+            message = f"{path}: no list follows the ']' after row {row}, but {text[at : at + 20]!r}"
+            raise InputError(message, "put all rows into one list, or each into a line of a .jsonl file")
+
+
+def _decoded(path: Path, text: str, at: int, row: int) -> tuple[Any, int]:
+    """The value that begins at a place, and where it ends."""
+    try:
+        return json.JSONDecoder().raw_decode(text, at)
+    except json.JSONDecodeError as error:
+        message = f"{path}: row {row} is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+        raise InputError(message, "a comma, quote or bracket is missing or too many there") from None
+    except _EXCESSIVE:
+        message = f"{path}: row {row} is too deeply nested, or holds a number of thousands of digits"
+        raise InputError(message, "is it the right file?") from None
 
 
 def _skip(text: str, at: int, skipped: str) -> int:
@@ -153,10 +129,43 @@ def _csv(path: Path, file: TextIO) -> Rows:
     csv.field_size_limit(_MAX_CELL)
     header_line = file.readline()
     file.seek(0)
-    table = csv.reader(file, delimiter=_delimiter(header_line))
+    table = _records(path, file, _delimiter(header_line))
     header = _header(path, next(table, []))
-    for cells in filter(None, table):  # not the blank lines
-        yield _cells(header, cells)
+    for cells in table:
+        yield cells if isinstance(cells, RowError) else _cells(header, cells)
+
+
+def _records(path: Path, file: TextIO, delimiter: str) -> Iterator[Any]:
+    """The cells of each line that is not blank. A line whose quotes are wrong is a RowError: a reader that is not
+    strict would drop quotes (`"Titanic" sinks,Film`), or take all up to the next one for one cell."""
+    lines: list[str] = []
+
+    def noted() -> Iterator[str]:
+        for line in file:
+            lines.append(line)
+            yield line
+
+    table = csv.reader(noted(), delimiter=delimiter, strict=True)
+    while True:
+        lines.clear()
+        try:
+            cells = next(table)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield _misquoted(path, table.line_num, lines, error)
+        else:
+            yield from [cells] if cells else []
+
+
+def _misquoted(path: Path, last: int, lines: list[str], error: csv.Error) -> RowError:
+    """Of one line with all its quotes in pairs; else nobody knows where its row ends: raises InputError."""
+    hint = 'quote text with quotes in it, and double these: """Titanic"" sinks",Film'
+    if len(lines) > 1:
+        raise InputError(f"{path}: the quotes in lines {last - len(lines) + 1} to {last} do not match: {error}", hint)
+    if last == 1 or lines[0].count('"') % 2:
+        raise InputError(f"{path}: the quotes in line {last} do not match: {error}", hint)
+    return RowError("bad_quotes", f"the quotes in line {last} do not match; {hint}")
 
 
 def _delimiter(header: str) -> str:
@@ -167,7 +176,12 @@ def _cells(header: list[str], cells: list[str]) -> dict[str, Any] | RowError:
     if len(cells) != len(header):
         wanted = f"{len(cells)} cells, but the header has {len(header)}"
         return RowError("column_count", f"{wanted}; put text that contains the separator in quotes")
-    return dict(zip(header, cells, strict=True))
+    return _named(header, cells)
+
+
+def _named(header: list[str], cells: Sequence[Any]) -> dict[str, Any]:
+    """Name → cell; what has no name, such as the numbers that pandas writes in front of its rows, is no column."""
+    return {name: cell for name, cell in zip(header, cells, strict=False) if name}
 
 
 def _header(path: Path, cells: list[Any]) -> list[str]:
@@ -188,26 +202,33 @@ def _parquet(path: Path) -> Rows:
         batches = pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=4096)
         for batch in batches:
             yield from batch.to_pylist()
-    except pyarrow.ArrowInvalid as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a Parquet file: {error}", "export the file again") from None
 
 
 def _excel(path: Path) -> Rows:
-    from zipfile import BadZipFile, ZipFile
+    try:
+        table = _first_sheet(path)
+        header = _header(path, list(next(table, ())))
+        for cells in table:
+            if any(cell is not None for cell in cells):
+                yield _named(header, [*cells, *[None] * (len(header) - len(cells))])
+    except _NO_BOOK as error:
+        raise InputError(f"{path}: not an Excel workbook: {error}", "save it as .xlsx or as UTF-8 CSV") from None
 
+
+def _first_sheet(path: Path) -> Iterator[tuple[Any, ...]]:
+    """The cells of the first sheet, row by row; a row ends with its last cell. Charts are no sheets."""
     import openpyxl
 
-    try:
-        with ZipFile(path) as parts:
-            size = sum(part.file_size for part in parts.infolist())
-        if size > MAX_BOOK:
-            raise InputError(f"{path}: the workbook unpacks to {size:,} bytes", "save it as UTF-8 CSV")
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (BadZipFile, KeyError, OSError) as error:
-        raise InputError(f"{path}: not an Excel workbook: {error}", "save it as .xlsx or as UTF-8 CSV") from None
-    table = book.active.iter_rows(values_only=True)
-    header = _header(path, list(next(table, ())))
-    for cells in table:
-        if any(cell is not None for cell in cells):
-            yield {name: cell for name, cell in zip(header, cells, strict=False) if name}
+    with ZipFile(path) as parts:
+        size = sum(part.file_size for part in parts.infolist())
+    if size > MAX_BOOK:
+        raise InputError(f"{path}: the workbook unpacks to {size:,} bytes", "save it as UTF-8 CSV")
+    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    if not book.worksheets:
+        raise InputError(f"{path}: the workbook holds charts only", "save the sheet with the rows")
+    sheet = book.worksheets[0]  # not the one that was looked at last
+    sheet.reset_dimensions()  # what streaming writers say of its size (`A1`) is wrong
+    yield from sheet.iter_rows(values_only=True)
     book.close()

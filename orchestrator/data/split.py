@@ -15,7 +15,7 @@ import numpy.typing as npt
 from orchestrator.data.checks.copies import exact_groups, near_within
 from orchestrator.data.checks.corpus import build
 from orchestrator.data.checks.labels import are_labels
-from orchestrator.data.checks.text import NAMES, label_of
+from orchestrator.data.checks.text import SCRIPT_NAMES, label_of
 from orchestrator.data.conversation import Conversation, Kind
 from orchestrator.data.reading import read
 from orchestrator.lib.errors import InputError
@@ -119,7 +119,7 @@ def stats_of_file(path: Path, kind: Kind = "sft") -> Stats:
     """Returns the counts of a data file; raises InputError where it cannot be read."""
     corpus = build(read(path, kind))
     lengths = np.frombuffer(corpus.length, np.uint32) if len(corpus) else np.zeros(0, np.uint32)
-    scripts = np.bincount(np.concatenate(corpus.script), minlength=len(NAMES)) if len(corpus) else ()
+    scripts = np.bincount(np.concatenate(corpus.script), minlength=len(SCRIPT_NAMES)) if len(corpus) else ()
     return Stats(
         rows=len(corpus),
         unusable=len(corpus.problems),
@@ -127,7 +127,7 @@ def stats_of_file(path: Path, kind: Kind = "sft") -> Stats:
         lengths=_histogram(lengths),
         median=int(np.median(lengths)) if len(lengths) else 0,
         longest=int(lengths.max()) if len(lengths) else 0,
-        scripts={name: int(rows) for name, rows in zip(NAMES, scripts, strict=False) if rows},
+        scripts={name: int(rows) for name, rows in zip(SCRIPT_NAMES, scripts, strict=False) if rows},
     )
 
 

@@ -65,7 +65,7 @@ class Declared:
         self._validators: dict[str, Any] = {}
         try:
             given = json.loads(tools)
-            self.canonical, self.dropped = canonical_tools(given)
+            _, self.dropped = canonical_tools(given)
             for tool in given:
                 inner = tool.get("function", tool)
                 schema = inner.get("parameters") or {}

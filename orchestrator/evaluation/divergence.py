@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from orchestrator.evaluation.intervals import Array, Interval
 from orchestrator.evaluation.metric import DIVERGENCE, PROBABILITY_CHANGE, READING_DIVERGENCE
+from orchestrator.lib.sequences import first_difference
 
 MOST = 256
 """Tokens kept of each place of an answer."""
@@ -202,8 +203,7 @@ def _finite(value: float) -> float | None:
 
 def _alike(texts: Sequence[list[int]]) -> int:
     """With how many tokens all texts begin alike."""
-    first, last = min(texts), max(texts)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+    return first_difference(min(texts), max(texts))
 
 
 def _spread(start: int, stop: int, most: int) -> list[int]:

@@ -152,7 +152,7 @@ def added(measured: Iterable[str]) -> list[str]:
 
 
 def is_lower_better(name: str) -> bool:
-    """Whether less of a metric is better; losses, times and unknown names that end in `loss` count as such."""
+    """Whether less of a metric is better, by the table; of names beside it, of `loss`, `eval_loss` and `seconds`."""
     if name in METRICS:
         return not METRICS[name].higher_is_better
     return name in ("loss", "eval_loss", "seconds")

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.lib.sequences import first_difference
+
 REPEATS = 4
 """So many copies of one token, or of one pair, at the end of a cut-off answer count as repetition."""
 TOO_MANY = 0.5
@@ -52,11 +54,6 @@ def same_texts(rows: Sequence[Mapping[str, Any]], texts: Sequence[str], bos: str
 def _text_difference(row: Mapping[str, Any], trained: str, served: str) -> dict[str, Any]:
     at = first_difference(trained, served)
     return {"id": row["id"], "character": at + 1, "trained": trained[at : at + 24], "served": served[at : at + 24]}
-
-
-def first_difference(a: Sequence[Any], b: Sequence[Any]) -> int:
-    """The first place, from 0, where two texts or rows of tokens differ; the end of the shorter where none does."""
-    return next((at for at, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
 
 
 def server_sentence(artifact: str, found: Mapping[str, Any]) -> str | None:

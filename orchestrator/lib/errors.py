@@ -91,7 +91,7 @@ class Interrupted(OrchestratorError):
 
     exit_code = 130
     dropped: ClassVar[BaseException | None] = None
-    """One that Python dropped, as it does with what is raised inside a fork hook or a destructor."""
+    """An interruption that Python swallowed, as it does with what a fork hook or a destructor raises."""
 
 
 class Pruned(OrchestratorError):

@@ -1,4 +1,5 @@
-"""`keeper COMMAND …`: run a command, and end with it everything that it has started, however it or we may end.
+"""`python -m orchestrator.lib.subreaper COMMAND …`: run a command, and end with it everything that it has started,
+however it or we may end.
 
 torchrun puts each of its processes into a session of its own, where a signal to the group of the stage does not reach
 them, and `llamafactory-cli` leaves torchrun behind when it is killed.

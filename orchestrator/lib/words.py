@@ -28,13 +28,13 @@ def agreeing(number: float, predicate: str) -> str:
 
 
 _COUNTED = re.compile(r"\{\} (?:[\w-]+ )??(?P<noun>\w+)(?P<ending>s)\b(?: (?:\w+ly )?(?P<verb>[a-z]+))?")
-"""What is counted in a template, and the verb behind it: `{} rows call`, `{} held-out rows nearly repeat`."""
+"""What a template counts, and the verb behind it: `{} rows call`, `{} held-out rows nearly repeat`."""
 
 
 def of_one(template: str) -> Iterator[str]:
     """What a template in the plural may become where a number that is filled in is 1: `{} row calls tools`.
 
-    Some forms are of no text; whoever compares texts with them meets none.
+    Some of these forms are no English; no text matches them.
     """
     if template[:1].islower():
         yield agreeing(1, template)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from orchestrator.lib.errors import StageError
+from orchestrator.lib.sequences import first_difference
 
 BATCH_TOKENS = 512
 """Tokens decoded at once; llama.cpp's own default for its physical batch."""
@@ -89,9 +90,8 @@ def common_prefix(prompts: Sequence[Sequence[int]]) -> Sequence[int]:
     """The tokens that all prompts begin with, less the last of a prompt, which is decoded for itself: its logits are
     the answer's first token."""
     first, last = min(map(list, prompts)), max(map(list, prompts))
-    limit = min(len(prompt) for prompt in prompts) - 1
-    length = next((i for i in range(limit) if first[i] != last[i]), limit)
-    return first[: max(0, length)]
+    shortest = min(map(len, prompts))
+    return first[: max(0, min(first_difference(first, last), shortest - 1))]
 
 
 def batches(texts: Sequence[Sequence[int]], most: int) -> Iterator[list[Sequence[int]]]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
+from orchestrator.lib.sequences import first_difference
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:
@@ -33,8 +35,7 @@ class Draft:
         """Of what was chosen at all places, what the model says without a draft: all up to the first that is not the
         draft's, and with it."""
         chosen = chosen[len(self.own) :]
-        same = takewhile(lambda pair: pair[0] == pair[1], zip(self.tokens[:-1], chosen, strict=False))
-        return chosen[: 1 + sum(1 for _ in same)]
+        return chosen[: 1 + first_difference(self.tokens[:-1], chosen)]
 
 
 def until_end(tokens: Sequence[int], ends: Callable[[int], bool], limit: int) -> tuple[list[int], bool]:

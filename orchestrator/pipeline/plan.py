@@ -134,7 +134,7 @@ def make_context(project: Project) -> Context:
     )
 
 
-def resolve_template(spec: Spec, runs_dir: Path | None = None) -> str:
+def resolve_template(spec: Spec, runs_dir: Path) -> str:
     """The name of the LLaMA-Factory template. Raises InputError for none, and for one that cannot be served."""
     chosen = spec.model.template
     found = sources.template_of(spec.model.base, runs_dir) if chosen == "auto" else chosen
@@ -155,11 +155,11 @@ def _with_calls_read(template: str, spec: Spec) -> str:
     return read_by_servers(template, spec.model.thinking) or template
 
 
-def mode_of(spec: Spec) -> Mode:
-    """How a spec's rows are trained, as far as it decides what becomes of their thoughts."""
+def mode_of(project: Project) -> Mode:
+    """How a project's rows are trained, as far as it decides what becomes of their thoughts."""
     from orchestrator.data.checks import Mode
 
-    return Mode.of(resolve_template(spec), spec.model.thinking)
+    return Mode.of(resolve_template(project.spec, project.runs_dir), project.spec.model.thinking)
 
 
 def data_files(spec: Spec) -> list[str]:

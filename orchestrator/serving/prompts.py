@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.evaluation.parity import first_difference
+from orchestrator.lib.sequences import first_difference
 from orchestrator.serving.endpoint import Message, Tools, conversation
 from orchestrator.serving.http import Endpoint, post, try_post
 

@@ -9,12 +9,13 @@ from typing import Any, get_args
 
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.section import Section
-from orchestrator.spec.sections import Spec
+from orchestrator.spec.sections import DEFAULTS, Spec
 
 
 def edited(text: str, changes: Mapping[str, Any], without: Collection[str] = ()) -> str:
-    """The text with values set by dotted key (None takes a key out) and whole sections left out.
+    """The text with values set by dotted key, and without certain keys or whole sections.
 
+    None takes a key out, but for one of `train:` whose absence would mean a default of ours: that is then null.
     Raises InputError where a key leads through something that is no section.
     """
     from ruamel.yaml import YAML
@@ -25,10 +26,11 @@ def edited(text: str, changes: Mapping[str, Any], without: Collection[str] = ())
     if re.search(r"^ +- ", text, re.MULTILINE):
         yaml.indent(mapping=2, sequence=4, offset=2)
     document = yaml.load(text)
-    for section in without:
-        document.pop(section, None)
     for name, value in changes.items():
-        _set(document, name.split("."), _inline(value), name)
+        if value is not None or _has_default(name):
+            _set(document, name.split("."), _inline(value), name)
+    for name in (*without, *(name for name, value in changes.items() if value is None and not _has_default(name))):
+        _take_out(document, name.split("."))
     written = io.StringIO()
     yaml.dump(document, written)
     return written.getvalue()
@@ -42,12 +44,23 @@ def _set(document: Any, path: list[str], value: Any, name: str) -> None:
         section = section[part]
         if not isinstance(section, dict):
             raise InputError(f"{name} cannot be set: {part} is not a section", "Name a key of spec.yaml.")
-    if value is None:
-        section.pop(path[-1], None)
-    elif path[-1] in section or not section:
+    if path[-1] in section or not section:
         section[path[-1]] = value
     else:
         _append(section, path[-1], value)
+
+
+def _has_default(name: str) -> bool:
+    section, _, key = name.partition(".")
+    return section == "train" and key in DEFAULTS
+
+
+def _take_out(document: Any, path: list[str]) -> None:
+    section = document
+    for part in path[:-1]:
+        section = section.get(part) if isinstance(section, dict) else None
+    if isinstance(section, dict):
+        section.pop(path[-1], None)
 
 
 def _inline(value: Any) -> Any:

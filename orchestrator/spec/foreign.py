@@ -14,11 +14,11 @@ from orchestrator.lib.render import yaml_scalar
 from orchestrator.models.hub import REPOSITORY
 from orchestrator.spec.training import ELSEWHERE, check_training
 
-SAME = {
+THEIR_DEFAULTS = {
     "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "learning_rate": 5.0e-5, "cutoff_len": 2048,
     "lr_scheduler_type": "linear",
 }  # fmt: skip
-"""Defaults of LLaMA-Factory and of transformers' TrainingArguments where ours are others, and the result with them."""
+"""Arguments that the result depends on and that we set otherwise → what LLaMA-Factory and transformers set them to."""
 QUIET = frozenset({"output_dir", "overwrite_output_dir", "do_train", "do_eval", "do_predict", "predict_with_generate"})
 """What a spec decides by itself; not worth a line."""
 
@@ -88,8 +88,15 @@ def _files(names: Any, own: Mapping[str, Any], beside: Path) -> Iterator[str]:
     listed = names if isinstance(names, list) else str(names or "").split(",")
     for name in filter(None, (str(one).strip() for one in listed)):
         entry = known.get(name) or {}
-        hub = f"hf:{entry['hf_hub_url']}" if "hf_hub_url" in entry else name
-        yield str((folder / entry["file_name"]).resolve()) if "file_name" in entry else hub
+        if "file_name" in entry:
+            yield str((folder / entry["file_name"]).resolve())
+        else:
+            yield _of_hub(entry) if "hf_hub_url" in entry else name
+
+
+def _of_hub(entry: Mapping[str, Any]) -> str:
+    subset = f"/{entry['subset']}" if entry.get("subset") else ""
+    return f"hf:{entry['hf_hub_url']}{subset}:{entry.get('split') or 'train'}"
 
 
 def _one_or_many(files: list[str]) -> str:
@@ -103,7 +110,7 @@ def _training(own: Mapping[str, Any]) -> tuple[list[tuple[str, Any, str]], list[
     mine = {key: value for key, value in typed.items() if key not in ELSEWHERE and value is not None}
     refused = dict(check_training(mine))
     kept = [(key, value, "") for key, value in mine.items() if key not in refused]
-    kept += [(key, value, "  # LLaMA-Factory's default") for key, value in SAME.items() if key not in own]
+    kept += [(key, value, "  # LLaMA-Factory's default") for key, value in THEIR_DEFAULTS.items() if key not in own]
     left = [(key, mine[key], reason) for key, reason in refused.items()]
     taken = ("model_name_or_path", "template", "tool_format", "enable_thinking", "trust_remote_code", "dataset",
              "dataset_dir", "eval_dataset", "val_size", "default_system", "max_samples")  # fmt: skip

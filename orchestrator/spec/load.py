@@ -40,11 +40,6 @@ class Project:
     chosen: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Stage → what `speed: auto` chose, of a run that is made again."""
 
-    @property
-    def training(self) -> Mapping[str, Any]:
-        """All training arguments: our defaults, overridden by the user's."""
-        return self.spec.training
-
 
 def load_project(
     path: Path,
@@ -77,8 +72,30 @@ def _overridden(text: str, overrides: Sequence[str]) -> str:
         return text
     from orchestrator.spec.editing import edited
 
-    parts = [override.partition("=") for override in overrides]
-    return edited(text, {name.strip(): parse_yaml(value).value for name, _, value in parts})
+    return edited(text, set_values(overrides))
+
+
+def set_values(overrides: Iterable[str]) -> dict[str, Any]:
+    """Dotted key → value, of overrides that `load_project` has taken."""
+    return {".".join(key): value.value for key, value in map(_pair, overrides)}
+
+
+def _pair(override: str) -> tuple[tuple[str, ...], Document]:
+    """The key and the value of an override; an empty key where it is not written `key.path=value`."""
+    name, equals, text = override.partition("=")
+    key = tuple(name.strip().split("."))
+    return key if equals and all(key) else (), parse_yaml(text)
+
+
+def editable(path: Path) -> str:
+    """The text of a spec that is YAML, so that values can be written into it, whatever else is wrong with it.
+
+    Raises InputError with every problem.
+    """
+    text = _read(path)
+    if found := _problems(parse_yaml(text), None):
+        raise _refusal([f"{path}:{line}: {message}" for line, message in found])
+    return text
 
 
 def build_spec(values: Mapping[str, Any], project: Path) -> Spec:
@@ -146,12 +163,11 @@ def _override(document: Document, overrides: Iterable[str]) -> Document:
         return document
     values, lines, findings = document.value, dict(document.lines), list(document.findings)
     for override in overrides:
-        name, equals, text = override.partition("=")
-        key = tuple(name.strip().split("."))
-        value = parse_yaml(text)
-        if not equals or not all(key):
+        key, value = _pair(override)
+        if not key:
             findings.append(Finding((), f"cannot read --set {override!r}; write --set train.learning_rate=1e-4", 0))
         elif value.findings:
+            text = override.partition("=")[2]
             findings.append(Finding(key, f"cannot read the value {text!r}: {value.findings[0].message}", 0))
         else:
             try:
@@ -166,12 +182,13 @@ def _override(document: Document, overrides: Iterable[str]) -> Document:
 # ---- reporting
 
 
-def _problems(document: Document, project: Path) -> list[tuple[int, str]]:
-    """Everything wrong with a spec, by line; 0 for what came from --set."""
+def _problems(document: Document, project: Path | None) -> list[tuple[int, str]]:
+    """Everything wrong with a spec, by line, 0 for what came from --set; without a project, with its YAML alone."""
     found = list(document.findings)
     if isinstance(document.value, Mapping):
         known = {finding.key for finding in found}
-        found += [finding for finding in examine(document.value, project) if finding.key not in known]
+        examined = examine(document.value, project) if project else ()
+        found += [finding for finding in examined if finding.key not in known]
     elif not found:
         found = [Finding((), "is not a spec; it begins with name: and data:", 1)]
     located = ((_line(finding, document.lines), _said(finding)) for finding in found)

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.lib.llamafactory import Argument, arguments
 from orchestrator.spec.sections import DEFAULTS, KEEP, KEEP_ABOUT, KEEPS, Spec
-from orchestrator.spec.training import check_training
+from orchestrator.spec.training import decided_elsewhere
 
 _JSON_TYPES = {
     "text": "string",
@@ -26,14 +26,10 @@ def json_schema() -> dict[str, Any]:
     """The JSON schema of spec.yaml, with the training arguments of the installed LLaMA-Factory under `train`."""
     schema = Spec.model_json_schema()
     schema |= {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "spec.yaml"}
-    settable = {name: _property(argument) for name, argument in arguments().items() if _settable(argument)}
+    settable = {name: _property(argument) for name, argument in arguments().items() if not decided_elsewhere(name)}
     settable[KEEP] = {"enum": list(KEEPS), "description": KEEP_ABOUT, "default": KEEPS[0]}
     schema["properties"]["train"] |= {"properties": settable, "additionalProperties": False}
     return schema
-
-
-def _settable(argument: Argument) -> bool:
-    return not any("cannot be set here" in message for _, message in check_training({argument.name: argument.default}))
 
 
 def _property(argument: Argument) -> dict[str, Any]:

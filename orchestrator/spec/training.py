@@ -102,12 +102,18 @@ def check_training(train: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def decided_elsewhere(key: str) -> str:
+    """Where an argument of LLaMA-Factory is decided that cannot stand in a spec; "" for those that can."""
+    exporting = key.startswith(("export_", "vllm_", "sglang_")) and key in arguments()
+    return ELSEWHERE.get(key, "the export section decides it" if exporting else "")
+
+
 def _wrong(key: str, value: Any, known: Mapping[str, Argument]) -> str | None:
     """What is wrong with one argument by itself."""
     if key == KEEP:
         return None if value in KEEPS else f"expected one of {one_of(KEEPS)}, got {quote(value)}"
-    if key in ELSEWHERE or (key.startswith(("export_", "vllm_", "sglang_")) and key in known):
-        return f"cannot be set here: {ELSEWHERE.get(key, 'the export section decides it')}"
+    if place := decided_elsewhere(key):
+        return f"cannot be set here: {place}"
     if key not in known:
         return f"unknown key{f'; {REMOVED[key]}' if key in REMOVED else did_you_mean(key, [*known, KEEP])}"
     return (

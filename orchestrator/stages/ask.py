@@ -118,7 +118,7 @@ def _by_llama_server(model: GgufModel, rows: Sequence[dict[str, Any]]) -> dict[s
         if (known := read_json(file).get("llama_server", {})).get("key") == key:
             return dict(known)
     thinking = read_json(Path(layout.SERVING))["thinking"] or None
-    cases = [llama_server.Case(template, row["messages"], thinking, row.get("tools", ())) for row in trained]
+    cases = [llama_server.Rendering(template, row["messages"], thinking, row.get("tools", ())) for row in trained]
     return {"key": key, **same_texts(trained, llama_server.render(server, cases, tokens), tokens.bos or "")}
 
 

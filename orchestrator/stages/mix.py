@@ -10,13 +10,13 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError, StageError
 from orchestrator.lib.files import read_json, temporary_beside, write_json
+from orchestrator.lib.sequences import first_difference
 from orchestrator.lib.step import Step
 from orchestrator.spec.export import MIXED
 from orchestrator.stages.base import Context, Stage
@@ -172,8 +172,7 @@ def asked_and_answered(model: GgufModel, row: Any) -> tuple[list[int], list[int]
         asked = turns if row.get("chosen") else turns[:-1]
         if asked and all(turn["from"] in ROLES for turn in asked):
             question = model.tokenize(text_of(model, {"conversations": asked, "system": row.get("system")}))
-    alike = takewhile(lambda pair: pair[0] == pair[1], zip(question, whole, strict=False))
-    begins = max(1, sum(1 for _ in alike))
+    begins = max(1, first_difference(question, whole))
     return whole[:begins], whole[begins:]
 
 

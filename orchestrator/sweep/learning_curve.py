@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.data.assemble import Wanted, assemble
-from orchestrator.evaluation.metric import primary_of
+from orchestrator.data.reading import MIN_TRAINING_ROWS
+from orchestrator.evaluation.metric import is_lower_better, primary_of
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.fetch import Progress
@@ -21,13 +22,11 @@ from orchestrator.lib.render import Renderer
 from orchestrator.report.charts import Chart, Point, Series, plot
 from orchestrator.spec.load import Project
 from orchestrator.spec.sections import Spec, Sweep
-from orchestrator.sweep.ranking import minimises
 from orchestrator.sweep.trial import SEEDED, TrialFactory
 
 KIND = "learning-curve"
 KEY = "data.max_samples"
 PICTURE = "learning-curve.svg"
-LEAST_ROWS = 10
 LEAST_POINTS = 5
 """A law of three parameters passes through three points whatever they are."""
 RESAMPLES = 200
@@ -69,9 +68,11 @@ def factory(
     """
     spec = project.spec
     rows = count_rows(spec, project.root)
-    sizes = sorted({max(LEAST_ROWS, round(share * rows)) for share in wanted})
+    sizes = sorted({max(MIN_TRAINING_ROWS, round(share * rows)) for share in wanted})
     if len(sizes) < 3:
-        raise InputError(f"{rows} training rows are too few for a curve", f"Each share needs {LEAST_ROWS} or more.")
+        raise InputError(
+            f"{rows} training rows are too few for a curve", f"Each share needs {MIN_TRAINING_ROWS} or more."
+        )
     chosen = metric or primary_of(spec.evaluate.task)
     parallel: Any = spec.sweep.parallel if spec.sweep else 1
     sweep = Sweep(method="grid", parameters={KEY: sizes}, metric=chosen, seeds=seeds, parallel=parallel)
@@ -111,7 +112,7 @@ def describe(points: Sequence[tuple[int, float]], metric: str) -> Json:
     if len(sizes) < 3 or len(points) < LEAST_POINTS:
         said = f"{len(points)} trainings on {len(sizes)} sizes are too few to say what more data would bring"
         return known | {"sentence": f"{said}; use more --fractions or --seeds."}
-    down = minimises(metric)
+    down = is_lower_better(metric)
     errors = [(n, value if down else 100 - value) for n, value in points]
     law = fit(errors)
     known["law"] = {"of": metric if down else f"100 − {metric}", **asdict(law)}
@@ -158,7 +159,7 @@ def picture(curve: Json, metric: str) -> Chart | None:
     drawn = [Series(metric, points, "s1", dots=True)]
     if curve["law"]:
         law = Law(*(curve["law"][name] for name in ("floor", "scale", "rate")))
-        sign, top = (1, 0) if minimises(metric) else (-1, 100)
+        sign, top = (1, 0) if is_lower_better(metric) else (-1, 100)
         first, last = min(points)[0], max(points)[0]
 
         def path(start: float, end: float) -> list[Point]:
@@ -173,7 +174,7 @@ def picture(curve: Json, metric: str) -> Chart | None:
 
 def sentence(doubled: Json, metric: str, most: int) -> str:
     """What doubling the data would likely bring."""
-    falls = minimises(metric)
+    falls = is_lower_better(metric)
     digits, least = (3, 0.005) if falls else (1, 1)
     gain, low, high = (f"{doubled['gain'][part]:.{digits}f}" for part in ("value", "low", "high"))
     what = f"likely lower {metric} by {gain}" if falls else f"likely bring {gain} points of {metric}"

@@ -12,11 +12,11 @@ from typing import Any
 
 from orchestrator.evaluation.compare import Basis, compare, paired, scores
 from orchestrator.evaluation.learnt import BETTER_THAN
+from orchestrator.evaluation.metric import is_lower_better
 from orchestrator.evaluation.rows import Row, read_rows
 from orchestrator.lib import layout
 from orchestrator.lib.errors import Diverged, InputError, StageError
 from orchestrator.lib.files import read_json
-from orchestrator.runs.query import is_lower_better
 from orchestrator.runs.results import summaries
 from orchestrator.runs.store import Run
 from orchestrator.spec.sections import Evaluate, Spec
@@ -32,7 +32,6 @@ def require_metric(spec: Spec, metric: str) -> None:
     from orchestrator.evaluation.calls import Call
     from orchestrator.evaluation.measure import measure
     from orchestrator.evaluation.own import OwnMetric
-    from orchestrator.evaluation.rows import Row
 
     known = [EVAL_LOSS, *spec.kind.metrics]
     if spec.kind.answers:
@@ -42,11 +41,6 @@ def require_metric(spec: Spec, metric: str) -> None:
         known += [OwnMetric.of(text).function for text in spec.evaluate.metrics]
     if metric not in known:
         raise InputError(f"sweep.metric: nothing measures {metric!r} here", f"Choose one of: {', '.join(known)}.")
-
-
-def minimises(metric: str) -> bool:
-    """Whether less of it is better."""
-    return is_lower_better(metric)
 
 
 def figure(run: Run, metric: str) -> Figure:
@@ -80,7 +74,6 @@ def tie_breakers(run: Run) -> Json:
 def unusable(run: Run, evaluate: Evaluate) -> str | None:
     """Why nobody should be given the tuned model of a run, from its answers; None for a sound one, and without any."""
     from orchestrator.evaluation.measure import useless
-    from orchestrator.evaluation.rows import read_rows
 
     file = run.folder / layout.predictions("tuned")
     return useless(read_rows(file), evaluate.task, evaluate.labels) if file.is_file() else None
@@ -127,7 +120,7 @@ class Group:
 def rank(trials: Iterable[Json], metric: str) -> list[Group]:
     """The points with completed trials, best first; of equal ones that with the lower loss, then the cheaper to train,
     then the earlier. What diverged, or answers nothing, is not ranked."""
-    sign = 1 if minimises(metric) else -1
+    sign = 1 if is_lower_better(metric) else -1
     by_point: dict[str, dict[str, Json]] = {}
     for trial in trials:
         if trial["status"] == "completed":  # random may draw a point twice, which is one run all the same

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from orchestrator import executors
+from orchestrator.evaluation.metric import is_lower_better
 from orchestrator.executors.base import Executor
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
@@ -20,7 +22,7 @@ from orchestrator.spec.launching import processes
 from orchestrator.spec.load import Project
 from orchestrator.spec.sections import Sweep
 from orchestrator.sweep import records
-from orchestrator.sweep.ranking import minimises, require_metric
+from orchestrator.sweep.ranking import require_metric
 from orchestrator.sweep.space import grid, label
 from orchestrator.sweep.study import DEFAULT_TRIALS, Study
 from orchestrator.sweep.sweeper import Sweeper, SweepReporter
@@ -79,7 +81,7 @@ def open_study(folder: Path, factory: TrialFactory, executor: Executor) -> Study
         return (folder.parent / str(outcome["run"]) / layout.RECORD).is_file()
 
     sweep = factory.sweep
-    return Study(folder / layout.STUDY, sweep, minimises(sweep.metric), executor.capacity, is_there)
+    return Study(folder / layout.STUDY, sweep, is_lower_better(sweep.metric), executor.capacity, is_there)
 
 
 def require_specs(factory: TrialFactory) -> None:
@@ -103,8 +105,7 @@ def trials_ahead(factory: TrialFactory) -> list[str]:
         return [f"{points} chosen by {sweep.method}, {counted(sweep.seeds, 'seed')} each"]
     return [
         f"{number}  {label(point)}"
-        for number, point in enumerate(grid(sweep.parameters), 1)
-        for _ in range(sweep.seeds)
+        for number, (point, _) in enumerate(product(grid(sweep.parameters), range(sweep.seeds)), 1)
     ]
 
 

@@ -105,22 +105,25 @@ class Study:
 
     def _take_over(self, file: Path, stopping: EarlyStopping | None) -> Any:
         """The study in the file, in which trials that have no result (any more) wait to be asked for again."""
-        self._study = _create(None, self._sign, stopping)
         former = _create(file, self._sign, stopping).get_trials(deepcopy=False)
+        made = _create(None, self._sign, stopping)  # in memory: a crash leaves the file as it was
         for trial in former:
             if _is_settled(trial) and self._keeps(trial.user_attrs[OUTCOME]):
-                self._study.add_trial(trial)
-                continue
-            fixed = self._fixed(trial.number, former)
-            known = _known(trial) if fixed is None else encode(fixed, self._spaces)
-            # A crash in the middle of sampling leaves half a point; sampling it anew gives the same point, whole.
-            self._study.enqueue_trial(known if len(known) == len(self._spaces) else {})
+                made.add_trial(trial)
+            else:
+                made.enqueue_trial(self._again(trial, former))
         fresh = file.with_suffix(".new")
         fresh.unlink(missing_ok=True)
-        whole = _create(fresh, self._sign, stopping)
-        whole.add_trials(self._frozen())
+        _create(fresh, self._sign, stopping).add_trials(made.get_trials(deepcopy=False))
         fresh.replace(file)
         return _create(file, self._sign, stopping)
+
+    def _again(self, trial: Any, former: list[Any]) -> dict[str, Any]:
+        """The parameters that a trial without a result is to be asked for with; none where it had no whole point yet,
+        since a crash in the middle of sampling leaves half a one: sampling it anew gives the same point."""
+        fixed = self._fixed(trial.number, former)
+        known = _known(trial) if fixed is None else encode(fixed, self._spaces)
+        return known if len(known) == len(self._spaces) else {}
 
     def _trial(self, inner: Any) -> Trial:
         return Trial(inner.number + 1, decode(inner.params, self._spaces), inner.number % self._sweep.seeds, inner)

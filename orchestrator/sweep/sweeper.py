@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from orchestrator.evaluation.metric import is_lower_better
 from orchestrator.executors.base import Executor, Handle
 from orchestrator.lib import layout
 from orchestrator.lib.errors import Diverged, Interrupted, OrchestratorError, Pruned
@@ -17,7 +18,7 @@ from orchestrator.pipeline.workflow import Task
 from orchestrator.runs import store
 from orchestrator.runs.training_log import read_log
 from orchestrator.sweep import records
-from orchestrator.sweep.ranking import figure, minimises, rank, ranking, tie_breakers, unusable
+from orchestrator.sweep.ranking import figure, rank, ranking, tie_breakers, unusable
 from orchestrator.sweep.study import Study, Trial
 from orchestrator.sweep.trial import TrialFactory
 
@@ -238,7 +239,7 @@ class Sweeper:
             "finished_at": store.now() if status == "completed" else None,
             "spec": _relative(base.path, base.root),
             "metric": sweep.metric,
-            "direction": "minimise" if minimises(sweep.metric) else "maximise",
+            "direction": "minimise" if is_lower_better(sweep.metric) else "maximise",
             **sweep.model_dump(mode="json", include={"method", "parameters", "seeds", "early_stopping"}),
             "total": self.study.total,
             "trials": entries,

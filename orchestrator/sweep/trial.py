@@ -13,9 +13,8 @@ from orchestrator.lib.fetch import Progress
 from orchestrator.pipeline.remote import TaskJob
 from orchestrator.pipeline.stage_process import Starter, start
 from orchestrator.pipeline.workflow import Task, assign, fetch
-from orchestrator.spec.document import parse
 from orchestrator.spec.editing import edited, spec_key, with_value
-from orchestrator.spec.load import Project, build_spec
+from orchestrator.spec.load import Project, build_spec, set_values
 from orchestrator.spec.sections import Spec, Sweep
 from orchestrator.sweep.ranking import EVAL_LOSS
 from orchestrator.sweep.records import SWEEP
@@ -79,8 +78,8 @@ class TrialFactory:
 
     @functools.cached_property
     def _overrides(self) -> dict[str, Any]:
-        parts = [override.partition("=") for override in self.project.overrides]
-        return {name.strip(): parse(text).value for name, _, text in parts if not name.startswith("sweep.")}
+        said = set_values(self.project.overrides)
+        return {name: value for name, value in said.items() if not name.startswith("sweep.")}
 
     def seed(self, key: str) -> int:
         """The seed of the spec itself, which the first repetition keeps."""

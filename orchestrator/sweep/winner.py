@@ -17,7 +17,7 @@ from orchestrator.pipeline.workflow import create_run, plan
 from orchestrator.runs.results import metrics
 from orchestrator.runs.store import Run
 from orchestrator.spec.editing import edited
-from orchestrator.spec.load import Project, load_project
+from orchestrator.spec.load import Project, editable, load_project
 from orchestrator.sweep import records
 from orchestrator.sweep.trial import TrialFactory
 
@@ -88,7 +88,5 @@ def overrides(project: Project, wanted: str) -> list[str]:
 
 
 def promoted(folder: Path, spec: Path) -> str:
-    """The text of a spec with the winner's values in it, comments kept. Raises InputError where there is no file."""
-    if not spec.is_file():
-        raise InputError(f"no file {str(spec)!r}", "Name the spec of the sweep with --spec.")
-    return edited(spec.read_text(encoding="utf-8-sig"), records.best_trial(folder)["changes"])
+    """The text of a spec with the winner's values in it, comments kept. Raises InputError where the file is none."""
+    return edited(editable(spec), records.best_trial(folder)["changes"])

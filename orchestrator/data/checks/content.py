@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from orchestrator.data.checks.corpus import Corpus
 from orchestrator.data.checks.finding import Finding, Severity, finding
-from orchestrator.data.checks.text import NAMES, SIGNS
+from orchestrator.data.checks.text import SCRIPT_NAMES, SIGNS
 from orchestrator.data.reading import RowProblem
 from orchestrator.lib.words import agreeing, counted
 
@@ -81,9 +81,9 @@ def _truncated(corpus: Corpus, lengths: Lengths, labels_task: bool) -> Iterator[
 
 def _mixed(corpus: Corpus) -> Iterator[Finding]:
     scripts = np.concatenate(corpus.script)
-    counts = np.bincount(scripts, minlength=len(NAMES))
+    counts = np.bincount(scripts, minlength=len(SCRIPT_NAMES))
     main = int(counts[:-1].argmax())
-    strangers = np.flatnonzero((scripts != main) & (scripts != len(NAMES) - 1)).tolist()
+    strangers = np.flatnonzero((scripts != main) & (scripts != len(SCRIPT_NAMES) - 1)).tolist()
     if strangers and counts[main] >= _MAJORITY * len(corpus):
-        words = f"are not written in the {NAMES[main]} script of the others"
+        words = f"are not written in the {SCRIPT_NAMES[main]} script of the others"
         yield _some(corpus, "mixed_language", "info", words, strangers)

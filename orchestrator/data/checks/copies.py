@@ -101,7 +101,7 @@ def is_near_copy(a: str, b: str, same_answer: bool = True) -> bool:
 # A score can be off by as much as the share of leaked rows; 5 points is more than most improvements.
 TOLERABLE_SHARE = 0.05
 CONTRADICTORY_SHARE = 0.01
-"""Of the rows of a set: so many slips of the hand are found in careful data, and cost less accuracy than that."""
+"""Of the rows of a set: careful data has so many slips of the hand, which cost less accuracy than that."""
 CLEAN = "`orchestrator data clean` leaves such training rows out"
 Pair = tuple[int, int]
 
@@ -156,7 +156,7 @@ def duplicates(corpus: Corpus, *, labels_task: bool) -> Iterator[Finding]:
 
 
 def _conflicts(corpus: Corpus, groups: list[list[int]], rows: list[int]) -> Finding:
-    """label_conflict: each prompt with the labels it was given, an error from the second percent of the rows on."""
+    """label_conflict: each prompt with the labels it was given; an error where more than 1 % of the rows are wrong."""
     wrong = sum(contradicting([corpus.answer[index] for index in group]) for group in groups)
     share = wrong / len(corpus)
     severity: Severity = "error" if share > CONTRADICTORY_SHARE else "warning"
@@ -185,6 +185,5 @@ def _differing(corpus: Corpus, group: list[int]) -> list[int]:
 
 
 def _copies(corpus: Corpus, kind: str, message: str, groups: list[list[int]], rows: list[int]) -> Finding:
-    severity: Severity = "warning"
     examples = ["  ~  ".join(corpus.show(index) for index in group[:3]) for group in groups[:MAX_EXAMPLES]]
-    return finding(kind, severity, f"{message}, of {len(corpus)}", corpus.places(rows), examples)
+    return finding(kind, "warning", f"{message}, of {len(corpus)}", corpus.places(rows), examples)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
@@ -26,6 +26,7 @@ from orchestrator.data.checks.text import (
 )
 from orchestrator.data.conversation import Conversation
 from orchestrator.data.reading import RowProblem
+from orchestrator.lib.sequences import first_difference
 
 LONG = 256  # characters; beyond it near copies are told by their signatures alone, and the text is not kept
 MAX_LABELS = 1000  # more different answers than this are no labels
@@ -46,9 +47,7 @@ class Corpus:
     answer: array[int] = field(default_factory=lambda: array("Q"))  # hash of the stripped answer
     length: array[int] = field(default_factory=lambda: array("I"))  # characters of question and answer
     script: list[npt.NDArray[np.uint8]] = field(default_factory=list)  # one array a batch
-    label: array[int] = field(
-        default_factory=lambda: array("Q")
-    )  # hash of the answer as it stands, without its thought
+    label: array[int] = field(default_factory=lambda: array("Q"))  # hash of the answer without its thought
     labels: Counter[str] = field(default_factory=Counter)  # the first MAX_LABELS of them
     heads: list[str] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
@@ -72,13 +71,9 @@ class Corpus:
             self.signed = [whole]
         return self.signed[0]
 
-    def place(self, index: int) -> Place:
-        """File and row number of the row with that index."""
-        return self.sources[self.source[index]], self.row[index]
-
     def places(self, indices: Iterable[int]) -> list[Place]:
         """Files and row numbers of several rows."""
-        return [self.place(index) for index in indices]
+        return [(self.sources[self.source[index]], self.row[index]) for index in indices]
 
     def labelled(self, labels: Iterable[str]) -> list[Place]:
         """Files and rows whose answer is one of these labels, as they stand."""
@@ -116,11 +111,11 @@ class Frame:
     @staticmethod
     def of(texts: Sequence[str]) -> Frame:
         """The common frame of at least ten different texts; a few rows have too much in common by chance."""
-        different = set(texts)
+        different = list(set(texts))
         if len(different) < 10:
             return Frame()
-        prefix = _common_prefix(different)
-        backwards = _common_prefix({text[len(prefix) :][::-1] for text in different})
+        prefix = _beginning(different)
+        backwards = _beginning([text[len(prefix) :][::-1] for text in different])
         return Frame(prefix, backwards[::-1])
 
     def inside(self, text: str) -> str:
@@ -129,9 +124,10 @@ class Frame:
         return inner if inner.strip() and inner != text else text
 
 
-def _common_prefix(texts: Collection[str]) -> str:
-    first, last = min(texts), max(texts)  # what these two share, all between them share
-    return next((first[:at] for at, character in enumerate(first) if not last.startswith(character, at)), first)
+def _beginning(texts: Sequence[str]) -> str:
+    """What all texts begin with, which is what the first and the last in order do."""
+    first, last = min(texts), max(texts)
+    return first[: first_difference(first, last)]
 
 
 def build(rows: Iterable[Conversation | RowProblem], progress: Callable[[int], None] | None = None) -> Corpus:

@@ -56,26 +56,28 @@ def label_variants(labels: Counter[str]) -> dict[str, str]:
     off a frequent label. Labels whose digits differ never are (`class 1`, `class 2`).
     """
     found: dict[str, str] = {}
-    by_frequency = [label for label, _ in sorted(labels.items(), key=lambda item: (-item[1], item[0]))]
-    for place, label in enumerate(by_frequency[:MAX_LABELS]):
+    by_frequency = sorted(labels, key=lambda label: (-labels[label], label))[:MAX_LABELS]
+    bare = {label: words_of(same_text(label)).replace(" ", "") for label in by_frequency}
+    for place, label in enumerate(by_frequency):
         for other in by_frequency[:place]:
-            if other not in found and _variant(label, other, labels):
+            rare = labels[label] <= max(1, _RARE * labels[other])
+            if other not in found and _variant(bare[label], bare[other], rare):
                 found[label] = other
                 break
     return found
 
 
-def _variant(label: str, other: str, labels: Counter[str]) -> bool:
+def _variant(a: str, b: str, rare: bool) -> bool:
+    """Whether two bare labels mean the same; the first is rare, or not."""
     from rapidfuzz.distance import OSA
 
-    a, b = (words_of(same_text(text)).replace(" ", "") for text in (label, other))
     if a == b:
         return bool(a)
     if re.findall(r"\d", a) != re.findall(r"\d", b) or min(len(a), len(b)) < 4 or not (a + b).isascii():
         return False
     if a in (b + "s", b + "es") or b in (a + "s", a + "es"):
         return True
-    return labels[label] <= max(1, _RARE * labels[other]) and len(a) >= 5 and OSA.distance(a, b) == 1
+    return rare and len(a) >= 5 and OSA.distance(a, b) == 1
 
 
 def _imbalance(labels: Counter[str]) -> Iterator[Finding]:

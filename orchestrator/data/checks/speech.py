@@ -35,7 +35,7 @@ class Mode:
 
 @dataclass
 class Noted:
-    """How many rows, and which the first of them are: a million places would be no small thing."""
+    """How many rows, and where the first of them are: a million places would take much memory."""
 
     count: int = 0
     places: list[Place] = field(default_factory=list)

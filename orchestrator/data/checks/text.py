@@ -15,7 +15,15 @@ from orchestrator.evaluation.rows import has_thinking, strip_thinking
 # What a sign is called, how it is put to a person, and the pattern. Each has a cheap guard in `signs`.
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\ufeff\ufff9-\ufffb]")
 # UTF-8 read as Latin-1 or cp1252 (Ã© â€™ ä½ å¥½), the replacement character, and the two classics of GBK.
-_MOJIBAKE = re.compile("[\u00c2-\u00f4][\u0080-\u00bf]|â€|ã€|ï¼|ï»¿|\ufffd|锟斤拷|烫烫烫|屯屯屯")
+# Two, three or four characters as UTF-8 has bytes; but é» and É» are French, with a space or without, and ß» is German
+# (UTF-8's DF is N'Ko). Of cp1252, which has dashes and quotes where Latin-1 has C1, two Chinese characters in a row.
+_CONTINUES = "\u0080-\u00bf" + bytes(byte for byte in range(0x80, 0xA0)).decode("cp1252", "ignore")
+_MOJIBAKE = re.compile(
+    "[\u00c2\u00c3][\u0080-\u00bf]|[\u00c4-\u00de](?![\u00a0«»])[\u0080-\u00bf]"
+    "|[\u00e0-\u00ef](?![\u00a0«»]{2})[\u0080-\u00bf]{2}|[\u00f0-\u00f4][\u0080-\u00bf]{3}"
+    f"|(?:[\u00e0-\u00ef][{_CONTINUES}]{{2}}){{2}}|ðŸ|â€|ã€|ï¼|ï»¿|\ufffd|锟斤拷|烫烫烫|屯屯屯"
+)
+_LINE_ENDS = re.compile("[\x0b\x0c\x85\u2028\u2029]")
 _MARKUP = re.compile(r"&(?:[a-z]{2,6}|#\d{2,5});|(?<!&)#\d{2,4};|</?(?:b|br|p|div|span|a|i|strong)\b[^<>]{0,80}>", re.I)
 _TEMPLATE_TOKEN = re.compile(r"<\|[A-Za-z_]\w*\|>|<｜[^｜<>]{1,30}｜>|<(?:start|end)_of_turn>|\[/?INST\]|</s>")
 _EMAIL = re.compile(r"[\w.+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{2,63})+")
@@ -49,8 +57,8 @@ def signs(text: str) -> Iterator[str]:
 
 
 def without_control_characters(text: str) -> str:
-    """The text without the characters that `control_characters` means."""
-    return text if text.isprintable() else _CONTROL.sub("", text)
+    """The text without the characters that `control_characters` means; those that end a line are a new line."""
+    return text if text.isprintable() else _CONTROL.sub("", _LINE_ENDS.sub("\n", text))
 
 
 def has_personal_data(text: str) -> bool:
@@ -107,12 +115,12 @@ SCRIPTS = {
     "arabic": ((0x0600, 0x06FF),),
     "latin": ((0x0041, 0x005A), (0x0061, 0x007A), (0x00C0, 0x024F)),
 }
-NAMES = (*SCRIPTS, "none")
+SCRIPT_NAMES = (*SCRIPTS, "none")
 _SHARE = 0.15  # of the letters, for a script to name the text
 
 
 def scripts(texts: Sequence[str]) -> npt.NDArray[np.uint8]:
-    """Returns for each text the index in NAMES of the first script that holds 15 % of its letters."""
+    """Returns for each text the index in SCRIPT_NAMES of the first script that holds 15 % of its letters."""
     code = np.frombuffer("\x00".join([*texts, ""]).encode("utf-32-le", "surrogatepass"), np.uint32)
     lengths = np.fromiter((len(text) + 1 for text in texts), np.int64, len(texts))
     starts = np.cumsum(lengths) - lengths

@@ -73,7 +73,8 @@ class TokenCounter:
 
 
 def token_counter(model: Path, template: str, thinking: bool) -> Callable[[Conversation], int]:
-    """Returns a function that counts a row's tokens with a model folder's tokenizer and the served chat template.
+    """Returns a function that counts a row's tokens with a model folder's tokenizer and the served chat template, of a
+    pair those of the longer one.
 
     Tools count as their text: what stands around them differs from template to template, and `prepare` counts it.
     """
@@ -87,17 +88,21 @@ def token_counter(model: Path, template: str, thinking: bool) -> Callable[[Conve
     special = special_tokens(model)
     jinja = jinja_template(definition(template), special, thinking)
 
+    def tokens(text: str) -> int:
+        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+
     def count(row: Conversation) -> int:
         system = [{"role": "system", "content": row.system}] if row.system else []
         turns = [{"role": _SPOKEN.get(turn.role, turn.role), "content": turn.content} for turn in row.messages]
-        answer = [{"role": "assistant", "content": row.chosen}] if row.chosen else []
-        text = render_messages(jinja, [*system, *turns, *answer], special, add_generation_prompt=False)
-        return sum(len(tokenizer.encode(part, add_special_tokens=False).ids) for part in (text, row.tools))
+        answers = [[{"role": "assistant", "content": text}] for text in (row.chosen, row.rejected) if text]
+        asked = [*system, *turns]
+        texts = (render_messages(jinja, asked + one, special, add_generation_prompt=False) for one in answers or [[]])
+        return max(map(tokens, texts)) + tokens(row.tools)
 
     return count
 
 
 def most_tokens(row: Conversation) -> int:
     """An upper bound of a row's tokens that needs no tokenizer."""
-    texts = [row.system, row.tools, row.chosen, *(message.content for message in row.messages)]
+    texts = [row.system, row.tools, row.chosen, row.rejected, *(message.content for message in row.messages)]
     return sum(len(text.encode("utf-8", "surrogatepass")) + _TEMPLATE_TOKENS for text in texts)

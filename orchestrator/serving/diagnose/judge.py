@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.evaluation.parity import first_difference
+from orchestrator.lib.sequences import first_difference
 from orchestrator.serving.diagnose.finding import Finding, Seen
 from orchestrator.serving.diagnose.probes import Probe
 from orchestrator.serving.diagnose.settings import number, settings
