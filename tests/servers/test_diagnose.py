@@ -27,7 +27,7 @@ from orchestrator.serving import bundle
 from orchestrator.serving.diagnose import probes, trained
 from orchestrator.serving.diagnose.diagnosis import Diagnosis, diagnose
 from orchestrator.serving.diagnose.finding import IN_MODELFILE, Kind
-from orchestrator.serving.ollama import Ollama
+from orchestrator.serving.ollama_server import Ollama
 from orchestrator.stages.quantise import Quantise
 from tests.gguf_text import with_number, with_template
 from tests.servers.conftest import NAMES
