@@ -147,7 +147,7 @@ FAULTS: dict[str, tuple[str, str, Plant]] = {
         "has another one, or none",
         lambda server, made, run, folder: replace(made, template=template("chatml")),
     ),
-    "two BOS": ("bos", "begin with two '<|im_start|>'", adds_bos),
+    "two BOS": ("bos", "have '<|im_start|>' at their start 2 times", adds_bos),
     "a stop word inside answers": ("stop", "'ort' stands inside right answers", parameters(stop=["<|im_end|>", "ort"])),
     "a repeat penalty": ("parameters", "repeat_penalty is 1.3", parameters(repeat_penalty=1.3)),
     "labels drawn at random": ("parameters", "temperature is 0.8", parameters(temperature=0.8)),

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator.lib import process
-from orchestrator.lib.errors import OrchestratorError
+from orchestrator.lib.errors import InputError, OrchestratorError
 from orchestrator.lib.secrecy import redacted
 from orchestrator.machine import environment
 from orchestrator.report.doctor_packages import Check, Patient, State
@@ -98,10 +98,12 @@ def ollama() -> Check:
         url = address()
         server = Endpoint(url, "ollama", "", os.environ.get(KEY), ASK_SECONDS)
         return Check("Ollama", "ok", f"{version(server)} answers at {url}")
+    except InputError as error:
+        return Check("Ollama", "note", redacted(error.message), error.hint)
     except (OrchestratorError, ImportError) as error:  # an installation may be broken
         problem, fix = redacted(str(error)), getattr(error, "hint", environment.install_again())
     if shutil.which("ollama") is None:
-        return Check("Ollama", "note", f"{problem}; needed only to serve with it", GET_OLLAMA)
+        return Check("Ollama", "note", f"needed only to serve with it; {problem}", GET_OLLAMA)
     try:
         told = re.search(r"[\d.]{5,}", process.output(["ollama", "--version"], timeout=ASK_SECONDS))
     except (OSError, process.Failed):

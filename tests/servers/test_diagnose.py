@@ -216,7 +216,7 @@ FAULTS: dict[str, tuple[Kind, str, Plant]] = {
     ),
     "repeat_penalty 1.5": ("parameters", "repeat_penalty is 1.5", with_parameters(repeat_penalty=1.5)),
     "temperature 0.9": ("parameters", "temperature is 0.9", with_parameters(temperature=0.9)),
-    "two BOS": ("bos", "begin with two '<|im_start|>'", two_bos),
+    "two BOS": ("bos", "have '<|im_start|>' at their start 2 times", two_bos),
     "no empty thought": (
         "thinking",
         "in training '<think>\\n\\n</think>\\n\\n'",

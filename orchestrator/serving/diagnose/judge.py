@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.evaluation.parity import first_difference
+from orchestrator.lib.words import counted
 from orchestrator.serving.diagnose.finding import Finding, Seen
 from orchestrator.serving.diagnose.probes import Probe
 from orchestrator.serving.diagnose.settings import number, settings
@@ -114,13 +115,10 @@ def _bos(seen: Seen) -> Iterator[Finding]:
         given, other = written + adds_bos, bare(text, seen.bos) != bare(prompt.text, seen.bos)
         if given == wanted or (given < wanted and other):  # another template says that already
             continue
-        said = f"prompts begin {_times(given)} {seen.bos!r}, in training {_times(wanted)}: they differ from token 1 on"
-        yield Finding("bos", said, _bos_cure(seen, adds_bos, written, wanted))
+        times, trained = counted(given, "time"), counted(wanted, "time")
+        begin = f"prompts have {seen.bos!r} at their start {times}, in training {trained}"
+        yield Finding("bos", f"{begin}: they differ from token 1 on", _bos_cure(seen, adds_bos, written, wanted))
         return
-
-
-def _times(number: int) -> str:
-    return {0: "without", 1: "with one", 2: "with two"}.get(number, f"with {number}")
 
 
 def _adds_bos(seen: Seen) -> bool | None:
