@@ -16,19 +16,20 @@ from orchestrator.chat_template.byte_model import write_model
 from orchestrator.chat_template.ollama import ollama_template
 from orchestrator.chat_template.registry import definition
 from orchestrator.chat_template.turns import SpecialTokens
-from orchestrator.lib.errors import InputError
+from orchestrator.lib.errors import InputError, StageError
 from orchestrator.lib.files import read_json, write_json
 from orchestrator.models import gguf_tensor
 from orchestrator.models.saves import read_saves
 from orchestrator.runs.store import Run
 from orchestrator.serving import bundle
-from orchestrator.serving.diagnose import probes, trained
+from orchestrator.serving.diagnose import answers, probes, shipped, trained
 from orchestrator.serving.diagnose.diagnosis import Diagnosis, diagnose
 from orchestrator.serving.diagnose.finding import IN_MODELFILE
 from orchestrator.serving.http import Endpoint
 from orchestrator.stages.quantise import Quantise
 from tests.fake_ollama import FakeOllama, Made, fake_ollama
 from tests.gguf_text import read, with_number, with_template
+from tests.test_ship_endpoint import server as answering
 from tests.warm_tool import run_tool_warm
 
 NAME = "tiny"
@@ -146,7 +147,7 @@ FAULTS: dict[str, tuple[str, str, Plant]] = {
         "has another one, or none",
         lambda server, made, run, folder: replace(made, template=template("chatml")),
     ),
-    "two BOS": ("bos", "begin with two '<|im_start|>'", adds_bos),
+    "two BOS": ("bos", "have '<|im_start|>' at their start 2 times", adds_bos),
     "a stop word inside answers": ("stop", "'ort' stands inside right answers", parameters(stop=["<|im_end|>", "ort"])),
     "a repeat penalty": ("parameters", "repeat_penalty is 1.3", parameters(repeat_penalty=1.3)),
     "labels drawn at random": ("parameters", "temperature is 0.8", parameters(temperature=0.8)),
@@ -243,6 +244,64 @@ def test_a_file_alone(saves: Path, shipped_run: Run, tmp_path: Path) -> None:
         diagnose(known, tmp_path / "cut.gguf")
 
 
+LONG = "ein langer Satz, " * 20
+
+
+class Repeats:
+    """llama.cpp in whose vocabulary each byte is a token, and whose model says LONG to everything."""
+
+    bos = None
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __enter__(self) -> Repeats:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def tokenize(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def detokenize(self, tokens: list[int]) -> str:
+        return bytes(tokens).decode()
+
+    def stops(self, words: Any) -> frozenset[int]:
+        return frozenset()
+
+    def answers(self, asked: Any, limit: int, ends: Any) -> Iterator[tuple[int, list[int]]]:
+        yield from ((n, self.tokenize(LONG)[:limit]) for n in range(len(asked)))
+
+
+def test_a_long_right_answer_of_a_file_is_right(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(answers, "GgufModel", Repeats)
+    file = shipped.Shipped(kind="gguf", name="a", maker="", texts=["Q"], gguf=tmp_path / "a.gguf", adds_bos=False)
+    rows = [probes.Row([{"role": "user", "content": "Q"}], LONG)]
+    given = answers.ask(rows, [trained.Prompt("Q", [81])], file, [], None)
+    assert (given.served, given.trained) == (1, 1)
+
+
+@pytest.mark.parametrize("message", [{"content": None, "tool_calls": []}, {"content": ""}])
+def test_an_answer_without_a_text_is_an_empty_one(message: dict[str, Any]) -> None:
+    given = asked_of({"choices": [{"message": message, "text": None}]})
+    assert given.sentence() == "0 of 1 rows are answered right as it is served; with the prompts of training 0"
+
+
+@pytest.mark.parametrize("answer", [{}, {"choices": []}, {"choices": [{"message": "None"}]}, {"choices": 7}])
+def test_an_answer_of_another_kind_is_said_so(answer: dict[str, Any]) -> None:
+    with pytest.raises(StageError, match="answered something else"):
+        asked_of(answer)
+
+
+def asked_of(answer: dict[str, Any]) -> answers.Answers:
+    """What a server's one answer to everything comes to, where the right one is the text None."""
+    with answering(lambda *_: (200, answer)) as url:
+        at = shipped.Shipped(kind="openai", name="a", maker="", texts=[], endpoint=Endpoint(f"{url}/v1", "openai", "m"))
+        rows = [probes.Row([{"role": "user", "content": "Q"}], "None")]
+        return answers.ask(rows, [trained.Prompt("Q", [81])], at, [], None)
+
+
 def test_our_own_server(saves: Path, shipped_run: Run, served_once: Callable[[str], Endpoint], tmp_path: Path) -> None:
     """It tells no prompts, only their number of tokens: the sound one is not accused, another template is noticed."""
     rows, _ = probes.read_rows(shipped_run.folder / "data/eval.json")
@@ -291,12 +350,13 @@ def test_the_board_file_names_its_fields_otherwise(saves: Path, tmp_path: Path) 
 
 def test_the_command(server: FakeOllama, sound: Made, saves: Path, tmp_path: Path) -> None:
     server.models["tiny:latest"] = replace(sound, system="You are a pirate.")
-    options = ("diagnose", str(saves), "--ollama", "tiny")
+    options = ("diagnose", str(saves), "--ollama", "tiny", "-o", "my own.Modelfile")
     told = run_tool_warm(options, tmp_path, {"OLLAMA_HOST": server.url})
     assert told.code == 5, told.stderr
     assert "system text: questions that bring none: Ollama's tiny puts 'You are a pirate.'" in told.stdout
     assert "error: Ollama's tiny is not served as it was trained: system" in told.stderr
-    assert (tmp_path / "tiny.corrected.Modelfile").read_text(encoding="utf-8").count("SYSTEM") == 1
+    assert (tmp_path / "my own.Modelfile").read_text(encoding="utf-8").count("SYSTEM") == 1
+    assert told.stdout.rstrip().endswith("ollama create my-own -f 'my own.Modelfile'")
     other = ("diagnose", str(saves), "--ollama", "tony", "--json")
     missing = run_tool_warm(other, tmp_path, {"OLLAMA_HOST": server.url})
     assert (missing.code, "has no model 'tony'" in missing.stderr, "tiny:latest" in missing.stderr) == (2, True, True)

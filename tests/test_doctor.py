@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socketserver
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -171,6 +172,46 @@ def test_no_ollama_is_only_a_note(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("OLLAMA_HOST", "http://127.0.0.1:9")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert doctor_devices.ollama().state == "note"
+
+
+@pytest.mark.parametrize("given", ["http://[::1:11434", "127.0.0.1:80OO", "http://user:secret@[x"])
+def test_an_address_of_ollama_that_is_none_is_a_note(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", given)
+    check = doctor_devices.ollama()
+    assert (check.state, "is no address of an Ollama" in check.detail) == ("note", True)
+    assert "secret" not in check.detail
+
+
+@pytest.fixture
+def ssh() -> Iterator[str]:
+    """The address of what speaks another protocol, as the port of an SSH server does."""
+
+    class Banner(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Banner) as server:
+        threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_another_protocol_is_no_ollama_and_no_hub(ssh: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", ssh)
+    monkeypatch.setenv("HF_ENDPOINT", ssh)
+    monkeypatch.setenv("MODELSCOPE_DOMAIN", "http://[::1")
+    check = doctor_devices.ollama()
+    assert (check.state, f"no Ollama at {ssh}" in check.detail) == ("note", True)
+    hubs = list(doctor_devices.hubs(patient(tmp_path, "hf:org/name", online=True)))
+    assert states(hubs) == {"hf hub": "missing", "modelscope hub": "note"}
+    assert [word in check.detail for word, check in zip(("does not answer", "no address"), hubs, strict=True)] == [
+        True, True,
+    ]  # fmt: skip
+
+
+def test_doctor_tells_of_ollama_without_httpx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    assert "httpx" in doctor_devices.ollama().detail
 
 
 @pytest.mark.parametrize(

@@ -83,4 +83,5 @@ def test_an_executor_is_one_file_and_one_name(monkeypatch: pytest.MonkeyPatch, p
     monkeypatch.chdir(project)
     answer = CliRunner().invoke(cli, ["train", "--on", "moon"])
     assert isinstance(answer.exception, MissingError) and answer.exception.message == "no moon base for auto jobs"
+    assert "--on [local|ray|slurm|moon]" in CliRunner().invoke(cli, ["train", "--help"]).output
     assert "'mars' is not one of local, ray, slurm, moon" in CliRunner().invoke(cli, ["train", "--on", "mars"]).output

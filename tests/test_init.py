@@ -34,6 +34,10 @@ def test_a_new_project_is_accepted_and_has_all_it_names(tmp_path: Path) -> None:
     assert len(read_json(loaded.root / str(loaded.spec.data.train))) == 300
 
 
+def test_the_next_command_can_be_copied(tmp_path: Path) -> None:
+    assert "next: cd 'my model' && make check all" in run_tool(("init", "my model"), tmp_path).stderr
+
+
 def test_its_first_line_names_the_schema_beside_it(tmp_path: Path) -> None:
     project.create(tmp_path)
     line = (tmp_path / "spec.yaml").read_text().splitlines()[0]

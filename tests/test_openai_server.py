@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.chat_template.thoughts import Parts
 from orchestrator.serving.openai_server.answer import Answer, up_to
-from orchestrator.serving.openai_server.app import LONGEST_BODY, Served, make_app
+from orchestrator.serving.openai_server.app import LONGEST_BODY, Service, make_app
 from orchestrator.serving.openai_server.engine import Message, Piece, Sampling, Tool
 from orchestrator.serving.openai_server.message import Refused
 from orchestrator.serving.openai_server.request import ChatRequest, CompletionRequest, read
@@ -229,7 +229,7 @@ class Reply:
 
 
 def ask(
-    served: Served,
+    served: Service,
     body: bytes | dict[str, Any] = b"",
     path: str = "/v1/chat/completions",
     method: str = "POST",
@@ -262,8 +262,8 @@ async def _ask(app: Any, body: bytes | dict[str, Any], path: str, method: str, k
     return Reply(sent)
 
 
-def tiny(pieces: Any = ("Sp", "orts"), **how: Any) -> Served:
-    return Served(Scripted(pieces), "tiny", **how)
+def tiny(pieces: Any = ("Sp", "orts"), **how: Any) -> Service:
+    return Service(Scripted(pieces), "tiny", **how)
 
 
 def test_an_answer_whole_and_as_a_stream() -> None:
@@ -314,7 +314,7 @@ def test_thoughts_come_back_apart() -> None:
     assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "想想"
     assert "".join(delta.get("content") or "" for delta in deltas) == "Sports"
     plain = tiny(("<think>\n", "</think>\n\n", "x")).engine
-    untold = ask(Served(plain, "tiny"), {"messages": QUESTION}).json["choices"][0]["message"]
+    untold = ask(Service(plain, "tiny"), {"messages": QUESTION}).json["choices"][0]["message"]
     assert untold == {"role": "assistant", "content": "<think>\n</think>\n\nx"}
 
 
@@ -394,7 +394,7 @@ def test_nothing_is_computed_for_a_client_that_went_away_and_the_next_gets_its_t
     route, body = ("/v1/chat/completions", "POST", None), {"messages": QUESTION, "stream": stream}
 
     async def two_clients() -> tuple[Reply, Reply]:
-        app = make_app(Served(engine, "tiny"))
+        app = make_app(Service(engine, "tiny"))
         left = await _ask(app, body, *route, lambda: engine.given < 5)
         assert engine.ended == 1
         return left, await _ask(app, {"messages": QUESTION, "max_tokens": 3}, *route, lambda: True)

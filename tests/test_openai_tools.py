@@ -14,7 +14,7 @@ import uvicorn
 
 from orchestrator.evaluation.calls import Call, CallReader
 from orchestrator.serving.openai_server.answer import CallSplitter
-from orchestrator.serving.openai_server.app import Served, make_app
+from orchestrator.serving.openai_server.app import Service, make_app
 from tests.test_openai_server import OSLO, QUESTION, THINK, Scripted, ask
 
 READER = CallReader("qwen")
@@ -37,12 +37,12 @@ CALLS = (Call("weather", {"city": '上海 "x"'}), Call("weather", {"city": "Oslo
 TWO = READER.written(CALLS)
 
 
-def tools(text: str, **how: Any) -> Served:
+def tools(text: str, **how: Any) -> Service:
     """A model that writes this text, character by character."""
-    return Served(Scripted(list(text), context=1000), "tiny", reader=READER, **how)
+    return Service(Scripted(list(text), context=1000), "tiny", reader=READER, **how)
 
 
-def offered(served: Served, **values: Any) -> Any:
+def offered(served: Service, **values: Any) -> Any:
     return ask(served, {"messages": QUESTION, "tools": [WEATHER], **values})
 
 
@@ -113,7 +113,7 @@ def test_what_tools_answered_comes_back() -> None:
 
 
 def test_a_model_trained_without_tools_says_so() -> None:
-    refused = ask(Served(Scripted("x"), "tiny"), {"messages": QUESTION, "tools": [WEATHER]})
+    refused = ask(Service(Scripted("x"), "tiny"), {"messages": QUESTION, "tools": [WEATHER]})
 
     assert (refused.status, refused.error["param"]) == (400, "tools")
     assert "trained without tools" in refused.error["message"]

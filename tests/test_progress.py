@@ -6,9 +6,12 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 from rich.console import Console
 
+from orchestrator.cli import common
+from orchestrator.lib.errors import StageError
 from orchestrator.lib.files import write_text
 from orchestrator.lib.step import Step
 from orchestrator.machine import environment
@@ -16,6 +19,8 @@ from orchestrator.report import progress
 from orchestrator.runs import training_log
 from tests.example_runs import write_log
 
+HIDES, SHOWS = "\x1b[?25l", "\x1b[?25h"
+"""What hides a terminal's cursor, and shows it."""
 TRAIN = Step("train", "train", ("llamafactory-cli", "train"))
 
 
@@ -29,6 +34,23 @@ def shown(folder: Path, step: Step = TRAIN, *, verbosity: int = 0, terminal: boo
         display.tick()
     display.ends(step, "completed", 2.0)
     return text.getvalue()
+
+
+def test_a_download_that_breaks_off_leaves_the_terminal_its_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    console = Console(file=terminal, force_terminal=True, width=80)
+    monkeypatch.setattr(common, "stderr_console", lambda: console)
+
+    @click.command()
+    def fetch() -> None:
+        common.download_progress()(1, 100)
+        raise StageError("the network is gone")
+
+    with pytest.raises(StageError):
+        fetch.main([], standalone_mode=False)
+    said = terminal.getvalue()
+    assert said.count(HIDES) == said.count(SHOWS) == 1
+    assert said.index(HIDES) < said.index(SHOWS)
 
 
 @pytest.mark.parametrize(

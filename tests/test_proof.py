@@ -264,6 +264,13 @@ def test_every_way_out_refuses_what_was_changed(run: Run, artifact: str, path: s
     assert not Path("b").exists()
 
 
+def test_a_modelfile_with_an_instruction_of_somebody_elses_is_not_what_was_proven(run: Run) -> None:
+    file = run.folder / "export/Modelfile.q8_0"
+    file.write_text(file.read_text(encoding="utf-8") + "LICENSE MIT\n", encoding="utf-8")
+    with pytest.raises(GateError, match=r"not what was proven:\nexport/Modelfile.q8_0: has "):
+        artifacts.choose(run, "q8_0")
+
+
 def test_what_nobody_recorded_is_not_uploaded(run: Run) -> None:
     (run.folder / "export/merged/model-00002.safetensors").write_bytes(b"another")
     error = call("push", "hf:a/b", "--artifact", "tuned").exception

@@ -15,7 +15,7 @@ from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import HOST, write_json, write_text
 from orchestrator.lib.step import Step
 from orchestrator.report import find, live, write, write_comparison
-from orchestrator.report.answers import side_by_side as side_by_side_answers
+from orchestrator.report.answers import answers_by_row
 from orchestrator.report.overview import head, timeline
 from orchestrator.runs import store
 from orchestrator.runs.compare import side_by_side
@@ -360,7 +360,7 @@ def test_a_link_in_a_run_shows_nothing_of_the_machine(tmp_path: Path) -> None:
 
 def test_rows_are_found_by_who_answers_otherwise(tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs", wrong=(0, 7), answer="体育")
-    rows = side_by_side_answers(run.folder, summaries(run.folder))
+    rows = answers_by_row(run.folder, summaries(run.folder))
     assert len(rows) == 30 and rows[7]["answers"] == {"base": "?", "tuned": "体育", "gguf-f16": "体育"}
     assert rows[7]["kinds"] == ["base is wrong", "tuned is wrong", "gguf-f16 is wrong", "base and tuned differ"]
     assert rows[3]["kinds"] == [

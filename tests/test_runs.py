@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from orchestrator.cli import cli
 from orchestrator.cli.runs import runs as command
 from orchestrator.lib.errors import InputError, MissingError
 from orchestrator.lib.files import write_json, write_text
@@ -78,6 +79,24 @@ def call(runs_dir: Path) -> Call:
 )
 def test_which_runs_in_which_order(runs_dir: Path, wanted: Wanted, found: str) -> None:
     assert " ".join(line["id"] for line in query.listing(runs_dir, wanted)) == found
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["runs show", "report", "verify", "chat", "serve", "push ollama:x", "push hf:a/b", "evaluate --endpoint http://a/v1"],
+)  # fmt: skip
+def test_every_command_finds_the_runs_of_the_project_from_a_folder_below(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_text(tmp_path / "spec.yaml", "name: x\n")
+    (tmp_path / "datasets").mkdir()
+    monkeypatch.chdir(tmp_path / "datasets")
+
+    def find(runs_dir: Path, wanted: str | None) -> Path:
+        raise InputError(str(runs_dir))
+
+    monkeypatch.setattr(store, "find_folder", find)
+    assert str(CliRunner().invoke(cli, command.split()).exception) == str(tmp_path / "runs")
 
 
 def test_a_line_is_flat(runs_dir: Path) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cli.serving import _show_answers_or_refusal
 from orchestrator.evaluation.rows import write_rows
 from orchestrator.lib.errors import InputError, MissingError, StageError
 from orchestrator.runs.store import Run
 from orchestrator.serving import http, rows
+from orchestrator.serving.chat import Conversation, talk
 from orchestrator.serving.endpoint import Endpoint, Reply, ask, ask_all, connect, stream
 from orchestrator.serving.prompts import Told, compare, render_all
 from tests.serving import serving
@@ -132,7 +134,11 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         ask(Endpoint(f"{gone}/v1", "openai", "first"), QUESTION, 7)
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://a/b", "http://", "晴"])
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:8000", "ftp://a/b", "http://", "晴", "http://[::1:8000/v1", "http://[a]/v1", "http://127.0.0.1:80OO/v1",
+     "http://127.0.0.1:99999/v1"],
+)  # fmt: skip
 def test_what_is_no_url_is_said_so(url: str) -> None:
     with pytest.raises(InputError, match="is no URL"):
         connect(url)
@@ -143,12 +149,60 @@ def test_an_answer_of_another_kind_is_an_error() -> None:
         ask(Endpoint(f"{url}/v1", "openai", "first"), QUESTION, 7)
 
 
+@pytest.mark.parametrize("listed", [{"data": ["a"]}, {"data": [{"name": "a"}]}, {"data": 7}])
+def test_a_list_of_models_of_another_kind_is_an_error(listed: Any) -> None:
+    with server(lambda *_: (200, listed)) as url, pytest.raises(StageError, match="something else"):
+        connect(f"{url}/v1")
+
+
+def test_an_ollama_behind_a_key_is_known_as_one() -> None:
+    """A proxy asks for the key at every path, /api/version among them."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *arguments: Any) -> None:
+            return
+
+        def do_GET(self) -> None:
+            keyed = self.headers["Authorization"] == "Bearer secret"
+            status, value = ollama("GET", self.path, {}) if keyed else (401, {"error": "no key"})
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(value).encode())
+
+    with serving(Handler) as url:
+        assert connect(url, key="secret") == Endpoint(url, "ollama", "news:latest", "secret")
+
+
 def test_a_stream_gives_the_pieces() -> None:
     pieces = [{"role": "assistant"}, {"content": "今天"}, {"content": "晴\u2028\x85朗"}, {}]
     lines = [f"data: {json.dumps({'choices': [{'delta': piece}]}, ensure_ascii=False)}\n\n" for piece in pieces]
     text = ": ping\n\n" + "".join(lines) + "data: [DONE]\n\n"
     with server(lambda *_: (200, text)) as url:
         assert list(stream(Endpoint(f"{url}/v1", "openai", "first"), QUESTION, 7)) == ["今天", "晴\u2028\x85朗"]
+
+
+def test_a_chat_goes_on_after_a_text_that_is_too_long(capsys: pytest.CaptureFixture[str]) -> None:
+    """What was not answered is not remembered."""
+    sent: list[list[str]] = []
+
+    def answer(method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        sent.append([message["content"] for message in body["messages"]])
+        if "long" in sent[-1]:
+            told = {"message": "the prompt has 5000 tokens", "type": "x", "code": "context_length_exceeded"}
+            return 400, {"error": told}
+        return 200, f"data: {json.dumps({'choices': [{'delta': {'content': 'yes'}}]})}\n\ndata: [DONE]\n\n"
+
+    questions = iter(["short", "long", "again"])
+    with server(answer) as url:
+        conversations = {"f16": Conversation(Endpoint(f"{url}/v1", "openai", "first"), 7)}
+        talk(conversations, lambda: next(questions, None), _show_answers_or_refusal)
+    assert sent == [["short"], ["short", "yes", "long"], ["short", "yes", "again"]]
+    said = capsys.readouterr()
+    assert said.out == "yes\n" * 2
+    assert said.err.splitlines() == [
+        f"error: {url}/v1 answered 400: the prompt has 5000 tokens",
+        "hint: Write a shorter text; in a chat, /new forgets what was said before.",
+    ]
 
 
 def test_a_refused_stream_is_quoted() -> None:

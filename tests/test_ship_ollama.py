@@ -15,7 +15,7 @@ from orchestrator.lib.errors import GateError, InputError, MissingError, StageEr
 from orchestrator.lib.files import read_json, read_json_lines, write_json
 from orchestrator.runs import proof, store
 from orchestrator.runs.store import Run
-from orchestrator.serving import artifacts, bundle, ollama
+from orchestrator.serving import artifacts, bundle, ollama, ollama_server
 from tests.fake_ollama import fake_ollama
 from tests.gguf_text import with_template
 from tests.serving import serving
@@ -29,7 +29,7 @@ def run(shipped_run: Run, tmp_path: Path) -> Run:
 
 
 def ship(run: Run, kind: str, url: str, name: str = "tiny") -> dict[str, Any]:
-    return ollama.ship(run, kind, name, ollama.connect(url), lambda done, total: None)
+    return ollama.ship(run, kind, name, ollama_server.connect(url), lambda done, total: None)
 
 
 @pytest.mark.parametrize("kind", ["f16", "adapter"])
@@ -137,6 +137,14 @@ def test_an_old_server_tells_no_prompt_and_is_proven_by_the_number_of_tokens(run
     assert "12 of 12 prompts have the number of tokens of training" in told["done"]
 
 
+@pytest.mark.parametrize("file", [layout.predictions("gguf-f16"), layout.stage_config("judge")])
+def test_what_was_never_asked_or_judged_is_not_sent(run: Run, tmp_path: Path, file: str) -> None:
+    (run.folder / file).unlink()
+    with fake_ollama(tmp_path) as server, pytest.raises(MissingError, match="yet"):
+        ship(run, "f16", server.url)
+    assert not [request for request in server.requests if "blobs" in request or "create" in request]
+
+
 def test_other_answers_fail_the_gate(run: Run, tmp_path: Path) -> None:
     file = artifacts.answers(run, "f16")
     file.write_text(
@@ -149,7 +157,7 @@ def test_other_answers_fail_the_gate(run: Run, tmp_path: Path) -> None:
 def test_a_busy_server_is_asked_again_and_a_file_is_sent_once(run: Run, tmp_path: Path) -> None:
     sent: list[tuple[int, int]] = []
     with fake_ollama(tmp_path) as server:
-        there = ollama.connect(server.url)
+        there = ollama_server.connect(server.url)
         for name in ("first", "second"):
             ollama.push(run, "f16", name, there, lambda done, total: sent.append((done, total)))
         server.busy = 2
@@ -188,7 +196,7 @@ def test_refusals_are_in_ollamas_own_words(run: Run, tmp_path: Path) -> None:
 def test_an_error_inside_a_good_answer_ends_a_push(run: Run, tmp_path: Path) -> None:
     (run.folder / layout.gguf("tiny", "f16")).write_bytes(b"GGUF, and then nothing")
     with fake_ollama(tmp_path) as server, pytest.raises(StageError, match="llama-quantize failed: exit status 1"):
-        ollama.push(run, "f16", "tiny", ollama.connect(server.url), lambda done, total: None)
+        ollama.push(run, "f16", "tiny", ollama_server.connect(server.url), lambda done, total: None)
 
 
 def test_an_ollama_without_its_engine_is_missing_something(run: Run, tmp_path: Path) -> None:
@@ -197,7 +205,7 @@ def test_an_ollama_without_its_engine_is_missing_something(run: Run, tmp_path: P
     assert caught.value.message == "this Ollama has no engine: llama-quantize binary not found"
     assert "ollama.com/download" in caught.value.hint
     with fake_ollama(tmp_path) as server:
-        there = ollama.connect(server.url)
+        there = ollama_server.connect(server.url)
         ollama.push(run, "f16", "tiny", there, lambda done, total: None)
         server.engine = False
         with pytest.raises(MissingError, match="this Ollama has no engine: llama-server binary not found"):
@@ -236,12 +244,12 @@ def test_what_is_no_ollama_is_said_so() -> None:
 
     html = {"Content-Type": "text/html; charset=utf-8"}
     with serving(answers(200, html, b"<html>Log in</html>")) as url, pytest.raises(MissingError) as caught:
-        ollama.connect(url)
+        ollama_server.connect(url)
     assert "it answers 200 with text/html, not with a version" in caught.value.message
     with serving(answers(301, {"Location": "https://box/"}, b"")) as url, pytest.raises(MissingError, match="sends on"):
-        ollama.connect(url)
+        ollama_server.connect(url)
     with serving(answers(401, html, b"no")) as url, pytest.raises(MissingError, match="without a key") as caught:
-        ollama.connect(url)
+        ollama_server.connect(url)
     assert caught.value.hint == "Set OLLAMA_API_KEY."
 
 
@@ -262,6 +270,11 @@ def test_the_chain_creates_the_model_once(run: Run, tmp_path: Path, monkeypatch:
         create_in_ollama(run, "tiny")
         assert list(server.models) == ["tiny:latest"]
         assert server.requests.count("POST /api/create") == 1
+
+
+def test_the_command_for_a_bundle_can_be_copied(run: Run, tmp_path: Path, orchestrator: Any) -> None:
+    answer = orchestrator("push", "ollama:tiny", "--bundle", "my bundle")
+    assert answer.stdout.startswith("cd 'my bundle' && ollama create tiny ")
 
 
 def test_a_bundle_of_an_adapter_brings_its_base(run: Run, tmp_path: Path) -> None:
@@ -321,15 +334,15 @@ def test_the_rows_are_asked_with_the_parameters_that_will_serve(run: Run, tmp_pa
 )
 def test_ollamas_address(given: str | None, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OLLAMA_HOST", raising=False)
-    assert ollama.address(given) == url
+    assert ollama_server.address(given) == url
 
 
 @pytest.mark.parametrize("given", ["127.0.0.1:abc", "box:99999", "http://[::1"])
 def test_what_is_no_address(given: str) -> None:
     with pytest.raises(InputError, match="is no address of an Ollama"):
-        ollama.address(given)
+        ollama_server.address(given)
 
 
 def test_nobody_there() -> None:
     with pytest.raises(MissingError, match=r"no Ollama at http://127\.0\.0\.1:9"):
-        ollama.connect("127.0.0.1:9")
+        ollama_server.connect("127.0.0.1:9")

@@ -25,7 +25,7 @@ from orchestrator.runs.store import Run
 from orchestrator.serving import artifacts, serve
 from orchestrator.serving.chat import Conversation, talk
 from orchestrator.serving.endpoint import Endpoint, ask, ask_all
-from orchestrator.serving.openai_server.engine import KEY_VARIABLE
+from orchestrator.serving.openai_server.engine import KEY_VARIABLE, configuration
 from orchestrator.serving.serve import (  # fmt: skip
     NO_INFERENCE,
     Where,
@@ -161,23 +161,51 @@ def test_a_server_that_cannot_start_shows_its_last_line(shipped_run: Run, tmp_pa
     assert time.monotonic() - started < serve.START_SECONDS
 
 
+AT = ("127.0.0.1", "8080", "2048")
+"""Host, port and context, as a server of ours is told them."""
+
+
+def test_two_servers_of_an_artifact_listen_each_at_its_own_port(shipped_run: Run, tmp_path: Path) -> None:
+    """The second is started before the first has read its configuration."""
+    made = [llama_cpp_server(shipped_run, "f16", Where(port=port)) for port in (8080, 8081)]
+    for one in made:
+        for path, text in one.files.items():
+            write_text(tmp_path / path, text)
+    arguments = [[str(tmp_path / one.argv[3]), *one.argv[4:]] for one in made]
+    assert [configuration(given)["port"] for given in arguments] == [8080, 8081]
+
+
+@pytest.mark.parametrize("host", ["10.9.9.9", "no.such.host.invalid", "127.0.0.1.5", "a" * 70])
+def test_a_host_of_another_machine_is_said_so(host: str) -> None:
+    with pytest.raises(InputError, match=f"cannot listen on '{host}'"):
+        serve.where(host, 8080)
+    with pytest.raises(InputError, match=f"cannot listen on '{host}'"):
+        serve.where(host)
+
+
+def test_an_ipv6_address_is_served_at(shipped_run: Run) -> None:
+    with serve.running(shipped_run, "f16", serve.where("::1", 0, context=256)) as (endpoint, _):
+        assert endpoint.url.startswith("http://[::1]:")
+        assert ask(endpoint, [{"role": "user", "content": "今天？"}], 2).prompt_tokens
+    assert Where("::", 8080).url == "http://[::1]:8080"
+
+
 def test_the_command_of_each_engine(shipped_run: Run) -> None:
     at = Where("127.0.0.1", 8080, "k", 2048)
     own = llama_cpp_server(shipped_run, "adapter", at)
-    assert own.argv == (sys.executable, "-m", "orchestrator.serving.serve_gguf", "configs/serve-adapter.json")
+    assert own.argv == (sys.executable, "-m", "orchestrator.serving.serve_gguf", "configs/serve-adapter.json", *AT)
     assert json.loads(own.files["configs/serve-adapter.json"]) == {
         "gguf": "export/tiny-base.gguf", "adapter": "export/tiny-adapter.gguf", "name": "tiny-adapter",
-        "host": "127.0.0.1", "port": 8080, "context": 2048, "stop": ["<|im_end|>"], "system": None, "thoughts": None,
+        "stop": ["<|im_end|>"], "system": None, "thoughts": None,
     }  # fmt: skip
     assert own.env == {KEY_VARIABLE: "k"}
     theirs = llama_factory_server(shipped_run, "tuned", at)
-    assert theirs.argv == (sys.executable, "-m", "orchestrator.serving.serve_llamafactory", "configs/serve-tuned.json")
+    worker = "orchestrator.serving.serve_llamafactory"
+    assert theirs.argv == (sys.executable, "-m", worker, "configs/serve-tuned.json", *AT)
     assert theirs.env == {KEY_VARIABLE: "k"}
     wanted = json.loads(theirs.files["configs/serve-tuned.json"])
     arguments = wanted.pop("arguments")
-    assert wanted == {
-        "name": "tiny-tuned", "host": "127.0.0.1", "port": 8080, "context": 2048, "thoughts": None,
-    }  # fmt: skip
+    assert wanted == {"name": "tiny-tuned", "thoughts": None}
     assert Path(arguments.pop("model_name_or_path")).is_dir()
     assert arguments == {
         "trust_remote_code": False, "template": "smollm2", "enable_thinking": False, "cutoff_len": 128,
@@ -249,6 +277,21 @@ def test_an_artifact_that_was_not_made_yet(shipped_run: Run) -> None:
         artifacts.choose(planned, "q8_0")
     with pytest.raises(MissingError, match="no 'tuned' yet"):
         artifacts.choose(planned, "tuned")
+
+
+def test_without_a_recommendation_the_largest_file_that_passed_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = store.create(tmp_path, "tiny")
+    for kind, size in (("f16", 9), ("q4_k_m", 3), ("q8_0", 5), ("adapter", 10)):
+        write_text(run.folder / layout.gguf("tiny", kind), "x" * size)
+    refused: list[str] = []
+    monkeypatch.setattr(artifacts, "violations", lambda run, kind: [kind] if kind in refused else [])
+    assert artifacts.choose(run, None, force=True) == "f16"
+    refused += ["f16", "adapter"]
+    assert artifacts.choose(run, None, force=True) == "q8_0"
+    refused += ["q8_0", "q4_k_m"]
+    assert artifacts.choose(run, None, force=True) == "tuned"
 
 
 def test_serving_computes_with_every_argument_that_predict_computes_with() -> None:

@@ -175,6 +175,12 @@ def test_a_terminal_shows_a_call_as_a_call_and_takes_its_result() -> None:
     assert Server.sent[1]["messages"][2]["tool_call_id"] == Server.sent[1]["messages"][1]["tool_calls"][0]["id"]
 
 
+def test_calls_that_want_a_result_are_counted() -> None:
+    conversation = Conversation(Endpoint("", "openai", "m"), 16, _open=["a", "b", "c"])
+    assert conversation.answer("/result 1") == "2 more calls want a result"
+    assert conversation.answer("/result 2") == "1 more call wants a result"
+
+
 def test_a_call_as_a_line() -> None:
     assert shown(Call("f", {"a": '他说 "x"', "n": [1]})) == '→ f(a="他说 \\"x\\"", n=[1])'
     assert shown(Call("now", {})) == "→ now()"

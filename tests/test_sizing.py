@@ -162,6 +162,11 @@ def test_a_model_is_sized_up_before_a_card_is_rented(served: FakeModelHub, tmp_p
     assert sum(served.sent.get(name, 0) for name in SHARDS) < math.prod((2, 200_000))
 
 
+def test_a_spec_may_be_called_none(project: Path) -> None:
+    rows = len(json.loads((project / "data/train.json").read_text(encoding="utf-8")))
+    assert f"time: {rows} rows of " in checked(project, "--set", "name=none", "--gpu", "24GB").stdout
+
+
 def test_check_says_of_a_base_that_is_not_here_what_it_says_of_a_local_one(served: FakeModelHub, project: Path) -> None:
     arguments = ("--set", "model.base=hf:org/model", "--set", "model.template=qwen")
     said = checked(project, *arguments).stdout

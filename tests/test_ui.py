@@ -41,11 +41,26 @@ def answer(conversation: Any, text: str) -> str:
     return text
 
 
+class Process:
+    """What a server is started as."""
+
+    pid = 0
+
+    def __init__(self) -> None:
+        self.code: int | None = None
+
+    def poll(self) -> int | None:
+        return self.code
+
+    def stop(self) -> None:
+        self.code = 0
+
+
 class Answering(talk.Servers):
     """Servers that are not started: what is asked comes back."""
 
     def __init__(self) -> None:
-        super().__init__(lambda stack, run, name: name)  # type: ignore[arg-type,return-value]
+        super().__init__(lambda stack, run, name: (name, Process()))  # type: ignore[arg-type,return-value]
 
 
 def make_project(folder: Path, trials: int) -> Path:
@@ -90,7 +105,9 @@ def test_asks_for_the_key(client: TestClient) -> None:
     assert client.get("/static/ui.js").status_code == 401
     opened = client.get("/new?spec=spec.yaml&key=" + KEY)
     assert (opened.status_code, opened.headers["location"]) == (303, "/new?spec=spec.yaml")
-    assert "HttpOnly; SameSite=Strict" in opened.headers["set-cookie"]
+    spaced = client.get(f"/run/a%20%C3%BC/answers?q=a+b%2Bc&key={KEY}")
+    assert spaced.headers["location"] == "/run/a%20%C3%BC/answers?q=a+b%2Bc"
+    assert opened.headers["set-cookie"].endswith("; HttpOnly; Path=/; SameSite=strict")
     assert client.get("/").status_code == 200
 
 
@@ -321,7 +338,7 @@ def test_no_more_than_two_models_are_loaded(run: Run, monkeypatch: pytest.Monkey
 
     def serve(stack: Any, run: Run, name: str) -> Any:
         stack.callback(ended.append, name)
-        return name
+        return name, Process()
 
     servers = talk.Servers(serve)
     assert servers.endpoints(run, ["a", "b"]) == ["a", "b"]
@@ -330,6 +347,21 @@ def test_no_more_than_two_models_are_loaded(run: Run, monkeypatch: pytest.Monkey
     assert ended == ["b"], "asked longest ago"
     servers.close()
     assert sorted(ended) == ["a", "b", "c"]
+
+
+def test_a_server_that_died_is_started_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Process] = []
+    monkeypatch.setattr("orchestrator.serving.artifacts.choose", lambda run, name: name)
+
+    def serve(stack: Any, run: Run, name: str) -> Any:
+        started.append(Process())
+        return f"{name} {len(started)}", started[-1]
+
+    servers = talk.Servers(serve)
+    assert servers.endpoints(run, ["a", "b"]) == servers.endpoints(run, ["a", "b"]) == ["a 1", "b 2"]
+    started[0].code = -9
+    assert servers.endpoints(run, ["a", "b"]) == ["a 3", "b 2"]
+    servers.close()
 
 
 def test_no_other_command_loads_the_window() -> None:

@@ -100,7 +100,7 @@ class Splitter:
         thought, found, rest = self._held.partition(self._closing)
         if found:
             return Parts(thought=thought.rstrip(WHITE)) + self._go_on(self._in_answer, rest, final)
-        kept = thought if final else thought[: len(thought) - _overlap(thought, self._closing)]
+        kept = thought if final else thought[: len(thought) - overlap(thought, self._closing)]
         return Parts(thought=self._release(kept.rstrip(WHITE)))
 
     def _in_answer(self, final: bool) -> Parts:
@@ -122,6 +122,6 @@ class Splitter:
         return text
 
 
-def _overlap(text: str, word: str) -> int:
+def overlap(text: str, word: str) -> int:
     """The length of the longest end of a text that is a beginning of the word."""
     return next((size for size in range(min(len(text), len(word)), 0, -1) if text.endswith(word[:size])), 0)

@@ -108,7 +108,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line and end the process with the exit code that contract and errors name."""
+    """Run the command line and end the process with the exit code of the error, as lib/errors.py has it."""
     _end_on_signals()
     try:
         code = cli.main(standalone_mode=False)
@@ -150,13 +150,18 @@ def _print_usage(error: click.ClickException) -> None:
 
 
 def _end(error: OrchestratorError) -> NoReturn:
-    """Say what went wrong and what to do next; end with the exit code of the kind of error."""
+    """Say what went wrong; end with the exit code of the kind of error."""
+    complain(error)
+    sys.exit(error.exit_code)
+
+
+def complain(error: OrchestratorError) -> None:
+    """Say what went wrong and what to do next."""
     from orchestrator.lib.secrecy import redacted
 
     click.secho(localised(f"error: {redacted(error.message)}"), err=True, fg="red")
     if error.hint:
         click.echo(localised(f"hint: {error.hint}"), err=True)
-    sys.exit(error.exit_code)
 
 
 def _end_on_signals() -> None:

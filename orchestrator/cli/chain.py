@@ -19,6 +19,7 @@ from orchestrator.cli.common import (
     stdout_console,
 )
 from orchestrator.cli.endpoint import Asked, ask_endpoint, endpoint_options
+from orchestrator.lib import layout
 from orchestrator.lib.errors import GateError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def evaluate(predictions: Path | None, task: str | None, asked: Asked, **options
     Example: orchestrator evaluate --predictions answers.jsonl --json
     """
     if asked.url:
-        predictions = ask_endpoint(asked, options["runs_dir"])
+        predictions = ask_endpoint(asked, options["runs_dir"] or layout.project_of(options["spec"]) / "runs")
     if predictions is None:
         _chain("evaluate", options)
     else:
@@ -167,10 +168,9 @@ def _carry_out(project: Project, phase: str, reporter: Reporter, on: Any) -> Run
         return run_until(project, phase, reporter, progress, say=lambda line: say(line, err=True))
     from orchestrator.executors import create
     from orchestrator.executors.base import Wanted
-    from orchestrator.lib.layout import JOBS
     from orchestrator.pipeline.remote import hand_over
 
-    folder, section = project.runs_dir / f".{JOBS}", project.spec.sweep
+    folder, section = project.runs_dir / f".{layout.JOBS}", project.spec.sweep
     executor = create(on, section.wanted(on, folder) if section else Wanted(folder=folder))
     following = hand_over(project, phase, executor, progress)
     say(f"{following.job}: {following.task.run.folder}", err=True)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from orchestrator.spec.load import Project
 
 MODELS = ("hf:", "modelscope:", "builtin:")
+USUAL_ROWS = 1000
+"""Training rows of a model that is looked at without a spec."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Card:
     memory: int
     """Bytes."""
     rows: int
+    """To train on; 0 for those of the spec."""
     tokens_per_second: float
 
 
@@ -68,8 +71,9 @@ def check(
              orchestrator check hf:Qwen/Qwen2.5-7B-Instruct --gpu 24GB
     """
     announce(f"reading {spec}", {"as_json": as_json})
-    card = Card(gpu, rows or 0, tokens_per_second) if gpu else None
-    if spec.startswith(MODELS):
+    named = spec.startswith(MODELS)
+    card = Card(gpu, rows or (USUAL_ROWS if named else 0), tokens_per_second) if gpu else None
+    if named:
         _check_model(_project_of(spec, overrides), card, as_json)
     else:
         _check_spec(Path(spec), overrides, card, as_json)
@@ -184,7 +188,7 @@ def _size_lines(project: Project, base: Known, card: Card | None) -> list[str]:
     lines = list(disk_lines(disk)) if disk else []
     if card and base.model:
         tokens = int(spec.training["cutoff_len"])
-        work = Work(card.rows or _rows(project) or 1000, tokens, float(spec.training["num_train_epochs"]))
+        work = Work(card.rows or _rows(project), tokens, float(spec.training["num_train_epochs"]))
         lines += fit_lines(_fits(project, base, card), card.memory, tokens)
         lines.append(time_line(work, card.tokens_per_second))
     return lines
@@ -214,9 +218,7 @@ def _fits(project: Project, base: Known, card: Card | None) -> list[Fit]:
 
 
 def _rows(project: Project) -> int:
-    """Training rows of the spec, as they are read; 0 where there is none."""
+    """Training rows of the spec, as they are read."""
     from orchestrator.data import assemble
 
-    if project.spec.name == "none":
-        return 0
     return len(assemble.assemble(assemble.Wanted.of_spec(project.spec, project.root)).train)

@@ -36,9 +36,15 @@ set_option = click.option(
 
 
 class ExecutorName(click.ParamType):  # type: ignore[type-arg]  # generic for type checkers only
-    """A name of EXECUTORS, which is read only where one is given."""
+    """A name of EXECUTORS, which is read only where one is given or help is shown."""
 
-    name = "local|ray|slurm"
+    name = "executor"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The choices, as `--help` shows them."""
+        from orchestrator.executors import EXECUTORS
+
+        return f"[{'|'.join(EXECUTORS)}]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The name as it is. Fails as a wrong choice does."""
@@ -59,10 +65,15 @@ verbosity_options = together(
 )
 
 
-def _project_runs(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path:
-    from orchestrator.lib.layout import SPEC, project_of
+def project_here() -> Path:
+    """The project that the current folder belongs to."""
+    from orchestrator.lib import layout
 
-    return value or project_of(Path(SPEC)) / "runs"
+    return layout.project_of(Path(layout.SPEC))
+
+
+def _project_runs(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path:
+    return value or project_here() / "runs"
 
 
 found_runs_dir_option = click.option(
@@ -148,6 +159,7 @@ def download_progress(what: str = "fetching", counts: bool = False) -> Callable[
         return _one_line(console, what, counts)
     column = MofNCompleteColumn() if counts else DownloadColumn()
     bar = Progress(TextColumn(f"  {what}"), BarColumn(), column, console=console, transient=True)
+    click.get_current_context().call_on_close(bar.stop)  # which shows the cursor again, whatever ends the command
 
     def advance(done: int, total: int) -> None:
         if not bar.task_ids and 0 < done < total:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +23,7 @@ from orchestrator.cli.common import (
 from orchestrator.cli.found import drawn, show_findings, show_import, show_stats
 from orchestrator.lib.errors import MissingError
 from orchestrator.lib.files import read_json, write_text
-from orchestrator.lib.layout import project_of
+from orchestrator.lib.layout import project_of, stage_config
 from orchestrator.lib.training_kinds import TRAINING_KINDS
 from orchestrator.lib.translate import localised
 from orchestrator.lib.words import counted
@@ -115,7 +116,7 @@ def _write_spec(file: Path, text: str, done: Imported) -> None:
 
     changes = done.changes(project_of(file))
     write_text(file, edited(text or shipped_spec(done.folder.name), changes, done.outdated()))
-    say(f"{'changed' if text else 'written'}: {file}; next: orchestrator check {file}", err=True)
+    say(f"{'changed' if text else 'written'}: {file}; next: orchestrator check {shlex.quote(str(file))}", err=True)
 
 
 @data.command()
@@ -149,7 +150,7 @@ def _doubts(spec: Path, wanted: Wanted, name: str) -> list[Finding]:
     from orchestrator.runs import store
 
     run = store.find(project_of(spec) / "runs", name)
-    config = run.folder / "configs/prepare.json"
+    config = run.folder / stage_config("prepare")
     base = Path(read_json(config)["base"]) if config.is_file() else Path()
     if not (base / "config.json").is_file():
         raise MissingError(f"the base model of {run.id} is not on this machine", "Run `orchestrator model fetch`.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,11 +61,11 @@ def diagnose(saves: Path, as_json: bool, output: Path | None, **options: Any) ->
 
 
 def _server(options: dict[str, Any]) -> Endpoint:
-    from orchestrator.serving import ollama
+    from orchestrator.serving import ollama_server
     from orchestrator.serving.endpoint import connect
 
     if options["ollama"]:
-        return ollama.connect().endpoint(options["ollama"])
+        return ollama_server.connect().endpoint(options["ollama"])
     return connect(options["endpoint"], options["model"], secret(options["key_variable"]))
 
 
@@ -93,8 +95,8 @@ def _print(found: Diagnosis, written: Path | None) -> None:
     for text in found.unseen:
         say(f"not looked at: {text}")
     if written:
-        name = written.name.removesuffix(".Modelfile").replace(".", "-")
-        say(f"corrected Modelfile: {written}; ollama create {name} -f {written}")
+        name = _plain(written.name.removesuffix(".Modelfile"), r"[^a-zA-Z0-9_-]+")  # what Ollama takes for a name
+        say(f"corrected Modelfile: {written}; ollama create {name} -f {shlex.quote(str(written))}")
 
 
 def _write(found: Diagnosis, target: Path) -> Path | None:
@@ -108,8 +110,9 @@ def _write(found: Diagnosis, target: Path) -> Path | None:
 
 
 def _file_name(found: Diagnosis) -> str:
-    import re
-
     shipped = found.shipped
-    name = shipped.endpoint.model if shipped.endpoint else Path(shipped.name).stem
-    return re.sub(r"[^\w.-]+", "-", name).strip("-") or "model"
+    return _plain(shipped.endpoint.model if shipped.endpoint else Path(shipped.name).stem, r"[^\w.-]+")
+
+
+def _plain(name: str, others: str) -> str:
+    return re.sub(others, "-", name).strip("-") or "model"

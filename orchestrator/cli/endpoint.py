@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,37 +36,36 @@ class Asked:
 
 def endpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options, handed to the command as one `Asked`."""
-    options = {
-        "url": click.option("--endpoint", "url", metavar="URL", help="Ask this server: OpenAI-compatible, or Ollama."),
-        "model": click.option("--model", help="Its model [the first it lists]."),
-        "key_variable": click.option("--api-key-env", "key_variable", metavar="VAR", help="Holds the server's key."),
-        "concurrency": click.option("--concurrency", default=4, show_default=True, help="Questions at the same time."),
-        "run": click.option("--run", metavar="RUN", help="Whose held-out rows to ask [the newest run's]."),
-        "rows": click.option("--rows", type=click.Path(path_type=Path), metavar="FILE", help="Ask a data file's rows."),
-        "output": click.option("--output", type=click.Path(path_type=Path), help="Where the predictions go."),
-        "max_new_tokens": click.option("--max-new-tokens", default=16, show_default=True, help="The longest answer."),
-        "timeout": click.option("--timeout", default=120.0, show_default=True, help="Seconds for one answer."),
-    }
+    options = (
+        click.option("--endpoint", "url", metavar="URL", help="Ask this server: OpenAI-compatible, or Ollama."),
+        click.option("--model", help="Its model [the first it lists]."),
+        click.option("--api-key-env", "key_variable", metavar="VAR", help="Holds the server's key."),
+        click.option("--concurrency", default=4, show_default=True, help="Questions at the same time."),
+        click.option("--run", metavar="RUN", help="Whose held-out rows to ask [the newest run's]."),
+        click.option("--rows", type=click.Path(path_type=Path), metavar="FILE", help="Ask a data file's rows."),
+        click.option("--output", type=click.Path(path_type=Path), help="Where the predictions go."),
+        click.option("--max-new-tokens", default=16, show_default=True, help="The longest answer."),
+        click.option("--timeout", default=120.0, show_default=True, help="Seconds for one answer."),
+    )
 
     @functools.wraps(command)
     def gathered(**values: Any) -> Any:
-        asked = Asked(**{name: values.pop(name) for name in options})
+        asked = Asked(**{field.name: values.pop(field.name) for field in fields(Asked)})
         return command(asked=asked, **values)
 
-    for option in reversed(options.values()):
+    for option in reversed(options):
         gathered = option(gathered)
     return gathered
 
 
-def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
+def ask_endpoint(asked: Asked, runs_dir: Path) -> Path:
     """Ask the rows and write the predictions; returns their file."""
-    from orchestrator.serving import asked as answers
-    from orchestrator.serving import rows
+    from orchestrator.serving import answer_files, rows
     from orchestrator.serving.artifacts import call_reader, thinking
     from orchestrator.serving.endpoint import connect
 
     assert asked.url is not None
-    run = None if asked.rows else store.find(runs_dir or Path("runs"), asked.run)
+    run = None if asked.rows else store.find(runs_dir, asked.run)
     questions = rows.of_run(run) if run else rows.of_file(asked.rows or Path())
     endpoint = connect(asked.url, asked.model, secret(asked.key_variable), asked.timeout)
     moment = store.now()
@@ -76,12 +75,12 @@ def ask_endpoint(asked: Asked, runs_dir: Path | None) -> Path:
         endpoint = rows.as_trained(run, endpoint)
     progress = download_progress("asking", counts=True)
     replies = rows.ask(questions, endpoint, manner, progress)
-    own = (run.folder / "evaluation" if run else Path()) / answers.file_name(endpoint, moment)
-    target = answers.keep(rows.predictions(questions, replies, manner), asked.output or own)
+    own = (run.folder / "evaluation" if run else Path()) / answer_files.file_name(endpoint, moment)
+    target = answer_files.keep(rows.predictions(questions, replies, manner), asked.output or own)
     say(f"{counted(len(questions), 'answer')} of {endpoint.model} in {target}", err=True)
     _tell_of_unreadable(replies)
     if run:
-        answers.record(run, target, endpoint, len(questions), moment)
+        answer_files.record(run, target, endpoint, len(questions), moment)
         _tell_of_prompts(rows.against_training(run, endpoint, replies))
     return target
 

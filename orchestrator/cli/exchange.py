@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -42,7 +43,7 @@ def adopt(
     if as_json:
         print_json({"run": made.run.id, "spec": str(made.spec)})
     else:
-        say(f"run: {made.run.folder}\nspec: {made.spec}\ngo on with: orchestrator export {made.spec}")
+        say(f"run: {made.run.folder}\nspec: {made.spec}\ngo on with: orchestrator export {shlex.quote(str(made.spec))}")
 
 
 @click.command()

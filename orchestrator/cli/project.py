@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +34,7 @@ def init(folder: Path, source: Path | None) -> None:
     spec = taken_over(source, folder) if source else None
     for path in create(folder, spec):
         click.echo(path)
-    where = "" if folder == Path() else f"cd {folder} && "
+    where = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
     say(f"next: {where}make check all", err=True)
 
 

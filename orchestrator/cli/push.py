@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import download_progress, json_option, print_json, say
+from orchestrator.cli.common import (
+    download_progress,
+    found_runs_dir_option,
+    json_option,
+    print_json,
+    project_here,
+    say,
+)
 from orchestrator.lib.errors import MissingError
 from orchestrator.runs import store
 
@@ -17,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("arguments", nargs=-1, required=True, metavar="[RUN] TARGET")
-@click.option("--runs-dir", type=click.Path(path_type=Path), default="runs", help="Where runs are kept [runs].")
+@found_runs_dir_option
 @click.option("--artifact", help="q4_k_m, f16, …, adapter; for a hub also lora or tuned [the gate's recommendation].")
 @click.option("--host", help="Ollama's address [OLLAMA_HOST].")
 @click.option("--bundle", type=click.Path(path_type=Path), metavar="DIR", help="Write a folder for Ollama instead.")
@@ -43,7 +50,7 @@ def push(arguments: tuple[str, ...], runs_dir: Path, artifact: str | None, as_js
 
 
 def _push_ollama(run: Run, target: str, artifact: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    from orchestrator.serving import bundle, ollama
+    from orchestrator.serving import bundle, ollama, ollama_server
     from orchestrator.serving.artifacts import choose_gguf
 
     name = target.removeprefix("ollama:")
@@ -53,12 +60,12 @@ def _push_ollama(run: Run, target: str, artifact: str | None, options: dict[str,
     folder = options["bundle"] or run.folder / "export" / f"bundle-{kind}"
     if options["bundle"]:
         bundle.write(run, kind, name, folder)
-        return {"bundle": str(folder), "done": f"cd {folder} && {bundle.command(name)}"}
+        return {"bundle": str(folder), "done": bundle.command(name, folder)}
     try:
-        server = ollama.connect(options["host"])
+        server = ollama_server.connect(options["host"])
     except MissingError as error:
         bundle.write(run, kind, name, folder)
-        raise MissingError(error.message, f"A bundle is ready: cd {folder} && {bundle.command(name)}") from None
+        raise MissingError(error.message, f"A bundle is ready: {bundle.command(name, folder)}") from None
     progress = download_progress("sending")
     return ollama.ship(run, kind, name, server, progress)
 
@@ -81,7 +88,7 @@ def _push_hub(run: Run, target: str, artifact: str | None, options: dict[str, An
 
     source, repository, _ = parse(target)
     wanted = artifact if artifact in ("lora", "tuned") else choose(run, artifact, options["force"])
-    uploads = hub.collect(run, wanted, Path.cwd(), options["force"])
+    uploads = hub.collect(run, wanted, project_here(), options["force"])
     if options["dry_run"]:
         return _listing([(one.name, one.bytes) for one in uploads])
     message = f"{wanted} of run {run.id}"

@@ -13,15 +13,14 @@ from orchestrator.cli.common import (
     json_option,
     print_json,
     progress_display,
+    project_here,
     say,
     verbosity_options,
 )
 from orchestrator.lib.errors import GateError, some
-from orchestrator.lib.layout import SPEC, project_of
 from orchestrator.runs import store
 
 if TYPE_CHECKING:
-    from orchestrator.lib.errors import GateError
     from orchestrator.runs.store import Run
 
 
@@ -66,7 +65,7 @@ def verify(wanted: str | None, runs_dir: Path, sign: Path | None, key: Path | No
 
     Example: orchestrator verify 20261124T081124Z
     """
-    from orchestrator.runs import proof, store
+    from orchestrator.runs import proof
 
     run = store.find(runs_dir, wanted)
     found, others, files = proof.damaged(run), proof.unproven(run), len(proof.recorded(run))
@@ -83,7 +82,8 @@ def verify(wanted: str | None, runs_dir: Path, sign: Path | None, key: Path | No
     if not as_json:
         say(f"{run.id}: all {files} files are as recorded")
         say(f"its record: {said}")
-        say(f"nothing is recorded of {len(others)} more: {_grouped(others)}" if others else "", nl=bool(others))
+        if others:
+            say(f"nothing is recorded of {len(others)} more: {_grouped(others)}")
 
 
 def _grouped(paths: list[str]) -> str:
@@ -123,12 +123,13 @@ def reproduce(wanted: str | None, runs_dir: Path, into: Path | None, as_json: bo
     run = store.find(runs_dir, wanted)
     target = into or runs_dir.with_name("reproduced")
     display = progress_display(quiet, verbose)
-    compared = again.reproduce(run, project_of(Path(SPEC)), target, display, download_progress())
+    compared = again.reproduce(run, project_here(), target, display, download_progress())
     if as_json:
         print_json(compared.to_json())
     else:
         for what, lines in (("made with", compared.made_with), ("other contents", compared.files)):
-            say("".join(f"{what}: {line}\n" for line in lines), nl=False)
+            for line in lines:
+                say(f"{what}: {line}")
     if compared.results:
         what = some(list(compared.results))
         raise GateError(

@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import json_option, print_json, say, secret, stderr_console, stdout_console, together
-from orchestrator.lib import process
+from orchestrator.cli.common import (
+    found_runs_dir_option,
+    json_option,
+    print_json,
+    say,
+    secret,
+    stderr_console,
+    stdout_console,
+    together,
+)
+from orchestrator.lib import layout, process
 from orchestrator.lib.errors import InputError, Interrupted, StageError
 from orchestrator.lib.files import read_json
 from orchestrator.lib.translate import localised
@@ -25,7 +34,7 @@ if TYPE_CHECKING:
 
 run_options = together(
     click.option("--artifact", help="base, tuned, f16, q4_k_m, … [the gate's recommendation]."),
-    click.option("--runs-dir", type=click.Path(path_type=Path), default="runs", help="Where runs are kept [runs]."),
+    found_runs_dir_option,
     click.argument("which", metavar="[RUN]", required=False),
 )
 force_option = click.option("--force", is_flag=True, help="Take files that are not those that were proven.")
@@ -83,7 +92,7 @@ def _talk(run: Run, conversations: Mapping[str, Conversation], tools: Sequence[s
     say(f"{' and '.join(conversations)} of {run.id}. /new forgets what was said, /quit ends.", err=True)
     if tools:
         say(f"It may call {', '.join(tools)}; answer a call with /result TEXT.", err=True)
-    talk(conversations, _read_line, _show_answers)
+    talk(conversations, _read_line, _show_answers_or_refusal)
 
 
 def _answers(run: Run, conversations: Mapping[str, Conversation], text: str) -> list[dict[str, Any]]:
@@ -121,7 +130,7 @@ def serve(
     run = store.find(runs_dir, which)
     name = choose(run, artifact, force)
     at = where(host, port, secret(api_key_env), context)
-    with running(run, name, at) as (endpoint, child), until_stopped(child, run.folder / f"logs/serve-{name}.log"):
+    with running(run, name, at) as (endpoint, child), until_stopped(child, run.folder / layout.log(f"serve-{name}")):
         shown = "" if api_key_env else f"OPENAI_API_KEY={endpoint.key}\n"
         click.echo(f"OPENAI_BASE_URL={endpoint.url}\n{shown}model={endpoint.model}")
         say(f"serving {name} of {run.id}; Ctrl-C ends it, its log is logs/serve-{name}.log", err=True)
@@ -168,6 +177,16 @@ def _read_line() -> str | None:
         return input("> ")
     except EOFError:
         return None
+
+
+def _show_answers_or_refusal(conversations: Mapping[str, Conversation], text: str) -> None:
+    """A text that the server refuses, as one that is too long, ends no conversation."""
+    from orchestrator.cli import complain
+
+    try:
+        _show_answers(conversations, text)
+    except InputError as error:
+        complain(error)
 
 
 def _show_answers(conversations: Mapping[str, Conversation], text: str) -> None:

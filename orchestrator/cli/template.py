@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import json_option, print_json, say, stdout_console, verbosity_options
+from orchestrator.cli.common import json_option, print_json, say, stdout_console
 from orchestrator.lib.errors import GateError, InputError
 from orchestrator.lib.translate import localised
 
 if TYPE_CHECKING:
     from orchestrator.chat_template.check import Engines, Result
+    from orchestrator.chat_template.jinja import Message
     from orchestrator.spec.sections import Model
 
 SPEC = Path("spec.yaml")
@@ -39,46 +40,60 @@ def template() -> None:
 )
 @click.option("--tools", "with_tools", is_flag=True, help="As for a model that was trained with tools.")
 @model_option
-@verbosity_options
-def show(
-    name: str,
-    form: str | None,
-    messages: Path | None,
-    thinking: str | None,
-    with_tools: bool,
-    base: str | None,
-    quiet: bool,
-    verbose: bool,
-) -> None:
-    """Print a template, or the prompt that a conversation becomes; -v adds its token ids on standard error.
+@click.option("-v", "--verbose", is_flag=True, help="Also the token ids of the prompt, on standard error.")
+def show(name: str, form: str | None, messages: Path | None, verbose: bool, **options: Any) -> None:
+    """Print a template, or the prompt that a conversation becomes.
 
     Example: orchestrator template show qwen3 --ollama --thinking off
     """
-    from orchestrator.chat_template import encode, jinja, ollama, registry, spaces, turns
-
-    definition = registry.definition(name)
-    thinks = thinking == "on" if thinking else _spec_model().thinking
     conversation, tools = _read_conversation(messages) if messages else ([], [])
-    knows_tools = with_tools or bool(tools) or any(message.get("tool_calls") for message in conversation)
-    _require_servable(name, thinks, conversation, knows_tools)
-    folder = _folder(base)
-    special, spacing = turns.special_tokens(folder), spaces.spacing_of(folder)
-    definition = spaces.spaced(definition, spacing)
-    if form == "ollama" and not messages:
-        if knows_tools:
+    thinks = options["thinking"] == "on" if options["thinking"] else _spec_model().thinking
+    calls = options["with_tools"] or bool(tools) or any(message.get("tool_calls") for message in conversation)
+    _require_servable(name, thinks, conversation, calls)
+    shown = _Shown(name, thinks, calls, _folder(options["base"]))
+    if not messages:
+        click.echo(shown.of_ollama() if form == "ollama" else shown.jinja(), nl=False)
+        return
+    click.echo(shown.prompt(conversation, tools), nl=False)
+    if verbose:
+        click.echo(f"\n{shown.ids(conversation, tools)}", err=True)
+
+
+class _Shown:
+    """A template as it is served, with the words of one tokenizer; `calls`: of a model that was trained with tools."""
+
+    def __init__(self, name: str, thinks: bool, calls: bool, folder: Path) -> None:
+        from orchestrator.chat_template import registry, spaces, turns
+
+        self._name, self._thinks, self._calls, self._folder = name, thinks, calls, folder
+        self._special, self._spacing = turns.special_tokens(folder), spaces.spacing_of(folder)
+        self._definition = spaces.spaced(registry.definition(name), self._spacing)
+
+    def of_ollama(self) -> str:
+        from orchestrator.chat_template import ollama, turns
+
+        if self._calls:
             raise InputError(
                 "no TEMPLATE of Ollama's writes tools as training does", "Say --jinja: Ollama uses that one."
             )
-        adds_bos = turns.converter_adds_bos(folder) and turns.starts_with_bos(definition, special)
-        click.echo(ollama.ollama_template(definition, special, thinks, adds_bos), nl=False)
-        return
-    text = jinja.jinja_template(
-        definition, special, thinks, spaces.spaced_tools(name, spacing) if knows_tools else None
-    )
-    click.echo(jinja.render_messages(text, conversation, special, tools=tools) if messages else text, nl=False)
-    if messages and verbose:
-        encoder = encode.Encoder(name, encode.load_tokenizer(folder), thinks)
-        click.echo(f"\n{encoder.prompt_ids(conversation, tools)}", err=True)
+        adds_bos = turns.converter_adds_bos(self._folder) and turns.starts_with_bos(self._definition, self._special)
+        return ollama.ollama_template(self._definition, self._special, self._thinks, adds_bos)
+
+    def jinja(self) -> str:
+        from orchestrator.chat_template import jinja, spaces
+
+        tools = spaces.spaced_tools(self._name, self._spacing) if self._calls else None
+        return jinja.jinja_template(self._definition, self._special, self._thinks, tools)
+
+    def prompt(self, conversation: Sequence[Message], tools: Sequence[Message]) -> str:
+        from orchestrator.chat_template.jinja import render_messages
+
+        return render_messages(self.jinja(), conversation, self._special, tools=tools)
+
+    def ids(self, conversation: Sequence[Message], tools: Sequence[Message]) -> Sequence[int]:
+        from orchestrator.chat_template.encode import Encoder, load_tokenizer
+
+        return Encoder(self._name, load_tokenizer(self._folder), self._thinks).prompt_ids(conversation, tools)
 
 
 @template.command()

@@ -34,7 +34,7 @@ def ui(project: Path, runs_dir: Path | None, port: int | None, show: bool) -> No
     at, home = where(port=port), project_of(project / SPEC)
     window = Window(home, (runs_dir or home / "runs").resolve())
     assert at.key is not None
-    url = f"http://{at.host}:{at.port}/?key={at.key}"
+    url = f"{at.url}/?key={at.key}"
     click.echo(url)
     say("the address holds the key: give it to nobody. Ctrl-C ends the window, not what it has started", err=True)
     if show:

@@ -49,6 +49,11 @@ class MissingError(OrchestratorError):
     exit_code = 3
 
 
+def reason(error: Exception) -> str:
+    """The first line of what somebody else's exception says, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def some(lines: Sequence[str], shown: int = 8) -> str:
     """The first of many complaints, a line each, and how many more there are."""
     more = [f"… and {len(lines) - shown} more"] if len(lines) > shown else []

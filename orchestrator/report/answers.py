@@ -17,7 +17,7 @@ ROWS_SHOWN = 1000
 """Rows of one page; the files hold all of them."""
 
 
-def side_by_side(folder: Path, summary: Json) -> list[Json]:
+def answers_by_row(folder: Path, summary: Json) -> list[Json]:
     """Row by row {id, prompt, label, answers, kinds}: artifact → answer, and the words the row can be filtered by.
 
     The order is that of the held-out rows. An artifact whose file is gone, or is no plain file, is left out.

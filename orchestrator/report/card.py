@@ -173,11 +173,11 @@ def _proofs(run: Run, summary: Json, shipped: str) -> Iterator[tuple[str, str, s
         digest = proof.recorded(run).get(path, {}).get("sha256", "")
         size = decimal(summary["recommendation"]["bytes"])
         yield "ships", f"{Path(path).name} · {size}{f' · sha256 {digest[:12]}…' if digest else ''}", GOOD
+        yield from _tokens(run, summary, shipped)
     elif summary.get("failures"):
         yield "ships", "nothing: no file passes the quality gate", BAD
     else:
         yield "ships", "no file was made yet", SOFT
-    yield from _tokens(run, summary, shipped)
     if against := comparison(summary, "tuned"):
         is_ = "shows " if against["verdict"] == "cannot tell" else "is "
         words = UNTRAINED.get(against["b"], against["b"])
@@ -195,8 +195,8 @@ def _general(found: Json) -> str:
 
 
 def _tokens(run: Run, summary: Json, shipped: str) -> Iterator[tuple[str, str, str]]:
-    file = run.folder / layout.parity(shipped or "tuned")
-    found = read_json(file) if shipped and file.is_file() else {}
+    file = run.folder / layout.parity(shipped)
+    found = read_json(file) if file.is_file() else {}
     if found.get("compared"):
         equal, of = found["equal_prompts"], found["compared"]
         agrees = summary["metrics"][shipped].get("agreement_with_tuned")

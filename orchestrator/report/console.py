@@ -122,7 +122,7 @@ def show_run(run: Run, console: Console) -> None:
     for line in _to_try(run, measured):
         console.print(f"to try: {line}", highlight=False, soft_wrap=True)
     if file := _to_serve(run):
-        command = f"ollama create {run.record['name']} -f {_short(file)}"
+        command = f"ollama create {run.record['name']} -f {shlex.quote(_short(file))}"
         console.print(f"serve it: {command}", highlight=False, soft_wrap=True)
 
 
@@ -156,7 +156,7 @@ def _to_serve(run: Run) -> Path | None:
 
 
 def _limit(folder: Path) -> str:
-    config = folder / "configs/prepare.json"
+    config = folder / layout.stage_config("prepare")
     return TRAINING_KINDS[read_json(config)["kind"]].limit if config.is_file() else ""
 
 

@@ -8,13 +8,16 @@ import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPException
 from importlib import util
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator.lib import process
+from orchestrator.lib.errors import InputError, OrchestratorError
+from orchestrator.lib.secrecy import redacted
 from orchestrator.machine import environment
-from orchestrator.report.doctor_packages import Check, Patient
+from orchestrator.report.doctor_packages import Check, Patient, State
 
 BF16_SINCE = (8, 0)
 """CUDA compute capability from which bfloat16 is computed in hardware (Ampere)."""
@@ -88,26 +91,24 @@ ASK_SECONDS = 5.0
 
 def ollama() -> Check:
     """Ollama's server, else its program; needed only to serve there."""
-    from orchestrator.serving.ollama import address
-
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with direct.open(f"{address()}/api/version", timeout=ASK_SECONDS) as answer:
-            return Check("Ollama", "ok", f"{_quoted(answer.read())} answers at {address()}")
-    except (OSError, ValueError):
-        pass
+        from orchestrator.serving.http import Endpoint
+        from orchestrator.serving.ollama_server import KEY, address, version
+
+        url = address()
+        server = Endpoint(url, "ollama", "", os.environ.get(KEY), ASK_SECONDS)
+        return Check("Ollama", "ok", f"{version(server)} answers at {url}")
+    except InputError as error:
+        return Check("Ollama", "note", redacted(error.message), error.hint)
+    except (OrchestratorError, ImportError) as error:  # an installation may be broken
+        problem, fix = redacted(str(error)), getattr(error, "hint", environment.install_again())
     if shutil.which("ollama") is None:
-        return Check("Ollama", "note", f"none at {address()}; needed only to serve with it", GET_OLLAMA)
+        return Check("Ollama", "note", f"needed only to serve with it; {problem}", GET_OLLAMA)
     try:
         told = re.search(r"[\d.]{5,}", process.output(["ollama", "--version"], timeout=ASK_SECONDS))
     except (OSError, process.Failed):
         told = None
-    return Check("Ollama", "note", f"{told[0] if told else 'installed'}, not running", "ollama serve")
-
-
-def _quoted(answer: bytes) -> str:
-    found = re.search(rb'"version"\s*:\s*"([^"]{1,40})"', answer)
-    return found[1].decode(errors="replace") if found else "a server of unknown version"
+    return Check("Ollama", "note", f"{told[0] if told else 'the program'} is installed; {problem}", fix)
 
 
 def hubs(patient: Patient) -> Iterator[Check]:
@@ -120,15 +121,17 @@ def hubs(patient: Patient) -> Iterator[Check]:
 
 def _reach(name: str, url: str, online: bool, needed: bool) -> Check:
     """Whether a server answers a HEAD request; any answer will do, since a hub may well refuse its front page."""
-    host = urlsplit(url).hostname or url  # the rest may hold a password
-    if not online:
-        return Check(name, "note", f"{host}: not asked (--online asks)")
+    fix = "export HF_ENDPOINT=https://MIRROR" if name.startswith("hf") else "check the network and its proxy"
+    state: State = "missing" if needed else "note"
     try:
+        host = urlsplit(url).hostname or redacted(url)  # the rest may hold a password
+        if not online:
+            return Check(name, "note", f"{host}: not asked (--online asks)")
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=ASK_SECONDS).close()  # nosec B310
     except urllib.error.HTTPError:
         pass
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        fix = "export HF_ENDPOINT=https://MIRROR" if name.startswith("hf") else "check the network and its proxy"
-        return Check(name, "missing" if needed else "note", f"{host} does not answer: {reason}", fix)
+    except (OSError, HTTPException) as error:
+        return Check(name, state, f"{host} does not answer: {getattr(error, 'reason', error)}", fix)
+    except ValueError as error:
+        return Check(name, state, f"{redacted(url)!r} is no address: {error}", fix)
     return Check(name, "ok", f"{host} answers")

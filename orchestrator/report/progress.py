@@ -15,6 +15,7 @@ from orchestrator.lib import layout
 from orchestrator.lib.step import Step
 from orchestrator.lib.translate import localised
 from orchestrator.machine import environment
+from orchestrator.pipeline.failure import tail
 from orchestrator.runs.training_log import (
     loss_line,
     newest,
@@ -121,13 +122,13 @@ class ShownStage:
             start = resumed_step(self.step.argv)
             said = training_line(own[-1], own, start) if own else f"{elapsed}, {_before_a_loss(self._log)}"
             return f"{said}{self._gpu_memory(moment)}{self._silence(moment)}"
-        return f"{elapsed}{self._passes.said(counted(self._log))}{self._silence(moment)}"
+        return f"{elapsed}{self._passes.said(rows_done(self._log))}{self._silence(moment)}"
 
     def result(self) -> str:
         """What a stage that has ended came to, where that can be said in few words."""
         if self.step.stage == "train":
             return loss_line(read_log(self.folder))
-        return _last_line(self._log) if self.step.stage == "keep" else ""
+        return (tail(self._log) or [""])[-1] if self.step.stage == "keep" else ""
 
     @property
     def _log(self) -> Path:
@@ -148,13 +149,6 @@ class ShownStage:
             shown = ", ".join(f"{used:.1f}/{total:.0f}" for used, total in environment.gpu_memory())
             self._gpu = f"  GPU {shown} GiB" if shown else ""
         return self._gpu
-
-
-def _last_line(log: Path) -> str:
-    try:
-        return (log.read_text(encoding="utf-8", errors="replace").splitlines() or [""])[-1]
-    except OSError:
-        return ""
 
 
 class Passes:
@@ -178,7 +172,7 @@ class Passes:
         return f", {count[0]} of {count[1]} (pass {self._number})" if count[0] else ""
 
 
-def counted(log: Path) -> tuple[int, int] | None:
+def rows_done(log: Path) -> tuple[int, int] | None:
     """The last `done/total` in whole numbers that a worker, or a progress bar of transformers, printed."""
     return _last_count(log, r"(?<![\d.])(\d+)/(\d+)(?![\d.])")
 

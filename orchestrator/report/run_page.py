@@ -14,7 +14,7 @@ from orchestrator.lib.files import read_json, read_json_lines
 from orchestrator.lib.secrecy import redacted, without_folders
 from orchestrator.pipeline.failure import tail
 from orchestrator.report.answers import ROWS_SHOWN as ANSWERS_SHOWN
-from orchestrator.report.answers import all_kinds, side_by_side
+from orchestrator.report.answers import all_kinds, answers_by_row
 from orchestrator.report.charts import Chart, Series, plot
 from orchestrator.report.overview import head, is_plain, text_of, timeline
 from orchestrator.report.summary import advice, comparison, outcome, told
@@ -77,7 +77,7 @@ def _beside(headline: str, measured: Iterable[Json]) -> list[str]:
 
 def _answered(folder: Path, summary: Json) -> Json:
     """The answers side by side, and those that are wrong or doubtful."""
-    answers = side_by_side(folder, summary)
+    answers = answers_by_row(folder, summary)
     shown = answers[:ANSWERS_SHOWN]
     return {
         "answers": shown,
@@ -142,16 +142,18 @@ def mistakes(folder: Path) -> Iterator[Json]:
 
 
 def _doubtful(folder: Path) -> Iterator[Json]:
-    """The rows that one of the GGUFs is least certain of, right or wrong."""
+    """The rows that a GGUF is least certain of, right or wrong: the first by its name, for one tells of all."""
     files = sorted(folder.glob(layout.confidence("gguf-*")))
     for file in files[:1]:
         artifact, rows = file.name.split(".")[0], read_json_lines(file)
-        shown = rows[: min(ROWS_SHOWN, LEAST_CERTAIN)]
         yield {
             "artifact": artifact,
             "title": f"{artifact} is least certain",
             "count": len(rows),
-            "rows": [{**row, "prediction": f"{row['prediction']} ({100 * row['confidence']:.0f} %)"} for row in shown],
+            "rows": [
+                {**row, "prediction": f"{row['prediction']} ({100 * row['confidence']:.0f} %)"}
+                for row in rows[:LEAST_CERTAIN]
+            ],
             "file": f"evaluation/{file.name}",
         }
 
@@ -171,7 +173,7 @@ def read_findings(folder: Path) -> list[Json]:
 def stages(folder: Path, record: Json) -> Iterator[Json]:
     """Each stage with its exact command and configuration; of a failed one also what it said last."""
     for name, entry in record["stages"].items():
-        files = [path for path in (f"configs/{name}.yaml", f"configs/{name}.json") if (folder / path).is_file()]
+        files = [path for path in (layout.config(name), layout.stage_config(name)) if (folder / path).is_file()]
         configs = [{"path": path, "text": without_folders(text_of(folder / path))} for path in files]
         log = folder / layout.log(name)
         said = redacted("\n".join(tail(log))) if entry["status"] == "failed" and is_plain(log) else ""

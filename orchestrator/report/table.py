@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -26,25 +26,29 @@ def artifact_table(summary: Summary, console: Console) -> None:
 
     80 columns are enough; without a terminal, or with NO_COLOR, the same text is plain.
     """
-    best = gain(summary)
-    sentences = [(gain_sentence(best), "bold")] if best else []
-    sentences += [(comparison["sentence"], "dim") for comparison in summary.get("comparisons", ())]
-    sentences += [(line, "dim") for line in divergence_lines(summary)]
-    sentences += [(f"! {note}", "yellow") for note in summary.get("notes", ())]
-    if recommendation := summary.get("recommendation"):
-        sentences.append((f"* {recommendation['sentence']}", "green"))
-    if mixture := summary.get("mixture"):
-        sentences.append((mixture["sentence"], "dim"))
-    if known := _confidence(summary):
-        sentences.append((known, "dim"))
-    if keep := summary.get("keep"):
-        sentences.insert(0, (keep["sentence"], "dim"))
-    if general := summary.get("general"):
-        sentences.append((general["sentence"], "yellow" if general["verdict"] == "damaged" else "dim"))
     if summary.get("metrics"):  # a training whose checkpoint was chosen has said something before anything is measured
         console.print(_table(summary))
-    for sentence, style in sentences:
+    for sentence, style in _sentences(summary):
         console.print(Padding(sentence, (0, 0, 0, 2), style=style), highlight=False)
+
+
+def _sentences(summary: Summary) -> Iterator[tuple[str, str]]:
+    """What stands below the table, each with its style."""
+    if keep := summary.get("keep"):
+        yield keep["sentence"], "dim"
+    if best := gain(summary):
+        yield gain_sentence(best), "bold"
+    yield from ((comparison["sentence"], "dim") for comparison in summary.get("comparisons", ()))
+    yield from ((line, "dim") for line in divergence_lines(summary))
+    yield from ((f"! {note}", "yellow") for note in summary.get("notes", ()))
+    if recommendation := summary.get("recommendation"):
+        yield f"* {recommendation['sentence']}", "green"
+    if mixture := summary.get("mixture"):
+        yield mixture["sentence"], "dim"
+    if known := _confidence(summary):
+        yield known, "dim"
+    if general := summary.get("general"):
+        yield general["sentence"], "yellow" if general["verdict"] == "damaged" else "dim"
 
 
 def _confidence(summary: Summary) -> str:

@@ -27,7 +27,8 @@ def ggufs(run: Run) -> dict[str, Path]:
 
 
 def choose(run: Run, wanted: str | None, force: bool = False) -> str:
-    """The artifact's plain name: the one asked for, else the gate's recommendation, else what there is to serve.
+    """The artifact's plain name: the one asked for, else the gate's recommendation, else of the GGUFs that passed the
+    gate the largest, which loses the least, else the tuned model.
 
     Raises InputError for one that nobody knows, MissingError for one that was not made yet and, unless forced,
     GateError for one that is not what was proven.
@@ -42,8 +43,8 @@ def choose(run: Run, wanted: str | None, force: bool = False) -> str:
 def _named(run: Run, wanted: str | None) -> str:
     there = ggufs(run)
     if wanted is None:
-        passed = [kind for kind in there if kind != ADAPTER and not violations(run, kind)]
-        return recommended(run) or (passed[-1] if passed else "tuned")
+        passed = {kind: path for kind, path in there.items() if kind != ADAPTER and not violations(run, kind)}
+        return recommended(run) or max(passed, key=lambda kind: passed[kind].stat().st_size, default="tuned")
     name = wanted.removeprefix("gguf-").lower()
     if name in there or (name in LLAMA_FACTORY and run.stage("train").get("status") == "completed"):
         return name
@@ -81,7 +82,7 @@ def violations(run: Run, kind: str) -> list[str]:
 
 
 def recommended(run: Run) -> str | None:
-    """The kind that the gate recommends: the smallest file whose loss cannot be told from zero."""
+    """The kind of GGUF that the gate recommends, as evaluation/recommend.py chooses; None for none."""
     if run.stage("judge").get("status") != "completed":
         return None
     try:
@@ -92,8 +93,11 @@ def recommended(run: Run) -> str | None:
 
 
 def answers(run: Run, kind: str) -> Path:
-    """The predictions file of a GGUF."""
-    return run.folder / layout.predictions(f"gguf-{kind}")
+    """The predictions file of a GGUF. Raises MissingError for one that was never asked."""
+    file = run.folder / layout.predictions(f"gguf-{kind}")
+    if not file.is_file():
+        raise MissingError(f"no {file.name}: this GGUF was not asked yet", "Run `orchestrator export` first.")
+    return file
 
 
 def serving(run: Run) -> Mapping[str, Any]:

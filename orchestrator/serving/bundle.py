@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,9 +47,10 @@ def write(run: Run, kind: str, name: str, folder: Path) -> Sequence[Path]:
     return made
 
 
-def command(name: str) -> str:
-    """What to type in the bundle's folder."""
-    return f"ollama create {name} -f Modelfile && ollama run {name}"
+def command(name: str, folder: Path | None = None) -> str:
+    """What to type in the bundle's folder, or elsewhere to get there first."""
+    there = f"cd {shlex.quote(str(folder))} && " if folder else ""
+    return f"{there}ollama create {name} -f Modelfile && ollama run {name}"
 
 
 _INSTRUCTION = re.compile(

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.evaluation.calls import Call
+from orchestrator.lib.errors import OrchestratorError
+from orchestrator.lib.translate import localised
+from orchestrator.lib.words import agreeing, counted
 from orchestrator.serving.endpoint import THOUGHT_WORDS, Endpoint, Message, Tools, ask, stream
 from orchestrator.serving.openai_server.shapes import as_openai
 
@@ -15,7 +18,6 @@ QUIT = ("/quit", "/exit", "/q")
 FORGET = "/new"
 RESULT = "/result "
 """In front of what a tool answers to the call before."""
-LINE = "\n"
 
 
 @dataclass(slots=True)
@@ -37,15 +39,25 @@ class Conversation:
 
         A result of a tool is answered once every call has one.
         """
+        before, opened = len(self.turns), list(self._open)
         self.turns.append(self._turn(text))
         if self._open:
-            yield f"{len(self._open)} more calls want a result"
+            number = len(self._open)
+            yield localised(f"{counted(number, 'more call')} {agreeing(number, 'want')} a result")
             return
+        try:
+            yield from self._answer()
+        except OrchestratorError:  # what was not answered was not said, so that the conversation can go on
+            del self.turns[before:]
+            self._open = opened
+            raise
+
+    def _answer(self) -> Iterator[str]:
         pieces, calls = list[str](), list[Call]()
         for piece in stream(self.endpoint, self._messages(), self.max_new_tokens, self.words, self.tools):
             if isinstance(piece, Call):
                 calls.append(piece)
-                yield f"{LINE if pieces or calls[1:] else ''}{shown(piece)}"
+                yield f"\n{shown(piece)}" if pieces or calls[1:] else shown(piece)
             else:
                 pieces.append(piece)
                 yield piece

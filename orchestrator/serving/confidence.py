@@ -1,4 +1,4 @@
-"""How sure a served classifier is: the computation, the labels and the temperature of when it was measured."""
+"""How sure a served classifier is, with the labels and the temperature that its run measured."""
 
 from __future__ import annotations
 

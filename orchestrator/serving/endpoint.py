@@ -13,7 +13,16 @@ from orchestrator.chat_template.messages import with_parsed_arguments
 from orchestrator.evaluation.calls import Call, CallReader, Calls
 from orchestrator.lib.errors import InputError, StageError
 from orchestrator.serving.http import Endpoint as Endpoint
-from orchestrator.serving.http import UnreadableAnswer, error_text, get, http_client, post, refused, unreachable
+from orchestrator.serving.http import (
+    UnreadableAnswer,
+    error_text,
+    get,
+    http_client,
+    post,
+    reading,
+    refused,
+    unreachable,
+)
 
 Message = Mapping[str, Any]
 """OpenAI's: role, content, and for tools tool_calls and tool_call_id."""
@@ -56,22 +65,33 @@ def connect(url: str, model: str | None = None, key: str | None = None, timeout:
     cannot be, and MissingError when nobody answers.
     """
     root = url.rstrip("/").removesuffix("/api/chat").removesuffix("/chat/completions")
-    if urlsplit(root).scheme not in ("http", "https") or not urlsplit(root).netloc:
+    if not _is_url(root):
         raise InputError(f"--endpoint {url!r} is no URL", "Write it like http://127.0.0.1:8000/v1.")
-    if not root.endswith("/v1") and _is_ollama(root, timeout):
+    if not root.endswith("/v1") and _is_ollama(root, key, timeout):
         found = Endpoint(root, "ollama", model or "", key, timeout)
     else:
         found = Endpoint(root if root.endswith("/v1") else f"{root}/v1", "openai", model or "", key, timeout)
-    return found if model else Endpoint(found.url, found.protocol, _first_model(found), key, timeout)
+    return found if model else replace(found, model=_first_model(found))
+
+
+def _is_url(text: str) -> bool:
+    import httpx
+
+    try:
+        parts = urlsplit(text)
+        return httpx.URL(text).scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (httpx.InvalidURL, ValueError):  # half an IPv6 address, or a port that is none
+        return False
 
 
 def models(endpoint: Endpoint) -> list[str]:
-    """The names of the models that the server lists."""
+    """The names of the models that the server lists. Raises what `ask` raises."""
     path, entries, name = (
         ("/models", "data", "id") if endpoint.protocol == "openai" else ("/api/tags", "models", "name")
     )
     listed = get(endpoint, endpoint.url + path)
-    return [str(entry[name]) for entry in listed.get(entries) or ()]
+    with reading(endpoint, listed):
+        return [str(entry[name]) for entry in listed.get(entries) or ()]
 
 
 def ask(endpoint: Endpoint, messages: Sequence[Message], max_new_tokens: int, tools: Tools = ()) -> Reply:
@@ -85,14 +105,12 @@ def ask(endpoint: Endpoint, messages: Sequence[Message], max_new_tokens: int, to
         answer = post(endpoint, endpoint.url + path, body)
     except UnreadableAnswer as error:
         return Reply("", None, unreadable=error.message)
-    try:
+    with reading(endpoint, answer):
         if endpoint.protocol == "ollama":
             return _reply(answer["message"], answer.get("prompt_eval_count"))
         choice = answer["choices"][0]
         reply = _reply(choice["message"], (answer.get("usage") or {}).get("prompt_tokens"))
         return replace(reply, confidence=choice.get("confidence"))
-    except (KeyError, IndexError, TypeError, AttributeError):
-        raise StageError(f"{endpoint.url} answered something else: {str(answer)[:120]}") from None
 
 
 def enclosed(thought: str, words: tuple[str, str] = THOUGHT_WORDS) -> str:
@@ -234,10 +252,10 @@ def conversation(endpoint: Endpoint, messages: Sequence[Message], tools: Tools) 
     return {"messages": said} | ({"tools": list(tools)} if tools else {})
 
 
-def _is_ollama(root: str, timeout: float) -> bool:
+def _is_ollama(root: str, key: str | None, timeout: float) -> bool:
     import httpx
 
-    probe = Endpoint(root, "ollama", "", timeout=min(timeout, 10.0))
+    probe = Endpoint(root, "ollama", "", key, timeout=min(timeout, 10.0))
     try:
         with http_client(probe) as client:
             response = client.get(f"{root}/api/version")

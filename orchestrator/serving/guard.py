@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Any
 
+from starlette.responses import PlainTextResponse
+from starlette.websockets import WebSocketClose
+
 Headers = Iterable[tuple[bytes, bytes]]
 HOST = re.compile(r"([a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]+)?")
 """RFC 9112: a name or an address, and a port where it is not the usual one."""
@@ -29,7 +32,10 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif refusal := refused(scope["headers"], (scope.get("server") or ("127.0.0.1",))[0]):
-            await _refuse(scope["type"], refusal, send)
+            status, reason = refusal
+            websocket = scope["type"] == "websocket"
+            answer = WebSocketClose(1008, reason) if websocket else PlainTextResponse(reason, status)
+            await answer(scope, receive, send)
         else:
             await self._app(scope, receive, _without_permits(send))
 
@@ -57,16 +63,6 @@ def _is_own(host: str, arrived_at: str) -> bool:
     except ValueError:
         return named[1].lower() in ("localhost", socket.gethostname().lower())
     return address.is_loopback or not ip_address(arrived_at).is_loopback
-
-
-async def _refuse(kind: str, refusal: tuple[int, str], send: Any) -> None:
-    status, reason = refusal
-    if kind == "websocket":
-        await send({"type": "websocket.close", "code": 1008, "reason": reason})
-        return
-    headers = [(b"content-type", b"text/plain; charset=utf-8")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": reason.encode()})
 
 
 def _without_permits(send: Any) -> Any:

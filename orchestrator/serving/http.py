@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from orchestrator.lib.errors import InputError, MissingError, OrchestratorError, StageError
+from orchestrator.lib.errors import InputError, MissingError, OrchestratorError, StageError, reason
 
 if TYPE_CHECKING:
     import ssl
@@ -21,8 +22,8 @@ ATTEMPTS = 4
 BACKOFF_SECONDS = 0.5
 """Wait before the second attempt; doubled before each further one."""
 _UNREADABLE = re.compile(r"invalid tool call arguments|does not match the expected \S+ format")
-"""How Ollama and llama.cpp's server say of an answer that they could not read it, for instance a call that the limit of
-tokens cuts off; they pass none of it on."""
+"""What Ollama and llama.cpp's server say when they could not read an answer, such as a call that was cut off at the
+limit of tokens; they pass none of it on."""
 BUSY = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses that another attempt may change."""
 
@@ -100,6 +101,11 @@ def is_here(url: str) -> bool:
     return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
+def in_url(host: str) -> str:
+    """A host as URLs have it: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def no_engine(said: str) -> MissingError | None:
     """What to tell of an Ollama without llama.cpp's programs, of which it starts one for each model; else None."""
     found = re.search(r"[\w-]+ binary not found", said)
@@ -163,6 +169,15 @@ def json_object(endpoint: Endpoint, response: httpx.Response) -> dict[str, Any]:
     raise StageError(f"{endpoint.url} answered something else: {response.text.strip()[:120]!r}")
 
 
+@contextlib.contextmanager
+def reading(endpoint: Endpoint, answer: Mapping[str, Any]) -> Iterator[None]:
+    """For what looks into an answer: raises StageError where the protocol has something that is not there."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise StageError(f"{endpoint.url} answered something else: {str(answer)[:120]}") from None
+
+
 def _pause(response: httpx.Response, attempt: int) -> float:
     asked = response.headers.get("Retry-After", "")
     return min(float(asked), 60.0) if asked.isdecimal() else BACKOFF_SECONDS * 2**attempt
@@ -172,15 +187,25 @@ def refused(endpoint: Endpoint, response: httpx.Response) -> OrchestratorError:
     """The error of a status from 400 on."""
     if missing := no_engine(response.text):
         return missing
-    text = "a web page" if is_page(response) else response.text.strip()[:200]
-    said = f"{endpoint.url} answered {response.status_code}: {text}"
+    said = f"{endpoint.url} answered {response.status_code}: {_text(response)}"
     if _is_unreadable(response):
         return UnreadableAnswer(said, "Read the server's own log.")
     if response.status_code in (401, 403):
         return InputError(said, "Put the server's key into an environment variable and name it with --api-key-env.")
+    if "context_length_exceeded" in response.text:
+        return InputError(said, "Write a shorter text; in a chat, /new forgets what was said before.")
     if response.status_code < 500:
         return InputError(said, f"Check --endpoint and --model (now {endpoint.model!r}).")
     return StageError(said, "Read the server's own log.")
+
+
+def _text(response: httpx.Response) -> str:
+    """What a refusal says, out of its JSON where there is some."""
+    if is_page(response):
+        return "a web page"
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return error_text(response.json())[:200]
+    return response.text.strip()[:200]
 
 
 def _is_unreadable(response: httpx.Response) -> bool:
@@ -189,5 +214,4 @@ def _is_unreadable(response: httpx.Response) -> bool:
 
 def unreachable(url: str, error: Exception) -> MissingError:
     """The error of a server that does not answer."""
-    reason = str(error) or type(error).__name__
-    return MissingError(f"{url} does not answer: {reason}", "Is the server running, and is that its address?")
+    return MissingError(f"{url} does not answer: {reason(error)}", "Is the server running, and is that its address?")

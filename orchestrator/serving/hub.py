@@ -17,7 +17,7 @@ import yaml
 from orchestrator.evaluation.learnt import gain, gain_sentence
 from orchestrator.evaluation.metric import METRICS
 from orchestrator.lib import layout
-from orchestrator.lib.errors import InputError, MissingError, StageError
+from orchestrator.lib.errors import InputError, MissingError, StageError, reason
 from orchestrator.lib.files import read_json, write_json, write_text
 from orchestrator.lib.render import Renderer
 from orchestrator.models.builtin import licence
@@ -111,7 +111,7 @@ def collect(run: Run, wanted: str, project: Path, force: bool) -> list[Upload]:
     Raises GateError for a GGUF that the gate refused, and for what is not as it was proven, unless forced.
     """
     if wanted == "base":
-        raise InputError("the base model is not ours to upload", "Choose --artifact adapter, tuned or a GGUF.")
+        raise InputError("the base model is not ours to upload", "Choose --artifact lora, tuned or a GGUF.")
     require_proven(run, wanted, force)
     if wanted == "lora":
         found = _without_paths(_folder(run.folder / layout.trained(run.folder), run), run)
@@ -148,12 +148,10 @@ def _to_hugging_face(target: Target, uploads: list[Upload], message: str, token:
         api.create_commit(target.repository, operations, commit_message=message)
     except HfHubHTTPError as error:
         raise StageError(
-            f"the hub refused {target.repository}: {_first_line(error)}", "Has the token write access?"
+            f"the hub refused {target.repository}: {reason(error)}", "Has the token write access?"
         ) from error
     except (httpx.TransportError, OSError) as error:  # hf_xet raises ConnectionError
-        raise MissingError(
-            f"the hub does not answer: {_first_line(error)}", "Check the network and HF_ENDPOINT."
-        ) from error
+        raise MissingError(f"the hub does not answer: {reason(error)}", "Check the network and HF_ENDPOINT.") from error
     return str(made)
 
 
@@ -169,8 +167,7 @@ def _to_modelscope(target: Target, uploads: list[Upload], message: str, token: s
             for one in uploads:
                 api.upload_file(target.repository, str(one.source), one.name, commit_message=message, **same)
     except Exception as error:  # its client raises a dozen kinds
-        reason = f"ModelScope refused {target.repository}: {_first_line(error)}"
-        raise StageError(reason, "Is the token valid?") from error
+        raise StageError(f"ModelScope refused {target.repository}: {reason(error)}", "Is the token valid?") from error
     return f"{target.source}:{target.repository}"
 
 
@@ -187,7 +184,3 @@ def _without_paths(uploads: list[Upload], run: Run) -> list[Upload]:
     config = read_json(run.folder / layout.trained(run.folder) / "adapter_config.json")
     write_json(clean, {**config, "base_model_name_or_path": base_name(run)})
     return [Upload(clean, one.name) if one.name == clean.name else one for one in uploads]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

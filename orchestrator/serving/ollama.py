@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from orchestrator.lib import layout
-from orchestrator.lib.errors import InputError, MissingError, OrchestratorError, StageError
+from orchestrator.lib.errors import InputError, MissingError, OrchestratorError, StageError, reason
 from orchestrator.lib.fetch import Progress
 from orchestrator.lib.files import read_json, sha256
 from orchestrator.lib.training_kinds import TRAINING_KINDS
@@ -20,73 +17,34 @@ from orchestrator.runs import store
 from orchestrator.runs.locks import locked
 from orchestrator.runs.store import Run
 from orchestrator.serving import artifacts, bundle
-from orchestrator.serving.http import Endpoint, http_client, is_here, is_page, no_engine
+from orchestrator.serving.http import http_client, is_page, no_engine
+from orchestrator.serving.ollama_server import Ollama
 from orchestrator.serving.served import UNASKED, Served, check, require_gate, summary
 
 if TYPE_CHECKING:
     import httpx
-    from ollama import Client
 
-PORT = 11434
 CHUNK = 1 << 20
 NAME = re.compile(r"((\w[\w.:-]*/)?\w[\w-]{0,79}/)?\w[\w.-]{0,79}(:\w[\w.-]{0,79})?", re.ASCII)
 """[[host/]namespace/]model[:tag], as types/model/name.go in github.com/ollama/ollama reads it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ollama:
-    """A running server."""
-
-    url: str
-    client: Client
-    version: str
-    key: str | None = None
-
-    def endpoint(self, model: str) -> Endpoint:
-        """One of its models, to ask."""
-        return Endpoint(self.url, "ollama", model, self.key)
-
-
-def address(host: str | None = None) -> str:
-    """Ollama's URL: the one given, else OLLAMA_HOST, else the default port of this machine.
-
-    Raises InputError for what is none.
-    """
-    text = host or os.environ.get("OLLAMA_HOST") or "127.0.0.1"
-    try:
-        parts = urlsplit(text if "://" in text else f"http://{text}")
-        port = parts.port or (443 if parts.scheme == "https" else PORT)
-    except ValueError as error:
-        raise InputError(
-            f"{text!r} is no address of an Ollama: {error}", "Write it like 127.0.0.1:11434 or https://example.org."
-        ) from None
-    name = "127.0.0.1" if parts.hostname in (None, "0.0.0.0", "::") else parts.hostname
-    bracketed = f"[{name}]" if ":" in str(name) else name
-    return f"{parts.scheme}://{bracketed}:{port}{parts.path.rstrip('/')}"
-
-
-def connect(host: str | None = None) -> Ollama:
-    """A running Ollama. Raises MissingError when there is none, or something else in its place."""
-    url, key = address(host), os.environ.get("OLLAMA_API_KEY")
-    address()  # the client reads OLLAMA_HOST as well, as soon as it is imported
-    from ollama import Client
-
-    version = _version(Endpoint(url, "ollama", "", key, timeout=30.0))
-    return Ollama(url, Client(url, trust_env=not is_here(url)), version, key)
-
-
 def ship(run: Run, kind: str, name: str, server: Ollama, progress: Progress) -> dict[str, Any]:
-    """Push, ask the held-out rows, record; returns what to tell. Raises GateError for answers not as measured."""
+    """Push, ask the held-out rows, record; returns what to tell.
+
+    Raises GateError for answers not as measured, and MissingError before anything is sent where none were measured.
+    """
     require_name(name)
+    least = _required(run, kind)
     with locked(run.folder):
         replaced = make_room(run, name, server)
         digest = push(run, kind, name, server, progress)
-        asks = not TRAINING_KINDS[read_json(run.folder / "configs/prepare.json")["kind"]].reads
-        served = ask(run, kind, name, server) if asks else UNASKED
+        served = UNASKED if least is None else ask(run, kind, name, server)
         remember(run, kind, name, digest, served, server.version)
-    if served is not UNASKED:
-        require_gate(served, name, read_json(run.folder / "configs/judge.json")["gate"]["min_agreement"])
-    done = summary(served) if asks else "the rows of this run ask nothing: its perplexity was measured before"
+    if least is not None:
+        require_gate(served, name, least)
+    nothing = "the rows of this run ask nothing: its perplexity was measured before"
+    done = nothing if least is None else summary(served)
     lines = [replaced, done, f"ollama run {name}"]
     return {**served.to_json(), "name": name, "digest": digest, "done": "\n".join(filter(None, lines))}
 
@@ -94,8 +52,28 @@ def ship(run: Run, kind: str, name: str, server: Ollama, progress: Progress) -> 
 def is_current(run: Run, kind: str, name: str) -> bool:
     """Whether this very file was made the model `name` before, and answered as measured."""
     entry = run.record["lineage"].get("ollama", {}).get(name, {})
-    gate = read_json(run.folder / "configs/judge.json")["gate"]["min_agreement"]
-    return bool(entry) and entry["sha256"] == sha256(artifacts.ggufs(run)[kind]) and entry["agreement"] >= gate
+    if not entry or entry["sha256"] != sha256(artifacts.ggufs(run)[kind]):
+        return False
+    return bool(entry["agreement"] >= _min_agreement(run))
+
+
+def _required(run: Run, kind: str) -> float | None:
+    """The share of answers that are to be as measured; None where the rows of the run ask nothing.
+
+    Raises MissingError for a GGUF that was not asked, or not judged, yet.
+    """
+    if TRAINING_KINDS[read_json(run.folder / layout.stage_config("prepare"))["kind"]].reads:
+        return None
+    artifacts.answers(run, kind)
+    return _min_agreement(run)
+
+
+def _min_agreement(run: Run) -> float:
+    """Raises MissingError for a run that was not judged yet."""
+    config = run.folder / layout.stage_config("judge")
+    if not config.is_file():
+        raise MissingError(f"run {run.id} was not judged yet", "Run `orchestrator export` first.")
+    return float(read_json(config)["gate"]["min_agreement"])
 
 
 def require_name(name: str) -> None:
@@ -158,7 +136,7 @@ def upload(path: Path, server: Ollama, progress: Progress) -> str:
             response = client.post(blob, content=_chunks(path, size, progress), headers=headers)
     except httpx.TransportError as error:
         raise StageError(
-            f"Ollama broke off while {path.name} was sent: {str(error) or type(error).__name__}",
+            f"Ollama broke off while {path.name} was sent: {reason(error)}",
             "Is it still running, and has its disk room? The same command sends the file again.",
         ) from None
     if response.status_code not in (200, 201):
@@ -185,33 +163,6 @@ def remember(run: Run, kind: str, name: str, digest: str, served: Served, versio
     }
     lineage = run.record["lineage"]
     run.set(lineage={**lineage, "ollama": {**lineage.get("ollama", {}), name: entry}})
-
-
-def _version(server: Endpoint) -> str:
-    import httpx
-
-    nobody = f"no Ollama at {server.url}"
-    try:
-        with http_client(server) as client:
-            response = client.get(f"{server.url}/api/version")
-    except httpx.TransportError as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        hint = "Start it with `ollama serve`, or set OLLAMA_HOST."
-        if "certificate" in reason.lower():
-            hint = "Name the authority that signed its certificate with SSL_CERT_FILE."
-        raise MissingError(f"{nobody}: {reason}", hint) from None
-    if response.is_redirect:
-        raise MissingError(f"{nobody}: it sends on to {response.headers['Location']}", "Put that into OLLAMA_HOST.")
-    if response.status_code in (401, 403):
-        raise MissingError(f"{nobody} without a key: it answers {response.status_code}", "Set OLLAMA_API_KEY.")
-    try:
-        return str(response.json()["version"])
-    except (ValueError, KeyError, TypeError):
-        kind = response.headers.get("Content-Type", "").partition(";")[0] or "something else"
-        raise MissingError(
-            f"{nobody}: it answers {response.status_code} with {kind}, not with a version",
-            "Is a proxy in front of it, or another server at that address? Set OLLAMA_HOST to Ollama itself.",
-        ) from None
 
 
 def _models(server: Ollama) -> Mapping[str, str]:
@@ -262,5 +213,5 @@ def _own_words(name: str) -> Iterator[None]:
         raise kind(f"Ollama refused {name!r}: {error.error}", "Read Ollama's log for more.") from None
     except (ConnectionError, httpx.TransportError) as error:
         raise StageError(
-            f"Ollama broke off while it made {name!r}: {str(error).splitlines()[0]}", "Read Ollama's log for more."
+            f"Ollama broke off while it made {name!r}: {reason(error)}", "Read Ollama's log for more."
         ) from None

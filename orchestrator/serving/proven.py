@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from orchestrator.lib import layout
-from orchestrator.lib.errors import GateError, some
+from orchestrator.lib.errors import GateError, OrchestratorError, some
 from orchestrator.lib.files import HashCache, cache_folder, read_json
 from orchestrator.runs import proof, store
 from orchestrator.runs.outputs import damage
@@ -65,12 +65,12 @@ def _files_in(folder: Path) -> Iterator[Path]:
 
 def _edits(run: Run, path: str) -> str:
     """What somebody changed in a Modelfile, as far as its parameters tell."""
-    config = run.folder / "configs/modelfile.json"
+    config = run.folder / layout.stage_config("modelfile")
     if not path.startswith(layout.MODELFILE) or not (run.folder / path).is_file() or not config.is_file():
         return ""
     try:
         wanted, now = read_json(config)["parameters"], bundle.read(run.folder / path).parameters
-    except (ValueError, KeyError, OSError):
+    except (ValueError, KeyError, OSError, OrchestratorError):  # that it was changed is told all the same
         return ""
     keys = [key for key in {**wanted, **now} if key != "stop" and wanted.get(key) != now.get(key)]
     edits = "; ".join(f"{key} {now.get(key, 'unset')} instead of {wanted.get(key, 'unset')}" for key in keys)

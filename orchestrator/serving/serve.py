@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -21,7 +22,7 @@ from orchestrator.lib.errors import InputError, MissingError, StageError
 from orchestrator.lib.files import write_text
 from orchestrator.runs.store import Run
 from orchestrator.serving import artifacts, confidence, thoughts
-from orchestrator.serving.endpoint import Endpoint
+from orchestrator.serving.http import Endpoint, in_url
 from orchestrator.serving.openai_server.engine import KEY_VARIABLE
 from orchestrator.spec.sections import LORA
 from orchestrator.stages.predict import KEPT as PREDICTS
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 START_SECONDS = 600.0
 """How long a model may take to load."""
 FIRST_PORT = 8080
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""All addresses of this machine → the one of them that only itself can reach."""
 LOADED = ("model_name_or_path", "trust_remote_code", "template", "tool_format", "enable_thinking")
 """Training arguments that say which model and template answer."""
 NO_INFERENCE = ("bf16", "fp16", "per_device_eval_batch_size", "seed", "use_cpu")
@@ -51,6 +54,11 @@ class Where:
     key: str | None = field(default=None, repr=False)
     context: int = 4096
 
+    @property
+    def url(self) -> str:
+        """Where this machine reaches it: what listens at every address does so at the loopback, too."""
+        return f"http://{in_url(LOOPBACK.get(self.host, self.host))}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -64,16 +72,37 @@ class Server:
 def where(host: str = "127.0.0.1", port: int | None = None, key: str | None = None, context: int = 4096) -> Where:
     """The address to serve at: the port asked for, 0 for any, else the first free one from 8080 on; a random key.
 
-    Raises InputError when the port asked for is taken.
+    Raises InputError when the port asked for is taken, and for a host that is not this machine.
     """
-    if port == 0:
-        port = _any_port(host)
-    if port is not None and not _is_free(host, port):
+    wanted = [*range(FIRST_PORT, FIRST_PORT + 100), 0] if port is None else [port]
+    free = next(filter(None, (_free(host, one) for one in wanted)), None)
+    if free is None:
         raise InputError(f"port {port} of {host} is taken", "Leave --port out for one that is free, or stop the other.")
-    chosen = (
-        port or next((p for p in range(FIRST_PORT, FIRST_PORT + 100) if _is_free(host, p)), None) or _any_port(host)
-    )
-    return Where(host, chosen, secrets.token_urlsafe(24) if key is None else key or None, context)
+    return Where(host, free, secrets.token_urlsafe(24) if key is None else key or None, context)
+
+
+def _free(host: str, port: int) -> int | None:
+    """The port, any for 0; None where it is taken."""
+    try:
+        return _bound(host, port)
+    except PermissionError:
+        raise InputError(f"port {port} needs more rights than you have", "Choose one above 1023.") from None
+    except (OSError, UnicodeError) as error:  # UnicodeError: longer than a name may be
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            return None
+        hint = "Name an address of this machine: 127.0.0.1 for itself alone, 0.0.0.0 for others as well."
+        raise InputError(f"cannot listen on {host!r}: {getattr(error, 'strerror', None) or error}", hint) from None
+
+
+def _bound(host: str, port: int) -> int:
+    """The port that was listened at for a moment."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    family, kind, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)  # localhost is of both families
+    with socket.socket(family, kind) as probe:
+        if os.name == "posix":  # a port that a stopped server has just left is free
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+        return int(probe.getsockname()[1])
 
 
 def server(run: Run, artifact: str, at: Where) -> Server:
@@ -133,12 +162,12 @@ def inference_arguments(trained: Mapping[str, Any]) -> dict[str, Any]:
 def _own_server(
     worker: str, values: Mapping[str, Any], run: Run, artifact: str, at: Where, env: Mapping[str, str] | None = None
 ) -> Server:
-    config, trained = f"configs/serve-{artifact}.json", artifacts.serving(run)
-    asked = {"name": f"{run.record['name']}-{artifact}", "host": at.host, "port": at.port, "context": at.context}
-    asked["thoughts"] = thought_words(trained["template"], trained["thinking"])
+    config, trained = layout.stage_config(f"serve-{artifact}"), artifacts.serving(run)
+    words = thought_words(trained["template"], trained["thinking"])
+    asked: dict[str, Any] = {"name": f"{run.record['name']}-{artifact}", "thoughts": words}
     asked |= {"calls_of": trained["template"]} if trained.get("tools") else {}
     return Server(
-        argv=(sys.executable, "-m", f"orchestrator.serving.{worker}", config),
+        argv=(sys.executable, "-m", f"orchestrator.serving.{worker}", config, at.host, str(at.port), str(at.context)),
         env={KEY_VARIABLE: at.key or "", **(env or {})},
         files={config: json.dumps({**values, **asked}, ensure_ascii=False, indent=2) + "\n"},
     )
@@ -158,41 +187,43 @@ def vllm_server(run: Run, artifact: str, at: Where) -> Server:
     options["--served-model-name"] = f"{run.record['name']}-{artifact}"
     flags = [word for pair in options.items() for word in pair]
     flags += [word for name in MIDDLEWARE for word in ("--middleware", name)]
-    return Server(("vllm", "serve", layout.MERGED, *flags), {"VLLM_API_KEY": at.key} if at.key else {})
-
-
-def _thought_words(run: Run) -> dict[str, str]:
-    """For a model that was trained to think: what stands around its thoughts, which its server is to take out."""
-    if not (run.folder / layout.SERVING).is_file():
-        return {}
-    thinks, words = artifacts.thinking(run)
-    return {thoughts.VARIABLE: json.dumps(words, ensure_ascii=False)} if thinks else {}
+    trained, env = artifacts.serving(run), {"VLLM_API_KEY": at.key} if at.key else {}
+    if words := thought_words(trained["template"], trained["thinking"]):
+        env[thoughts.VARIABLE] = json.dumps(words, ensure_ascii=False)
+    return Server(("vllm", "serve", layout.MERGED, *flags), env)
 
 
 @contextmanager
 def running(run: Run, artifact: str, at: Where) -> Iterator[tuple[Endpoint, process.Child]]:
-    """A server that answers, ended when the block ends. Raises StageError, quoting its log, when it does not start."""
+    """An artifact's server that answers, ended when the block ends. Raises StageError when it does not start."""
     made = server(run, artifact, at)
     for path, text in made.files.items():
         write_text(run.folder / path, text)
-    log = run.folder / layout.log(f"serve-{artifact}")
-    log.unlink(missing_ok=True)
-    child = process.start(process.Command(made.argv, run.folder, log, {**made.env, **_thought_words(run)}))
+    command = process.Command(made.argv, run.folder, run.folder / layout.log(f"serve-{artifact}"), made.env)
+    url = f"{at.url}/v1"
+    with answering(command, f"{url}/models", at.key) as (listed, child):
+        yield Endpoint(url, "openai", listed.json()["data"][0]["id"], at.key), child
+
+
+@contextmanager
+def answering(
+    command: process.Command, url: str, key: str | None = None
+) -> Iterator[tuple[httpx.Response, process.Child]]:
+    """A server that was started, and its first answer at a URL; ended when the block ends.
+
+    Raises StageError, quoting its log, when it does not start.
+    """
+    command.log.unlink(missing_ok=True)
+    child = process.start(command)
     try:
-        yield _ready(child, at, log), child
+        yield _first_answer(child, url, command.log, key), child
     finally:
         if child.poll() is None:
             child.stop()
 
 
-def _ready(child: process.Child, at: Where, log: Path) -> Endpoint:
-    url = f"http://{'127.0.0.1' if at.host == '0.0.0.0' else at.host}:{at.port}/v1"
-    answer = until_answers(child, f"{url}/models", log, at.key)
-    return Endpoint(url, "openai", answer.json()["data"][0]["id"], at.key)
-
-
-def until_answers(child: process.Child, url: str, log: Path, key: str | None = None) -> httpx.Response:
-    """The first good answer of a server that was just started. Raises StageError when it ends or takes too long."""
+def _first_answer(child: process.Child, url: str, log: Path, key: str | None) -> httpx.Response:
+    """The first good one. Raises StageError when the server ends or takes too long."""
     import httpx
 
     headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -208,22 +239,3 @@ def until_answers(child: process.Child, url: str, log: Path, key: str | None = N
             time.sleep(0.1)
     last = (process.said(log) or ["it printed nothing"])[-1].strip()
     raise StageError(f"the server did not start: {last}", f"The whole log: {log}")
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        if os.name == "posix":  # a port that a stopped server has just left is free
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except PermissionError:
-            raise InputError(f"port {port} needs more rights than you have", "Choose one above 1023.") from None
-        except OSError:
-            return False
-    return True
-
-
-def _any_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])

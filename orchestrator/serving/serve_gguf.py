@@ -1,4 +1,4 @@
-"""One GGUF in llama.cpp behind an OpenAI-compatible server: `serve_gguf CONFIG.json`.
+"""One GGUF in llama.cpp behind an OpenAI-compatible server: `serve_gguf CONFIG.json HOST PORT CONTEXT`.
 
 The prompt is what the template inside the GGUF makes, as when it was measured; answers end at the stop words of
 training, and a conversation without a system text gets the one of training.
@@ -11,7 +11,6 @@ import ctypes
 import random
 import sys
 from collections.abc import Generator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from orchestrator.chat_template.jinja import render_messages
@@ -19,15 +18,14 @@ from orchestrator.chat_template.turns import SpecialTokens
 from orchestrator.lib import process
 from orchestrator.lib.cpu import threads
 from orchestrator.lib.errors import MissingError, StageError
-from orchestrator.lib.files import read_json
 from orchestrator.serving.confidence import Confidence
-from orchestrator.serving.openai_server.engine import Message, Piece, Sampling, Tool
+from orchestrator.serving.openai_server.engine import Message, Piece, Sampling, Tool, configuration
 
 LONGEST_TOKEN = 512
 """Bytes; llama-cpp-python's own 32 lose the longer ones, such as runs of spaces."""
 
 
-def main(config: Path) -> None:
+def main(wanted: Mapping[str, Any]) -> None:
     """Serve until a signal comes."""
     try:
         import llama_cpp
@@ -35,7 +33,6 @@ def main(config: Path) -> None:
         raise MissingError(f"{error}", "pip install llama-cpp-python") from None
     from orchestrator.serving.openai_server.app import serve
 
-    wanted = read_json(config)
     llama = llama_cpp.Llama(**model_settings(wanted))
     sure = Confidence(llama, **wanted["confidence"]) if wanted.get("confidence") else None
     serve(LlamaCpp(llama, wanted["stop"], wanted["system"]), wanted, sure)
@@ -131,4 +128,4 @@ class LlamaCpp:
 
 
 if __name__ == "__main__":
-    process.run_program(lambda: main(Path(sys.argv[1])))
+    process.run_program(lambda: main(configuration(sys.argv[1:])))

@@ -1,4 +1,4 @@
-"""Base or tuned model behind an OpenAI-compatible server: `serve_llamafactory CONFIG.json`.
+"""Base or tuned model behind an OpenAI-compatible server: `serve_llamafactory CONFIG.json HOST PORT CONTEXT`.
 
 LLaMA-Factory makes the prompt and loads the model with the arguments that `predict` computes with; transformers
 answers. LLaMA-Factory's own server knows no end of a context, takes `presence_penalty` for a repetition penalty, does
@@ -11,15 +11,13 @@ import queue
 import sys
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from orchestrator.chat_template.messages import to_turns
 from orchestrator.chat_template.registry import TemplateName, tool_definition
 from orchestrator.chat_template.tool_formats import told_to_training
 from orchestrator.lib import process
-from orchestrator.lib.files import read_json
-from orchestrator.serving.openai_server.engine import Message, Piece, Sampling, Tool
+from orchestrator.serving.openai_server.engine import Message, Piece, Sampling, Tool, configuration
 
 TURNS = {"function_call": "function"}
 """What LLaMA-Factory calls a turn inside; the others have the same name in data and encoder."""
@@ -27,11 +25,10 @@ INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 """What transformers' tokenizers write for the bytes of a character that is not whole yet."""
 
 
-def main(config: Path) -> None:
+def main(wanted: Mapping[str, Any]) -> None:
     """Serve until a signal comes."""
     from orchestrator.serving.openai_server.app import serve
 
-    wanted = read_json(config)
     arguments = wanted["arguments"]
     name = TemplateName(arguments["template"], arguments.get("tool_format"))
     serve(Transformers(load(arguments), wanted["context"], str(name)), wanted)
@@ -160,4 +157,4 @@ class _Generation:
 
 
 if __name__ == "__main__":
-    process.run_program(lambda: main(Path(sys.argv[1])))
+    process.run_program(lambda: main(configuration(sys.argv[1:])))

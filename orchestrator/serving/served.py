@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.evaluation.calls import CallReader, same
 from orchestrator.evaluation.rows import split_thinking
 from orchestrator.lib import layout
-from orchestrator.lib.errors import GateError, MissingError
+from orchestrator.lib.errors import GateError
 from orchestrator.lib.files import read_json, read_json_lines
 from orchestrator.models.gguf import GgufModel
 from orchestrator.runs.store import Run
@@ -106,7 +106,7 @@ def require_gate(served: Served, name: str, min_agreement: float) -> None:
         different = f"{told.counted - told.equal_counts} of {told.counted} prompts have another number of tokens"
         violations.append(f"{name}: {different} than in training ({told.difference}); {maker}")
     if served.unasked:
-        violations.append(f"{name}: who says nothing of thinking gets another prompt ({served.unasked}); {maker}")
+        violations.append(f"{name}: a client that does not set `think` gets another prompt ({served.unasked}); {maker}")
     if served.agreement < min_agreement:
         violations.append(
             f"{name}: Ollama answers {100 * served.agreement:.0f} % of {served.rows} rows as the GGUF was measured to, "
@@ -150,7 +150,7 @@ def think(run: Run, capabilities: Sequence[str]) -> bool | None:
 
 
 def _limit(run: Run, kind: str) -> int:
-    return int(read_json(run.folder / f"configs/ask-{kind}.json")["max_new_tokens"])
+    return int(read_json(run.folder / layout.stage_config(f"ask-{kind}"))["max_new_tokens"])
 
 
 def _temperature(run: Run, kind: str) -> float:
@@ -166,10 +166,7 @@ class _Answers:
     def of(cls, run: Run, kind: str, rows: Sequence[dict[str, Any]], replies: Sequence[Reply]) -> _Answers:
         """The answers against those measured; thoughts, texts and calls apart, for servers put them together in their
         own ways."""
-        file = artifacts.answers(run, kind)
-        if not file.is_file():
-            raise MissingError(f"no {file.name}: this GGUF was not asked yet", "Run `orchestrator export` first.")
-        measured = {row["id"]: row["prediction"] for row in read_json_lines(file)}
+        measured = {row["id"]: row["prediction"] for row in read_json_lines(artifacts.answers(run, kind))}
         words, reader = artifacts.thinking(run)[1], artifacts.call_reader(run)
         pairs = [(reply, measured[row["id"]]) for row, reply in zip(rows, replies, strict=True)]
         same = sum(_same(reply, answer, words, reader) for reply, answer in pairs)

@@ -92,19 +92,24 @@ class _Answer:
         choice = next(iter(chunk.get("choices") or ()), None)
         if choice is None:
             return [chunk]
-        delta, ended = choice.get("delta") or {}, choice.get("finish_reason") is not None
-        if not delta.get("content") and not ended:
+        reason, delta = choice.get("finish_reason"), dict(choice.get("delta") or {})
+        text = delta.pop("content", None)
+        if not text and reason is None:
             return [chunk]
+        deltas = [{key: piece} for key, piece in _told(self._added(choice, text or "", reason is not None)).items()]
+        if reason is not None or (delta and not deltas):
+            deltas.append({})
+        ends = [*[None] * (len(deltas) - 1), reason]
+        deltas[:1] = [{**delta, **one} for one in deltas[:1]]
+        return [
+            {**chunk, "choices": [{**choice, "delta": one, "finish_reason": end}]}
+            for one, end in zip(deltas, ends, strict=False)
+        ]
+
+    def _added(self, choice: dict[str, Any], text: str, ended: bool) -> Parts:
+        """What a piece adds to thought and answer of its choice."""
         splitter = self._splitters.setdefault(choice.get("index", 0), Splitter(self._words))
-        others = {key: value for key, value in delta.items() if key != "content"}
-        added = splitter.feed(delta.get("content") or "") + (splitter.finish() if ended else Parts())
-        parts = [{key: text} for key, text in _told(added).items()]
-        deltas = [*parts, *([{}] if ended else [])] or ([{}] if others else [])
-        if deltas:
-            deltas[0] = {**others, **deltas[0]}
-        ends = [None] * (len(deltas) - 1) + [choice.get("finish_reason")]
-        made = [{**choice, "delta": one, "finish_reason": end} for one, end in zip(deltas, ends, strict=False)]
-        return [{**chunk, "choices": [one]} for one in made]
+        return splitter.feed(text) + (splitter.finish() if ended else Parts())
 
 
 def _told(parts: Parts) -> dict[str, str]:

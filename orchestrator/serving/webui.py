@@ -22,7 +22,8 @@ from orchestrator.lib.render import yaml_scalar
 from orchestrator.lib.translate import language
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
-from orchestrator.serving.serve import Where, until_answers
+from orchestrator.serving.http import in_url
+from orchestrator.serving.serve import Where, answering
 from orchestrator.spec.sections import Spec
 
 FOLDER = "webui"
@@ -49,7 +50,7 @@ FILES = ("adapter_config.json", "adapter_model.safetensors", "config.json", "mod
 
 def lay_out(run: Run, spec: Spec, folder: Path) -> None:
     """Write the board's folder for a run whose data is prepared; what other specs have there stays."""
-    prepared = read_json(run.folder / "configs/prepare.json")
+    prepared = read_json(run.folder / layout.stage_config("prepare"))
     template = TemplateName.of(prepared["template"]).template
     model = {"name": spec.name, "base": prepared["base"], "template": template}
     write_json(folder / CONFIG, model)
@@ -92,18 +93,11 @@ def arguments(spec: Spec, template: str) -> dict[str, Any]:
 @contextmanager
 def running(folder: Path, at: Where) -> Iterator[tuple[str, process.Child]]:
     """The board's address and process, ended when the block ends. Raises StageError when it does not start."""
-    env = {"GRADIO_SERVER_NAME": at.host, "GRADIO_SERVER_PORT": str(at.port), "GRADIO_ANALYTICS_ENABLED": "False"}
-    log = folder / LOG
-    log.unlink(missing_ok=True)
+    env = {"GRADIO_SERVER_NAME": in_url(at.host), "GRADIO_SERVER_PORT": str(at.port)}
     argv = (sys.executable, "-m", "orchestrator.serving.webui", CONFIG)
-    child = process.start(process.Command(argv, folder, log, env))
-    try:
-        url = f"http://{at.host}:{at.port}"
-        until_answers(child, f"{url}/", log)
-        yield url, child
-    finally:
-        if child.poll() is None:
-            child.stop()
+    command = process.Command(argv, folder, folder / LOG, {**env, "GRADIO_ANALYTICS_ENABLED": "False"})
+    with answering(command, f"{at.url}/") as (_, child):
+        yield at.url, child
 
 
 def _register_data(run: Run, name: str, folder: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
+
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 COOKIE = "orchestrator-key"
 POLICY = (
@@ -18,6 +20,7 @@ HEADERS = (
     (b"referrer-policy", b"same-origin"),  # with `no-referrer` Chromium sends a form with `Origin: null`
     (b"cache-control", b"no-store"),
 )
+CLOSED = "Open the address that `orchestrator ui` printed: its key is missing here, or is from an earlier start."
 
 
 class Door:
@@ -34,32 +37,17 @@ class Door:
             return
         query = parse_qs(scope["query_string"].decode("latin-1"))
         if self._fits(query.pop("key", [""])[0]):
-            where = scope["path"] + (f"?{urlencode(query, doseq=True)}" if query else "")
-            cookie = f"{self._cookie}={self._key}; HttpOnly; SameSite=Strict; Path=/".encode()
-            await _answer(send, 303, b"", (b"location", quote(where, safe="/?&=%").encode()), (b"set-cookie", cookie))
-        elif self._fits(self._given(scope["headers"])):
+            where = quote(scope["path"]) + (f"?{urlencode(query, doseq=True)}" if query else "")
+            opened: Response = RedirectResponse(where, 303)
+            opened.set_cookie(self._cookie, self._key, httponly=True, samesite="strict")
+            await opened(scope, receive, _with_headers(send))
+        elif self._fits(HTTPConnection(scope).cookies.get(self._cookie, "")):
             await self._app(scope, receive, _with_headers(send))
         else:
-            told = "Open the address that `orchestrator ui` printed: its key is missing here, or of an earlier start."
-            await _answer(send, 401, told.encode())
+            await PlainTextResponse(CLOSED, 401)(scope, receive, _with_headers(send))
 
     def _fits(self, given: str) -> bool:
         return secrets.compare_digest(given.encode(), self._key.encode())
-
-    def _given(self, headers: list[tuple[bytes, bytes]]) -> str:
-        for name, value in headers:
-            try:
-                if name.lower() == b"cookie" and (found := SimpleCookie(value.decode("latin-1")).get(self._cookie)):
-                    return found.value
-            except CookieError:
-                continue
-        return ""
-
-
-async def _answer(send: Any, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
-    kind = (b"content-type", b"text/plain; charset=utf-8")
-    await send({"type": "http.response.start", "status": status, "headers": [kind, *HEADERS, *headers]})
-    await send({"type": "http.response.body", "body": body})
 
 
 def _with_headers(send: Any) -> Any:

@@ -17,7 +17,7 @@ from orchestrator.lib.render import Renderer
 from orchestrator.lib.secrecy import redacted
 from orchestrator.machine import environment
 from orchestrator.machine.usage import resident
-from orchestrator.report.answers import all_kinds, side_by_side
+from orchestrator.report.answers import all_kinds, answers_by_row
 from orchestrator.report.overview import is_plain
 from orchestrator.runs import store
 from orchestrator.runs.locks import worker
@@ -91,10 +91,12 @@ def sweeps(window: Window) -> list[Json]:
 def run_page(window: Window, name: str) -> str:
     """The page of a run: that of its report, and above it what goes on while it runs."""
     from orchestrator.report.run_page import facts
+    from orchestrator.runs.query import Wanted
+    from orchestrator.runs.query import listing as lines
 
     run = window.run(name)
     found = facts(run.folder, run.record)
-    others = [line["id"] for line in listing(window)["runs"] if line["id"] != name]
+    others = [line["id"] for line in lines(window.runs_dir, Wanted()) if line["id"] != name]
     told = {"answers_url": f"/run/{name}/answers", "others": others[:50], "problem": run.problem}
     live = going_on(window, run) if run.record["status"] == "running" else None
     return window.render("report.html.j2", **found, **told, live_now=live, where="runs")
@@ -181,7 +183,7 @@ def _log(run: Run) -> Path | None:
 def answers(run: Run, asked: Mapping[str, str]) -> Json:
     """Values of the answers: `q` are words, `kind` is who is wrong, `artifact`, `expected` and `named` a cell."""
     summary: Json = {"metrics": {}, **summaries(run.folder)}
-    rows = side_by_side(run.folder, summary)
+    rows = answers_by_row(run.folder, summary)
     kinds = all_kinds(rows)
     rows = [row for row in rows if not asked.get("kind") or asked["kind"] in row["kinds"]]
     words = asked.get("q", "").lower().split()

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.process import Child
 from orchestrator.runs.store import Run
 from orchestrator.serving.chat import Conversation
 from orchestrator.serving.endpoint import Endpoint
@@ -16,6 +17,8 @@ from orchestrator.serving.endpoint import Endpoint
 Json = dict[str, Any]
 AT_ONCE = 2
 """Models that are loaded at a time."""
+Serve = Callable[[ExitStack, Run, str], tuple[Endpoint, Child]]
+"""Starts the server of an artifact, which ends with the stack."""
 LONGEST = 512
 """Tokens of an answer, as with `orchestrator chat`."""
 
@@ -26,10 +29,10 @@ class Servers:
     They are started in a thread that lasts: Linux ends a child with the *thread* that started it.
     """
 
-    def __init__(self, serve: Callable[[ExitStack, Run, str], Endpoint] | None = None) -> None:
+    def __init__(self, serve: Serve | None = None) -> None:
         self._serve = serve or _serve
         self._thread = ThreadPoolExecutor(1)
-        self._running: dict[tuple[str, str], tuple[ExitStack, Endpoint]] = {}
+        self._running: dict[tuple[str, str], tuple[ExitStack, Endpoint, Child]] = {}
 
     def endpoints(self, run: Run, artifacts: Sequence[str]) -> list[Endpoint]:
         """Where each artifact answers, started when it is not. Raises what `artifacts.choose` and `running` raise."""
@@ -44,13 +47,14 @@ class Servers:
         from orchestrator.serving.artifacts import choose
 
         key = (run.id, choose(run, artifact))
-        if key in self._running:
-            self._running[key] = self._running.pop(key)
-            return self._running[key][1]
-        while len(self._running) >= AT_ONCE:
-            self._drop(next(iter(self._running)))
-        stack = ExitStack()
-        self._running[key] = stack, self._serve(stack, run, key[1])
+        if key in self._running and self._running[key][2].poll() is not None:  # killed, or out of memory
+            self._drop(key)
+        if key not in self._running:
+            while len(self._running) >= AT_ONCE:
+                self._drop(next(iter(self._running)))
+            stack = ExitStack()
+            self._running[key] = stack, *self._serve(stack, run, key[1])
+        self._running[key] = self._running.pop(key)
         return self._running[key][1]
 
     def _drop_all(self) -> None:
@@ -61,10 +65,10 @@ class Servers:
         self._running.pop(key)[0].close()
 
 
-def _serve(stack: ExitStack, run: Run, artifact: str) -> Endpoint:
+def _serve(stack: ExitStack, run: Run, artifact: str) -> tuple[Endpoint, Child]:
     from orchestrator.serving.serve import running, where
 
-    return stack.enter_context(running(run, artifact, where(port=0)))[0]
+    return stack.enter_context(running(run, artifact, where(port=0)))
 
 
 def offered(run: Run) -> list[str]:

@@ -19,8 +19,8 @@ from orchestrator.lib import process
 from orchestrator.lib.errors import MissingError
 from orchestrator.lib.files import read_json, write_json
 from orchestrator.runs.store import Run
-from orchestrator.serving import ollama
-from orchestrator.serving.ollama import Ollama
+from orchestrator.serving import ollama_server
+from orchestrator.serving.ollama_server import Ollama
 from tests.conftest import WORDS, make_project, write_tree
 from tests.shipped_run import run_of
 
@@ -50,7 +50,7 @@ def the_server(folder: Path) -> Iterator[Ollama]:
     """The one at OLLAMA_HOST, else one of our own on a free port with its own model folder; skips without either."""
     if os.environ.get("OLLAMA_HOST"):
         try:
-            yield ollama.connect()
+            yield ollama_server.connect()
         except MissingError as error:
             pytest.skip(f"{error.message} (OLLAMA_HOST)")
         return
@@ -80,7 +80,7 @@ def until_up(address: str, log: Path) -> Ollama:
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            return ollama.connect(address)
+            return ollama_server.connect(address)
         except MissingError:
             if time.monotonic() > deadline:
                 raise AssertionError(log.read_text(encoding="utf-8")[-2000:]) from None

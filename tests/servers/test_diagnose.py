@@ -27,7 +27,7 @@ from orchestrator.serving import bundle
 from orchestrator.serving.diagnose import probes, trained
 from orchestrator.serving.diagnose.diagnosis import Diagnosis, diagnose
 from orchestrator.serving.diagnose.finding import IN_MODELFILE, Kind
-from orchestrator.serving.ollama import Ollama
+from orchestrator.serving.ollama_server import Ollama
 from orchestrator.stages.quantise import Quantise
 from tests.gguf_text import with_number, with_template
 from tests.servers.conftest import NAMES
@@ -216,7 +216,7 @@ FAULTS: dict[str, tuple[Kind, str, Plant]] = {
     ),
     "repeat_penalty 1.5": ("parameters", "repeat_penalty is 1.5", with_parameters(repeat_penalty=1.5)),
     "temperature 0.9": ("parameters", "temperature is 0.9", with_parameters(temperature=0.9)),
-    "two BOS": ("bos", "begin with two '<|im_start|>'", two_bos),
+    "two BOS": ("bos", "have '<|im_start|>' at their start 2 times", two_bos),
     "no empty thought": (
         "thinking",
         "in training '<think>\\n\\n</think>\\n\\n'",

@@ -22,7 +22,7 @@ from orchestrator.lib.files import read_json, sha256
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
 from orchestrator.serving import bundle, ollama
-from orchestrator.serving.ollama import Ollama
+from orchestrator.serving.ollama_server import Ollama
 from orchestrator.serving.served import require_gate
 from tests.servers.conftest import NAMES, names, started
 from tests.test_ship_ollama import change_gguf, jinja

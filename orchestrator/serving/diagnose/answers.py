@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.evaluation.overlap import extract_label
+from orchestrator.evaluation.rows import strip_thinking
 from orchestrator.lib.errors import OrchestratorError
 from orchestrator.models.gguf import GgufModel
 from orchestrator.serving.diagnose.finding import Finding
 from orchestrator.serving.diagnose.probes import Row, labels
 from orchestrator.serving.diagnose.shipped import Shipped
 from orchestrator.serving.diagnose.trained import Prompt
-from orchestrator.serving.http import Endpoint, post
+from orchestrator.serving.http import Endpoint, post, reading
 
 ROOM = 16
 """Tokens that an answer may have beyond the longest right one."""
@@ -41,10 +41,10 @@ def ask(
     rows: Sequence[Row], prompts: Sequence[Prompt], shipped: Shipped, stop: Sequence[str], bos: str | None
 ) -> Answers:
     """Ask both ways. `prompts` are those of training, in the order of the rows."""
-    limit = max(len(row.answer) for row in rows) + ROOM
     if shipped.endpoint is None:
-        served, trained = _of_file(prompts, shipped, stop, limit)
+        served, trained = _of_file(rows, prompts, shipped, stop)
     else:
+        limit = max(len(row.answer.encode()) for row in rows) + ROOM  # bytes: no token has less than one
         served = [_chat(shipped.endpoint, row, limit) for row in rows]
         trained = [_complete(shipped, prompt.text, stop, limit, bos) for prompt in prompts]
     return compare(rows, served, trained)
@@ -56,8 +56,8 @@ def compare(rows: Sequence[Row], served: Sequence[str], trained: Sequence[str | 
     known = tuple(sorted({row.answer.strip() for row in rows})) if labels(rows) else None
 
     def right(row: Row, text: str) -> bool:
-        plain = re.sub(r"(?s)\A\s*<think>.*?</think>", "", text).strip()
-        return (extract_label(plain, known) if known else plain) == row.answer.strip()
+        plain = strip_thinking(text)
+        return (extract_label(plain, known) if known else plain) == strip_thinking(row.answer)
 
     good = [right(row, text) for row, text in zip(rows, served, strict=True)]
     told = None if None in trained else [right(row, str(text)) for row, text in zip(rows, trained, strict=True)]
@@ -83,10 +83,12 @@ def _chat(server: Endpoint, row: Row, limit: int) -> str:
     """As a client asks that sets nothing, but for an end: who runs on is wrong already."""
     body = {"model": server.model, "messages": list(row.messages), "stream": False}
     if server.protocol == "ollama":
-        options = {"seed": 0, "num_predict": limit}
-        return str(post(server, server.url + "/api/chat", {**body, "options": options})["message"]["content"])
-    answer = post(server, server.url + "/chat/completions", {**body, "max_tokens": limit})
-    return str(answer["choices"][0]["message"]["content"])
+        answer = post(server, server.url + "/api/chat", {**body, "options": {"seed": 0, "num_predict": limit}})
+    else:
+        answer = post(server, server.url + "/chat/completions", {**body, "max_tokens": limit})
+    with reading(server, answer):
+        message = answer["message"] if server.protocol == "ollama" else answer["choices"][0]["message"]
+        return str(message["content"] or "")
 
 
 def _complete(shipped: Shipped, text: str, stop: Sequence[str], limit: int, bos: str | None) -> str | None:
@@ -98,24 +100,24 @@ def _complete(shipped: Shipped, text: str, stop: Sequence[str], limit: int, bos:
         if server.protocol == "ollama":
             options = {"temperature": 0, "seed": 0, "repeat_penalty": 1, "num_predict": limit, "stop": list(stop)}
             body = {"model": server.model, "prompt": prompt, "raw": True, "stream": False, "options": options}
-            return str(post(server, server.url + "/api/generate", body)["response"])
+            return str(post(server, server.url + "/api/generate", body)["response"] or "")
         body = {"model": server.model, "prompt": prompt, "temperature": 0, "max_tokens": limit, "stop": list(stop)}
-        return str(post(server, server.url + "/completions", body)["choices"][0]["text"])
-    except (OrchestratorError, KeyError, IndexError):
+        return str(post(server, server.url + "/completions", body)["choices"][0]["text"] or "")
+    except (OrchestratorError, KeyError, IndexError, TypeError):
         return None
 
 
 def _of_file(
-    prompts: Sequence[Prompt], shipped: Shipped, stop: Sequence[str], limit: int
+    rows: Sequence[Row], prompts: Sequence[Prompt], shipped: Shipped, stop: Sequence[str]
 ) -> tuple[list[str], list[str | None]]:
     assert shipped.gguf is not None
     with GgufModel(shipped.gguf) as model:
         bos = model.tokenize(model.bos or "") if shipped.adds_bos else []
         own = [[*bos, *model.tokenize(text or "")] for text in shipped.texts[: len(prompts)]]
-        ends = model.stops(stop)
+        ends, limit = model.stops(stop), max(len(model.tokenize(row.answer)) for row in rows) + ROOM
 
         def said(asked: Sequence[Sequence[int]]) -> list[str]:
-            given = dict(model.answers(asked, min(limit, 64), ends))
+            given = dict(model.answers(asked, limit, ends))
             return [model.detokenize(given[n]) for n in range(len(asked))]
 
         return said(own), list(said([prompt.ids for prompt in prompts]))

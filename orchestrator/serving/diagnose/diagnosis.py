@@ -16,13 +16,11 @@ from orchestrator.serving.diagnose import answers as asked
 from orchestrator.serving.diagnose import corrected, weights
 from orchestrator.serving.diagnose.answers import Answers
 from orchestrator.serving.diagnose.finding import TITLES, Finding, Seen
-from orchestrator.serving.diagnose.judge import judge
+from orchestrator.serving.diagnose.judge import bare, judge
 from orchestrator.serving.diagnose.probes import Probe, Row, probes
 from orchestrator.serving.diagnose.shipped import Shipped, of_endpoint, of_gguf
 from orchestrator.serving.diagnose.trained import Prompt, Trained
 from orchestrator.serving.http import Endpoint
-
-FACTS = ("block_count", "embedding_length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +115,9 @@ def known_template(trained: Trained, questions: Sequence[Probe], texts: Sequence
             with contextlib.suppress(InputError, ValueError):
                 jinja = jinja_template(definition(name), tokens, thinking)
                 written = (render_messages(jinja, messages, tokens) for messages, _ in wanted)
-                if all(_bare(a, tokens.bos) == text for a, (_, text) in zip(written, wanted, strict=True)):
+                if all(bare(a, tokens.bos) == text for a, (_, text) in zip(written, wanted, strict=True)):
                     return name
     return ""
-
-
-def _bare(text: str, bos: str | None) -> str:
-    return text.removeprefix(bos) if bos else text
 
 
 @contextlib.contextmanager
@@ -138,10 +132,7 @@ def _vocabulary(shipped: Shipped) -> Iterator[GgufModel | None]:
 def _of_weights(trained: Trained, shipped: Shipped, vocabulary: GgufModel | None) -> list[Finding]:
     if vocabulary is None or shipped.gguf is None:
         return []
-    architecture = vocabulary.metadata("general.architecture")
-    metadata = {"general.architecture": architecture}
-    metadata |= {f"{architecture}.{key}": vocabulary.metadata(f"{architecture}.{key}") for key in FACTS}
-    found = weights.of_base(trained.saves, metadata, shipped.name)
+    found = weights.of_base(trained.saves, vocabulary.metadata, shipped.name)
     if found or shipped.adapter:
         return found
     share = weights.share_learnt(trained.saves, shipped.gguf)

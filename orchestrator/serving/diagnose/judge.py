@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.lib.sequences import first_difference
+from orchestrator.lib.words import counted
 from orchestrator.serving.diagnose.finding import Finding, Seen
 from orchestrator.serving.diagnose.probes import Probe
 from orchestrator.serving.diagnose.settings import number, settings
@@ -74,7 +75,7 @@ def _counted(seen: Seen) -> Iterator[Finding]:
 def _pairs(seen: Seen) -> Iterator[_Pair]:
     for probe, prompt, text in zip(seen.probes, seen.trained, seen.shipped.texts, strict=True):
         if text is not None and not _cut_short(seen, probe, prompt):
-            yield _Pair(probe, _bare(prompt.text, seen.bos), _bare(text, seen.bos), _bare_ids(prompt.ids, seen))
+            yield _Pair(probe, bare(prompt.text, seen.bos), bare(text, seen.bos), _bare_ids(prompt.ids, seen))
 
 
 def _cut_short(seen: Seen, probe: Probe, prompt: Prompt) -> bool:
@@ -83,7 +84,8 @@ def _cut_short(seen: Seen, probe: Probe, prompt: Prompt) -> bool:
     return probe.shape == "turns" and 0 < window <= len(prompt.ids)
 
 
-def _bare(text: str, bos: str | None) -> str:
+def bare(text: str, bos: str | None) -> str:
+    """A prompt without the BOS that it begins with, however often."""
     while bos and text.startswith(bos):
         text = text.removeprefix(bos)
     return text
@@ -110,15 +112,12 @@ def _bos(seen: Seen) -> Iterator[Finding]:
         if text is None:
             continue
         wanted, written = _count(prompt.text, seen.bos), _count(text, seen.bos)
-        given, other = written + adds_bos, _bare(text, seen.bos) != _bare(prompt.text, seen.bos)
+        given, other = written + adds_bos, bare(text, seen.bos) != bare(prompt.text, seen.bos)
         if given == wanted or (given < wanted and other):  # another template says that already
             continue
-        times = {0: "without", 1: "with one", 2: "with two"}
-        said = (
-            f"prompts begin {times.get(given, f'with {given}')} {seen.bos!r}, in training {times.get(wanted, wanted)}: "
-            "token 1 on"
-        )
-        yield Finding("bos", said, _bos_cure(seen, adds_bos, written, wanted))
+        times, trained = counted(given, "time"), counted(wanted, "time")
+        begin = f"prompts have {seen.bos!r} at their start {times}, in training {trained}"
+        yield Finding("bos", f"{begin}: they differ from token 1 on", _bos_cure(seen, adds_bos, written, wanted))
         return
 
 
@@ -178,7 +177,7 @@ def _system(seen: Seen, pair: _Pair) -> Finding:
 
 
 def _template(seen: Seen, pair: _Pair, only_later: bool) -> Finding:
-    texts = [_bare(text, seen.bos) for text in seen.shipped.texts if text is not None]
+    texts = [bare(text, seen.bos) for text in seen.shipped.texts if text is not None]
     name = seen.known(texts)
     is_of = f"; it is {name}" if name and name != seen.shape.name else ""
     over = (
@@ -217,7 +216,7 @@ def _tokens(seen: Seen) -> Iterator[Finding]:
     if seen.served_tokens is None:
         return
     for probe, prompt in zip(seen.probes, seen.trained, strict=True):
-        wanted, text = _bare_ids(prompt.ids, seen), _bare(prompt.text, seen.bos)
+        wanted, text = _bare_ids(prompt.ids, seen), bare(prompt.text, seen.bos)
         made = list(seen.served_tokens(text))
         if made != wanted and list(seen.encode(text)) == wanted:
             at = first_difference(wanted, made)

@@ -72,7 +72,7 @@ def _context(seen: Seen) -> Iterator[Finding]:
     longest = max(len(prompt.ids) for prompt in seen.trained)
     answers = [len(seen.encode(row.answer)) for row in seen.rows]
     if window and window < longest + max(answers, default=1):
-        sentence = f"num_ctx is {window:.0f}, and a prompt has {longest} tokens: what does not fit is cut off unsaid"
+        sentence = f"num_ctx is {window:.0f}, and a prompt has {longest} tokens: what does not fit is silently cut off"
         yield Finding("context", sentence, f"PARAMETER num_ctx {seen.cutoff or _rounded(2 * longest)}")
     elif window and seen.cutoff and window < seen.cutoff:
         sentence = f"num_ctx is {window:.0f}, rows of training may have had {seen.cutoff} tokens (cutoff_len)"

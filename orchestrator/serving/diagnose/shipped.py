@@ -112,21 +112,22 @@ def of_endpoint(server: Endpoint, conversations: Conversations) -> Shipped:
     props = _props(server)
     settings = props.get("default_generation_settings") or {}
     parameters = {**settings, **(settings.get("params") or {})}
-    file = Path(str(props.get("model_path") or ""))
+    named = Path(str(props.get("model_path") or ""))
+    file = named if named.is_file() else None
     known = ("temperature", "repeat_penalty", "presence_penalty", "frequency_penalty")
     return Shipped(
         kind="openai",
         name=f"{server.model} at {server.url}",
         maker="the server's chat template",
         texts=render_all(server, conversations),
-        first_count=None if file.is_file() else _count(server, conversations[0]),
-        adds_bos=_adds_bos(file if file.is_file() else None, {}),
+        first_count=None if file else _count(server, conversations[0]),
+        adds_bos=_adds_bos(file, {}),
         stop=tuple(parameters.get("stop") or ()),
         parameters={key: parameters[key] for key in known if key in parameters}
         | ({"num_ctx": settings["n_ctx"]} if settings.get("n_ctx") else {}),
         template=str(props.get("chat_template") or ""),
-        source=str(file) if file.is_file() else "",
-        gguf=file if file.is_file() else None,
+        source=str(file or ""),
+        gguf=file,
         endpoint=server,
     )
 

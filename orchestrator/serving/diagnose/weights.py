@@ -9,7 +9,7 @@ use_rslora (LoraLayer in peft/tuners/lora/layer.py).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +29,19 @@ RELATED = 0.5
 """Cosine of the file's matrix with the base's below which they are two models."""
 
 
-def of_base(saves: Saves, metadata: Mapping[str, str | None], name: str) -> list[Finding]:
-    """Whether the file has the layers and the width of what was trained: those of another base model differ mostly."""
+def of_base(saves: Saves, metadata: Callable[[str], str | None], name: str) -> list[Finding]:
+    """Whether the file has the layers and the width of what was trained: those of another base model differ mostly.
+
+    `metadata` gives the value of a key of the GGUF.
+    """
     layers, hidden = _shape(saves)
-    architecture = metadata.get("general.architecture") or ""
-    found = {key: metadata.get(f"{architecture}.{key}") for key in ("block_count", "embedding_length")}
+    architecture = metadata("general.architecture")
+    depth, width = (metadata(f"{architecture}.{key}") for key in ("block_count", "embedding_length"))
     said = []
-    if layers and found["block_count"] and int(found["block_count"]) != layers:
-        said.append(f"{found['block_count']} layers, trained were {layers}")
-    if hidden and found["embedding_length"] and int(found["embedding_length"]) != hidden:
-        said.append(f"a width of {found['embedding_length']}, trained was {hidden}")
+    if layers and depth and int(depth) != layers:
+        said.append(f"{depth} layers, trained were {layers}")
+    if hidden and width and int(width) != hidden:
+        said.append(f"a width of {width}, trained was {hidden}")
     if not said:
         return []
     cure = f"make the GGUF of {saves.base or 'the model that was trained'}, with the adapter merged"
@@ -82,7 +85,7 @@ def _shape(saves: Saves) -> tuple[int, int]:
         config = json_object(saves.folder / "config.json")
         config = config.get("text_config", config)
         return int(config.get("num_hidden_layers") or 0), int(config.get("hidden_size") or 0)
-    found = [match for key in _keys(file) if (match := _KEY.fullmatch(key))]
+    found = [match for key in _shapes(file) if (match := _KEY.fullmatch(key))]
     layers = max((int(match["layer"]) + 1 for match in found), default=0)
     widths = [shape[1] for key, shape in _shapes(file).items() if re.search(r"(v_proj|up_proj|q_proj)\.lora_A", key)]
     partly = saves.adapter.get("layers_to_transform")
@@ -90,17 +93,10 @@ def _shape(saves: Saves) -> tuple[int, int]:
 
 
 def _candidates(file: Path) -> Iterator[tuple[str, int, str]]:
-    for key in _keys(file):
+    for key in sorted(_shapes(file)):
         match = _KEY.fullmatch(key)
         if match and match["module"] in NAMES:
             yield match["path"], int(match["layer"]), match["module"]
-
-
-def _keys(file: Path) -> list[str]:
-    from safetensors import safe_open
-
-    with safe_open(file, framework="pt") as weights:
-        return sorted(weights.keys())
 
 
 def _shapes(file: Path) -> dict[str, list[int]]:

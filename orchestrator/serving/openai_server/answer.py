@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from orchestrator.chat_template.thoughts import Parts, Splitter
+from orchestrator.chat_template.thoughts import Parts, Splitter, overlap
 from orchestrator.evaluation.calls import CallReader, Calls
 from orchestrator.serving.openai_server.engine import Piece
 
@@ -47,9 +47,7 @@ class CallSplitter:
             return 0
         if (at := self._text.find(self._start)) >= 0:
             return len(self._text[:at].rstrip())
-        sizes = range(min(len(self._start), len(self._text)), 0, -1)
-        begun = next((size for size in sizes if self._text.endswith(self._start[:size])), 0)
-        return len(self._text[: len(self._text) - begun].rstrip())
+        return len(self._text[: len(self._text) - overlap(self._text, self._start)].rstrip())
 
 
 @dataclass(slots=True)
@@ -117,10 +115,5 @@ def up_to(text: str, stops: Sequence[str], complete: bool) -> tuple[str, bool]:
     found = [at for stop in stops if (at := text.find(stop)) >= 0]
     if found:
         return text[: min(found)], True
-    return text if complete else text[: len(text) - _start_of(text, stops)], False
-
-
-def _start_of(text: str, stops: Sequence[str]) -> int:
-    """How long an end of the text is that one of the stop texts begins with."""
-    sizes = (size for stop in stops for size in range(min(len(stop), len(text)), 0, -1) if text.endswith(stop[:size]))
-    return max(sizes, default=0)
+    begun = 0 if complete else max((overlap(text, stop) for stop in stops), default=0)
+    return text[: len(text) - begun], False

@@ -45,7 +45,7 @@ log = logging.getLogger("uvicorn.error")
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class Service:
     """An engine and how it is spoken to."""
 
     engine: Engine
@@ -59,9 +59,9 @@ class Served:
     """Of a classifier whose confidence was measured: tells it for the tokens of a prompt."""
 
 
-def make_app(served: Served) -> Any:
+def make_app(service: Service) -> Any:
     """The ASGI application."""
-    server = _Server(served)
+    server = _Server(service)
     routes = [
         Route("/v1/models", server.models),
         Route("/v1/models/{name:path}", server.model),
@@ -75,7 +75,7 @@ def make_app(served: Served) -> Any:
         ClientDisconnect: lambda *_: Response(status_code=CLIENT_CLOSED),
         Exception: lambda *_: _refusal(FAILED),
     }
-    return Keyed(Starlette(routes=routes, exception_handlers=handlers), served.key)
+    return Keyed(Starlette(routes=routes, exception_handlers=handlers), service.key)
 
 
 class Keyed:
@@ -89,7 +89,7 @@ class Keyed:
         if self._key is None or scope["type"] != "http" or self._opens(dict(scope["headers"])):
             await self._app(scope, receive, send)
         else:
-            refused = Refused(401, "the key is missing, or is another one", code="invalid_api_key")
+            refused = Refused(401, "the key is missing or wrong", code="invalid_api_key")
             await _refusal(refused)(scope, receive, send)
 
     def _opens(self, headers: dict[bytes, bytes]) -> bool:
@@ -107,8 +107,8 @@ class EventStream(StreamingResponse):
 
 
 class _Server:
-    def __init__(self, served: Served) -> None:
-        self._served, self._engine = served, served.engine
+    def __init__(self, service: Service) -> None:
+        self._service, self._engine = service, service.engine
         self._turn, self._encoding = anyio.Lock(), anyio.CapacityLimiter(1)
 
     async def models(self, _: Request) -> Response:
@@ -116,8 +116,8 @@ class _Server:
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
-        if name != self._served.name:
-            raise Refused(404, f"no model {name!r} here, but {self._served.name!r}", "model", "model_not_found")
+        if name != self._service.name:
+            raise Refused(404, f"no model {name!r} here, but {self._service.name!r}", "model", "model_not_found")
         return JSONResponse(self._card())
 
     async def schema(self, _: Request) -> Response:
@@ -125,16 +125,16 @@ class _Server:
 
     async def chat(self, request: Request) -> Response:
         asked = read(await _body(request), ChatRequest)
-        return await self._answered(request, asked, Chat(self._served.name, self._served.thoughts))
+        return await self._answered(request, asked, Chat(self._service.name, self._service.thoughts))
 
     async def complete(self, request: Request) -> Response:
         asked = read(await _body(request), CompletionRequest)
-        return await self._answered(request, asked, Text(self._served.name))
+        return await self._answered(request, asked, Text(self._service.name))
 
     async def _answered(self, request: Request, asked: Asked, shape: Chat) -> Response:
-        if isinstance(asked, ChatRequest) and asked.about_tools and self._served.reader is None:
+        if isinstance(asked, ChatRequest) and asked.about_tools and self._service.reader is None:
             raise Refused(400, "this model was trained without tools", "tools", "invalid_value")
-        if asked.confidence and self._served.sure is None:
+        if asked.confidence and self._service.sure is None:
             raise Refused(400, NOT_SURE, "confidence", "invalid_value")
         prompt = await self._prompt(asked, shape)
         if asked.stream:
@@ -165,7 +165,7 @@ class _Server:
     def _begin(self, asked: Asked, prompt: list[int], shape: Chat) -> Answer:
         room = self._engine.context - len(prompt)
         offered = isinstance(asked, ChatRequest) and asked.offered
-        caller = CallSplitter(self._served.reader) if offered and self._served.reader else None
+        caller = CallSplitter(self._service.reader) if offered and self._service.reader else None
         return Answer(min(asked.limit or room, room), asked.stops, shape.thoughts, caller)
 
     async def _grow(self, answer: Answer, asked: Asked, prompt: list[int], index: int) -> AsyncGenerator[Parts]:
@@ -182,8 +182,8 @@ class _Server:
                     if answer.stopped:
                         break
                 yield answer.end()
-                if asked.confidence and self._served.sure:
-                    answer.confidence = await run_in_threadpool(self._served.sure, prompt)
+                if asked.confidence and self._service.sure:
+                    answer.confidence = await run_in_threadpool(self._service.sure, prompt)
             finally:
                 with anyio.CancelScope(shield=True):
                     await run_in_threadpool(pieces.close)
@@ -211,7 +211,7 @@ class _Server:
             yield shapes.event(shapes.error(FAILED))
 
     def _card(self) -> dict[str, Any]:
-        return {"id": self._served.name, "object": "model", "created": 0, "owned_by": "orchestrator"}
+        return {"id": self._service.name, "object": "model", "created": 0, "owned_by": "orchestrator"}
 
 
 async def _body(request: Request) -> bytes:
@@ -245,6 +245,6 @@ def serve(engine: Engine, wanted: Mapping[str, Any], sure: Ask | None = None) ->
     key = os.environ.pop(KEY_VARIABLE, "") or None
     thoughts = tuple(wanted["thoughts"]) if wanted["thoughts"] else None
     reader = CallReader(wanted["calls_of"]) if wanted.get("calls_of") else None
-    app = Guard(make_app(Served(engine, wanted["name"], key, thoughts, reader, sure)))
+    app = Guard(make_app(Service(engine, wanted["name"], key, thoughts, reader, sure)))
     at = {"host": wanted["host"], "port": wanted["port"]}
     uvicorn.run(app, **at, log_level="info", timeout_graceful_shutdown=LAST_SECONDS)

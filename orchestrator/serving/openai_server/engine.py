@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
+
+from orchestrator.lib.files import read_json
 
 KEY_VARIABLE = "ORCHESTRATOR_API_KEY"
 """Carries the key to our servers, so that neither a file nor the process list shows it."""
@@ -12,6 +15,15 @@ Message = Mapping[str, Any]
 """OpenAI's: role, content, and for tools tool_calls and tool_call_id."""
 Tool = Mapping[str, Any]
 """In the canonical form of chat_template/tools.py."""
+
+
+def configuration(arguments: Sequence[str]) -> dict[str, Any]:
+    """What a server of ours is to do, from its command line: CONFIG.json HOST PORT CONTEXT.
+
+    The file is the same for every server of an artifact; where each one listens is in no file that another may write.
+    """
+    file, host, port, context = arguments
+    return {**read_json(Path(file)), "host": host, "port": int(port), "context": int(context)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,7 +219,7 @@ def _refusal(error: ValidationError) -> Refused:
     unknown = first["type"] == "extra_forbidden"
     param = _path(first["loc"] if unknown else [step for step in first["loc"] if step not in ALTERNATIVES])
     if first["type"] == "json_invalid":
-        return Refused(400, f"the body is no JSON: {first['msg'].removeprefix('Invalid JSON: ')}")
+        return Refused(400, f"the body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}")
     if unknown:
         return Refused(400, f"unknown parameter {param or ''!r}", param, "unknown_parameter")
     said = first["msg"][:1].lower() + first["msg"][1:]

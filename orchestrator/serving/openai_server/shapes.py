@@ -26,7 +26,7 @@ class Chat:
         "messages",
     )
 
-    def __init__(self, model: str, thoughts: Words | None) -> None:
+    def __init__(self, model: str, thoughts: Words | None = None) -> None:
         self.thoughts = thoughts
         self._head = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
@@ -77,9 +77,6 @@ class Text(Chat):
 
     whole_object = chunk_object = "text_completion"
     prefix, prompt_param = "cmpl", "prompt"
-
-    def __init__(self, model: str, thoughts: Words | None = None) -> None:
-        super().__init__(model, None)
 
     def first(self, index: int) -> dict[str, Any]:
         """No text yet."""

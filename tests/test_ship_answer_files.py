@@ -11,7 +11,7 @@ import pytest
 from orchestrator.evaluation.rows import Row, read_rows
 from orchestrator.lib.files import sha256
 from orchestrator.runs import store
-from orchestrator.serving import asked
+from orchestrator.serving import answer_files
 from orchestrator.serving.endpoint import Endpoint
 from tests.conftest import write_tree
 from tests.test_ship_endpoint import openai, server
@@ -33,13 +33,13 @@ def rows(answer: str) -> list[Row]:
     ],
 )
 def test_a_file_is_named_after_server_model_and_time(url: str, model: str, name: str) -> None:
-    assert asked.file_name(Endpoint(url, "openai", model), MOMENT) == name
+    assert answer_files.file_name(Endpoint(url, "openai", model), MOMENT) == name
 
 
 def test_no_answer_is_overwritten(tmp_path: Path) -> None:
     wanted = tmp_path / "answers" / "endpoint.jsonl"
     with ThreadPoolExecutor(8) as pool:
-        files = list(pool.map(lambda number: asked.keep(rows(str(number)), wanted), range(8)))
+        files = list(pool.map(lambda number: answer_files.keep(rows(str(number)), wanted), range(8)))
     assert sorted({file.name for file in files}) == sorted(
         ["endpoint.jsonl", *(f"endpoint-{n}.jsonl" for n in range(2, 9))]
     )
@@ -49,9 +49,11 @@ def test_no_answer_is_overwritten(tmp_path: Path) -> None:
 def test_the_record_knows_every_file(tmp_path: Path) -> None:
     run = store.create(tmp_path, "news")
     for answer in ("体育", "财经"):
-        file = asked.keep(rows(answer), run.folder / "evaluation/endpoint.jsonl")
-        asked.record(run, file, Endpoint("https://me:secret@host/v1?key=secret", "openai", "news"), 1, MOMENT)
-    asked.record(run, asked.keep(rows("x"), tmp_path / "elsewhere.jsonl"), Endpoint("", "openai", ""), 1, MOMENT)
+        file = answer_files.keep(rows(answer), run.folder / "evaluation/endpoint.jsonl")
+        answer_files.record(run, file, Endpoint("https://me:secret@host/v1?key=secret", "openai", "news"), 1, MOMENT)
+    answer_files.record(
+        run, answer_files.keep(rows("x"), tmp_path / "elsewhere.jsonl"), Endpoint("", "openai", ""), 1, MOMENT
+    )
     first, second = store.load(run.folder).record["endpoints"]
     assert first == {
         "path": "evaluation/endpoint.jsonl",

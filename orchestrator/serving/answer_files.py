@@ -21,7 +21,7 @@ KEY = "endpoints"
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class AnswerFile:
     """What a server answered, as run.json keeps it."""
 
     path: str
@@ -61,7 +61,7 @@ def record(run: Run, file: Path, endpoint: Endpoint, rows: int, moment: str) -> 
     if not path.is_relative_to(run.folder.resolve()):
         return
     where = str(path.relative_to(run.folder.resolve()))
-    answered = Answered(where, address(endpoint.url), endpoint.model, moment, rows, sha256(path))
+    answered = AnswerFile(where, address(endpoint.url), endpoint.model, moment, rows, sha256(path))
     with locked(run.folder):
         now = store.load(run.folder)  # what others have written meanwhile
         now.set(**{KEY: [*now.record.get(KEY, ()), asdict(answered)]})
