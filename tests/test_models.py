@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -175,13 +177,70 @@ def test_a_template_whose_stop_word_is_no_token_is_refused(tmp_path: Path) -> No
         require_sound(tmp_path, Tokenizer(), ["<|im_end|>"])
 
 
+@pytest.mark.parametrize(
+    ("settings", "place"),
+    [
+        ({}, "home/.cache/huggingface/hub"),
+        ({"XDG_CACHE_HOME": "$ROOT/xdg"}, "xdg/huggingface/hub"),
+        ({"XDG_CACHE_HOME": "$ROOT/xdg", "HF_HOME": "~/hf"}, "home/hf/hub"),
+        ({"HF_HOME": "~/hf", "HUGGINGFACE_HUB_CACHE": "$ROOT/old"}, "old"),
+        ({"HUGGINGFACE_HUB_CACHE": "$ROOT/old", "HF_HUB_CACHE": "$ROOT/new"}, "new"),
+    ],
+)
+def test_the_cache_of_the_hugging_face_hub_is_where_its_client_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], place: str
+) -> None:
+    for name in ("XDG_CACHE_HOME", "HF_HOME", "HUGGINGFACE_HUB_CACHE", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HOME": f"{tmp_path}/home", "ROOT": str(tmp_path), **settings}.items():
+        monkeypatch.setenv(name, value)
+    snapshot = model_folder(tmp_path / place / "models--org--name/snapshots" / COMMIT)
+    assert hub.cached(f"hf:org/name@{COMMIT}") == snapshot
+    asked = [sys.executable, "-c", "from huggingface_hub.constants import HF_HUB_CACHE; print(HF_HUB_CACHE)"]
+    assert subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip() == str(tmp_path / place)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "models/org--name-1.5/snapshots/master",
+        "models/org/name-1___5",
+        "hub/models/org/name-1___5",
+        "models/org/name-1.5",
+        "org/name-1.5",
+        "hub/org/name-1___5",
+    ],
+)
+def test_a_modelscope_model_is_found_where_its_client_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    from modelscope import snapshot_download
+
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "scope"))
+    folder = model_folder(tmp_path / "scope" / place)
+    assert hub.cached("modelscope:org/name-1.5") == folder
+    assert snapshot_download("org/name-1.5", cache_dir=tmp_path / "scope", local_files_only=True) == str(folder)
+
+
+def test_a_modelscope_model_is_known_by_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashes: HashCache
+) -> None:
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path))
+    folder = model_folder(tmp_path / "models/org--name/snapshots/v1")
+    assert sources.locate("modelscope:org/name", tmp_path, hashes).path is None
+    first = sources.locate("modelscope:org/name@v1", tmp_path, hashes)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    assert first.path == folder
+    assert sources.locate("modelscope:org/name@v1", tmp_path, hashes).identity != first.identity
+
+
 def test_a_modelscope_download_that_broke_off_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import modelscope
 
     attempts = iter((ConnectionError("gone"), None))
 
     def download(repository: str, **_: Any) -> str:
-        folder = model_folder(tmp_path / "scope/models" / repository)
+        folder = model_folder(tmp_path / "scope/models" / repository.replace("/", "--") / "snapshots/master")
         if error := next(attempts):
             raise error
         return str(folder)

@@ -58,10 +58,11 @@ def _find(base: str, project: Path, hashes: HashCache, runs_dir: Path | None) ->
     source, _, name = base.partition(":")
     if source == "builtin":
         return Base(base, folder, builtin.folder(name).name)
-    if source in ("hf", "modelscope"):
-        return Base(base, folder, f"{base}@{folder.name}" if folder else base)
-    assert folder is not None  # one of the user's own is here, or an error
-    return Base(base, folder, content_hash(folder, hashes))
+    if folder is None:
+        return Base(base, folder, base)
+    if source == "hf":
+        return Base(base, folder, f"{base}@{folder.name}")
+    return Base(base, folder, content_hash(folder, hashes))  # ModelScope's client names no commit
 
 
 def _under_adapter(base: str, project: Path, hashes: HashCache, runs_dir: Path | None) -> Base:
