@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from orchestrator.lib import process
 from orchestrator.lib.errors import InputError, MissingError
 from orchestrator.lib.files import HashCache, write_json
-from orchestrator.models import builtin, hub, sources
+from orchestrator.machine import environment
+from orchestrator.models import builtin, hub, llamacpp, sources
 from orchestrator.models.builtin import licence
 from orchestrator.models.sources import require_mergeable
 from orchestrator.models.tokenizer import require_sound
@@ -147,6 +149,28 @@ def test_the_template_that_is_known_for_a_model(base: str, template: str | None)
 
 def test_the_licence_of_the_builtin_model_is_known() -> None:
     assert licence(builtin.folder("smollm2-135m-instruct")) == "apache-2.0"
+
+
+@pytest.mark.parametrize("worktree", [False, True])
+def test_a_checkout_of_llama_cpp_is_known_by_its_commit(tmp_path: Path, worktree: bool) -> None:
+    def git(*words: str, folder: Path = tmp_path / "llama.cpp") -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        return process.output(["git", "-C", str(folder), *who, *words]).strip()
+
+    (folder := tmp_path / "llama.cpp").mkdir()
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "one")
+    if worktree:
+        git("worktree", "add", "-q", "--detach", str(folder := tmp_path / "beside"))
+    first = llamacpp.version(folder)
+    assert first == git("rev-parse", "HEAD", folder=folder)
+    git("commit", "-q", "--allow-empty", "-m", "two", folder=folder)
+    environment.git_state.cache_clear()  # as in the next process
+    assert llamacpp.version(folder) == git("rev-parse", "HEAD", folder=folder) != first
+
+
+def test_a_folder_of_llama_cpp_that_is_no_checkout_is_known_by_its_name(tmp_path: Path) -> None:
+    assert llamacpp.version(tmp_path) == str(tmp_path)
 
 
 class Tokenizer:
