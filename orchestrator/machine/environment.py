@@ -68,9 +68,15 @@ def install_again(build: str = "") -> str:
 
 @functools.cache
 def gpus() -> list[dict[str, Any]]:
-    """Name, memory in MiB and driver of each NVIDIA GPU; empty where there is none."""
+    """Name, memory in MiB and driver of each NVIDIA GPU; empty where there is none.
+
+    The memory is 0 for a GPU that has none of its own and shares the CPU's: nvidia-smi tells no size then.
+    """
     cells = _nvidia_smi("name,memory.total,driver_version")
-    return [{"name": name, "memory_mib": int(memory), "driver": driver} for name, memory, driver in cells]
+    return [
+        {"name": name, "memory_mib": int(memory) if memory.isdigit() else 0, "driver": driver}
+        for name, memory, driver in cells
+    ]
 
 
 def gpu_memory() -> list[tuple[float, float]]:
