@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.models.hub import REPOSITORY, cached
 from orchestrator.models.tokenizer import json_object
@@ -110,9 +111,8 @@ def _trained(folder: Path) -> tuple[Path, str]:
     damage = _damage(folder) if _has_result(folder) else "the training did not end"
     if not damage:
         return folder, ""
-    checkpoints = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal() and _has_result(path)]
-    if whole := [path for path in checkpoints if not _damage(path)]:
-        newest = max(whole, key=lambda path: int(path.name[11:]))
+    saved = reversed(layout.checkpoints(folder))
+    if newest := next((path for path in saved if _has_result(path) and not _damage(path)), None):
         return newest, f"{damage}; {newest.name} is looked at"
     if _has_result(folder):
         raise InputError(f"{damage} in {str(folder)!r}", "Copy the folder again; it may have been cut short.")
