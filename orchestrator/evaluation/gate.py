@@ -22,8 +22,9 @@ from orchestrator.evaluation.parity import (
 
 _ROUNDING = 1e-9  # 100 × (0.80 − 0.77) is a little more than 3
 
-_BLAMED = ("agreement", "accuracy_drop", "rougeL_drop", "divergence", "perplexity_rise", "repeating")
-"""Failures that a file may have and another one of the same model not, and that have a cause to look for."""
+_BLAMED = ("agreement", "divergence", "perplexity_rise", "repeating")
+"""Failures that a file may have and another one of the same model not, and that have a cause to look for; with them,
+whatever metric drops."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def judge(
 
 
 def judge_answers(reasons: Mapping[str, str | None]) -> list[Failure]:
-    """The artifacts that nobody should be given; the reasons are those of `answers.useless`."""
+    """The artifacts that nobody should be given; the reasons are those of `measure.useless`."""
     return [Failure(name, "answers", f"{name}: {reason}") for name, reason in reasons.items() if reason]
 
 
@@ -127,17 +128,21 @@ def with_causes(failures: Sequence[Failure], reports: Mapping[str, Mapping[str, 
     Where all prompts were those of training, neither template nor tokenizer can be blamed; where some were not
     compared, nothing is known of them.
     """
-    refused = {failure.artifact for failure in failures if failure.what in _BLAMED}
+    refused = {failure.artifact for failure in failures if _has_a_cause(failure)}
 
     def explained(failure: Failure) -> Failure:
         found = reports.get(failure.artifact)
-        if failure.what not in _BLAMED or not found or not all_equal(found):
+        if not _has_a_cause(failure) or not found or not all_equal(found):
             return failure
         cause = f"likely cause: {_suspect(failure.artifact, reports, refused)}"
         seen = f"the prompts of all {found['rows']} rows were those of training"
         return replace(failure, sentence=f"{failure.sentence}; {cause}, for {seen}")
 
     return [explained(failure) for failure in failures]
+
+
+def _has_a_cause(failure: Failure) -> bool:
+    return failure.what in _BLAMED or failure.what.endswith("_drop")
 
 
 def _suspect(artifact: str, asked: Collection[str], refused: Collection[str]) -> str:
