@@ -51,6 +51,8 @@ class Plan:
     steps: tuple[Planned, ...]
     cure: str | None = None
     """What was done that the base model's tokenizer is loaded rightly, in a few words."""
+    project: Path = Path()
+    """What paths in the spec are relative to."""
 
     def of(self, stage: str) -> Planned:
         """The step of a stage that the plan has."""
@@ -72,7 +74,7 @@ def make_plan(project: Project) -> Plan:
     named = reuse.named(steps, aliases(context))
     run = reuse.own_run(project.runs_dir, project.spec.name, named, project.force)
     judged = reuse.judge(named, run, project.force, project.hashes)
-    return Plan(project.spec, run, tuple(judged), context.base_cure)
+    return Plan(project.spec, run, tuple(judged), context.base_cure, project.root)
 
 
 def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Callable[[], int]) -> list[Planned]:
