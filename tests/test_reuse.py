@@ -69,13 +69,24 @@ def test_what_follows_from_a_damaged_file_is_spared_once_that_came_out_the_same(
     assert list(reuse.spared([train, ask], [], run, before)) == []
 
 
-def test_what_follows_from_what_nobody_had_is_looked_for_by_its_contents_alone() -> None:
-    train = NAMED[1]
-    shared = replace(train, step=replace(train.step, single_flight=True))
-    assert reuse.names_elsewhere(train, "", []) == [train.fingerprint]
-    assert reuse.names_elsewhere(train, "contents", ["prepare"]) == ["contents"]
-    assert reuse.names_elsewhere(shared, "contents", ["prepare"]) == [train.fingerprint, "contents"]
-    assert reuse.names_elsewhere(replace(train, why=reuse.FORCED), "contents", []) == []
+def test_another_runs_result_counts_where_it_was_made_from_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def beside(name: str, rows: str) -> Run:
+        (tmp_path / name).mkdir()
+        return run_of(tmp_path / name, {"prepare": {"outputs": [{"path": "data/train.json", "sha256": rows}]}})
+
+    ours, same, other = beside("ours", "a"), beside("same", "a"), beside("other", "b")
+    found = {"the same way": other, "the same files": other}
+    monkeypatch.setattr(reuse, "holder", lambda runs_dir, stage, name, hashes: found.get(name))
+    train, hashes = replace(NAMED[1], fingerprint="the same way"), HashCache(Path("hashes.json"))
+
+    assert reuse.donor(ours, train, "", hashes) is None
+    assert reuse.donor(ours, train, "the same files", hashes) is other
+    found["the same way"] = same
+    assert reuse.donor(ours, train, "", hashes) is same
+    assert reuse.donor(same, train, "", hashes) is None, "it is this run itself"
+    assert reuse.donor(ours, replace(train, why=reuse.FORCED), "the same files", hashes) is None
 
 
 def test_contents_are_those_that_a_step_reads(tmp_path: Path) -> None:

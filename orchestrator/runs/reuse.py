@@ -5,7 +5,7 @@
 2. The run that trains the same is the one to go on with (`own_run`).
 3. Before anything starts, its record and its files say which steps are up to date, and why others are not (`judge`).
 4. What only follows from steps that were made again, and came out the same, is `spared`.
-5. As a step is about to start, another run may have its result (`names_elsewhere`, `donor`).
+5. As a step is about to start, another run may have its result (`donor`).
 6. Runs are looked up by a link, and where that does not help in the list of all of them (`holder`, `trained`).
 
 Only 3 and 6 look at the disk, and change nothing but links; `pipeline/scheduler.py` acts on what is said here.
@@ -142,22 +142,27 @@ def spared(
             yield one
 
 
-def names_elsewhere(one: Planned, contents: str, made: Collection[str]) -> list[str]:
-    """What another run's result may be called that would do, `contents` being the step's fingerprint of contents.
+def donor(run: Run, one: Planned, contents: str, hashes: HashCache) -> Run | None:
+    """A run beside this one that has a step's result, `contents` being its fingerprint of contents; None for what is
+    to be done anew.
 
-    What follows from a stage that was just `made`, as nobody had it, nobody has by how it came about, unless trials
-    share it: another one may have taken the first over and made the second by now.
+    What came about in the same way counts only if it was made from the same files: a training that was repeated may
+    have come out otherwise, and what follows from one must not stand beside the other.
     """
     if one.why == FORCED:
-        return []
-    follows = not one.step.single_flight and any(stage in made for stage in one.step.needs)
-    return [*([] if follows else [one.fingerprint]), *([contents] if contents else [])]
+        return None
+    stage, beside = one.step.stage, run.folder.parent
+    same_way = holder(beside, stage, one.fingerprint, hashes)
+    if same_way and same_way.folder != run.folder and _same_before(one.step, run, same_way):
+        return same_way
+    same_files = holder(beside, stage, contents, hashes) if contents else None
+    return same_files if same_files and same_files.folder != run.folder else None
 
 
-def donor(run: Run, stage: str, names: Sequence[str], hashes: HashCache) -> Run | None:
-    """A run beside this one that has a stage's result by one of its names."""
-    found = (holder(run.folder.parent, stage, name, hashes) for name in names)
-    return next((other for other in found if other and other.folder != run.folder), None)
+def _same_before(step: Step, *runs: Run) -> bool:
+    """Whether runs have the same results of the stages that a step needs."""
+    ours, theirs = ([run.stage(stage).get("outputs") for stage in step.needs] for run in runs)
+    return ours == theirs
 
 
 def holder(runs_dir: Path, stage: str, fingerprint: str, hashes: HashCache | None = None) -> Run | None:
