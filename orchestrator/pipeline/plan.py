@@ -24,6 +24,7 @@ from orchestrator.runs.reuse import Planned
 from orchestrator.runs.store import Run
 from orchestrator.spec.load import Project
 from orchestrator.spec.sections import AUTO, Spec
+from orchestrator.spec.training import paths
 from orchestrator.stages import chain
 from orchestrator.stages.base import Context
 
@@ -127,6 +128,7 @@ def make_context(project: Project) -> Context:
         base_cure=base.cure,
         template=resolve_template(spec, project.runs_dir),
         data_hashes={name: _data_hash(name, project.root, project.hashes) for name in data_files(spec)},
+        argument_hashes=_argument_hashes(project),
         versions={**versions(), "llama.cpp": llamacpp.version(converter)},
         converter=converter,
         render=Renderer(project.root),
@@ -175,6 +177,15 @@ def data_files(spec: Spec) -> list[str]:
 
 def _data_hash(name: str, project: Path, hashes: HashCache) -> str:
     return "+".join(hashes.sha256(path) for path in local_files(name, project))
+
+
+def _argument_hashes(project: Project) -> dict[str, str]:
+    """What the files and models that training arguments name hold, as inputs of a step."""
+    named, hashes = paths(project.spec.train, project.root), project.hashes
+    return {
+        f"train.{key}": sources.content_hash(path, hashes) if path.is_dir() else hashes.sha256(path)
+        for key, path in named.items()
+    }
 
 
 def versions() -> dict[str, str]:
