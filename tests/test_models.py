@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,14 +10,16 @@ from typing import Any
 
 import pytest
 
+from orchestrator.chat_template.encode import load_tokenizer
 from orchestrator.lib import process
 from orchestrator.lib.errors import InputError, MissingError
-from orchestrator.lib.files import HashCache, write_json
+from orchestrator.lib.files import HashCache, read_json, write_json
 from orchestrator.machine import environment
 from orchestrator.models import builtin, hub, llamacpp, sources
 from orchestrator.models.builtin import licence
 from orchestrator.models.sources import require_mergeable
 from orchestrator.models.tokenizer import require_sound
+from tests.test_prepare_tools import configured
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NO_WEIGHTS = (2).to_bytes(8, "little") + b"{}"
@@ -149,6 +152,67 @@ def test_the_template_that_is_known_for_a_model(base: str, template: str | None)
 
 def test_the_licence_of_the_builtin_model_is_known() -> None:
     assert licence(builtin.folder("smollm2-135m-instruct")) == "apache-2.0"
+
+
+def with_own_tokenizer(source: Path, folder: Path) -> Path:
+    """A model whose tokenizer is a class of its own code."""
+    shutil.copytree(source, folder)
+    settings = read_json(folder / "tokenizer_config.json")
+    settings |= {"auto_map": {"AutoTokenizer": [None, "tokenization_own.OwnTokenizer"]}, "tokenizer_class": "Own"}
+    write_json(folder / "tokenizer_config.json", settings)
+    (folder / "tokenization_own.py").write_text(
+        "from transformers import PreTrainedTokenizerFast\nclass OwnTokenizer(PreTrainedTokenizerFast):\n    pass\n"
+    )
+    return folder
+
+
+def test_a_models_own_tokenizer_is_loaded_where_its_code_is_trusted(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.chdir(tmp_path)
+    model = with_own_tokenizer(tiny_model, tmp_path / "model")
+    assert type(load_tokenizer(model, trust_remote_code=True)).__name__ == "OwnTokenizer"
+    loaded: list[str] = []
+
+    def seen(folder: Path, tokenizer: Any, words: Any) -> Any:
+        loaded.append(type(tokenizer).__name__)
+        return require_sound(folder, tokenizer, words)
+
+    monkeypatch.setattr("orchestrator.models.tokenizer.require_sound", seen)
+    configured(tmp_path, model, trust_remote_code=True).run()
+    assert loaded == ["OwnTokenizer"]
+
+
+def test_a_models_own_code_is_part_of_what_it_is_where_it_runs(
+    tiny_model: Path, tmp_path: Path, hashes: HashCache
+) -> None:
+    model = with_own_tokenizer(tiny_model, tmp_path / "model")
+
+    def identities() -> list[str]:
+        found = (sources.locate("model", tmp_path, hashes, with_code=trusted) for trusted in (False, True))
+        return [base.identity for base in found]
+
+    plain, trusted = identities()
+    (model / "tokenization_own.py").write_text("# edited\n")
+    assert identities() == [plain, identities()[1]] and identities()[1] != trusted
+
+
+def test_a_models_own_code_is_fetched_where_it_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashes: HashCache
+) -> None:
+    calls = fake_hub(monkeypatch, tmp_path / "hf")
+    folder = sources.fetch("hf:org/name", tmp_path, hashes).path
+    assert folder is not None
+    write_json(folder / "config.json", {"auto_map": {"AutoConfig": "own.Config", "AutoModel": "org/other--x.Model"}})
+    sources.fetch("hf:org/name", tmp_path, hashes, with_code=True)
+    assert len(calls) == 2 and {"*.py", "*.tiktoken"} <= set(calls[1]["allow_patterns"])
+    (folder / "own.py").touch()
+    write_json(folder / "config.json", {"auto_map": {"AutoConfig": "own.Config", "AutoModel": "org/other--x.Model"}})
+    sources.fetch("hf:org/name", tmp_path, hashes, with_code=True)
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("worktree", [False, True])

@@ -77,7 +77,8 @@ def show(
     )
     click.echo(jinja.render_messages(text, conversation, special, tools=tools) if messages else text, nl=False)
     if messages and verbose:
-        encoder = encode.Encoder(name, encode.load_tokenizer(folder), thinks)
+        trusted = base is None and _spec_model().trust_remote_code
+        encoder = encode.Encoder(name, encode.load_tokenizer(folder, trusted), thinks)
         click.echo(f"\n{encoder.prompt_ids(conversation, tools)}", err=True)
 
 

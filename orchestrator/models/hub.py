@@ -21,7 +21,9 @@ REPOSITORY = re.compile(
     rf"(?P<source>hf|modelscope):(?!.*\.\.)(?P<id>{NAME}/{NAME})(@(?P<revision>[\w./-]{{1,255}}))?\Z", re.ASCII
 )
 WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "README.md"]
-"""No pickled weights and no Python code, unless the user turned that on."""
+"""What is downloaded of a model: no pickled weights, and no Python code."""
+CODE = ["*.py", "*.tiktoken"]
+"""What else is, where `model.trust_remote_code` is on: the model's own code, and what only such code reads."""
 
 
 def parse(base: str) -> tuple[str, str, str | None]:
@@ -94,18 +96,19 @@ def _noted(base: str) -> Iterator[None]:
     _note(base).unlink(missing_ok=True)
 
 
-def fetch(base: str) -> Path:
+def fetch(base: str, with_code: bool = False) -> Path:
     """Download a repository, continuing where an earlier download stopped. Raises MissingError when that fails."""
     source, repository, revision = parse(base)
+    wanted = [*WANTED, *(CODE if with_code else ())]
     try:
         with _noted(base):
             if source == "modelscope":
                 from modelscope import snapshot_download as from_modelscope
 
-                return Path(from_modelscope(repository, revision=revision, allow_patterns=WANTED))
+                return Path(from_modelscope(repository, revision=revision, allow_patterns=wanted))
             from huggingface_hub import snapshot_download
 
-            return Path(snapshot_download(repository, revision=revision, allow_patterns=WANTED))
+            return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
     except Exception as error:
         raise unreachable(base, error) from error
 

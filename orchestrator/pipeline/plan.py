@@ -111,7 +111,8 @@ def aliases(context: Context) -> dict[str, str]:
 def make_context(project: Project) -> Context:
     """The facts about this machine that the stages need."""
     spec = project.spec
-    base = sources.locate(spec.model.base, project.root, project.hashes, project.runs_dir)
+    trusted = spec.model.trust_remote_code
+    base = sources.locate(spec.model.base, project.root, project.hashes, project.runs_dir, trusted)
     converter = llamacpp.checkout(spec.llama_cpp)
     if base.path is None:
         raise MissingError(f"{base.name} is not on this machine yet", f"Run `orchestrator model fetch {base.name}`.")

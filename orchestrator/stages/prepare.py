@@ -104,7 +104,7 @@ class Prepare(Stage):
         rows = [*sets.train, *sets.eval, *sets.validation]
         _require_servable(self, rows)
         base = Path(self.base)
-        tokenizer = load_tokenizer(base)
+        tokenizer = load_tokenizer(base, self.trust_remote_code)
         words = stop_words(definition(self.template), special_tokens(base))
         words, left_out = require_sound(base, tokenizer, words)
         encoder = Encoder(self.template, tokenizer, self.thinking)
