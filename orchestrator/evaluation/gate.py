@@ -55,9 +55,21 @@ def judge(
         for artifact, agrees in agreements.items()
         for failure in (
             _agreement(artifact, agrees, gate, reference),
-            _drop(artifact, measurements[artifact], measurements[reference], gate, reference),
+            _drop(artifact, primary(measurements[reference].metrics), measurements, gate, reference),
         )
     )
+    return [failure for failure in found if failure]
+
+
+def judge_own(
+    measurements: Mapping[str, Measurement],
+    judged: Sequence[str],
+    names: Sequence[str],
+    gate: Mapping[str, float],
+    reference: str,
+) -> list[Failure]:
+    """The artifacts that lose more than `max_accuracy_drop` of a metric of the user's own against the reference."""
+    found = (_drop(artifact, name, measurements, gate, reference) for name in names for artifact in judged)
     return [failure for failure in found if failure]
 
 
@@ -191,10 +203,9 @@ def _agreement(artifact: str, agrees: Interval | None, gate: Mapping[str, float]
 
 
 def _drop(
-    artifact: str, measured: Measurement, expected: Measurement, gate: Mapping[str, float], reference: str
+    artifact: str, metric: str, measurements: Mapping[str, Measurement], gate: Mapping[str, float], reference: str
 ) -> Failure | None:
-    metric = primary(expected.metrics)
-    value, before = measured.metrics[metric].value, expected.metrics[metric].value
+    value, before = (measurements[name].metrics[metric].value for name in (artifact, reference))
     drop, limit = (before - value) / 100, gate.get("max_accuracy_drop", 1.0)
     if drop <= limit + _ROUNDING:
         return None

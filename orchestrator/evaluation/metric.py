@@ -132,12 +132,15 @@ def ranked() -> tuple[str, ...]:
     return tuple(metric.name for metric in METRICS.values() if metric.sentence)
 
 
+def scored_by(metric: Metric) -> Callable[[Row], float] | None:
+    """What scores one row; None for what is no mean over rows."""
+    return metric.of_row or _of_texts(metric.sample)
+
+
 def samples(task: str) -> dict[str, Callable[[Row], float]]:
     """Name → what scores one row, of the metrics of a task that are means over rows."""
     return {
-        metric.name: scored
-        for metric in METRICS.values()
-        if task in metric.tasks and (scored := metric.of_row or _of_texts(metric.sample))
+        metric.name: scored for metric in METRICS.values() if task in metric.tasks and (scored := scored_by(metric))
     }
 
 

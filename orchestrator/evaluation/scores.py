@@ -9,12 +9,19 @@ from typing import Any
 from orchestrator.evaluation import learnt
 from orchestrator.evaluation.calls import CALL_METRICS, CallReader, is_about
 from orchestrator.evaluation.compare import Basis, Comparison, agreement, compare, paired_scores
-from orchestrator.evaluation.gate import Failure, judge, judge_answers, judge_divergence, judge_parity, with_causes
+from orchestrator.evaluation.gate import (
+    Failure,
+    judge,
+    judge_answers,
+    judge_divergence,
+    judge_own,
+    judge_parity,
+    with_causes,
+)
 from orchestrator.evaluation.intervals import Interval
 from orchestrator.evaluation.learnt import Baseline
 from orchestrator.evaluation.measure import Measurement, Task, measure, untold, useless, with_thoughts
 from orchestrator.evaluation.noninferiority import Loss, loss
-from orchestrator.evaluation.own import judge_own
 from orchestrator.evaluation.parity import uncompared, uncompared_sentence
 from orchestrator.evaluation.rows import Row
 
