@@ -15,6 +15,7 @@ from typing import Any
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.models.hub import REPOSITORY, cached
+from orchestrator.models.sources import damaged_weights
 from orchestrator.models.tokenizer import json_object
 
 CONFIGS = ("training_args.yaml", "train.yaml")
@@ -130,20 +131,12 @@ def _has_result(folder: Path) -> bool:
 
 def _damage(folder: Path) -> str:
     """What is wrong with a result's files, or ""; no weight is read."""
-    from safetensors import SafetensorError, safe_open
-
     for name in ("adapter_config.json", "config.json"):
         try:
             json_object(folder / name)
         except InputError:
             return f"{name} is damaged"
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="np"):
-                pass
-        except (OSError, SafetensorError) as error:
-            return f"{file.name} is damaged ({error})"
-    return ""
+    return next((f"{name} is damaged ({error})" for name, error in damaged_weights(folder)), "")
 
 
 def _adapter(folder: Path) -> dict[str, Any]:

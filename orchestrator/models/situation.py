@@ -14,7 +14,7 @@ from orchestrator.lib import layout
 from orchestrator.lib.files import read_json
 from orchestrator.lib.step import Step
 from orchestrator.machine import environment
-from orchestrator.models.memory import Forecast
+from orchestrator.models.memory import Forecast, MemoryInput, train
 from orchestrator.models.shape import Model, read_model
 
 SHARE = 0.25
@@ -53,6 +53,13 @@ class Situation:
 def total(forecast: Forecast) -> int:
     """Bytes where the model is: on the GPU, or in main memory."""
     return sum((forecast.gpu or forecast.host).values())
+
+
+def training_bytes(now: Situation, changes: Mapping[str, Any]) -> int:
+    """The forecast of a training with other arguments."""
+    assert now.model is not None
+    arguments = {**now.arguments, **changes}
+    return total(train(now.model, MemoryInput(arguments, now.longest, devices=devices(arguments), answer=now.answer)))
 
 
 def devices(training: Mapping[str, Any]) -> int:

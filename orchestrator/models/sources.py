@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -209,17 +210,23 @@ def require_mergeable(folder: Path, quoted: str) -> None:
 
 def require_whole_weights(folder: Path, quoted: str) -> None:
     """Raise InputError unless every safetensors file is as long as its header says; no weight is read."""
+    if damaged := next(damaged_weights(folder), None):
+        raise InputError(
+            f"model.base: {damaged[0]} of {quoted!r} is damaged: {damaged[1]}",
+            "Remove the model's folder, then copy or download it again.",
+        )
+
+
+def damaged_weights(folder: Path) -> Iterator[tuple[str, Exception]]:
+    """Each safetensors file that is not as long as its header says, and what is wrong with it."""
     from safetensors import SafetensorError, safe_open
 
     for file in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(file, framework="np"):
                 pass
-        except SafetensorError as error:
-            raise InputError(
-                f"model.base: {file.name} of {quoted!r} is damaged: {error}",
-                "Remove the model's folder, then copy or download it again.",
-            ) from None
+        except (OSError, SafetensorError) as error:
+            yield file.name, error
 
 
 def _lacks_code(folder: Path) -> bool:

@@ -71,7 +71,7 @@ def memory_estimate(subject: EstimateInput) -> MemoryEstimate | None:
         import yaml
 
         now = _situation(subject, model, chosen, tokens)
-        picked = dict(choice.pair for choice in (*speed.for_training(now), *speed.for_predicting(now)))
+        picked = speed.chosen([*speed.for_training(now), *speed.for_predicting(now)])
         answer = now.answer if speed.LOGITS in picked else None
         chosen |= {name: yaml.safe_load(value) for name, value in picked.items() if name not in speed.OWN}
     gpus = devices(chosen)

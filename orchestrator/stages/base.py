@@ -79,16 +79,6 @@ class Context:
         return self.training["finetuning_type"] in (LORA, "oft")
 
     @property
-    def answers(self) -> bool:
-        """Whether the tuned model is asked the held-out rows, and its GGUFs after it."""
-        return self.kind.answers
-
-    @property
-    def reads(self) -> bool:
-        """Whether the held-out rows are texts that are only read: their perplexity is measured."""
-        return self.kind.reads
-
-    @property
     def over_adapter(self) -> bool:
         """Whether training makes a second adapter, over an earlier run's."""
         return self.adapter is not None and bool(self.training.get("create_new_adapter"))

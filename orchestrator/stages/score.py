@@ -62,7 +62,7 @@ class Score(Stage):
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
         """One step where the tuned model is asked."""
-        if not context.answers:
+        if not context.kind.answers:
             return []
         artifacts = _scored(context)
         sources: dict[str, Source] = {artifact: generated_by(artifact) for artifact in artifacts}
@@ -139,7 +139,7 @@ class Gate(Score):
     def plan(cls, context: Context) -> list[Step]:
         """One step where there are GGUFs to prove."""
         wanted, read = kinds_asked(context), kinds_read(context)
-        if not context.answers or not wanted:
+        if not context.kind.answers or not wanted:
             return []
         export = context.spec.export
         sources: dict[str, Source] = {name: layout.predictions(name) for name in _scored(context)}
