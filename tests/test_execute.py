@@ -235,7 +235,9 @@ def with_rows(tmp_path: Path, rows: str, asked: str, paper: str = "same") -> lis
     both = replace(CUT[0], leaves=("rows.txt", "asked.txt"))
     stages = Rows(end_the_first, rows=rows, asked=asked)
     plan = [
-        Planned(one, f"{one.stage} after {rows} {asked} {paper}", False, "new run", apart=f"{one.stage} {paper}")
+        Planned(
+            one, f"{one.stage} after {rows} {asked} {paper}", False, "new run", own_fingerprint=f"{one.stage} {paper}"
+        )
         for one in (both, *CUT[1:])
     ]
     run = store.create(tmp_path / "runs", "news")

@@ -1,7 +1,8 @@
-"""The table of metrics: what each is called, which way is better, and where it is shown. A new metric is one entry.
+"""The table of metrics: what each is called, which way is better, and where it is shown.
 
-Tables, pages, rankings, model cards, sweeps and the gate read it. A metric that is a mean over rows brings its
-`sample`; the others are computed together in classification.py, overlap.py and preference.py.
+Tables, pages, rankings, model cards, sweeps and the gate read it. A new metric that is a mean over rows is one entry,
+with its `sample`. The others are computed together in classification.py, overlap.py and preference.py: one over labels
+also has its figure in classification.py, and is named in `column` or `beside` of accuracy to be shown.
 """
 
 from __future__ import annotations

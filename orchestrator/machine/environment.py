@@ -79,6 +79,18 @@ def gpus() -> list[dict[str, Any]]:
     ]
 
 
+def visible_gpus() -> list[str]:
+    """The names of the NVIDIA GPUs that may be used here."""
+    return visible(len(gpus()), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def visible(count: int, setting: str | None) -> list[str]:
+    """The names of the GPUs that may be used: those of CUDA_VISIBLE_DEVICES, else all."""
+    if setting is None:
+        return [str(number) for number in range(count)]
+    return [name.strip() for name in setting.split(",") if name.strip() not in ("", "-1")] if count else []
+
+
 def gpu_memory() -> list[tuple[float, float]]:
     """Memory in use and in all, in GiB, of each NVIDIA GPU that tells it."""
     cells = _nvidia_smi("memory.used,memory.total")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from orchestrator.executors.local import visible
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json
 from orchestrator.lib.step import Step
@@ -66,7 +64,7 @@ def devices(training: Mapping[str, Any]) -> int:
     """How many GPUs a training would use."""
     if training.get("use_cpu"):
         return 0
-    return len(visible(len(environment.gpus()), os.environ.get("CUDA_VISIBLE_DEVICES")))
+    return len(environment.visible_gpus())
 
 
 def of_step(step: Step, run_folder: Path | None, share: float) -> Situation:

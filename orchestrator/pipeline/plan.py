@@ -79,8 +79,8 @@ def make_plan(project: Project) -> Plan:
 
 
 def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Callable[[], int]) -> list[Planned]:
-    """What may start now, in the order of the plan: what it needs is there, so is what makes it faster where that is to
-    come, and what runs leaves room for it.
+    """What may start now, in the order of the plan: steps for which all that they need is done, and all that would make
+    them faster and is still to come, as far as the running ones leave room.
 
     Nothing overtakes a step that waits for room, so one that takes the whole machine gets it. `at_once`, how many there
     is room for, is asked only once there could be two.

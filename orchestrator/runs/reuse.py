@@ -41,7 +41,7 @@ class Planned:
     why: str = ""
     unless_same: bool = False
     """Whether its own result is whole, and counts if what it follows from is made again and comes out the same."""
-    apart: str = ""
+    own_fingerprint: str = ""
     """Its fingerprint without those of the stages that it needs."""
 
 
@@ -51,7 +51,7 @@ def named(steps: Sequence[Step], aliases: Mapping[str, str]) -> list[Planned]:
     for step in steps:
         prints[step.stage] = fingerprint(step, prints, aliases)
     return [
-        Planned(step, prints[step.stage], apart=fingerprint(step, dict.fromkeys(step.needs, ""), aliases))
+        Planned(step, prints[step.stage], own_fingerprint=fingerprint(step, dict.fromkeys(step.needs, ""), aliases))
         for step in steps
     ]
 
@@ -60,7 +60,7 @@ def contents(one: Planned, run: Run) -> str:
     """The fingerprint of the contents that a step reads of its run, as they are now; empty where it is not known what
     it reads."""
     left = (output for stage in one.step.needs for output in run.stage(stage).get("outputs", ()))
-    return content_fingerprint(one.step, one.apart, {output["path"]: output["sha256"] for output in left})
+    return content_fingerprint(one.step, one.own_fingerprint, {output["path"]: output["sha256"] for output in left})
 
 
 def own_run(runs_dir: Path, name: str, steps: Sequence[Planned], force: Collection[str]) -> Run | None:
