@@ -64,16 +64,9 @@ def memory_estimate(subject: EstimateInput) -> MemoryEstimate | None:
     model = subject.size or (read_model(subject.model) if subject.model else None)
     if model is None:
         return None
-    spec, chosen = subject.spec, subject.spec.training
-    rows, answer = counted(subject.run), None
-    tokens = longest(chosen, rows)
-    if spec.speed == "auto":
-        import yaml
-
-        now = _situation(subject, model, chosen, tokens)
-        picked = speed.chosen([*speed.for_training(now), *speed.for_predicting(now)])
-        answer = now.answer if speed.LOGITS in picked else None
-        chosen |= {name: yaml.safe_load(value) for name, value in picked.items() if name not in speed.OWN}
+    spec, rows = subject.spec, counted(subject.run)
+    tokens = longest(spec.training, rows)
+    chosen, answer = _as_started(subject, model, tokens)
     gpus = devices(chosen)
     everywhere = processes(spec.launch, chosen, gpus) * spec.launch.nodes if spec.launch and gpus else gpus
     zero = _zero(spec.launch, chosen, subject.project)
@@ -81,6 +74,20 @@ def memory_estimate(subject: EstimateInput) -> MemoryEstimate | None:
     alone = replace(setting, devices=min(gpus, 1), zero=0) if spec.launch else setting
     free = {"host": environment.free_main_memory()} | ({"gpu": environment.free_memory()} if gpus else {})
     return MemoryEstimate((train(model, setting), predict(model, alone), merge(model)), tokens, bool(rows), free)
+
+
+def _as_started(subject: EstimateInput, model: Model, tokens: int) -> tuple[dict[str, Any], int | None]:
+    """The arguments with what `speed: auto` would choose; and the most tokens of a row that logits are computed at,
+    None for all."""
+    import yaml
+
+    chosen = subject.spec.training
+    if subject.spec.speed != "auto":
+        return chosen, None
+    now = _situation(subject, model, chosen, tokens)
+    picked = speed.chosen([*speed.for_training(now), *speed.for_predicting(now)])
+    theirs = {name: yaml.safe_load(value) for name, value in picked.items() if name not in speed.OWN}
+    return chosen | theirs, now.answer if speed.LOGITS in picked else None
 
 
 def _situation(subject: EstimateInput, model: Model, chosen: dict[str, Any], tokens: int) -> Situation:
