@@ -107,6 +107,13 @@ def test_arguments_that_cannot_be_adopted(changes: dict[str, Any], message: str,
         adopt.read(trained)
 
 
+@pytest.mark.parametrize("written", [b"a: [1", "标题: 1".encode("gbk")])
+def test_arguments_that_cannot_be_read_are_said(written: bytes, trained: Path) -> None:
+    (trained / "mine.yaml").write_bytes(written)
+    with pytest.raises(InputError, match=r"cannot read mine\.yaml"):
+        adopt.read(trained, trained / "mine.yaml")
+
+
 def test_the_rows_it_was_trained_on_are_found_above_it(trained: Path) -> None:
     assert adopt.dataset(adopt.read(trained)) == trained.parents[3] / "data/tiny-train.json"
     edit(trained, dataset="tiny-train,identity")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
+from orchestrator.evaluation import summary as summaries
 from orchestrator.evaluation.compare import Basis, Comparison, compare, paired_scores
 from orchestrator.evaluation.gate import Failure, judge, judge_divergence, judge_parity, judge_perplexity, with_causes
 from orchestrator.evaluation.intervals import Interval
@@ -17,6 +19,7 @@ from orchestrator.evaluation.measure import Measurement
 from orchestrator.evaluation.noninferiority import loss
 from orchestrator.evaluation.recommend import Candidate, recommend
 from orchestrator.evaluation.rows import Row, read_records, read_rows, write_records, write_rows
+from orchestrator.evaluation.scores import Evidence
 from orchestrator.lib.errors import StageError
 from orchestrator.lib.files import read_json, write_json
 from orchestrator.report.table import artifact_table
@@ -115,6 +118,12 @@ def test_a_failure_names_its_likely_cause(failing: list[str], asked: list[str], 
     assert [failure.sentence for failure in found] == sentences
 
 
+@pytest.mark.parametrize("what", ["call_accuracy_drop", "rougeL_drop", "json_fields_drop"])
+def test_whatever_metric_drops_has_a_cause(what: str) -> None:
+    (found,) = with_causes([Failure("q4_k_m", what, "q4_k_m loses")], {"f16": report(), "q4_k_m": report()})
+    assert found.sentence == f"q4_k_m loses; likely cause: quantisation, {SEEN}"
+
+
 @pytest.mark.parametrize(
     "counts", [report(compared=0, equal=0), report(compared=5, equal=5), report(equal=8), report(0, 0, 0)]
 )
@@ -183,6 +192,15 @@ def test_the_smallest_file_that_is_shown_to_keep_the_limit_is_recommended() -> N
     assert recommended(comparisons, files, ["gguf-q8_0"]) == "gguf-f16"
     assert recommended(comparisons, files, [one.artifact for one in files]) is None
     assert recommend(comparisons, []) is None
+
+
+def test_files_are_looked_at_in_the_order_they_were_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, files = candidates(dict.fromkeys(map(str, range(9)), 80))
+    losses = {one.artifact: one.loss for one in files}
+    found = cast("Any", SimpleNamespace(failures=[], losses=losses, comparisons={}))
+    monkeypatch.setattr(summaries, "recommend", lambda comparisons, candidates, refused: candidates)
+    listed: Any = summaries.recommended(found, Evidence(rows={}, sizes=dict.fromkeys(losses, 1)), "tuned")
+    assert [one.artifact for one in listed] == list(losses)
 
 
 def test_more_rows_show_more() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from orchestrator.lib.files import HashCache, write_text
 from orchestrator.lib.step import Step
 from orchestrator.pipeline.plan import Plan, startable
 from orchestrator.pipeline.scheduler import Scheduler
-from orchestrator.runs import store
+from orchestrator.runs import reuse, store
 from orchestrator.runs.reuse import Planned
 from orchestrator.runs.store import Run
 from orchestrator.spec.sections import Spec
@@ -235,7 +235,9 @@ def with_rows(tmp_path: Path, rows: str, asked: str, paper: str = "same") -> lis
     both = replace(CUT[0], leaves=("rows.txt", "asked.txt"))
     stages = Rows(end_the_first, rows=rows, asked=asked)
     plan = [
-        Planned(one, f"{one.stage} after {rows} {asked} {paper}", False, "new run", apart=f"{one.stage} {paper}")
+        Planned(
+            one, f"{one.stage} after {rows} {asked} {paper}", False, "new run", own_fingerprint=f"{one.stage} {paper}"
+        )
         for one in (both, *CUT[1:])
     ]
     run = store.create(tmp_path / "runs", "news")
@@ -251,6 +253,41 @@ def test_other_held_out_rows_repeat_no_training(tmp_path: Path, monkeypatch: pyt
     assert with_rows(tmp_path, "红楼", "百行又十行") == ["prepare", "ask"]
     assert with_rows(tmp_path, "西游", "百行") == ["prepare", "train", "ask"]  # which came out the same here
     assert with_rows(tmp_path, "红楼", "百行", paper="other") == ["prepare", "train", "merge", "ask"]
+
+
+@dataclass
+class Weights(Stages):
+    """Stages of which `train` leaves these weights; each ends as soon as it has begun."""
+
+    turn: Callable[[dict[str, Stage]], None] = end_the_first
+    weights: str = ""
+
+    def __call__(self, step: Step, command: process.Command) -> process.Child:
+        child = super().__call__(step, command)
+        if step.stage == "train":
+            write_text(command.cwd / "weights.txt", self.weights)
+        return child
+
+
+def test_a_training_that_was_repeated_is_not_put_beside_what_follows_from_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "LOOK_SECONDS", 0.0)
+    chain = planned(PREPARE, replace(TRAIN, leaves=("weights.txt",)), MERGE)
+    repeated = [chain[0], replace(chain[1], why=reuse.FORCED)]
+
+    def carried_out(run: Run, plan: Sequence[Planned], weights: str = "") -> list[str]:
+        stages, hashes = Weights(weights=weights), HashCache(tmp_path / "hashes.json")
+        scheduler = Scheduler(tmp_path / "runs", hashes, stages, stages)
+        scheduler.carry_out(Plan(Spec.model_construct(), run, tuple(plan)), run)
+        return list(stages.started)
+
+    first, second, third = (store.create(tmp_path / "runs", "news") for _ in range(3))
+    assert carried_out(first, chain, "1") == ["prepare", "train", "merge"]
+    assert carried_out(second, repeated, "2") == ["train"]
+    assert carried_out(second, chain[2:]) == ["merge"]
+    assert carried_out(third, chain) == []
+    assert third.stage("train")["reused_from"] == third.stage("merge")["reused_from"] == second.id
 
 
 def test_links_that_were_deleted_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import cloudpickle
 import psutil
 import pytest
 
 from orchestrator import executors
+from orchestrator.executors import slurm
 from orchestrator.executors.base import Wanted, outcome, required
-from orchestrator.executors.slurm import QUEUED, SlurmExecutor, parameters
+from orchestrator.executors.slurm import QUEUED, SlurmExecutor, SlurmHandle, parameters
 from orchestrator.lib.errors import BusyError, GateError, Interrupted, MissingError, Pruned, StageError
 from orchestrator.pipeline import plan
 from orchestrator.pipeline.remote import JobElsewhere, TaskJob
@@ -174,6 +176,18 @@ def test_a_job_whose_time_is_up_goes_on_from_its_checkpoint(project: Path) -> No
     assert len(starts(project, "train")) == 2
     assert is_gone(first)
     assert "resume_from_checkpoint=train/checkpoint-5" in newest(task).stage("train")["argv"]
+
+
+def test_a_job_that_is_queued_again_has_all_its_time_to_leave_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = SimpleNamespace(result_pickle=tmp_path / "none.pkl", folder=tmp_path, stderr=tmp_path / "err")
+    handle = SlurmHandle(cast("Any", SimpleNamespace(ask=lambda: None)), SimpleNamespace(job_id=7, paths=paths))
+    clock = iter((100.0, 100.0, 5000.0, 5000.0))
+    monkeypatch.setattr(slurm.time, "monotonic", lambda: next(clock))
+    for state in ("PREEMPTED", "RUNNING", "COMPLETED"):
+        handle.state = state
+        assert not handle.done()
 
 
 def test_a_run_is_followed_to_its_end(project: Path) -> None:

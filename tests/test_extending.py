@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,18 @@ from rich.console import Console
 
 from orchestrator import executors, stages
 from orchestrator.cli import cli
+from orchestrator.evaluation.compare import Basis, compare
 from orchestrator.evaluation.measure import measure
 from orchestrator.evaluation.metric import METRICS, Metric
 from orchestrator.evaluation.rows import Row
 from orchestrator.executors.base import Wanted
-from orchestrator.lib.errors import MissingError
+from orchestrator.lib import layout
+from orchestrator.lib.errors import InputError, MissingError
+from orchestrator.lib.files import write_json
 from orchestrator.lib.step import Step
 from orchestrator.report.run_page import _beside
 from orchestrator.report.table import artifact_table
+from orchestrator.runs.results import summaries
 from orchestrator.spec.load import load_project
 from orchestrator.stages import chain
 from orchestrator.stages.base import Context, Stage
@@ -70,6 +75,44 @@ def test_a_metric_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "same start" in text.getvalue() and "66.7" in text.getvalue()
     assert "same_start" in _beside("accuracy", summary["metrics"].values())
     require_metric(load_project(ROOT / "spec.yaml").spec, "same_start")
+
+
+@pytest.fixture
+def first_of_all() -> Iterator[Callable[[Metric], None]]:
+    """Puts a metric in front of all others, so that it is the primary one of its tasks."""
+    others = dict(METRICS)
+
+    def put(metric: Metric) -> None:
+        METRICS.clear()
+        METRICS.update({metric.name: metric, **others})
+
+    yield put
+    METRICS.clear()
+    METRICS.update(others)
+
+
+def test_verdicts_are_about_a_primary_metric_of_ones_own(first_of_all: Callable[[Metric], None]) -> None:
+    same_start = Metric(
+        "same_start", "same start", tasks=("generation",), sentence="Of the tuned model's answers {} % {} begin right",
+        sample=lambda label, answer: float(label[:1] == answer[:1]),
+    )  # fmt: skip
+    first_of_all(same_start)
+    worse = [Row(row.id, row.prompt, row.label, "无") for row in ROWS]
+    found = compare(ROWS, worse, Basis("generation"))
+    assert (found.metric, found.value_b) == ("same_start", 0.0) and found.value_a == pytest.approx(200 / 3)
+    first_of_all(dataclasses.replace(same_start, sample=None))
+    with pytest.raises(InputError, match="same_start is no mean over rows"):
+        compare(ROWS, worse, Basis("generation"))
+
+
+def test_what_an_added_stage_measures_is_read(tmp_path: Path) -> None:
+    figures = {"tuned": {"n": 3, "accuracy": {"value": 90.0}}, "base": {"n": 3}}
+    write_json(tmp_path / layout.summary("score"), {"metrics": figures})
+    added = {"metrics": {"tuned": {"beauty": {"value": 7.0}}}, "beauty-contest": {"sentence": "How nice."}}
+    write_json(tmp_path / layout.summary("beauty-contest"), added)
+    found = summaries(tmp_path)
+    assert found["metrics"]["tuned"] == figures["tuned"] | added["metrics"]["tuned"]
+    assert found["beauty-contest"] == added["beauty-contest"] and list(found["metrics"]) == ["tuned", "base"]
 
 
 def nowhere(wanted: Wanted) -> executors.Executor:

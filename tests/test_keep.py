@@ -187,6 +187,7 @@ def test_checkpoints_are_those_that_are_whole_and_each_step_once(tmp_path: Path)
     for step in (100, 20, 3):
         checkpoint(train / f"checkpoint-{step}", step)
     (train / "checkpoint-20/trainer_state.json").unlink()
+    checkpoint(train / "checkpoint-3-copy", 4)
     assert [folder.name for folder, _ in checkpoints(train)] == ["checkpoint-3", "checkpoint-100"]
     checkpoint(train, 110)
     assert [folder.name for folder, _ in checkpoints(train)] == ["checkpoint-3", "checkpoint-100", "train"]

@@ -255,7 +255,7 @@ def test_a_configuration_of_the_users_own_is_copied_whole(files: Path) -> None:
 
 
 def test_ray_is_told_where_the_run_lies(tmp_path: Path) -> None:
-    write_tree(tmp_path, {f"train/checkpoint-{step}/trainer_state.json": "{}" for step in (9, 10)})
+    write_tree(tmp_path, {f"train/checkpoint-{step}/trainer_state.json": "{}" for step in (9, 10, "19-copy")})
     step = step_of({"ray": {"workers": 4}, "deepspeed": "z2"}, gpus=1)
     assert "ray_num_workers: 4\n" in step.files["configs/train.yaml"] and step.spawns
     assert placed(step, tmp_path).argv[len(step.argv) :] == (
@@ -314,17 +314,21 @@ def test_a_plan_tells_the_effective_batch_and_the_nodes() -> None:
     assert told["batch"]["effective"] == 64 and len(told["nodes"]) == 2
 
 
-def test_the_forecast_divides_what_the_engine_divides(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_forecast_divides_what_the_engine_divides(
+    tiny_model: Path, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(environment, "gpus", lambda: [{"name": "H100", "memory_mib": 81559, "driver": "1"}] * 4)
     monkeypatch.setattr(environment, "gpu_memory", lambda: [(0.0, 80.0)] * 4)
 
     def of(launch: dict[str, Any] | None) -> list[int]:
-        looked = memory_estimate(EstimateInput(context(launch, 4, **FULL, loraplus_lr_ratio=None).spec, tiny_model))
+        spec = context(launch, 4, **FULL, loraplus_lr_ratio=None).spec
+        looked = memory_estimate(EstimateInput(spec, tiny_model, None, files))
         assert looked is not None
         return [sum(forecast.gpu.values()) for forecast in looked.forecasts[:2]]
 
     exclusive, divided = of({"devices": 1}), of({**TWO_NODES, "deepspeed": "z3"})
     assert divided[0] < exclusive[0] and divided[1] == exclusive[1]
+    assert of({**TWO_NODES, "deepspeed": "own.json"}) == divided
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orchestrator.lib import cpu, process
+from orchestrator.machine import environment
 from orchestrator.machine.usage import PeakMemory, resident
+from orchestrator.report import doctor_devices
 
 
 @pytest.mark.parametrize(
@@ -42,6 +46,30 @@ def test_children_of_a_limited_container_start_no_more_threads_than_it_has_cores
     assert process.child_environment({"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert process.child_environment({})["OMP_NUM_THREADS"] == "5"
+
+
+@pytest.fixture
+def gb10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose GPU has no memory of its own, by what nvidia-smi says there."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text(
+        '#!/bin/sh\ncase "$*" in\n*name*) echo "NVIDIA GB10, [N/A], 580.95" ;;\n'
+        '*compute_cap*) echo 12.1 ;;\n*) echo "[N/A], [N/A]" ;;\nesac\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    environment.gpus.cache_clear()
+    yield
+    environment.gpus.cache_clear()
+
+
+@pytest.mark.usefixtures("gb10")
+def test_a_gpu_without_memory_of_its_own_has_that_of_the_machine() -> None:
+    assert environment.gpus() == [{"name": "NVIDIA GB10", "memory_mib": 0, "driver": "580.95"}]
+    [told] = doctor_devices.gpus()
+    assert told.detail == "NVIDIA GB10, shares the main memory, driver 580.95, bf16 (set train.bf16: true)"
+    assert doctor_devices.memory() == psutil.virtual_memory().total
+    assert 0 < environment.free_memory() <= doctor_devices.memory()
 
 
 def test_the_most_memory_of_a_process_and_what_it_started() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -80,6 +80,20 @@ def test_a_mixture_is_called_by_what_most_of_it_is() -> None:
 @pytest.mark.parametrize(("bytes_", "told"), [(90_000_000, "90 MB"), (71_350_721, "71.4 MB"), (100_000, "0.1 MB")])
 def test_sizes_are_rounded_up(bytes_: int, told: str) -> None:
     assert megabytes(bytes_) == told
+
+
+class Words:
+    """Tokenizes by characters."""
+
+    def tokenize(self, text: str) -> list[int]:
+        return [*map(ord, text)]
+
+
+@pytest.mark.parametrize(("lengths", "read"), [((90, 5), [50]), ((30, 90, 5), [29, 21]), ((10, 10), [9, 9])])
+def test_rows_are_read_until_there_are_enough_tokens(lengths: tuple[int, ...], read: list[int]) -> None:
+    stage = Mix("f16.gguf", "mixed.gguf", "record.json", "rows.json", 1, most_tokens=50)
+    given = list(stage._given(cast("Any", Words()), [{"text": "字" * length} for length in lengths]))
+    assert [len(answer) for _, answer in given] == read
 
 
 # ---- with llama.cpp

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.chat_template.encode import load_tokenizer
+from orchestrator.lib import process
 from orchestrator.lib.errors import InputError, MissingError
-from orchestrator.lib.files import HashCache, write_json
-from orchestrator.models import builtin, hub, sources
+from orchestrator.lib.files import HashCache, read_json, write_json
+from orchestrator.machine import environment
+from orchestrator.models import builtin, hub, llamacpp, sources
 from orchestrator.models.builtin import licence
 from orchestrator.models.sources import require_mergeable
 from orchestrator.models.tokenizer import require_sound
+from tests.test_prepare_tools import configured
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NO_WEIGHTS = (2).to_bytes(8, "little") + b"{}"
@@ -147,6 +154,89 @@ def test_the_licence_of_the_builtin_model_is_known() -> None:
     assert licence(builtin.folder("smollm2-135m-instruct")) == "apache-2.0"
 
 
+def with_own_tokenizer(source: Path, folder: Path) -> Path:
+    """A model whose tokenizer is a class of its own code."""
+    shutil.copytree(source, folder)
+    settings = read_json(folder / "tokenizer_config.json")
+    settings |= {"auto_map": {"AutoTokenizer": [None, "tokenization_own.OwnTokenizer"]}, "tokenizer_class": "Own"}
+    write_json(folder / "tokenizer_config.json", settings)
+    (folder / "tokenization_own.py").write_text(
+        "from transformers import PreTrainedTokenizerFast\nclass OwnTokenizer(PreTrainedTokenizerFast):\n    pass\n"
+    )
+    return folder
+
+
+def test_a_models_own_tokenizer_is_loaded_where_its_code_is_trusted(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.chdir(tmp_path)
+    model = with_own_tokenizer(tiny_model, tmp_path / "model")
+    assert type(load_tokenizer(model, trust_remote_code=True)).__name__ == "OwnTokenizer"
+    loaded: list[str] = []
+
+    def seen(folder: Path, tokenizer: Any, words: Any) -> Any:
+        loaded.append(type(tokenizer).__name__)
+        return require_sound(folder, tokenizer, words)
+
+    monkeypatch.setattr("orchestrator.models.tokenizer.require_sound", seen)
+    configured(tmp_path, model, trust_remote_code=True).run()
+    assert loaded == ["OwnTokenizer"]
+
+
+def test_a_models_own_code_is_part_of_what_it_is_where_it_runs(
+    tiny_model: Path, tmp_path: Path, hashes: HashCache
+) -> None:
+    model = with_own_tokenizer(tiny_model, tmp_path / "model")
+
+    def identities() -> list[str]:
+        found = (sources.locate("model", tmp_path, hashes, with_code=trusted) for trusted in (False, True))
+        return [base.identity for base in found]
+
+    plain, trusted = identities()
+    (model / "tokenization_own.py").write_text("# edited\n")
+    assert identities() == [plain, identities()[1]] and identities()[1] != trusted
+
+
+def test_a_models_own_code_is_fetched_where_it_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashes: HashCache
+) -> None:
+    calls = fake_hub(monkeypatch, tmp_path / "hf")
+    folder = sources.fetch("hf:org/name", tmp_path, hashes).path
+    assert folder is not None
+    write_json(folder / "config.json", {"auto_map": {"AutoConfig": "own.Config", "AutoModel": "org/other--x.Model"}})
+    sources.fetch("hf:org/name", tmp_path, hashes, with_code=True)
+    assert len(calls) == 2 and {"*.py", "*.tiktoken"} <= set(calls[1]["allow_patterns"])
+    (folder / "own.py").touch()
+    write_json(folder / "config.json", {"auto_map": {"AutoConfig": "own.Config", "AutoModel": "org/other--x.Model"}})
+    sources.fetch("hf:org/name", tmp_path, hashes, with_code=True)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("worktree", [False, True])
+def test_a_checkout_of_llama_cpp_is_known_by_its_commit(tmp_path: Path, worktree: bool) -> None:
+    def git(*words: str, folder: Path = tmp_path / "llama.cpp") -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        return process.output(["git", "-C", str(folder), *who, *words]).strip()
+
+    (folder := tmp_path / "llama.cpp").mkdir()
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "one")
+    if worktree:
+        git("worktree", "add", "-q", "--detach", str(folder := tmp_path / "beside"))
+    first = llamacpp.version(folder)
+    assert first == git("rev-parse", "HEAD", folder=folder)
+    git("commit", "-q", "--allow-empty", "-m", "two", folder=folder)
+    environment.git_state.cache_clear()  # as in the next process
+    assert llamacpp.version(folder) == git("rev-parse", "HEAD", folder=folder) != first
+
+
+def test_a_folder_of_llama_cpp_that_is_no_checkout_is_known_by_its_name(tmp_path: Path) -> None:
+    assert llamacpp.version(tmp_path) == str(tmp_path)
+
+
 class Tokenizer:
     """Encodes characters; `loses` are characters that it forgets, as broken tokenizers do."""
 
@@ -175,13 +265,70 @@ def test_a_template_whose_stop_word_is_no_token_is_refused(tmp_path: Path) -> No
         require_sound(tmp_path, Tokenizer(), ["<|im_end|>"])
 
 
+@pytest.mark.parametrize(
+    ("settings", "place"),
+    [
+        ({}, "home/.cache/huggingface/hub"),
+        ({"XDG_CACHE_HOME": "$ROOT/xdg"}, "xdg/huggingface/hub"),
+        ({"XDG_CACHE_HOME": "$ROOT/xdg", "HF_HOME": "~/hf"}, "home/hf/hub"),
+        ({"HF_HOME": "~/hf", "HUGGINGFACE_HUB_CACHE": "$ROOT/old"}, "old"),
+        ({"HUGGINGFACE_HUB_CACHE": "$ROOT/old", "HF_HUB_CACHE": "$ROOT/new"}, "new"),
+    ],
+)
+def test_the_cache_of_the_hugging_face_hub_is_where_its_client_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], place: str
+) -> None:
+    for name in ("XDG_CACHE_HOME", "HF_HOME", "HUGGINGFACE_HUB_CACHE", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HOME": f"{tmp_path}/home", "ROOT": str(tmp_path), **settings}.items():
+        monkeypatch.setenv(name, value)
+    snapshot = model_folder(tmp_path / place / "models--org--name/snapshots" / COMMIT)
+    assert hub.cached(f"hf:org/name@{COMMIT}") == snapshot
+    asked = [sys.executable, "-c", "from huggingface_hub.constants import HF_HUB_CACHE; print(HF_HUB_CACHE)"]
+    assert subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip() == str(tmp_path / place)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "models/org--name-1.5/snapshots/master",
+        "models/org/name-1___5",
+        "hub/models/org/name-1___5",
+        "models/org/name-1.5",
+        "org/name-1.5",
+        "hub/org/name-1___5",
+    ],
+)
+def test_a_modelscope_model_is_found_where_its_client_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    from modelscope import snapshot_download
+
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "scope"))
+    folder = model_folder(tmp_path / "scope" / place)
+    assert hub.cached("modelscope:org/name-1.5") == folder
+    assert snapshot_download("org/name-1.5", cache_dir=tmp_path / "scope", local_files_only=True) == str(folder)
+
+
+def test_a_modelscope_model_is_known_by_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashes: HashCache
+) -> None:
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path))
+    folder = model_folder(tmp_path / "models/org--name/snapshots/v1")
+    assert sources.locate("modelscope:org/name", tmp_path, hashes).path is None
+    first = sources.locate("modelscope:org/name@v1", tmp_path, hashes)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    assert first.path == folder
+    assert sources.locate("modelscope:org/name@v1", tmp_path, hashes).identity != first.identity
+
+
 def test_a_modelscope_download_that_broke_off_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import modelscope
 
     attempts = iter((ConnectionError("gone"), None))
 
     def download(repository: str, **_: Any) -> str:
-        folder = model_folder(tmp_path / "scope/models" / repository)
+        folder = model_folder(tmp_path / "scope/models" / repository.replace("/", "--") / "snapshots/master")
         if error := next(attempts):
             raise error
         return str(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,14 @@ from typing import Any
 
 import pytest
 
-from orchestrator.lib.files import HashCache, sha256
+from orchestrator.lib.files import HashCache, sha256, write_text
 from orchestrator.lib.step import Step
+from orchestrator.pipeline import workflow
 from orchestrator.runs import reuse
+from orchestrator.runs.reuse import Planned
 from orchestrator.runs.store import Run
+from orchestrator.spec.load import load_project
+from tests.faults import stand_in
 
 STEPS = (
     Step("prepare", "prepare", ("p",)),
@@ -69,13 +74,53 @@ def test_what_follows_from_a_damaged_file_is_spared_once_that_came_out_the_same(
     assert list(reuse.spared([train, ask], [], run, before)) == []
 
 
-def test_what_follows_from_what_nobody_had_is_looked_for_by_its_contents_alone() -> None:
-    train = NAMED[1]
-    shared = replace(train, step=replace(train.step, single_flight=True))
-    assert reuse.names_elsewhere(train, "", []) == [train.fingerprint]
-    assert reuse.names_elsewhere(train, "contents", ["prepare"]) == ["contents"]
-    assert reuse.names_elsewhere(shared, "contents", ["prepare"]) == [train.fingerprint, "contents"]
-    assert reuse.names_elsewhere(replace(train, why=reuse.FORCED), "contents", []) == []
+def test_another_runs_result_counts_where_it_was_made_from_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def beside(name: str, rows: str) -> Run:
+        (tmp_path / name).mkdir()
+        return run_of(tmp_path / name, {"prepare": {"outputs": [{"path": "data/train.json", "sha256": rows}]}})
+
+    ours, same, other = beside("ours", "a"), beside("same", "a"), beside("other", "b")
+    found = {"the same way": other, "the same files": other}
+    monkeypatch.setattr(reuse, "holder", lambda runs_dir, stage, name, hashes: found.get(name))
+    train, hashes = replace(NAMED[1], fingerprint="the same way"), HashCache(Path("hashes.json"))
+
+    assert reuse.donor(ours, train, "", hashes) is None
+    assert reuse.donor(ours, train, "the same files", hashes) is other
+    found["the same way"] = same
+    assert reuse.donor(ours, train, "", hashes) is same
+    assert reuse.donor(same, train, "", hashes) is None, "it is this run itself"
+    assert reuse.donor(ours, replace(train, why=reuse.FORCED), "the same files", hashes) is None
+
+
+def planned_train(project: Path, *overrides: str) -> Planned:
+    return workflow.plan(load_project(project / "spec.yaml", overrides)).of("train")
+
+
+@pytest.mark.parametrize("argument", ["fsdp_config", "new_special_tokens_config"])
+def test_a_file_that_an_argument_names_counts_by_its_content(tmp_path: Path, argument: str) -> None:
+    with stand_in.project_in(tmp_path) as project:
+        plain, named = planned_train(project), f"train.{argument}={tmp_path}/own.json"
+        write_text(tmp_path / "own.json", "{}")
+        first = planned_train(project, named)
+        write_text(tmp_path / "own.json", '{"a": 1}')
+        assert planned_train(project, named).fingerprint != first.fingerprint
+        assert not [name for name in plain.step.inputs if name.startswith("train.")]
+
+
+def test_a_reference_model_is_found_from_the_project_and_counts_by_its_content(tmp_path: Path) -> None:
+    with stand_in.project_in(tmp_path) as project:
+        asked = ("train.stage=dpo", "train.ref_model=reference")
+        shutil.copytree(tmp_path / "model", project / "reference")
+        first = planned_train(project, *asked)
+        assert first.step.arguments["ref_model"] == str(project / "reference")
+        write_text(project / "reference/config.json", (tmp_path / "model/config.json").read_text() + "\n")
+        assert planned_train(project, *asked).fingerprint != first.fingerprint
+        assert (
+            planned_train(project, "train.stage=dpo", "train.ref_model=org/name").step.arguments["ref_model"]
+            == "org/name"
+        )
 
 
 def test_contents_are_those_that_a_step_reads(tmp_path: Path) -> None:

@@ -323,8 +323,7 @@ class FakeClient:
     def search_runs(self, experiments: list[str], filter_string: str) -> list[str]:
         return [name for name in self.runs if f"'{name}'" in filter_string]
 
-    def create_run(self, experiment: str, start_time: int, run_name: str, tags: dict[str, str]) -> Any:
-        self.runs[run_name] = experiment
+    def create_run(self, experiment: str, start_time: int, run_name: str) -> Any:
         return SimpleNamespace(info=SimpleNamespace(run_id=run_name))
 
     def log_batch(self, run: str, metrics: list[Any], params: list[Any]) -> None:
@@ -336,6 +335,9 @@ class FakeClient:
 
     def set_terminated(self, run: str, status: str, end_time: int) -> None:
         self.logged.append(status)
+
+    def set_tag(self, run: str, key: str, value: str) -> None:
+        self.runs[value] = key
 
 
 class FakeMlflowError(Exception):
@@ -368,6 +370,25 @@ def test_mlflow_gets_each_run_once(tmp_path: Path) -> None:
     assert {("train/loss", 2.0, 5), ("train.learning_rate", "0.0005"), "spec.yaml", "FINISHED"} <= set(
         FakeClient.logged
     )
+
+
+@pytest.mark.usefixtures("mlflow")
+def test_a_run_with_metrics_of_the_users_own_is_exported(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    write_text(run.folder / "configs/own/metrics.py", "def same(row):\n    return 1.0\n")
+    assert export([run], "file:x") == [run.id]
+
+
+@pytest.mark.usefixtures("mlflow")
+def test_what_was_exported_in_part_is_exported_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise FakeMlflowError("disk full")
+
+    run = make_run(tmp_path)
+    with monkeypatch.context() as failing, pytest.raises(InputError, match="disk full"):
+        failing.setattr(FakeClient, "log_artifact", full)
+        export([run], "file:x")
+    assert export([run], "file:x") == [run.id]
 
 
 @pytest.mark.usefixtures("mlflow")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.lib.errors import InputError, MissingError
+from orchestrator.lib.files import write_text
 from orchestrator.lib.render import Renderer
 from orchestrator.models.lora_gguf import plain_alpha
 from orchestrator.serving import bundle
 from orchestrator.serving.bundle import Modelfile
 from orchestrator.stages.adapter import over_base, unfit_adapter, unfit_base, unfit_training
+from orchestrator.stages.modelfile import Modelfile as ModelfileStage
+from tests.test_stages import context_of
 
 VALUES: list[dict[str, Any]] = [
     {"system": None, "stop": [], "parameters": {}},
@@ -32,6 +36,14 @@ def test_what_is_rendered_is_read_back(tmp_path: Path, values: dict[str, Any]) -
     with_adapter = bundle.parse(over_base(text, "base.gguf", "lora.gguf"))
     expected.model, expected.adapter = "./base.gguf", "./lora.gguf"
     assert with_adapter == expected
+
+
+def test_a_template_for_tools_of_the_projects_own_is_part_of_the_result(tmp_path: Path) -> None:
+    context = replace(context_of("spec.yaml"), render=Renderer(tmp_path))
+    [before] = ModelfileStage.plan(context)
+    write_text(tmp_path / "templates/Modelfile.tools.j2", "FROM {{ gguf }}\n")
+    [after] = ModelfileStage.plan(context)
+    assert before.inputs.items() < after.inputs.items() and set(after.inputs) == {"Modelfile.j2", "Modelfile.tools.j2"}
 
 
 def test_what_cannot_be_pushed_is_refused(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.models import hub
-from orchestrator.models.shape import Tensor, read_model
-from orchestrator.models.sizing import CONFIG, Fit, Work, fits, gguf_bytes, gpu_bytes, run_bytes, seven_b, tensors
+from orchestrator.models.shape import Tensor, measured, read_model
+from orchestrator.models.sizing import Fit, Work, fits, gguf_bytes, gpu_bytes, run_bytes, seven_b
 from orchestrator.models.sources import template_origin
 from orchestrator.report.checked import Disk, disk_lines, fit_lines, time_line
 from orchestrator.report.doctor import seven_b_fits
@@ -39,8 +40,41 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         gpu_bytes(text)
 
 
+CONFIG: dict[str, Any] = {
+    "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944,
+    "num_attention_heads": 28, "num_hidden_layers": 28, "num_key_value_heads": 4, "vocab_size": 152064,
+    "torch_dtype": "bfloat16", "tie_word_embeddings": False,
+}  # fmt: skip
+"""From the config.json of Qwen2.5-7B-Instruct."""
+
+
+def tensors() -> Iterator[Tensor]:
+    """The weights of Qwen2.5-7B in bf16: 7,615,616,512 of them."""
+    hidden, inner = CONFIG["hidden_size"], CONFIG["intermediate_size"]
+    cached = hidden // CONFIG["num_attention_heads"] * CONFIG["num_key_value_heads"]
+    sizes = {"q": hidden, "k": cached, "v": cached}
+    for layer in range(CONFIG["num_hidden_layers"]):
+        at = f"model.layers.{layer}"
+        for name, outputs in sizes.items():
+            yield _tensor(f"{at}.self_attn.{name}_proj.weight", outputs, hidden)
+            yield _tensor(f"{at}.self_attn.{name}_proj.bias", outputs)
+        yield _tensor(f"{at}.self_attn.o_proj.weight", hidden, hidden)
+        yield _tensor(f"{at}.mlp.gate_proj.weight", inner, hidden)
+        yield _tensor(f"{at}.mlp.up_proj.weight", inner, hidden)
+        yield _tensor(f"{at}.mlp.down_proj.weight", hidden, inner)
+        yield _tensor(f"{at}.input_layernorm.weight", hidden)
+        yield _tensor(f"{at}.post_attention_layernorm.weight", hidden)
+    yield _tensor("model.norm.weight", hidden)
+    for name in ("model.embed_tokens", "lm_head"):
+        yield _tensor(f"{name}.weight", CONFIG["vocab_size"], hidden)
+
+
+def _tensor(name: str, *shape: int) -> Tensor:
+    return Tensor(name, list(shape), 2 * math.prod(shape))
+
+
 def test_seven_billion_parameters_are_what_the_model_has() -> None:
-    assert (seven_b().parameters, seven_b().weights) == (7_615_616_512, 15_231_233_024)
+    assert measured(CONFIG, list(tensors())) == seven_b()
 
 
 def test_seven_billion_parameters_fit_a_card_as_they_are_known_to() -> None:

@@ -25,7 +25,7 @@ from orchestrator.runs.results import summaries
 from orchestrator.spec.load import load_project
 from orchestrator.stages import perplexity, prepare, trl
 from orchestrator.stages.likelihoods import Scores
-from orchestrator.stages.preference import Preference, measured, records
+from orchestrator.stages.preference import Preference, records
 from tests.conftest import write_tree
 from tests.test_stages import ROOT, compare, steps_of
 
@@ -120,7 +120,7 @@ QUESTION = (Message("user", "今天的新闻？"),)
 def test_a_pair_is_asked_for_its_chosen_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rows = [Conversation(QUESTION, chosen="体育", rejected="政治")]
-    assert prepare._asked("dpo", rows, "qwen") == rows
+    assert prepare._asked_rows("dpo", rows, "qwen") == rows
     written = json.loads((tmp_path / layout.ASKED_ROWS).read_text(encoding="utf-8"))
     turns = [{"from": "human", "value": "今天的新闻？"}, {"from": "gpt", "value": "体育"}]
     assert written == [{"conversations": turns, "system": "", "tools": ""}]
@@ -129,10 +129,10 @@ def test_a_pair_is_asked_for_its_chosen_answer(tmp_path: Path, monkeypatch: pyte
 def test_only_good_answers_are_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     good, bad = (Conversation((*QUESTION, Message("assistant", "体育")), desirable=thumb) for thumb in (True, False))
-    assert prepare._asked("kto", [bad, good], "qwen") == [good]
+    assert prepare._asked_rows("kto", [bad, good], "qwen") == [good]
     assert "kto_tag" not in (tmp_path / layout.ASKED_ROWS).read_text(encoding="utf-8")
     with pytest.raises(InputError, match="2 held-out rows are all undesirable"):
-        prepare._asked("kto", [bad, bad], "qwen")
+        prepare._asked_rows("kto", [bad, bad], "qwen")
 
 
 def test_texts_that_fill_no_block_are_refused() -> None:
@@ -197,27 +197,27 @@ BASE, TUNED = scores([-4.0, -2.0], [-2.0, -6.0]), scores([-2.0, -4.0], [-2.0, -2
 
 def test_rewards_are_relative_to_the_reference() -> None:
     both = {"base": BASE, "tuned": TUNED}
-    tuned = measured("tuned", both, NOBODY, config())
+    tuned = config().measured("tuned", both, NOBODY)
     assert {name: interval.value for name, interval in tuned.items()} == {
         "preference_accuracy": 50,  # (-2, -4) and a tie
         "reward_accuracy": 50,  # gains (2, -2) and (0, 4)
         "reward_margin": 0.5 * (4 - 4) / 2,
     }
-    assert list(measured("base", both, NOBODY, config())) == ["preference_accuracy"]
+    assert list(config().measured("base", both, NOBODY)) == ["preference_accuracy"]
 
 
 def test_ipo_takes_the_mean_of_a_token_and_simpo_has_no_reference() -> None:
     both = {"base": BASE, "tuned": scores([-2.0, -4.0], [-2.0, -3.0])}
-    ipo = measured("tuned", both, NOBODY, config(loss="ipo"))
+    ipo = config(loss="ipo").measured("tuned", both, NOBODY)
     assert ipo["reward_margin"].value == pytest.approx(0.5 * (4 - 3) / 2 / 2)
-    simpo = measured("tuned", both, NOBODY, config(loss="simpo", reference=None))
+    simpo = config(loss="simpo", reference=None).measured("tuned", both, NOBODY)
     assert list(simpo) == ["preference_accuracy", "reward_margin"]
     assert simpo["reward_margin"].value == pytest.approx(0.5 * (2 + 1) / 2 / 2)
 
 
 def test_thumbs_are_ranked_by_their_rewards() -> None:
     both = {"base": scores([-1.0], [-2.0], [-3.0]), "tuned": scores([-1.0], [-4.0], [-1.0])}
-    found = measured("tuned", both, np.array([True, False, True]), config(kind="kto"))
+    found = config(kind="kto").measured("tuned", both, np.array([True, False, True]))
     assert found["reward_accuracy"].value == 100
     assert found["reward_margin"].value == pytest.approx(0.5 * (1 + 2))
     assert records(both, np.array([True, False, True]), "kto")[1] == {

@@ -10,9 +10,10 @@ import pytest
 from rich.cells import cell_len
 
 from orchestrator.evaluation.rows import Row, write_rows
-from orchestrator.executors.local import slots, visible
+from orchestrator.executors.local import slots
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import write_json
+from orchestrator.machine.environment import visible
 from orchestrator.spec.editing import edited
 from orchestrator.spec.rules import doubts
 from orchestrator.spec.sections import Evaluate, Spec, Sweep

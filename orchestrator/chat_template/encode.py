@@ -27,11 +27,13 @@ _ROLES: Mapping[str, str] = {"function_call": "function"}
 """Ours → LLaMA-Factory's (llamafactory/data/data_utils.py); the others have the same name in both."""
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer as llamafactory/model/loader.py loads it."""
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer as llamafactory/model/loader.py loads it; of the model's own code only where that is trusted."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(folder), use_fast=True, padding_side="right")
+    return AutoTokenizer.from_pretrained(
+        str(folder), use_fast=True, padding_side="right", trust_remote_code=trust_remote_code
+    )
 
 
 class Encoder:

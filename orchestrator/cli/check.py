@@ -92,7 +92,7 @@ def _check_spec(spec: Path, overrides: tuple[str, ...], card: Card | None, as_js
     findings = _findings(project)
     base = known(project.spec.model.base, project.root, project.root / "runs")
     told = _examined(project, base)
-    memory = estimate.memory_estimate(estimate.EstimateInput(project.spec, base.folder, size=base.model))
+    memory = estimate.memory_estimate(estimate.EstimateInput(project.spec, base.folder, None, project.root, base.model))
     if as_json:
         answer = {"spec": project.spec.model_dump(mode="json"), "project": project.root.name}
         found = [finding.to_json() for finding in findings]

@@ -97,10 +97,10 @@ def _grouped(paths: list[str]) -> str:
 
 
 def _damaged(run: Run, found: list[str], files: int) -> GateError:
-    from orchestrator.pipeline.reproduce import cure
+    from orchestrator.pipeline.reproduce import remedy
 
     what = f"{len(found)} of {files} files of {run.id} are not as recorded:\n{some(found)}"
-    if command := cure(run):
+    if command := remedy(run):
         return GateError(
             what, f"`{command}` makes again what is not as it was; until then copy nothing out of this run."
         )

@@ -56,7 +56,8 @@ def show(name: str, form: str | None, messages: Path | None, verbose: bool, **op
         return
     click.echo(shown.prompt(conversation, tools), nl=False)
     if verbose:
-        click.echo(f"\n{shown.ids(conversation, tools)}", err=True)
+        trusted = options["base"] is None and _spec_model().trust_remote_code
+        click.echo(f"\n{shown.ids(conversation, tools, trusted)}", err=True)
 
 
 class _Shown:
@@ -90,10 +91,11 @@ class _Shown:
 
         return render_messages(self.jinja(), conversation, self._special, tools=tools)
 
-    def ids(self, conversation: Sequence[Message], tools: Sequence[Message]) -> Sequence[int]:
+    def ids(self, conversation: Sequence[Message], tools: Sequence[Message], trusted: bool) -> Sequence[int]:
         from orchestrator.chat_template.encode import Encoder, load_tokenizer
 
-        return Encoder(self._name, load_tokenizer(self._folder), self._thinks).prompt_ids(conversation, tools)
+        encoder = Encoder(self._name, load_tokenizer(self._folder, trusted), self._thinks)
+        return encoder.prompt_ids(conversation, tools)
 
 
 @template.command()

@@ -40,9 +40,9 @@ def measured(
 
 
 def best(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
-    """The best one; of those that are equal the earliest, which has learnt the least by heart."""
+    """The best one of checkpoints in order; of equals the earliest, which has learnt the least by heart."""
     sign = -1 if is_lower_better(checkpoints[0].metric) else 1
-    return max(sorted(checkpoints, key=lambda one: one.step), key=lambda one: sign * one.figure.value)
+    return max(checkpoints, key=lambda one: sign * one.figure.value)
 
 
 def summarise(checkpoints: Sequence[Checkpoint], task: Task, labels: Sequence[str] | None = None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from orchestrator.evaluation.calls import CALL_METRICS, SHARES, is_about, row_sc
 from orchestrator.evaluation.classification import confusion
 from orchestrator.evaluation.intervals import Array, Interval, bootstrap, percentile, resampled_sums
 from orchestrator.evaluation.measure import Task, check_task
-from orchestrator.evaluation.metric import is_lower_better, primary_of
+from orchestrator.evaluation.metric import METRICS, is_lower_better, primary_of, scored_by
 from orchestrator.evaluation.overlap import rouge
 from orchestrator.evaluation.rows import Row
 from orchestrator.lib.errors import InputError
@@ -76,7 +76,8 @@ class Basis:
 
 def compare(a: Sequence[Row], b: Sequence[Row], by: Basis) -> Comparison:
     """Accuracy by McNemar's exact test for classification, ROUGE-L by the paired bootstrap for generation; for tools
-    the share of rows with the right calls, or another metric of calls, over the rows that it is about.
+    the share of rows with the right calls, or another metric of calls, over the rows that it is about. Any other metric
+    that is a mean over rows by the paired bootstrap.
 
     Raises InputError unless both hold the same ids with the same labels.
     """
@@ -198,7 +199,11 @@ def _scored(rows: Sequence[Row], metric: str, labels: Sequence[str] | None) -> A
         return 100 * confusion(rows, labels).correct
     if metric in CALL_METRICS:
         return np.array([100 * row_score(row, metric) for row in rows], dtype=np.float64)
-    return np.array([rouge(row.truth, row.answer)[2] for row in rows])
+    if metric == "rougeL":
+        return np.array([rouge(row.truth, row.answer)[2] for row in rows])
+    if score := scored_by(METRICS[metric]):
+        return np.array([100 * score(row) for row in rows], dtype=np.float64)
+    raise InputError(f"{metric} is no mean over rows: two artifacts cannot be compared by it", "Give it a `sample`.")
 
 
 def _verdict(p_value: float, difference: float) -> Verdict:

@@ -77,8 +77,8 @@ def calibrate(likelihoods: Array, truth: Array, seed: int = 0) -> Calibration:
     _, threshold = answerable(sure, right)
     return Calibration(
         len(truth),
-        _interval(plain, right, _ece, seed),
-        _interval(crossed, right, _ece, seed),
+        _interval(plain, right, expected_calibration_error, seed),
+        _interval(crossed, right, expected_calibration_error, seed),
         _by_chance(crossed, seed),
         (equal_width_error(plain, right), equal_width_error(crossed, right)),
         temperature,
@@ -144,13 +144,10 @@ def _bins(right: Array) -> int:
     return min(max(len(right) // ROWS_PER_BIN, 5), 15)
 
 
-_ece = expected_calibration_error
-
-
 def _by_chance(confidence: Array, seed: int) -> float:
     generator = np.random.default_rng(seed)
     draws = [(generator.random(len(confidence)) < confidence).astype(np.float64) for _ in range(_CHANCES)]
-    return float(np.mean([_ece(confidence, right) for right in draws]))
+    return float(np.mean([expected_calibration_error(confidence, right) for right in draws]))
 
 
 def answerable(confidence: Array, right: Array, wanted: float = WANTED) -> tuple[float, float | None]:

@@ -22,8 +22,9 @@ from orchestrator.evaluation.parity import (
 
 _ROUNDING = 1e-9  # 100 × (0.80 − 0.77) is a little more than 3
 
-_BLAMED = ("agreement", "accuracy_drop", "rougeL_drop", "divergence", "perplexity_rise", "repeating")
-"""Failures that a file may have and another one of the same model not, and that have a cause to look for."""
+_BLAMED = ("agreement", "divergence", "perplexity_rise", "repeating")
+"""Failures that a file may have and another one of the same model not, and that have a cause to look for; with them,
+whatever metric drops."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,26 @@ def judge(
         for artifact, agrees in agreements.items()
         for failure in (
             _agreement(artifact, agrees, gate, reference),
-            _drop(artifact, measurements[artifact], measurements[reference], gate, reference),
+            _drop(artifact, primary(measurements[reference].metrics), measurements, gate, reference),
         )
     )
     return [failure for failure in found if failure]
 
 
+def judge_own(
+    measurements: Mapping[str, Measurement],
+    judged: Sequence[str],
+    names: Sequence[str],
+    gate: Mapping[str, float],
+    reference: str,
+) -> list[Failure]:
+    """The artifacts that lose more than `max_accuracy_drop` of a metric of the user's own against the reference."""
+    found = (_drop(artifact, name, measurements, gate, reference) for name in names for artifact in judged)
+    return [failure for failure in found if failure]
+
+
 def judge_answers(reasons: Mapping[str, str | None]) -> list[Failure]:
-    """The artifacts that nobody should be given; the reasons are those of `answers.useless`."""
+    """The artifacts that nobody should be given; the reasons are those of `measure.useless`."""
     return [Failure(name, "answers", f"{name}: {reason}") for name, reason in reasons.items() if reason]
 
 
@@ -127,17 +140,21 @@ def with_causes(failures: Sequence[Failure], reports: Mapping[str, Mapping[str, 
     Where all prompts were those of training, neither template nor tokenizer can be blamed; where some were not
     compared, nothing is known of them.
     """
-    refused = {failure.artifact for failure in failures if failure.what in _BLAMED}
+    refused = {failure.artifact for failure in failures if _has_a_cause(failure)}
 
     def explained(failure: Failure) -> Failure:
         found = reports.get(failure.artifact)
-        if failure.what not in _BLAMED or not found or not all_equal(found):
+        if not _has_a_cause(failure) or not found or not all_equal(found):
             return failure
         cause = f"likely cause: {_suspect(failure.artifact, reports, refused)}"
         seen = f"the prompts of all {found['rows']} rows were those of training"
         return replace(failure, sentence=f"{failure.sentence}; {cause}, for {seen}")
 
     return [explained(failure) for failure in failures]
+
+
+def _has_a_cause(failure: Failure) -> bool:
+    return failure.what in _BLAMED or failure.what.endswith("_drop")
 
 
 def _suspect(artifact: str, asked: Collection[str], refused: Collection[str]) -> str:
@@ -186,10 +203,9 @@ def _agreement(artifact: str, agrees: Interval | None, gate: Mapping[str, float]
 
 
 def _drop(
-    artifact: str, measured: Measurement, expected: Measurement, gate: Mapping[str, float], reference: str
+    artifact: str, metric: str, measurements: Mapping[str, Measurement], gate: Mapping[str, float], reference: str
 ) -> Failure | None:
-    metric = primary(expected.metrics)
-    value, before = measured.metrics[metric].value, expected.metrics[metric].value
+    value, before = (measurements[name].metrics[metric].value for name in (artifact, reference))
     drop, limit = (before - value) / 100, gate.get("max_accuracy_drop", 1.0)
     if drop <= limit + _ROUNDING:
         return None

@@ -1,7 +1,8 @@
-"""The table of metrics: what each is called, which way is better, and where it is shown. A new metric is one entry.
+"""The table of metrics: what each is called, which way is better, and where it is shown.
 
-Tables, pages, rankings, model cards, sweeps and the gate read it. A metric that is a mean over rows brings its
-`sample`; the others are computed together in classification.py, overlap.py and preference.py.
+Tables, pages, rankings, model cards, sweeps and the gate read it. A new metric that is a mean over rows is one entry,
+with its `sample`. The others are computed together in classification.py, overlap.py and preference.py: one over labels
+also has its figure in classification.py, and is named in `column` or `beside` of accuracy to be shown.
 """
 
 from __future__ import annotations
@@ -132,12 +133,15 @@ def ranked() -> tuple[str, ...]:
     return tuple(metric.name for metric in METRICS.values() if metric.sentence)
 
 
+def scored_by(metric: Metric) -> Callable[[Row], float] | None:
+    """What scores one row; None for what is no mean over rows."""
+    return metric.of_row or _of_texts(metric.sample)
+
+
 def samples(task: str) -> dict[str, Callable[[Row], float]]:
     """Name → what scores one row, of the metrics of a task that are means over rows."""
     return {
-        metric.name: scored
-        for metric in METRICS.values()
-        if task in metric.tasks and (scored := metric.of_row or _of_texts(metric.sample))
+        metric.name: scored for metric in METRICS.values() if task in metric.tasks and (scored := scored_by(metric))
     }
 
 

@@ -11,7 +11,7 @@ import math
 import runpy
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -21,8 +21,6 @@ from orchestrator.evaluation.metric import METRICS, Metric
 from orchestrator.lib.errors import InputError
 
 if TYPE_CHECKING:
-    from orchestrator.evaluation.gate import Failure
-    from orchestrator.evaluation.measure import Measurement
     from orchestrator.evaluation.rows import Row
 
 SECONDS = 10.0
@@ -76,30 +74,6 @@ def registered(references: Sequence[str]) -> Iterator[None]:
 def titles(references: Sequence[str]) -> dict[str, str]:
     """Name → head of a column, for a summary: who shows it later does not run the code."""
     return {one.function: one.function.replace("_", " ") for one in map(OwnMetric.of, references)}
-
-
-def judge_own(
-    measurements: Mapping[str, Measurement],
-    judged: Sequence[str],
-    names: Sequence[str],
-    gate: Mapping[str, float],
-    reference: str,
-) -> list[Failure]:
-    """The artifacts that lose more than `max_accuracy_drop` of an own metric against the reference."""
-    from orchestrator.evaluation.gate import Failure
-
-    limit, failures = 100 * gate.get("max_accuracy_drop", 1.0), []
-    for name in names:
-        before = measurements[reference].metrics[name].value
-        for artifact in judged:
-            value = measurements[artifact].metrics[name].value
-            if before - value > limit + 1e-7:
-                said = (
-                    f"{artifact} loses {before - value:.1f} points of {name} against {reference} "
-                    f"({value:.1f} after {before:.1f}); the gate allows {limit:.1f}"
-                )
-                failures.append(Failure(artifact, f"{name}_drop", said, (before - value) / 100, limit / 100))
-    return failures
 
 
 def _metric(one: OwnMetric) -> Metric:

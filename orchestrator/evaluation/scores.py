@@ -9,16 +9,24 @@ from typing import Any
 from orchestrator.evaluation import learnt
 from orchestrator.evaluation.calls import CALL_METRICS, CallReader, is_about
 from orchestrator.evaluation.compare import Basis, Comparison, agreement, compare, paired_scores
-from orchestrator.evaluation.gate import Failure, judge, judge_answers, judge_divergence, judge_parity, with_causes
+from orchestrator.evaluation.gate import (
+    Failure,
+    judge,
+    judge_answers,
+    judge_divergence,
+    judge_own,
+    judge_parity,
+    with_causes,
+)
 from orchestrator.evaluation.intervals import Interval
 from orchestrator.evaluation.learnt import Baseline
 from orchestrator.evaluation.measure import Measurement, Task, measure, untold, useless, with_thoughts
 from orchestrator.evaluation.noninferiority import Loss, loss
-from orchestrator.evaluation.own import judge_own
 from orchestrator.evaluation.parity import uncompared, uncompared_sentence
 from orchestrator.evaluation.rows import Row
 
 Json = dict[str, Any]
+Pairs = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,37 +93,37 @@ def score(it: Evidence, by: Terms) -> Scores:
         measurements={name: measure(of, by.task, by.labels, by.seed) for name, of in rows.items()},
         comparisons={a: compare(rows[a], rows[b], Basis(by.task, (a, b), by.labels, seed=by.seed)) for a, b in pairs},
         agreements={a: agreement(rows[a], rows[b], by.seed) for a, b in pairs if b == by.reference},
-        by_call=_by_call(it, by),
-        losses=_losses(it, by),
+        by_call=_by_call(pairs, it, by),
+        losses=_losses(pairs, it, by),
         learnt=facts | seen,
         notes=[*_notes(it, by), *learnt.untellable(baselines)],
     )
     return replace(found, failures=_failures(found, baselines, it, by))
 
 
-def _pairs(it: Evidence, by: Terms) -> list[tuple[str, str]]:
+def _pairs(it: Evidence, by: Terms) -> Pairs:
     """Each artifact and what it is held against."""
     others = [(name, by.reference) for name in it.rows if name not in (by.reference, by.baseline)]
     return [*([(by.reference, by.baseline)] if by.baseline in it.rows else []), *others]
 
 
-def _by_call(it: Evidence, by: Terms) -> list[Comparison]:
+def _by_call(pairs: Pairs, it: Evidence, by: Terms) -> list[Comparison]:
     """Comparisons by the other metrics of calls, as far as rows tell them."""
     if by.task != "tools":
         return []
     told = [name for name in CALL_METRICS[1:] if any(is_about(name, row) for row in it.rows[by.reference])]
     return [
         compare(it.rows[a], it.rows[b], Basis(by.task, (a, b), metric=name, seed=by.seed))
-        for a, b in _pairs(it, by)
+        for a, b in pairs
         for name in told
     ]
 
 
-def _losses(it: Evidence, by: Terms) -> dict[str, Loss]:
+def _losses(pairs: Pairs, it: Evidence, by: Terms) -> dict[str, Loss]:
     if "max_accuracy_drop" not in by.gate:
         return {}
     found = {}
-    for a, b in _pairs(it, by):
+    for a, b in pairs:
         if b == by.reference:
             _, before, after = paired_scores(it.rows[a], it.rows[b], Basis(by.task, (a, b), by.labels))
             found[a] = loss(after - before, 100 * by.gate["max_accuracy_drop"], by.seed)

@@ -43,9 +43,10 @@ def recommended(found: Scores, it: Evidence, reference: str) -> Recommendation |
     if reference in refused:
         return None
     candidates = []
-    for name in found.losses.keys() & it.sizes.keys():
-        nats = divergence.figures(it.divergence.get(name, ())).get(DIVERGENCE)
-        candidates.append(Candidate(name, it.sizes[name], found.losses[name], nats.value if nats else None))
+    for name, loss in found.losses.items():
+        if name in it.sizes:
+            nats = divergence.figures(it.divergence.get(name, ())).get(DIVERGENCE)
+            candidates.append(Candidate(name, it.sizes[name], loss, nats.value if nats else None))
     return recommend(found.comparisons, candidates, refused)
 
 

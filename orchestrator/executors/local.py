@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -11,7 +10,7 @@ from typing import Literal
 
 from orchestrator.executors.base import Handle, Job, Wanted
 from orchestrator.lib.cpu import cores
-from orchestrator.machine.environment import gpus
+from orchestrator.machine import environment
 
 CORES_PER_TRIAL = 4
 """On a CPU, `auto` gives each trial so many cores; more of them would speed a small model up but little."""
@@ -22,8 +21,7 @@ predictions 0.78, of the time of one after the other with two threads."""
 
 def create(wanted: Wanted) -> LocalExecutor:
     """This machine, with its devices divided among the jobs, of which each may take several."""
-    devices = visible(len(gpus()), os.environ.get("CUDA_VISIBLE_DEVICES"))
-    return LocalExecutor(slots(wanted.parallel, devices, cores(), wanted.processes))
+    return LocalExecutor(slots(wanted.parallel, environment.visible_gpus(), cores(), wanted.processes))
 
 
 class LocalExecutor:
@@ -50,7 +48,7 @@ class LocalHandle:
     """Gives its slot back."""
     future: Future[None] = field(default_factory=Future)
     reason: BaseException | None = None
-    """Why it was cancelled: set from one thread, felt in another."""
+    """Why it was cancelled: set in one thread, raised in another."""
     released: bool = False
 
     @property
@@ -97,10 +95,3 @@ def slots(parallel: int | Literal["auto"], gpus: Sequence[str], cores: int, each
         return [{"CUDA_VISIBLE_DEVICES": groups[number % len(groups)]} for number in range(wanted)]
     wanted = max(min(AT_LEAST, cores), cores // CORES_PER_TRIAL) if parallel == "auto" else parallel
     return [{"OMP_NUM_THREADS": str(max(1, cores // (wanted * each)))} for _ in range(wanted)]
-
-
-def visible(count: int, setting: str | None) -> list[str]:
-    """The names of the GPUs that may be used: those of CUDA_VISIBLE_DEVICES, else all."""
-    if setting is None:
-        return [str(number) for number in range(count)]
-    return [name.strip() for name in setting.split(",") if name.strip() not in ("", "-1")] if count else []

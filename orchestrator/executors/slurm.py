@@ -120,6 +120,8 @@ class SlurmHandle:
             self.executor.ask()
             if self.state in ENDED:
                 self._collect()
+            else:
+                self.missing_since = 0.0  # queued again: what it has not left yet is due after its next end only
         return self.over
 
     def exception(self) -> BaseException | None:

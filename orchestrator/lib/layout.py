@@ -54,6 +54,16 @@ def trained(folder: Path) -> str:
     return KEPT if (folder / KEPT / "adapter_config.json").is_file() else TRAINED
 
 
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a training, `checkpoint-STEP`, in order; copies with other names are none."""
+    numbered = [path for path in folder.glob("checkpoint-*") if _step(path).isdecimal() and path.is_dir()]
+    return sorted(numbered, key=lambda path: int(_step(path)))
+
+
+def _step(checkpoint: Path) -> str:
+    return checkpoint.name.removeprefix("checkpoint-")
+
+
 def config(stage: str) -> str:
     """The rendered configuration of a stage."""
     return f"configs/{stage}.yaml"

@@ -144,8 +144,8 @@ def end_group(leader: int, poll: Callable[[], int | None]) -> None:
 def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """Our environment with the interpreter's own programs first on PATH: no virtual environment need be active.
 
-    OpenMP, which torch computes with, starts a thread for each core it sees, however little of them a container may
-    use; there it is told.
+    OpenMP, which torch computes with, starts a thread for each core it sees, however few of them a container may use;
+    there it is told.
     """
     programs = str(Path(sys.executable).parent)
     path = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])

@@ -34,7 +34,8 @@ class Renderer:
     """Renders the templates of one project."""
 
     def __init__(self, project: Path) -> None:
-        self._environment = _environment(project)
+        self._own = project / "templates"
+        self._environment = _environment(self._own)
 
     def __call__(self, template: str, /, **values: Any) -> str:
         """The rendered text. Raises InputError that names the template when it cannot be rendered."""
@@ -53,6 +54,10 @@ class Renderer:
         """The sha256 of a template's text, for the fingerprint of what a worker renders later."""
         source, _, _ = self._environment.loader.get_source(self._environment, template)  # type: ignore[union-attr]
         return hashlib.sha256(source.encode()).hexdigest()
+
+    def overrides(self, template: str) -> bool:
+        """Whether the project has a template of its own in the place of a packaged one."""
+        return (self._own / template).is_file()
 
 
 def _bounded(parts: Iterable[str]) -> str:
@@ -94,12 +99,12 @@ def _sandbox() -> type[Environment]:
 
 
 @functools.cache
-def _environment(project: Path) -> Environment:
-    """One for each project: its templates are compiled once, and again when their files change."""
+def _environment(own: Path) -> Environment:
+    """One for each project's folder of templates, which are compiled once, and again when their files change."""
     from jinja2 import FileSystemLoader, StrictUndefined
 
     environment = _sandbox()(
-        loader=FileSystemLoader([project / "templates", *PACKAGED]),
+        loader=FileSystemLoader([own, *PACKAGED]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -104,16 +104,16 @@ def fingerprint(step: Step, upstream: Mapping[str, str], aliases: Mapping[str, s
     return sha256_of(text)
 
 
-def content_fingerprint(step: Step, apart: str, outputs: Mapping[str, str]) -> str:
+def content_fingerprint(step: Step, own: str, outputs: Mapping[str, str]) -> str:
     """The sha256 of all that a step's result depends on, with the contents of what it reads in the place of how those
     came about; empty where it is not known what it reads.
 
-    `apart` is its fingerprint without those of the stages that it needs, `outputs` what these left: path → sha256.
+    `own` is its fingerprint without those of the stages that it needs, `outputs` what these left: path → sha256.
     """
     if not step.reads:
         return ""
     read = sorted((path, digest) for path, digest in outputs.items() if _fits(path, step.reads))
-    return sha256_of(json.dumps(["contents", apart, read]))
+    return sha256_of(json.dumps(["contents", own, read]))
 
 
 def _fits(path: str, patterns: tuple[str, ...]) -> bool:

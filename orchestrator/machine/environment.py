@@ -81,9 +81,27 @@ def _declared(packages: Sequence[str]) -> str:
 
 @functools.cache
 def gpus() -> list[dict[str, Any]]:
-    """Name, memory in MiB and driver of each NVIDIA GPU; empty where there is none."""
+    """Name, memory in MiB and driver of each NVIDIA GPU; empty where there is none.
+
+    The memory is 0 for a GPU that has none of its own and shares the CPU's: nvidia-smi tells no size then.
+    """
     cells = _nvidia_smi("name,memory.total,driver_version")
-    return [{"name": name, "memory_mib": int(memory), "driver": driver} for name, memory, driver in cells]
+    return [
+        {"name": name, "memory_mib": int(memory) if memory.isdigit() else 0, "driver": driver}
+        for name, memory, driver in cells
+    ]
+
+
+def visible_gpus() -> list[str]:
+    """The names of the NVIDIA GPUs that may be used here."""
+    return visible(len(gpus()), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def visible(count: int, setting: str | None) -> list[str]:
+    """The names of the GPUs that may be used: those of CUDA_VISIBLE_DEVICES, else all."""
+    if setting is None:
+        return [str(number) for number in range(count)]
+    return [name.strip() for name in setting.split(",") if name.strip() not in ("", "-1")] if count else []
 
 
 def gpu_memory() -> list[tuple[float, float]]:

@@ -88,7 +88,7 @@ def needs(training: Mapping[str, Any], launch: Mapping[str, Any] = NOTHING) -> I
 
 
 def missing(training: Mapping[str, Any], launch: Mapping[str, Any] = NOTHING) -> list[Missing]:
-    """What of it this machine has not."""
+    """What of that this machine lacks."""
     found = [
         Missing(
             f"{need.key} needs {need.packages[0]}, which is not installed",

@@ -73,18 +73,19 @@ def _read(
     every = range(1, 1 + len(prompts) * len(paths))
     for sequence in every:
         decoder.fork(sequence)
-    asked = [
+    prompt_ends = [
         Entry(token, shared + at, range(start, start + len(paths)), at == len(prompt) - 1)
         for prompt, start in zip(prompts, first, strict=True)
         for at, token in enumerate(prompt)
     ]
     inner = [place for place, node in enumerate(nodes) if node.inner]
-    chosen = [
+    inner_nodes = [
         Entry(nodes[at].token, shared + len(prompt) + nodes[at].depth, [start + of for of in nodes[at].choices], True)
         for prompt, start in zip(prompts, first, strict=True)
         for at in inner
     ]
-    ends, insides = decoder.read(asked, _log_probabilities), iter(decoder.read(chosen, _log_probabilities))
+    ends = decoder.read(prompt_ends, _log_probabilities)
+    insides = iter(decoder.read(inner_nodes, _log_probabilities))
     for sequence in every:
         decoder.drop(sequence)
     for end in ends:

@@ -15,11 +15,10 @@ from typing import Any
 from orchestrator.lib.files import building, cache_folder, link, read_json, sha256, sha256_of, write_json
 from orchestrator.models import tokenizer_class
 from orchestrator.models.tokenizer import ids_of, json_object, load
+from orchestrator.models.tokenizer_class import SAVED_AS
 
 SETTINGS = "tokenizer_config.json"
-FAITHFUL = "PreTrainedTokenizerFast"
-"""Known to transformers 4 as well, unlike `TokenizersBackend`, as version 5 calls it."""
-MARK = f"+tokenizer_class={FAITHFUL}"
+MARK = f"+tokenizer_class={SAVED_AS}"
 """What tells the identity of a cured model from that of the model itself."""
 
 
@@ -46,7 +45,7 @@ def wrong_class(folder: Path) -> str | None:
 
 def described(wrong: str) -> str:
     """The cure in a few words, as records and reports name it."""
-    return f"tokenizer_class {FAITHFUL} instead of {wrong}"
+    return f"tokenizer_class {SAVED_AS} instead of {wrong}"
 
 
 def cured(folder: Path, identity: str) -> Path:
@@ -58,7 +57,7 @@ def cured(folder: Path, identity: str) -> Path:
                 if path.name != SETTINGS:
                     _link(path, temporary / path.name)
             settings = {key: value for key, value in _settings(folder).items() if key != "auto_map"}
-            write_json(temporary / SETTINGS, {**settings, "tokenizer_class": FAITHFUL})
+            write_json(temporary / SETTINGS, {**settings, "tokenizer_class": SAVED_AS})
     return target
 
 

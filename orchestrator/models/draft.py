@@ -21,8 +21,8 @@ class Draft:
     tokens: Sequence[int]
     """At least one, the one that ends the answer among them."""
     look: Callable[[Any, int], object]
-    """Is shown the logits (float32, vocabulary; gone with the next token) for each of them, and its place; where there
-    are such of the prompt, its number among all."""
+    """Called with the logits (float32, one for each token of the vocabulary; overwritten by the next token) at each of
+    them, and with its place among all that are looked at: those of the prompt come first."""
     own: Sequence[int] = ()
     """Tokens of the prompt that it is shown the same for before, counted from the prompt's end (−1 is its last)."""
 

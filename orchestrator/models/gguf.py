@@ -259,7 +259,7 @@ class GgufModel:
 
 @functools.cache
 def _silence() -> Any:
-    """What llama.cpp calls with each line of its log. It keeps on calling it, so this must live as long as it."""
+    """What is called with each line of the log; llama.cpp keeps calling it, so it must never be garbage-collected."""
     import llama_cpp
 
     return llama_cpp.llama_log_callback(lambda level, text, data: None)

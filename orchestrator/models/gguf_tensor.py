@@ -28,7 +28,7 @@ def matrix(file: Path, name: str) -> Any:
     """
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 
-    found = _find(file, name)
+    found = _places(file).get(name)
     if found is None:
         return None
     import numpy as np
@@ -58,10 +58,6 @@ def matrices(file: Path) -> list[Matrix]:
 
     found = _places(file).items()
     return [Matrix(name, at.shape, GGMLQuantizationType(at.kind).name.lower()) for name, at in found]
-
-
-def _find(file: Path, name: str) -> _Place | None:
-    return _places(file).get(name)
 
 
 def _places(file: Path) -> dict[str, _Place]:

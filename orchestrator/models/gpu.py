@@ -9,8 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from orchestrator.machine import environment
-from orchestrator.models.memory import MemoryInput, train
-from orchestrator.models.situation import Situation, devices, total
+from orchestrator.models.situation import Situation, devices, training_bytes
 
 BFLOAT16 = (8, 0)
 """The compute capability (NVIDIA Ampere) from which a GPU has bfloat16 and flash attention 2."""
@@ -53,10 +52,5 @@ def advice(now: Situation, card: Card) -> list[tuple[str, str]]:
 
 def _compared(now: Situation, changes: Mapping[str, Any]) -> str:
     """The forecast with other arguments, beside that of the present ones."""
-    assert now.model is not None
-    gpus = devices(now.arguments)
-    whole, other = (
-        total(train(now.model, MemoryInput({**now.arguments, **more}, now.longest, devices=gpus, answer=now.answer)))
-        for more in ({}, changes)
-    )
+    whole, other = (training_bytes(now, more) for more in ({}, changes))
     return f"about {other / 2**30:.1f} GiB instead of {whole / 2**30:.1f}"

@@ -21,7 +21,9 @@ REPOSITORY = re.compile(
     rf"(?P<source>hf|modelscope):(?!.*\.\.)(?P<id>{NAME}/{NAME})(@(?P<revision>[\w./-]{{1,255}}))?\Z", re.ASCII
 )
 WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "README.md"]
-"""No pickled weights and no Python code, unless the user turned that on."""
+"""What is downloaded of a model: no pickled weights, and no Python code."""
+CODE = ["*.py", "*.tiktoken"]
+"""What else is, where `model.trust_remote_code` is on: the model's own code, and what only such code reads."""
 
 
 def parse(base: str) -> tuple[str, str, str | None]:
@@ -37,18 +39,36 @@ def parse(base: str) -> tuple[str, str, str | None]:
 def cached(base: str) -> Path | None:
     """The snapshot of a repository in the local cache, None where it is not there whole; never asks the network.
 
-    The hub's cache is read as its documentation lays it out, since importing its client takes longer than a plan may.
+    The hubs' caches are read as their clients lay them out, since importing one takes longer than a plan may.
     """
     source, repository, revision = parse(base)
-    if source == "modelscope":
-        root = Path(os.environ.get("MODELSCOPE_CACHE", Path.home() / ".cache/modelscope/hub")) / "models" / repository
-        return root if _is_whole(root, base) else None
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache/huggingface"))
-    root = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"models--{repository.replace('/', '--')}"
+    places = _of_modelscope(repository, revision) if source == "modelscope" else _of_hugging_face(repository, revision)
+    return next((folder for folder in places if _is_whole(folder, base)), None)
+
+
+def _of_hugging_face(repository: str, revision: str | None) -> Iterator[Path]:
+    """Where the snapshot of a revision lies; nowhere while it is not known which commit that is."""
+    root = _hugging_face_cache() / f"models--{repository.replace('/', '--')}"
     reference = root / "refs" / (revision or "main")
-    commit = reference.read_text().strip() if reference.is_file() else (revision or "")
-    snapshot = root / "snapshots" / commit
-    return snapshot if commit and _is_whole(snapshot, base) else None
+    if commit := reference.read_text().strip() if reference.is_file() else (revision or ""):
+        yield root / "snapshots" / commit
+
+
+def _hugging_face_cache() -> Path:
+    """HF_HUB_CACHE as huggingface_hub/constants.py makes it."""
+    home = os.environ.get("HF_HOME", os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/huggingface")
+    old_name = os.environ.get("HUGGINGFACE_HUB_CACHE", f"{home}/hub")
+    return Path(os.path.expandvars(os.environ.get("HF_HUB_CACHE", old_name))).expanduser()
+
+
+def _of_modelscope(repository: str, revision: str | None) -> Iterator[Path]:
+    """Where modelscope_hub/_download.py puts a model, then the layouts of older clients that it and modelscope's
+    `find_reusable_legacy_repo_dir` go on with; those know of no revision."""
+    cache = Path(os.environ.get("MODELSCOPE_CACHE") or "~/.cache/modelscope").expanduser()
+    yield cache / "models" / repository.replace("/", "--") / "snapshots" / (revision or "master")
+    owner, name = repository.split("/")
+    for root in (cache / "models", cache / "hub/models", cache, cache / "hub"):
+        yield from (root / owner / written for written in (name.replace(".", "___"), name))
 
 
 def _is_whole(folder: Path, base: str) -> bool:
@@ -76,18 +96,19 @@ def _noted(base: str) -> Iterator[None]:
     _note(base).unlink(missing_ok=True)
 
 
-def fetch(base: str) -> Path:
+def fetch(base: str, with_code: bool = False) -> Path:
     """Download a repository, continuing where an earlier download stopped. Raises MissingError when that fails."""
     source, repository, revision = parse(base)
+    wanted = [*WANTED, *(CODE if with_code else ())]
     try:
         with _noted(base):
             if source == "modelscope":
                 from modelscope import snapshot_download as from_modelscope
 
-                return Path(from_modelscope(repository, revision=revision, allow_patterns=WANTED))
+                return Path(from_modelscope(repository, revision=revision, allow_patterns=wanted))
             from huggingface_hub import snapshot_download
 
-            return Path(snapshot_download(repository, revision=revision, allow_patterns=WANTED))
+            return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
     except Exception as error:
         raise unreachable(base, error) from error
 

@@ -69,7 +69,7 @@ class Collector:
 
     def __init__(self, times: int) -> None:
         self.times = times
-        """As how many times what is computed counts."""
+        """How many times what is computed now is counted."""
         self.sums: Sums = {}
         self.failure: Exception | None = None
         """What went wrong in the callback, where nothing can be raised."""

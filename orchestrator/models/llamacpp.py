@@ -11,12 +11,14 @@ import ast
 import functools
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 from orchestrator.lib.errors import InputError, MissingError
 from orchestrator.lib.fetch import Pin, Progress, download, unpack_source
 from orchestrator.lib.files import building, cache_folder, sha256_of
+from orchestrator.machine import environment
 
 ARCHIVE = Pin(
     requirement="llama-cpp-python==0.3.36",
@@ -55,16 +57,16 @@ def fetch(chosen: str | None = None, progress: Progress = lambda done, total: No
         unpack_source(archive, temporary / "all", lambda name: name.startswith(tuple(INSIDE + part for part in PARTS)))
         for path in (temporary / "all" / INSIDE).iterdir():
             path.rename(temporary / path.name)
-        _remove_empty(temporary / "all")
+        shutil.rmtree(temporary / "all")
     return _pinned()
 
 
 def version(folder: Path) -> str:
-    """What to record: the pinned release, or the commit of a checkout of the user's own."""
+    """What to record: the pinned release, the commit of the user's own checkout, or the folder of what is none."""
     if folder == _pinned():
         return ARCHIVE.requirement
-    head = folder / ".git" / "HEAD"
-    return head.read_text().strip() if head.is_file() else str(folder)
+    state = environment.git_state(folder) if (folder / ".git").exists() else None
+    return str(state["commit"]) if state else str(folder)
 
 
 def require_known(architecture: str, converter: Path, quoted: str) -> None:
@@ -93,12 +95,6 @@ def wants_sentencepiece(architecture: str, converter: Path) -> bool:
 
 def _pinned() -> Path:
     return cache_folder() / "llama.cpp-0.3.36"
-
-
-def _remove_empty(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir()
-    folder.rmdir()
 
 
 def _hash(ids: list[int]) -> str:

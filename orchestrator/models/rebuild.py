@@ -1,4 +1,4 @@
-"""Turn a llama-architecture GGUF back into a Hugging Face model folder: `rebuild_model SOURCE.gguf FOLDER`.
+"""`python -m orchestrator.models.rebuild SOURCE.gguf FOLDER`: a llama-architecture GGUF back into a model folder.
 
 transformers can dequantise the weights, but the tokenizer that it reads from a GGUF has the wrong special tokens and
 a wrong decoder for byte-level BPE, so that one is built here from the GGUF's own metadata.

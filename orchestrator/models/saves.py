@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.models.hub import REPOSITORY, cached
+from orchestrator.models.sources import damaged_weights
 from orchestrator.models.tokenizer import json_object
 
 CONFIGS = ("training_args.yaml", "train.yaml")
@@ -110,9 +112,8 @@ def _trained(folder: Path) -> tuple[Path, str]:
     damage = _damage(folder) if _has_result(folder) else "the training did not end"
     if not damage:
         return folder, ""
-    checkpoints = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal() and _has_result(path)]
-    if whole := [path for path in checkpoints if not _damage(path)]:
-        newest = max(whole, key=lambda path: int(path.name[11:]))
+    saved = reversed(layout.checkpoints(folder))
+    if newest := next((path for path in saved if _has_result(path) and not _damage(path)), None):
         return newest, f"{damage}; {newest.name} is looked at"
     if _has_result(folder):
         raise InputError(f"{damage} in {str(folder)!r}", "Copy the folder again; it may have been cut short.")
@@ -130,20 +131,12 @@ def _has_result(folder: Path) -> bool:
 
 def _damage(folder: Path) -> str:
     """What is wrong with a result's files, or ""; no weight is read."""
-    from safetensors import SafetensorError, safe_open
-
     for name in ("adapter_config.json", "config.json"):
         try:
             json_object(folder / name)
         except InputError:
             return f"{name} is damaged"
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="np"):
-                pass
-        except (OSError, SafetensorError) as error:
-            return f"{file.name} is damaged ({error})"
-    return ""
+    return next((f"{name} is damaged ({error})" for name, error in damaged_weights(folder)), "")
 
 
 def _adapter(folder: Path) -> dict[str, Any]:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from orchestrator.executors.local import visible
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json
 from orchestrator.lib.step import Step
 from orchestrator.machine import environment
-from orchestrator.models.memory import Forecast
+from orchestrator.models.memory import Forecast, MemoryInput, train
 from orchestrator.models.shape import Model, read_model
 
 SHARE = 0.25
@@ -55,11 +53,18 @@ def total(forecast: Forecast) -> int:
     return sum((forecast.gpu or forecast.host).values())
 
 
+def training_bytes(now: Situation, changes: Mapping[str, Any]) -> int:
+    """The forecast of a training with other arguments."""
+    assert now.model is not None
+    arguments = {**now.arguments, **changes}
+    return total(train(now.model, MemoryInput(arguments, now.longest, devices=devices(arguments), answer=now.answer)))
+
+
 def devices(training: Mapping[str, Any]) -> int:
     """How many GPUs a training would use."""
     if training.get("use_cpu"):
         return 0
-    return len(visible(len(environment.gpus()), os.environ.get("CUDA_VISIBLE_DEVICES")))
+    return len(environment.visible_gpus())
 
 
 def of_step(step: Step, run_folder: Path | None, share: float) -> Situation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,10 +11,13 @@ from orchestrator.lib.errors import InputError, MissingError
 from orchestrator.lib.fetch import Progress
 from orchestrator.lib.files import HashCache, read_json, sha256_of
 from orchestrator.models import builtin, cure, earlier, hub
+from orchestrator.models.tokenizer import json_object
 
 SOURCES = ("builtin:", "hf:", "modelscope:", "run:")
 CONTENT = (".safetensors", ".json", ".jinja", ".model", ".txt")
 """Files of a model folder that decide what it computes; pickled weights are refused, not hashed."""
+CODE = (".py", ".tiktoken")
+"""Those that do so, too, where the model's own code runs."""
 DEQUANTISED = ("mxfp4", "fp8")
 """Kinds of quantised weights that LLaMA-Factory turns back as it loads them (model_utils/quantization.py)."""
 
@@ -34,15 +38,17 @@ class Base:
     """What was done that its tokenizer is loaded as its own files mean it, in a few words; None where nothing was."""
 
 
-def locate(base: str, project: Path, hashes: HashCache, runs_dir: Path | None = None) -> Base:
+def locate(base: str, project: Path, hashes: HashCache, runs_dir: Path | None = None, with_code: bool = False) -> Base:
     """Find a base model without the network; `run:ID` is looked for in `runs_dir`, by default the project's runs/.
 
-    One whose tokenizer transformers would load wrongly is used through a folder of links in the cache.
-    Raises InputError for a name or folder that cannot be one.
+    One whose tokenizer transformers would load wrongly is used through a folder of links in the cache. `with_code`:
+    its own code is part of what it is. Raises InputError for a name or folder that cannot be one.
     """
     if earlier.keeps_adapter(base):
-        return _under_adapter(base, project, hashes, runs_dir)
-    return _cured(_find(base, project, hashes, runs_dir))
+        return _under_adapter(base, project, hashes, runs_dir, with_code)
+    found = _find(base, project, hashes, runs_dir, with_code)
+    own = with_code and found.path and _own_classes(found.path, "tokenizer_config.json")
+    return found if own else _cured(found)
 
 
 def _cured(base: Base) -> Base:
@@ -53,24 +59,28 @@ def _cured(base: Base) -> Base:
     return replace(base, path=cure.cured(base.path, base.identity), identity=identity, cure=cure.described(wrong))
 
 
-def _find(base: str, project: Path, hashes: HashCache, runs_dir: Path | None) -> Base:
+def _find(base: str, project: Path, hashes: HashCache, runs_dir: Path | None, with_code: bool) -> Base:
     folder = find_folder(base, project, runs_dir)
     source, _, name = base.partition(":")
     if source == "builtin":
         return Base(base, folder, builtin.folder(name).name)
-    if source in ("hf", "modelscope"):
-        return Base(base, folder, f"{base}@{folder.name}" if folder else base)
-    assert folder is not None  # one of the user's own is here, or an error
-    return Base(base, folder, content_hash(folder, hashes))
+    if folder is None:
+        return Base(base, folder, base)
+    if source == "hf":
+        return Base(base, folder, f"{base}@{folder.name}")
+    return Base(base, folder, content_hash(folder, hashes, with_code))  # ModelScope's client names no commit
 
 
-def _under_adapter(base: str, project: Path, hashes: HashCache, runs_dir: Path | None) -> Base:
+def _under_adapter(base: str, project: Path, hashes: HashCache, runs_dir: Path | None, with_code: bool) -> Base:
     """The model under an earlier run's adapter. Raises InputError when it is no longer the one of that training."""
     name, runs_dir = base.removeprefix("run:"), runs_dir or project / "runs"
     adapter = earlier.adapter(name, runs_dir)
     origin, identity = earlier.origin(name, runs_dir)
-    under = locate(origin, project, hashes, runs_dir)
-    if under.path and under.identity.removesuffix(cure.MARK) != identity.removesuffix(cure.MARK):
+    under = locate(origin, project, hashes, runs_dir, with_code)
+    either = {
+        locate(origin, project, hashes, runs_dir, code).identity.removesuffix(cure.MARK) for code in (True, False)
+    }
+    if under.path and identity.removesuffix(cure.MARK) not in either:
         raise InputError(
             f"model.base: {origin!r} has changed since {base!r} was trained over it", "Put back what it was."
         )
@@ -111,12 +121,14 @@ def fetch(
     hashes: HashCache,
     progress: Progress = lambda done, total: None,
     runs_dir: Path | None = None,
+    with_code: bool = False,
 ) -> Base:
     """`locate`, after downloading or building what is not there yet. Raises MissingError when it cannot be had."""
-    located = locate(base, project, hashes, runs_dir)
-    if located.path is None:
-        _download(_without_adapter(base, project, runs_dir), progress)
-        located = locate(base, project, hashes, runs_dir)
+    located = locate(base, project, hashes, runs_dir, with_code)
+    name = _without_adapter(base, project, runs_dir)
+    if located.path is None or (with_code and hub.REPOSITORY.match(name) and _lacks_code(located.path)):
+        _download(name, progress, with_code)
+        located = locate(base, project, hashes, runs_dir, with_code)
     if located.path is None:
         raise MissingError(f"{base} was downloaded and cannot be found", "Run `orchestrator doctor`.")
     require_whole_weights(located.path, base)
@@ -198,29 +210,50 @@ def require_mergeable(folder: Path, quoted: str) -> None:
 
 def require_whole_weights(folder: Path, quoted: str) -> None:
     """Raise InputError unless every safetensors file is as long as its header says; no weight is read."""
+    if damaged := next(damaged_weights(folder), None):
+        raise InputError(
+            f"model.base: {damaged[0]} of {quoted!r} is damaged: {damaged[1]}",
+            "Remove the model's folder, then copy or download it again.",
+        )
+
+
+def damaged_weights(folder: Path) -> Iterator[tuple[str, Exception]]:
+    """Each safetensors file that is not as long as its header says, and what is wrong with it."""
     from safetensors import SafetensorError, safe_open
 
     for file in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(file, framework="np"):
                 pass
-        except SafetensorError as error:
-            raise InputError(
-                f"model.base: {file.name} of {quoted!r} is damaged: {error}",
-                "Remove the model's folder, then copy or download it again.",
-            ) from None
+        except (OSError, SafetensorError) as error:
+            yield file.name, error
 
 
-def _download(base: str, progress: Progress) -> None:
+def _lacks_code(folder: Path) -> bool:
+    """Whether modules that a model's configurations name are not there, as after a download without them."""
+    named = [*_own_classes(folder, "config.json"), *_own_classes(folder, "tokenizer_config.json")]
+    here = [name.partition(".")[0] for name in named if "--" not in name]  # ORG/NAME--module.Class lies elsewhere
+    return not all((folder / f"{module}.py").is_file() for module in here)
+
+
+def _own_classes(folder: Path, settings: str) -> list[str]:
+    """The classes of the model's own code that a configuration names, as `module.Class`."""
+    named = json_object(folder / settings).get("auto_map") or {}
+    found = named.values() if isinstance(named, dict) else [named]
+    return [name for value in found for name in (value if isinstance(value, list) else [value]) if name]
+
+
+def _download(base: str, progress: Progress, with_code: bool) -> None:
     source, _, name = base.partition(":")
     if source == "builtin":
         builtin.fetch(name, progress)
     else:
-        require_model_folder(hub.fetch(base), base)
+        require_model_folder(hub.fetch(base, with_code), base)
 
 
-def content_hash(folder: Path, hashes: HashCache) -> str:
+def content_hash(folder: Path, hashes: HashCache, with_code: bool = False) -> str:
     """The sha256 over the names and hashes of a model's files."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in CONTENT and path.is_file())
+    kinds = (*CONTENT, *(CODE if with_code else ()))
+    files = sorted(path for path in folder.iterdir() if path.suffix in kinds and path.is_file())
     lines = [f"{path.name} {hashes.sha256(path)}" for path in files]
     return sha256_of("\n".join(lines))

@@ -7,7 +7,7 @@ record says what was chosen. What the user wrote is never overridden.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from orchestrator.lib.cpu import threads
 from orchestrator.lib.step import Step
 from orchestrator.machine import environment
 from orchestrator.models import gpu
-from orchestrator.models.memory import MemoryInput, computed_bytes, merge, predict, train
-from orchestrator.models.situation import Situation, counted, devices, of_step, total
+from orchestrator.models.memory import MemoryInput, computed_bytes, merge, predict
+from orchestrator.models.situation import Situation, counted, devices, of_step, total, training_bytes
 
 CHECKPOINTING = "disable_gradient_checkpointing"
 UNSAFE = ("gradient_checkpointing", "use_unsloth", "quantization_bit", "deepspeed", "fsdp", "use_kt")
@@ -61,14 +61,20 @@ averaged is so for each micro-batch."""
 class Choice:
     """An argument and why it was chosen."""
 
-    argument: str
+    name: str
+    value: str
+    """As a YAML scalar."""
     why: str
 
     @property
-    def pair(self) -> tuple[str, str]:
-        """Name and YAML scalar."""
-        name, _, value = self.argument.partition("=")
-        return name, value
+    def argument(self) -> str:
+        """As a command line has it."""
+        return f"{self.name}={self.value}"
+
+
+def chosen(found: Iterable[Choice]) -> dict[str, str]:
+    """Name → value of some choices."""
+    return {choice.name: choice.value for choice in found}
 
 
 def for_training(now: Situation) -> list[Choice]:
@@ -76,8 +82,8 @@ def for_training(now: Situation) -> list[Choice]:
     found = [] if whole_logits(now) else [_answer_logits(now)]
     now = replace(now, answer=now.answer if found else None)
     found += _no_checkpointing(now)
-    found += _micro_batches(now, kept=bool(found and found[-1].argument.startswith(CHECKPOINTING)))
-    return found + _steps_by_length(now, dict(choice.pair for choice in found))
+    found += _micro_batches(now, kept=bool(found and found[-1].name == CHECKPOINTING))
+    return found + _steps_by_length(now, chosen(found))
 
 
 def whole_logits(now: Situation) -> str:
@@ -92,7 +98,7 @@ def whole_logits(now: Situation) -> str:
 
 def _answer_logits(now: Situation) -> Choice:
     of = f"at most {now.answer} of {now.longest} tokens of a row" if now.answer else "the tokens of a row"
-    return Choice(f"{LOGITS}=true", f"logits at {of} that carry a loss; none needs the others")
+    return Choice(LOGITS, "true", f"logits at {of} that carry a loss; none needs the others")
 
 
 def _no_checkpointing(now: Situation) -> list[Choice]:
@@ -102,7 +108,7 @@ def _no_checkpointing(now: Situation) -> list[Choice]:
     if not now.affords(needed):
         return []
     why = f"training takes about {_gib(needed)} with all activations kept, and {_gib(now.free)} are free"
-    return [Choice(f"{CHECKPOINTING}=true", why)]
+    return [Choice(CHECKPOINTING, "true", why)]
 
 
 def _micro_batches(now: Situation, kept: bool) -> list[Choice]:
@@ -115,7 +121,7 @@ def _micro_batches(now: Situation, kept: bool) -> list[Choice]:
     rows, times = split
     needed = training_bytes(now, _split(rows, times, kept))
     why = f"{rows} × {times} rows a step take about {_gib(needed)}; equal but for rounding to {_written(now)}"
-    return [Choice(f"{name}={value}", why) for name, value in zip(MICRO, split, strict=True)]
+    return [Choice(name, str(value), why) for name, value in zip(MICRO, split, strict=True)]
 
 
 def _steps_by_length(now: Situation, chosen: Mapping[str, str]) -> list[Choice]:
@@ -123,7 +129,7 @@ def _steps_by_length(now: Situation, chosen: Mapping[str, str]) -> list[Choice]:
     several = int(chosen.get(MICRO[1], now.arguments.get(MICRO[1], 1))) > 1
     if now.model is None or not several or not divides_equally(now):
         return []
-    return [Choice(f"{SORTED}=true", "a step's rows of like lengths are computed together; equal but for rounding")]
+    return [Choice(SORTED, "true", "a step's rows of like lengths are computed together; equal but for rounding")]
 
 
 def divides_equally(now: Situation) -> bool:
@@ -160,13 +166,6 @@ def _written(now: Situation) -> str:
     return " × ".join(str(now.arguments[name]) for name in MICRO)
 
 
-def training_bytes(now: Situation, changes: Mapping[str, Any]) -> int:
-    """The forecast of a training with other arguments."""
-    assert now.model is not None
-    arguments = {**now.arguments, **changes}
-    return total(train(now.model, MemoryInput(arguments, now.longest, devices=devices(arguments), answer=now.answer)))
-
-
 def for_predicting(now: Situation) -> list[Choice]:
     """More rows at a time, those of like lengths together, and what all begin with once. In half precision the size of
     a batch shows in the rounding, so there all stays as it is."""
@@ -181,12 +180,12 @@ def for_predicting(now: Situation) -> list[Choice]:
     if not now.affords(needed):
         return found
     why = f"{ANSWERED_TOGETHER} rows at a time take about {_gib(needed)}, and {_gib(now.free)} are free"
-    return [*found, Choice(f"{BATCH}={ANSWERED_TOGETHER}", why)]
+    return [*found, Choice(BATCH, str(ANSWERED_TOGETHER), why)]
 
 
 ALIKE_PROMPTS = (
-    Choice(f"{SORTED}=true", "rows of like lengths need little padding"),
-    Choice(f"{SHARED}=true", "what all prompts begin with is computed once"),
+    Choice(SORTED, "true", "rows of like lengths need little padding"),
+    Choice(SHARED, "true", "what all prompts begin with is computed once"),
 )
 CHOOSE: Mapping[str, Callable[[Situation], list[Choice]]] = {
     "train": for_training,

@@ -22,7 +22,9 @@ from typing import Any
 from orchestrator.lib.llamafactory import package_folder
 
 FAITHFUL = "TokenizersBackend"
-"""The class that loads a tokenizer.json as it is; `PreTrainedTokenizerFast` is its name of old."""
+"""The class that loads a tokenizer.json as it is, by the name that transformers 5 gives it."""
+SAVED_AS = "PreTrainedTokenizerFast"
+"""Its name of old, which transformers 4 knows as well: what is written into settings."""
 PARTS = ("normalizer", "pre_tokenizer", "decoder")
 FLAGS = ("byte_fallback", "fuse_unk", "ignore_merges", "unk_token")
 """Properties of a BPE model that a class decides too."""
@@ -138,7 +140,7 @@ def _executed(file: Path) -> dict[str, Any]:
 
 
 def _stand_in(name: str) -> Any:
-    if name in (FAITHFUL, "PreTrainedTokenizerFast"):
+    if name in (FAITHFUL, SAVED_AS):
         return _Backend
     if name == "AddedToken":
         from tokenizers import AddedToken

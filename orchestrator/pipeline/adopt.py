@@ -15,6 +15,7 @@ from orchestrator.lib.fetch import Progress
 from orchestrator.lib.files import read_json, sha256, write_text
 from orchestrator.lib.llamafactory import arguments
 from orchestrator.models.finite import require_finished
+from orchestrator.models.saves import read_arguments
 from orchestrator.models.sources import find_folder
 from orchestrator.pipeline.plan import make_plan
 from orchestrator.pipeline.scheduler import Reporter
@@ -77,8 +78,6 @@ def adopt(folder: Path, config: Path | None, given: Project, reporter: Reporter,
 
 def read(folder: Path, config: Path | None = None) -> Training:
     """The training in a folder. Raises InputError that names all that is missing."""
-    import yaml
-
     written = config or folder / ARGUMENTS
     missing = [name for name in PROOF if not (folder / name).is_file()]
     missing += [] if any((folder / name).is_file() for name in WEIGHTS) else [" or ".join(WEIGHTS)]
@@ -86,8 +85,8 @@ def read(folder: Path, config: Path | None = None) -> Training:
     if missing:
         hint = "Name the output_dir of a training that ended well; --config names its arguments elsewhere."
         raise InputError(f"{folder} is no finished training: it has no {', '.join(missing)}", hint)
-    found = yaml.safe_load(written.read_text(encoding="utf-8"))
-    if not isinstance(found, dict) or "model_name_or_path" not in found or "dataset" not in found:
+    found = read_arguments(written)
+    if "model_name_or_path" not in found or "dataset" not in found:
         raise InputError(f"{written} holds no arguments of a training", "Name the YAML file it was started with.")
     if found.get("adapter_name_or_path"):
         raise InputError(

@@ -15,7 +15,7 @@ from orchestrator.models.memory import Forecast, MemoryInput, merge, predict, tr
 from orchestrator.models.shape import Model, read_model
 from orchestrator.models.situation import Situation, barred, counted, devices, longest, with_loss
 from orchestrator.pipeline.plan import Plan
-from orchestrator.spec.launching import ZERO, processes
+from orchestrator.spec.launching import processes, zero_stage
 from orchestrator.spec.sections import Launch, Spec
 
 ABOUT = "docs/memory.md"
@@ -42,6 +42,8 @@ class EstimateInput:
     """The base model's folder; None while it is not on this machine."""
     run: Path | None = None
     """The run's folder, if there is one."""
+    project: Path = Path()
+    """What paths in the spec are relative to."""
     size: Model | None = None
     """The base model's size, where its folder holds no weights; by default they are measured."""
 
@@ -49,12 +51,12 @@ class EstimateInput:
 def of_plan(plan: Plan) -> MemoryEstimate | None:
     """For a plan, whose run may already know how long its rows are."""
     folder = Path(plan.of("train").step.arguments["model_name_or_path"])
-    return memory_estimate(EstimateInput(plan.spec, folder, plan.run.folder if plan.run else None))
+    return memory_estimate(EstimateInput(plan.spec, folder, plan.run.folder if plan.run else None, plan.project))
 
 
 def of_spec(spec: Spec, project: Path, runs_dir: Path | None = None) -> MemoryEstimate | None:
     """For a spec of which nothing has been planned."""
-    return memory_estimate(EstimateInput(spec, sources.here(spec.model.base, project, runs_dir)))
+    return memory_estimate(EstimateInput(spec, sources.here(spec.model.base, project, runs_dir), None, project))
 
 
 def memory_estimate(subject: EstimateInput) -> MemoryEstimate | None:
@@ -62,23 +64,30 @@ def memory_estimate(subject: EstimateInput) -> MemoryEstimate | None:
     model = subject.size or (read_model(subject.model) if subject.model else None)
     if model is None:
         return None
-    spec, chosen = subject.spec, subject.spec.training
-    rows, answer = counted(subject.run), None
-    tokens = longest(chosen, rows)
-    if spec.speed == "auto":
-        import yaml
-
-        now = _situation(subject, model, chosen, tokens)
-        picked = dict(choice.pair for choice in (*speed.for_training(now), *speed.for_predicting(now)))
-        answer = now.answer if speed.LOGITS in picked else None
-        chosen |= {name: yaml.safe_load(value) for name, value in picked.items() if name not in speed.OWN}
+    spec, rows = subject.spec, counted(subject.run)
+    tokens = longest(spec.training, rows)
+    chosen, answer = _as_started(subject, model, tokens)
     gpus = devices(chosen)
     everywhere = processes(spec.launch, chosen, gpus) * spec.launch.nodes if spec.launch and gpus else gpus
-    zero = _zero(spec.launch, chosen)
+    zero = _zero(spec.launch, chosen, subject.project)
     setting = MemoryInput(chosen, tokens, spec.evaluate.max_new_tokens, everywhere, zero, answer)
     alone = replace(setting, devices=min(gpus, 1), zero=0) if spec.launch else setting
     free = {"host": environment.free_main_memory()} | ({"gpu": environment.free_memory()} if gpus else {})
     return MemoryEstimate((train(model, setting), predict(model, alone), merge(model)), tokens, bool(rows), free)
+
+
+def _as_started(subject: EstimateInput, model: Model, tokens: int) -> tuple[dict[str, Any], int | None]:
+    """The arguments with what `speed: auto` would choose; and the most tokens of a row that logits are computed at,
+    None for all."""
+    import yaml
+
+    chosen = subject.spec.training
+    if subject.spec.speed != "auto":
+        return chosen, None
+    now = _situation(subject, model, chosen, tokens)
+    picked = speed.chosen([*speed.for_training(now), *speed.for_predicting(now)])
+    theirs = {name: yaml.safe_load(value) for name, value in picked.items() if name not in speed.OWN}
+    return chosen | theirs, now.answer if speed.LOGITS in picked else None
 
 
 def _situation(subject: EstimateInput, model: Model, chosen: dict[str, Any], tokens: int) -> Situation:
@@ -144,10 +153,10 @@ def _gib(size: int) -> str:
     return f"{size / 2**30:.1f}" if size < 100 * 2**30 else f"{size / 2**30:.0f}"
 
 
-def _zero(launch: Launch | None, chosen: Mapping[str, Any]) -> int:
+def _zero(launch: Launch | None, chosen: Mapping[str, Any], project: Path) -> int:
     """The ZeRO stage, or the one that divides as much as FSDP does; 0 where nothing is divided, or nothing known."""
-    if launch:
-        return 3 if launch.fsdp else ZERO.get(launch.deepspeed or "", (0, False))[0]
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        if launch:
+            return 3 if launch.fsdp else zero_stage(launch, project) or 0
         return int(read_json(Path(chosen["deepspeed"]))["zero_optimization"]["stage"])
     return 0

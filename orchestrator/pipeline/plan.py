@@ -24,6 +24,7 @@ from orchestrator.runs.reuse import Planned
 from orchestrator.runs.store import Run
 from orchestrator.spec.load import Project
 from orchestrator.spec.sections import AUTO, Spec
+from orchestrator.spec.training import paths
 from orchestrator.stages import chain
 from orchestrator.stages.base import Context
 
@@ -51,6 +52,8 @@ class Plan:
     steps: tuple[Planned, ...]
     cure: str | None = None
     """What was done that the base model's tokenizer is loaded rightly, in a few words."""
+    project: Path = Path()
+    """What paths in the spec are relative to."""
 
     def of(self, stage: str) -> Planned:
         """The step of a stage that the plan has."""
@@ -72,12 +75,12 @@ def make_plan(project: Project) -> Plan:
     named = reuse.named(steps, aliases(context))
     run = reuse.own_run(project.runs_dir, project.spec.name, named, project.force)
     judged = reuse.judge(named, run, project.force, project.hashes)
-    return Plan(project.spec, run, tuple(judged), context.base_cure)
+    return Plan(project.spec, run, tuple(judged), context.base_cure, project.root)
 
 
 def startable(waiting: Sequence[Planned], running: Collection[Step], at_once: Callable[[], int]) -> list[Planned]:
-    """What may start now, in the order of the plan: what it needs is there, so is what makes it faster where that is to
-    come, and what runs leaves room for it.
+    """What may start now, in the order of the plan: steps for which all that they need is done, and all that would make
+    them faster and is still to come, as far as the running ones leave room.
 
     Nothing overtakes a step that waits for room, so one that takes the whole machine gets it. `at_once`, how many there
     is room for, is asked only once there could be two.
@@ -108,7 +111,8 @@ def aliases(context: Context) -> dict[str, str]:
 def make_context(project: Project) -> Context:
     """The facts about this machine that the stages need."""
     spec = project.spec
-    base = sources.locate(spec.model.base, project.root, project.hashes, project.runs_dir)
+    trusted = spec.model.trust_remote_code
+    base = sources.locate(spec.model.base, project.root, project.hashes, project.runs_dir, trusted)
     converter = llamacpp.checkout(spec.llama_cpp)
     if base.path is None:
         raise MissingError(f"{base.name} is not on this machine yet", f"Run `orchestrator model fetch {base.name}`.")
@@ -125,6 +129,7 @@ def make_context(project: Project) -> Context:
         base_cure=base.cure,
         template=resolve_template(spec, project.runs_dir),
         data_hashes={name: _data_hash(name, project.root, project.hashes) for name in data_files(spec)},
+        argument_hashes=_argument_hashes(project),
         versions={**versions(), "llama.cpp": llamacpp.version(converter)},
         converter=converter,
         render=Renderer(project.root),
@@ -173,6 +178,15 @@ def data_files(spec: Spec) -> list[str]:
 
 def _data_hash(name: str, project: Path, hashes: HashCache) -> str:
     return "+".join(hashes.sha256(path) for path in local_files(name, project))
+
+
+def _argument_hashes(project: Project) -> dict[str, str]:
+    """What the files and models that training arguments name hold, as inputs of a step."""
+    named, hashes = paths(project.spec.train, project.root), project.hashes
+    return {
+        f"train.{key}": sources.content_hash(path, hashes) if path.is_dir() else hashes.sha256(path)
+        for key, path in named.items()
+    }
 
 
 def versions() -> dict[str, str]:

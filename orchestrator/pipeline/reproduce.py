@@ -30,7 +30,7 @@ SHIPPED = ("train_data", "eval_data", "adapter", "merged_model", "gguf")
 # ---- verify
 
 
-def cure(run: Run) -> str:
+def remedy(run: Run) -> str:
     """The command that makes again what is damaged in a run; empty where this machine cannot make this run again."""
     spec, runs_dir = run.folder / layout.SPEC, run.folder.parent
     known = proof.recorded(run).get(layout.SPEC)

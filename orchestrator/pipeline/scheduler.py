@@ -78,14 +78,13 @@ class Scheduler:
         waiting = list(plan.steps)
         self._spare([planned for planned in plan.steps if planned.up_to_date], waiting)
         running: list[StageProcess] = []
-        made: set[str] = set()
         before = {one.step.stage: run.stage(one.step.stage).get("outputs") for one in waiting}
         try:
             while waiting or running:
                 under_way = {one.step.stage for one in running}
                 self._spare(list(reuse.spared(waiting, under_way, run, before)), waiting)
                 claimed = self._claim_some(waiting, running, run)
-                self._start([one for one in claimed if not self._taken_over(one, made)], running)
+                self._start([one for one in claimed if not self._taken_over(one)], running)
                 if running:
                     self._await_one(running)
         except BaseException as error:
@@ -131,13 +130,11 @@ class Scheduler:
             self.reporter.tick()
         return release
 
-    def _taken_over(self, one: StageProcess, made: set[str]) -> bool:
-        """Whether another run had the result, which is then this one's, too; what nobody had goes to `made`."""
+    def _taken_over(self, one: StageProcess) -> bool:
+        """Whether another run had the result, which is then this one's, too."""
         one.content_fingerprint = reuse.contents(one.planned, one.run)
-        names = reuse.names_elsewhere(one.planned, one.content_fingerprint, made)
-        donor = reuse.donor(one.run, one.step.stage, names, self.hashes)
+        donor = reuse.donor(one.run, one.planned, one.content_fingerprint, self.hashes)
         if donor is None:
-            made.add(one.step.stage)
             return False
         take_over(one.step, one.run, donor, one.planned.fingerprint)
         one.release()

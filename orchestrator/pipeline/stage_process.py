@@ -134,8 +134,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
     trainer_state.json is the last file that transformers writes, so one that can be read means a whole checkpoint.
     """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for checkpoint in found:
+    for checkpoint in reversed(layout.checkpoints(folder)):
         try:
             read_json(checkpoint / "trainer_state.json")
         except (OSError, ValueError):

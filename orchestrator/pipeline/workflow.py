@@ -45,7 +45,8 @@ def fetch(project: Project, progress: Progress) -> None:
     runs_dir = project.runs_dir
     if sources.find_folder(spec.model.base, project.root, runs_dir) is None:  # so nothing was trained here yet
         requirements.require(spec.train, spec.launched)
-    sources.fetch(spec.model.base, project.root, project.hashes, progress, runs_dir)
+    trusted = spec.model.trust_remote_code
+    sources.fetch(spec.model.base, project.root, project.hashes, progress, runs_dir, trusted)
     hub.fetch_missing(data_files(spec))
     llamacpp.fetch(spec.llama_cpp, progress)
 

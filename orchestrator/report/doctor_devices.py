@@ -31,7 +31,7 @@ def gpus() -> Iterator[Check]:
         capability = capabilities[number] if number < len(capabilities) else None
         able = capability is not None and capability >= BF16_SINCE
         bf16 = "bf16 (set train.bf16: true)" if able else "no bf16 (set train.fp16: true)"
-        size = f"{gpu['memory_mib'] / 1024:.0f} GiB"
+        size = f"{gpu['memory_mib'] / 1024:.0f} GiB" if gpu["memory_mib"] else "shares the main memory"
         yield Check(f"GPU {number}", "ok", f"{gpu['name']}, {size}, driver {gpu['driver']}, {bf16}")
     if not found:
         why = "nvidia-smi answers nothing" if shutil.which("nvidia-smi") else "no NVIDIA driver"
@@ -39,8 +39,11 @@ def gpus() -> Iterator[Check]:
 
 
 def memory() -> int:
-    """Bytes of the largest GPU here; 0 without one."""
-    return max((gpu["memory_mib"] for gpu in environment.gpus()), default=0) * 2**20
+    """Bytes of the largest GPU here, main memory where it has none of its own; 0 without one."""
+    import psutil
+
+    shared = psutil.virtual_memory().total
+    return max((gpu["memory_mib"] * 2**20 or shared for gpu in environment.gpus()), default=0)
 
 
 def torch() -> Check:

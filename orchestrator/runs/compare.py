@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.lib import layout
@@ -42,9 +42,10 @@ def settings(run: Run) -> Json:
     import yaml
 
     found: Json = {}
+    readers: dict[str, Callable[[str], Any]] = {".yaml": yaml.safe_load, ".json": json.loads}
     for file in sorted((run.folder / "configs").glob("*")):
-        read = yaml.safe_load if file.suffix == ".yaml" else json.loads
-        found |= dict(dotted(read(file.read_text(encoding="utf-8")), file.stem))
+        if read := readers.get(file.suffix):  # none for own/, where the user's metrics are kept
+            found |= dict(dotted(read(file.read_text(encoding="utf-8")), file.stem))
     return found | dict(dotted(run.record.get("environment", {}).get("packages", {}), "package"))
 
 

@@ -44,13 +44,14 @@ def _export(client: Any, run: Run) -> bool:
     if client.search_runs([experiment], filter_string=f"tags.`{TAG}` = '{run.id}'"):
         return False
     started = _milliseconds(run.record["created_at"])
-    identifier = client.create_run(experiment, start_time=started, run_name=run.id, tags={TAG: run.id}).info.run_id
+    identifier = client.create_run(experiment, start_time=started, run_name=run.id).info.run_id
     _log(client, identifier, run, started)
     for name in FILES:
         if (run.folder / name).is_file():
             client.log_artifact(identifier, str(run.folder / name))
     if finished := run.record.get("finished_at"):
         client.set_terminated(identifier, STATUS.get(run.record["status"], "FAILED"), _milliseconds(finished))
+    client.set_tag(identifier, TAG, run.id)  # last: what has it is whole, and is not exported again
     return True
 
 

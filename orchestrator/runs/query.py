@@ -45,17 +45,20 @@ def listing(runs_dir: Path, wanted: Wanted) -> list[Json]:
     if not runs_dir.is_dir():
         return []
     with store.index(runs_dir) as index:
-        primary_metric = islice(
-            (key for key in PRIMARY_METRICS if _is_known(index, key)), 1
-        )  # one that no run has takes long
-        asked = [*primary_metric, *wanted.show, *(condition(text)[0] for text in wanted.where), wanted.sort or ""]
-        keys = [key for key in dict.fromkeys(asked) if key and key not in HEADS]
+        keys = _columns(index, wanted)
         figures = [_expression(index, key) for key in keys]
         columns = ", ".join([*HEADS, *(expression for expression, _ in figures)])
         rest, values = _rest(index, wanted)
         paths = [path for _, of in figures for path in of]
         found = index.execute(f"select {columns} from runs {rest}", [*paths, *values])  # keys are bound, too  # nosec B608
         return [dict(zip((*HEADS, *keys), line, strict=True)) for line in found]
+
+
+def _columns(index: Connection, wanted: Wanted) -> list[str]:
+    """The keys that are told of each run besides HEADS: its primary metric, and all that is asked for."""
+    primary = islice((key for key in PRIMARY_METRICS if _is_known(index, key)), 1)  # one that no run has takes long
+    asked = [*primary, *wanted.show, *(condition(text)[0] for text in wanted.where), wanted.sort or ""]
+    return [key for key in dict.fromkeys(asked) if key and key not in HEADS]
 
 
 def documents(runs_dir: Path, wanted: Wanted) -> str:

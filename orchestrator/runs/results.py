@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def verdicts(folder: Path) -> dict[str, Any]:
 
 
 SCORING = ("keep", "score", "judge", "baselines", "perplexity", "preference", "confidence", "general", "mixture")
-"""The stages that measure; what the later ones say of answers is laid over what the earlier ones did."""
+"""Our stages that measure; what the later ones say of answers is laid over what the earlier ones did. Those that
+somebody adds come behind them."""
 
 
 def _loaded(folder: Path) -> Run | None:
@@ -52,13 +54,19 @@ def _loaded(folder: Path) -> Run | None:
 
 def _changed_summaries(run: Run) -> list[str]:
     hashes, known = HashCache(run.folder / layout.RECORD, paranoid=True), proof.recorded(run)
-    entries = [known[path] for path in map(layout.summary, SCORING) if path in known]
+    entries = [entry for path, entry in known.items() if fnmatch(path, layout.summary("*"))]
     return [entry["path"] for entry in entries if damage(run.folder, entry, hashes)]
+
+
+def _measuring(folder: Path) -> list[str]:
+    """The stages whose summaries are read, in that order."""
+    there = {file.stem.removeprefix("summary-") for file in folder.glob(layout.summary("*"))}
+    return [*SCORING, *sorted(there.difference(SCORING))]
 
 
 def _merged(folder: Path, skipped: Sequence[str]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
-    for stage in SCORING:
+    for stage in _measuring(folder):
         summary = {} if layout.summary(stage) in skipped else _summary(folder, stage)
         if stage in ("score", "judge"):
             merged |= summary

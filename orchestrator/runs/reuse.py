@@ -5,7 +5,7 @@
 2. The run that trains the same is the one to go on with (`own_run`).
 3. Before anything starts, its record and its files say which steps are up to date, and why others are not (`judge`).
 4. What only follows from steps that were made again, and came out the same, is `spared`.
-5. As a step is about to start, another run may have its result (`names_elsewhere`, `donor`).
+5. As a step is about to start, another run may have its result (`donor`).
 6. Runs are looked up by a link, and where that does not help in the list of all of them (`holder`, `trained`).
 
 Only 3 and 6 look at the disk, and change nothing but links; `pipeline/scheduler.py` acts on what is said here.
@@ -41,7 +41,7 @@ class Planned:
     why: str = ""
     unless_same: bool = False
     """Whether its own result is whole, and counts if what it follows from is made again and comes out the same."""
-    apart: str = ""
+    own_fingerprint: str = ""
     """Its fingerprint without those of the stages that it needs."""
 
 
@@ -51,7 +51,7 @@ def named(steps: Sequence[Step], aliases: Mapping[str, str]) -> list[Planned]:
     for step in steps:
         prints[step.stage] = fingerprint(step, prints, aliases)
     return [
-        Planned(step, prints[step.stage], apart=fingerprint(step, dict.fromkeys(step.needs, ""), aliases))
+        Planned(step, prints[step.stage], own_fingerprint=fingerprint(step, dict.fromkeys(step.needs, ""), aliases))
         for step in steps
     ]
 
@@ -60,7 +60,7 @@ def contents(one: Planned, run: Run) -> str:
     """The fingerprint of the contents that a step reads of its run, as they are now; empty where it is not known what
     it reads."""
     left = (output for stage in one.step.needs for output in run.stage(stage).get("outputs", ()))
-    return content_fingerprint(one.step, one.apart, {output["path"]: output["sha256"] for output in left})
+    return content_fingerprint(one.step, one.own_fingerprint, {output["path"]: output["sha256"] for output in left})
 
 
 def own_run(runs_dir: Path, name: str, steps: Sequence[Planned], force: Collection[str]) -> Run | None:
@@ -142,22 +142,27 @@ def spared(
             yield one
 
 
-def names_elsewhere(one: Planned, contents: str, made: Collection[str]) -> list[str]:
-    """What another run's result may be called that would do, `contents` being the step's fingerprint of contents.
+def donor(run: Run, one: Planned, contents: str, hashes: HashCache) -> Run | None:
+    """A run beside this one that has a step's result, `contents` being its fingerprint of contents; None for what is
+    to be done anew.
 
-    What follows from a stage that was just `made`, as nobody had it, nobody has by how it came about, unless trials
-    share it: another one may have taken the first over and made the second by now.
+    What came about in the same way counts only if it was made from the same files: a training that was repeated may
+    have come out otherwise, and what follows from one must not stand beside the other.
     """
     if one.why == FORCED:
-        return []
-    follows = not one.step.single_flight and any(stage in made for stage in one.step.needs)
-    return [*([] if follows else [one.fingerprint]), *([contents] if contents else [])]
+        return None
+    stage, beside = one.step.stage, run.folder.parent
+    same_way = holder(beside, stage, one.fingerprint, hashes)
+    if same_way and same_way.folder != run.folder and _same_before(one.step, run, same_way):
+        return same_way
+    same_files = holder(beside, stage, contents, hashes) if contents else None
+    return same_files if same_files and same_files.folder != run.folder else None
 
 
-def donor(run: Run, stage: str, names: Sequence[str], hashes: HashCache) -> Run | None:
-    """A run beside this one that has a stage's result by one of its names."""
-    found = (holder(run.folder.parent, stage, name, hashes) for name in names)
-    return next((other for other in found if other and other.folder != run.folder), None)
+def _same_before(step: Step, *runs: Run) -> bool:
+    """Whether runs have the same results of the stages that a step needs."""
+    ours, theirs = ([run.stage(stage).get("outputs") for stage in step.needs] for run in runs)
+    return ours == theirs
 
 
 def holder(runs_dir: Path, stage: str, fingerprint: str, hashes: HashCache | None = None) -> Run | None:

@@ -45,9 +45,8 @@ def resumed_step(argv: Sequence[str]) -> int:
 
 def newest(folder: Path) -> str:
     """The name of a run's newest checkpoint; '' where there is none."""
-    found = (file.parent for file in (folder / layout.TRAINED).glob("checkpoint-*/trainer_state.json"))
-    numbered = [path for path in found if path.name.rpartition("-")[2].isdecimal()]
-    return max(numbered, key=lambda path: int(path.name.rpartition("-")[2])).name if numbered else ""
+    saved = layout.checkpoints(folder / layout.TRAINED)
+    return next((path.name for path in reversed(saved) if (path / "trainer_state.json").is_file()), "")
 
 
 def to_go_on_from(checkpoint: str) -> str:

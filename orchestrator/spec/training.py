@@ -6,7 +6,7 @@ LLaMA-Factory itself checks names only, after eight seconds, and neither types n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from orchestrator.lib.llamafactory import Argument, arguments
@@ -82,6 +82,17 @@ BOUNDS = {key: bounds for bounds, keys in _RANGES.items() for key in keys}
 """The least and the greatest value that can work."""
 FILES = ("deepspeed", "fsdp_config", "accelerator_config", "hyper_parallel_args", "new_special_tokens_config")
 POSITIVE = ("learning_rate", "num_train_epochs", "logging_steps", "save_steps", "eval_steps", "loraplus_lr_ratio")
+
+
+MODELS = ("ref_model", "ref_model_adapters")
+"""Arguments that may name a folder of the user's as well as a model of a hub."""
+
+
+def paths(train: Mapping[str, Any], project: Path) -> dict[str, Path]:
+    """Argument → the user's file or folder that it names; settings in place and models of a hub are neither."""
+    named = {key: train[key] for key in (*FILES, *MODELS) if isinstance(train.get(key), str)}
+    found = {key: project / Path(value).expanduser() for key, value in named.items() if not value.startswith("{")}
+    return {key: path for key, path in found.items() if path.exists()}
 
 
 def defaults() -> dict[str, Any]:

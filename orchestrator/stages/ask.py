@@ -40,7 +40,7 @@ class Ask(Stage):
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
         """One process for each GGUF, since a broken file may take llama.cpp down with it."""
-        return [_step(context, kind) for kind in kinds_asked(context)] if context.answers else []
+        return [_step(context, kind) for kind in kinds_asked(context)] if context.kind.answers else []
 
     def run(self) -> None:
         """Write both."""

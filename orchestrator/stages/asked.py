@@ -30,7 +30,7 @@ def kinds_read(context: Context) -> tuple[str, ...]:
     """Every GGUF whose divergence is measured, as it is told or since the gate limits it."""
     spec = context.spec
     wanted = spec.evaluate.divergence or spec.export.gate.max_divergence is not None
-    return kinds_asked(context) if context.answers and wanted else ()
+    return kinds_asked(context) if context.kind.answers and wanted else ()
 
 
 def files_of(context: Context, kind: str) -> tuple[str, str | None]:

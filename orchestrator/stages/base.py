@@ -11,7 +11,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from orchestrator.lib.render import Renderer
 from orchestrator.lib.step import Step
 from orchestrator.lib.training_kinds import TrainingKind
 from orchestrator.spec.sections import LORA, Spec, with_defaults
+from orchestrator.spec.training import MODELS, paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Context:
     converter: Path
     """The llama.cpp folder."""
     render: Renderer
+    argument_hashes: Mapping[str, str] = field(default_factory=dict)
+    """`train.NAME` → the hash of the contents of the file or the model that this argument names."""
     adapter: Path | None = None
     """The folder of an earlier run's adapter over the base model, to go on with."""
     base_cure: str | None = None
@@ -56,7 +59,9 @@ class Context:
         # A preference is learnt against the model it starts from. With one adapter, LLaMA-Factory's reference would be
         # the model without any: `create_ref_model` in llamafactory/train/trainer_utils.py.
         prefers = self.adapter and self.kind.prefers
-        return with_defaults(self.spec.train, **({"create_new_adapter": True} if prefers else {}))
+        training = with_defaults(self.spec.train, **({"create_new_adapter": True} if prefers else {}))
+        # LLaMA-Factory would look for a relative one in the run's folder, and then on the hub.
+        return training | {key: str(path) for key, path in paths(training, self.project).items() if key in MODELS}
 
     @property
     def kind(self) -> TrainingKind:
@@ -72,16 +77,6 @@ class Context:
     def adapts(self) -> bool:
         """Whether training leaves an adapter beside the base model instead of a whole model."""
         return self.training["finetuning_type"] in (LORA, "oft")
-
-    @property
-    def answers(self) -> bool:
-        """Whether the tuned model is asked the held-out rows, and its GGUFs after it."""
-        return self.kind.answers
-
-    @property
-    def reads(self) -> bool:
-        """Whether the held-out rows are texts that are only read: their perplexity is measured."""
-        return self.kind.reads
 
     @property
     def over_adapter(self) -> bool:
@@ -143,7 +138,7 @@ class Stage:
 
     def configuration(self) -> str:
         """The fields as JSON, in their order."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}  # type: ignore[arg-type]
         kept = {name: value for name, value in values.items() if not (name in self.optional and value is None)}
         return json.dumps(kept, ensure_ascii=False, indent=2) + "\n"
 

@@ -41,7 +41,7 @@ class Baselines(Stage):
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
         """One step for a classification whose base model is asked."""
-        evaluate, answers = context.spec.evaluate, context.answers and context.training["stage"] == "sft"
+        evaluate, answers = context.spec.evaluate, context.kind.answers and context.training["stage"] == "sft"
         if not answers or evaluate.task != TASK or not evaluate.asks("base"):
             return []
         prompted = is_asked(context)

@@ -44,7 +44,7 @@ class Given:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it can be read: it may be made later, and who only gains by it is not to fail by it."""
+        """Whether it can be read. It may be made later, and what it only makes faster does not fail without it."""
         try:
             return len(self.expectations.chosen) == self.starts[-1]
         except UNREADABLE:

@@ -132,9 +132,8 @@ class Keep(Stage):
 
 def checkpoints(trained: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Each whole checkpoint of a training with its state, in order; last what training left, where that is none."""
-    saved = sorted(trained.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     steps = set()
-    for folder in (*saved, trained):
+    for folder in (*layout.checkpoints(trained), trained):
         if not all((folder / name).is_file() for name in (*WEIGHTS, "trainer_state.json")):
             continue
         state: dict[str, Any] = read_json(folder / "trainer_state.json")

@@ -96,10 +96,9 @@ def placed(step: Step, folder: Path) -> Step:
     paths = {"dataset_dir": folder / layout.DATA, "output_dir": folder / layout.TRAINED}
     if DEEPSPEED in step.files:
         paths["deepspeed"] = folder / DEEPSPEED
-    checkpoints = folder.glob(f"{layout.TRAINED}/checkpoint-*/trainer_state.json")
-    newest = max(checkpoints, key=lambda file: int(file.parent.name.rpartition("-")[2]), default=None)
-    if newest:
-        paths["resume_from_checkpoint"] = newest.parent
+    saved = layout.checkpoints(folder / layout.TRAINED)
+    if whole := [checkpoint for checkpoint in saved if (checkpoint / "trainer_state.json").is_file()]:
+        paths["resume_from_checkpoint"] = whole[-1]
     return replace(step, argv=(*step.argv, *(f"{key}={path.resolve()}" for key, path in paths.items())))
 
 

@@ -85,8 +85,7 @@ def _stage(config: Path) -> str:
 
 def hastened(step: Step, run_folder: Path, share: float = 1.0) -> Step:
     """A step that is about to start, with what is chosen for it now."""
-    chosen = [choice.argument for choice in speed.choices(step, run_folder, share)]
-    return with_choices(step, dict(argument.split("=", 1) for argument in chosen))
+    return with_choices(step, speed.chosen(speed.choices(step, run_folder, share)))
 
 
 def with_choices(step: Step, chosen: Mapping[str, str]) -> Step:

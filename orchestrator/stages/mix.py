@@ -152,8 +152,10 @@ class Mix(Stage):
         left, step = self.most_tokens, max(1, len(rows) // self.most_rows)
         for row in rows[::step][: self.most_rows]:
             prompt, answer = asked_and_answered(model, row)
-            if answer and (left := left - len(answer)) > 0:
+            if answer := answer[:left]:
                 yield prompt, answer
+            if (left := left - len(answer)) <= 0:
+                return
 
     def _quantise(self, file: Path, groups: Sequence[Group], chosen: Mapping[str, Option]) -> None:
         """The source with these roles quantised, and all others as they are."""

@@ -44,7 +44,7 @@ class Modelfile(Stage):
                 "modelfile",
                 expects=(layout.MODELFILE, *(f"{layout.MODELFILE}.{kind}" for kind in kinds)),
                 needs=("prepare", "convert"),
-                inputs={PLAIN: context.render.source_hash(PLAIN)},
+                inputs={name: context.render.source_hash(name) for name in _templates(context)},
             )
         ]
 
@@ -66,6 +66,11 @@ class Modelfile(Stage):
             )
             write_text(Path(f"{layout.MODELFILE}.{kind}"), text)
             write_text(Path(layout.MODELFILE), text)
+
+
+def _templates(context: Context) -> tuple[str, ...]:
+    """What decides the text; ours for tools is left out, so that runs that ended before it counted stay up to date."""
+    return (PLAIN, TOOLS) if context.render.overrides(TOOLS) else (PLAIN,)
 
 
 def _template(gguf: Path, trained: dict[str, Any], system: str | None) -> str:

@@ -36,7 +36,7 @@ class ReadTexts(Stage):
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
         """One process for each GGUF."""
-        return [_reading(context, kind) for kind in kinds_asked(context)] if context.reads else []
+        return [_reading(context, kind) for kind in kinds_asked(context)] if context.kind.reads else []
 
     def run(self) -> None:
         """Write both."""
@@ -76,7 +76,7 @@ class GatePerplexity(Stage):
     def plan(cls, context: Context) -> list[Step]:
         """One step where a pretraining has GGUFs to prove."""
         wanted = kinds_asked(context)
-        if not context.reads or not wanted:
+        if not context.kind.reads or not wanted:
             return []
         export = context.spec.export
         stage = cls(

@@ -35,7 +35,7 @@ class Predict(Stage):
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
         """One step for each artifact that LLaMA-Factory answers with; none where training teaches no answers."""
-        if not context.answers:
+        if not context.kind.answers:
             return []
         tuned = _step(context, "tuned", context.tuned(), ("prepare", context.trained_by))
         if not context.spec.evaluate.asks("base"):

@@ -86,7 +86,7 @@ class Preference(Stage):
         for name, loads in self.models.items():
             scores[name], desirable = measure({**self.arguments, **loads}, self.kind)
             gc.collect()
-        found = {name: measured(name, scores, desirable, self) for name in self.reported}
+        found = {name: self.measured(name, scores, desirable) for name in self.reported}
         write_records(Path(self.rows), records(scores, desirable, self.kind))
         n = len(scores["tuned"].values)
         metrics = {
@@ -95,29 +95,28 @@ class Preference(Stage):
         }
         write_json(Path(self.summary), {"metrics": metrics})
 
+    def measured(self, name: str, scores: Mapping[str, Scores], desirable: Array) -> dict[str, Interval]:
+        """A model's figures. Rewards are relative to the reference, which has none of its own."""
+        from orchestrator.evaluation import preference
 
-def measured(name: str, scores: Mapping[str, Scores], desirable: Array, config: Preference) -> dict[str, Interval]:
-    """A model's figures. Rewards are relative to the reference, which has none of its own."""
-    from orchestrator.evaluation import preference
-
-    own, kind = scores[name], TRAINING_KINDS[config.kind]
-    if kind.reads:
-        return preference.perplexity(own.values[:, 0], own.tokens[:, 0])
-    values = own.values
-    if kind.tags or config.loss in AVERAGED:  # tagged answers belong to different prompts
-        values = own.values / own.tokens
-    figures = _accuracy(values, desirable, kind, preference.ACCURACY)
-    if kind.value_head:
-        return figures | preference.margin(own.values)
-    if config.reference is None:
-        return figures | preference.margin(config.beta * values)
-    if name != "tuned":
-        return figures
-    rewards = config.beta * _implicit(own, scores[config.reference], config.loss)
-    figures |= _accuracy(rewards, desirable, kind, preference.REWARD_ACCURACY)
-    if kind.tags:
-        return figures | preference.ranked_margin(rewards[:, 0], desirable)
-    return figures | preference.margin(rewards)
+        own, kind = scores[name], TRAINING_KINDS[self.kind]
+        if kind.reads:
+            return preference.perplexity(own.values[:, 0], own.tokens[:, 0])
+        values = own.values
+        if kind.tags or self.loss in AVERAGED:  # tagged answers belong to different prompts
+            values = own.values / own.tokens
+        figures = _accuracy(values, desirable, kind, preference.ACCURACY)
+        if kind.value_head:
+            return figures | preference.margin(own.values)
+        if self.reference is None:
+            return figures | preference.margin(self.beta * values)
+        if name != "tuned":
+            return figures
+        rewards = self.beta * _implicit(own, scores[self.reference], self.loss)
+        figures |= _accuracy(rewards, desirable, kind, preference.REWARD_ACCURACY)
+        if kind.tags:
+            return figures | preference.ranked_margin(rewards[:, 0], desirable)
+        return figures | preference.margin(rewards)
 
 
 def _accuracy(values: Array, desirable: Array, kind: TrainingKind, name: str) -> dict[str, Interval]:

@@ -104,7 +104,7 @@ class Prepare(Stage):
         rows = [*sets.train, *sets.eval, *sets.validation]
         _require_servable(self, rows)
         base = Path(self.base)
-        tokenizer = load_tokenizer(base)
+        tokenizer = load_tokenizer(base, self.trust_remote_code)
         words = stop_words(definition(self.template), special_tokens(base))
         words, left_out = require_sound(base, tokenizer, words)
         encoder = Encoder(self.template, tokenizer, self.thinking)
@@ -120,14 +120,14 @@ class Prepare(Stage):
         if not TRAINING_KINDS[self.kind].reads:
             self._write_prompts(encoder, tokenizer, sets)
         missing = {"left_out": left_out} if left_out else {}
-        write_json(Path(layout.SERVING), _serving(self, words, sets, lengths, max(answers)) | missing)
+        write_json(Path(layout.SERVING), self._serving(words, sets, lengths, max(answers)) | missing)
 
     def _write_prompts(self, encoder: Encoder, tokenizer: Any, sets: assemble.Sets) -> None:
         """What the held-out rows ask, and those that choose a checkpoint where one is to be chosen."""
         from orchestrator.evaluation.rows import write_records
 
-        served = _served(self, Path(self.base), sets)
-        files = {layout.PROMPTS: _asked(self.kind, sets.eval, self.template)}
+        served = self._server_text(sets)
+        files = {layout.PROMPTS: _asked_rows(self.kind, sets.eval, self.template)}
         if self.validation:
             files[layout.VALIDATION] = [row for row in sets.validation if row.desirable is not False]
         for file, rows in files.items():
@@ -152,6 +152,33 @@ class Prepare(Stage):
             "text": decoded(tokenizer, ids, lambda: served(messages, tools)),
             "ids": ids,
             **({"tools": tools} if tools else {}),
+        }
+
+    def _server_text(self, sets: assemble.Sets) -> Served:
+        """What the template that will be served makes of a conversation."""
+        from orchestrator.chat_template.jinja import jinja_template, render_messages
+        from orchestrator.chat_template.registry import definition
+        from orchestrator.chat_template.spaces import spaced, spaced_tools, spacing_of
+        from orchestrator.chat_template.turns import special_tokens
+
+        tokens, spacing = special_tokens(Path(self.base)), spacing_of(Path(self.base))
+        shape = spaced(definition(self.template).with_default_system(_system(sets)), spacing)
+        tools = spaced_tools(self.template, spacing) if _with_tools(sets) else None
+        template = jinja_template(shape, tokens, self.thinking, tools)
+        return lambda messages, offered: render_messages(template, messages, tokens, tools=offered)
+
+    def _serving(self, words: list[str], sets: assemble.Sets, lengths: list[int], answer: int) -> dict[str, Any]:
+        """What a server must know, and the lengths that were counted."""
+        mean = round(sum(lengths) / len(lengths), 1)
+        validation = {"validation": len(sets.validation)} if sets.validation else {}
+        return {
+            "template": self.template,
+            "thinking": self.thinking,
+            "system": _system(sets),
+            "stop": words,
+            "rows": {"read": sets.read, "train": len(sets.train), "eval": len(sets.eval)} | validation,
+            "tokens": {"longest": max(lengths), "mean": mean, "longest_answer": answer},
+            **({"tools": True} if _with_tools(sets) else {}),
         }
 
     def rows(self) -> assemble.Wanted:
@@ -208,7 +235,7 @@ def _require_servable(wanted: Prepare, rows: Sequence[Conversation]) -> None:
         raise InputError(message, "Choose another template, or rows with a single question.")
 
 
-def _asked(kind: str, rows: Sequence[Conversation], template: str) -> Sequence[Conversation]:
+def _asked_rows(kind: str, rows: Sequence[Conversation], template: str) -> Sequence[Conversation]:
     """The rows whose answer is a good one, which preference sets also get written as plain questions and answers.
 
     Raises InputError when a kto set holds out only one kind of row, for then no preference can be measured.
@@ -227,35 +254,7 @@ def _asked(kind: str, rows: Sequence[Conversation], template: str) -> Sequence[C
     return good
 
 
-def _served(wanted: Prepare, base: Path, sets: assemble.Sets) -> Served:
-    """What the template that will be served makes of a conversation."""
-    from orchestrator.chat_template.jinja import jinja_template, render_messages
-    from orchestrator.chat_template.registry import definition
-    from orchestrator.chat_template.spaces import spaced, spaced_tools, spacing_of
-    from orchestrator.chat_template.turns import special_tokens
-
-    tokens, spacing = special_tokens(base), spacing_of(base)
-    shape = spaced(definition(wanted.template).with_default_system(_system(sets)), spacing)
-    tools = spaced_tools(wanted.template, spacing) if _with_tools(sets) else None
-    template = jinja_template(shape, tokens, wanted.thinking, tools)
-    return lambda messages, offered: render_messages(template, messages, tokens, tools=offered)
-
-
 def _system(sets: assemble.Sets) -> str | None:
     """The system text that all rows share."""
     systems = {row.system for row in [*sets.train, *sets.eval]}
     return systems.pop() or None if len(systems) == 1 else None
-
-
-def _serving(wanted: Prepare, words: list[str], sets: assemble.Sets, lengths: list[int], answer: int) -> dict[str, Any]:
-    mean = round(sum(lengths) / len(lengths), 1)
-    validation = {"validation": len(sets.validation)} if sets.validation else {}
-    return {
-        "template": wanted.template,
-        "thinking": wanted.thinking,
-        "system": _system(sets),
-        "stop": words,
-        "rows": {"read": sets.read, "train": len(sets.train), "eval": len(sets.eval)} | validation,
-        "tokens": {"longest": max(lengths), "mean": mean, "longest_answer": answer},
-        **({"tools": True} if _with_tools(sets) else {}),
-    }

@@ -65,7 +65,7 @@ class Prompted(Stage):
 
 def is_asked(context: Context) -> bool:
     """Whether the untouched model also answers with the labels before it: a classification's does."""
-    return context.answers and context.training["stage"] == "sft" and context.spec.evaluate.asks(ARTIFACT)
+    return context.kind.answers and context.training["stage"] == "sft" and context.spec.evaluate.asks(ARTIFACT)
 
 
 def system_text(labels: Sequence[str], shots: Sequence[tuple[str, str]]) -> str:

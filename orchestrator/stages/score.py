@@ -62,7 +62,7 @@ class Score(Stage):
     @classmethod
     def plan(cls, context: Context) -> list[Step]:
         """One step where the tuned model is asked."""
-        if not context.answers:
+        if not context.kind.answers:
             return []
         artifacts = _scored(context)
         sources: dict[str, Source] = {artifact: generated_by(artifact) for artifact in artifacts}
@@ -92,8 +92,22 @@ class Score(Stage):
         with registered(self.metrics or ()):
             found = score(evidence, terms)
         for artifact in evidence.rows:
-            write_artifact(artifact, evidence.rows, self)
+            self._write_artifact(artifact, evidence.rows)
         write_json(Path(self.summary), summarise(found, evidence, terms) | own_rouge(self.artifacts))
+
+    def _write_artifact(self, artifact: str, rows: Mapping[str, list[Row]]) -> None:
+        """An artifact's files in the output folder; a predictions file that was read from there stays as it is."""
+        from orchestrator.evaluation.compare import disagreements
+        from orchestrator.evaluation.measure import mistakes
+        from orchestrator.evaluation.rows import write_records, write_rows
+
+        of, folder = rows[artifact], Path(self.out_dir)
+        if self.artifacts[artifact] != str(folder / f"{artifact}.jsonl"):
+            write_rows(folder / f"{artifact}.jsonl", of)
+        write_records(folder / f"{artifact}.errors.jsonl", mistakes(of, self.task, self.labels))
+        if artifact not in (self.reference, self.baseline):
+            differing = disagreements(of, rows[self.reference], (artifact, self.reference))
+            write_records(folder / f"{artifact}.disagreements.jsonl", differing)
 
     def _terms(self) -> Terms:
         from orchestrator.evaluation.learnt import BASELINES
@@ -139,7 +153,7 @@ class Gate(Score):
     def plan(cls, context: Context) -> list[Step]:
         """One step where there are GGUFs to prove."""
         wanted, read = kinds_asked(context), kinds_read(context)
-        if not context.answers or not wanted:
+        if not context.kind.answers or not wanted:
             return []
         export = context.spec.export
         sources: dict[str, Source] = {name: layout.predictions(name) for name in _scored(context)}
@@ -217,18 +231,3 @@ def with_calls(rows: Mapping[str, list[Row]], template: str) -> dict[str, list[R
 
     reader = CallReader(template)
     return {artifact: [row.with_calls(reader) for row in of] for artifact, of in rows.items()}
-
-
-def write_artifact(artifact: str, rows: Mapping[str, list[Row]], config: Score) -> None:
-    """An artifact's files in the output folder; a predictions file that was read from there stays as it is."""
-    from orchestrator.evaluation.compare import disagreements
-    from orchestrator.evaluation.measure import mistakes
-    from orchestrator.evaluation.rows import write_records, write_rows
-
-    of, folder = rows[artifact], Path(config.out_dir)
-    if config.artifacts[artifact] != str(folder / f"{artifact}.jsonl"):
-        write_rows(folder / f"{artifact}.jsonl", of)
-    write_records(folder / f"{artifact}.errors.jsonl", mistakes(of, config.task, config.labels))
-    if artifact not in (config.reference, config.baseline):
-        differing = disagreements(of, rows[config.reference], (artifact, config.reference))
-        write_records(folder / f"{artifact}.disagreements.jsonl", differing)

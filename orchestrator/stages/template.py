@@ -11,8 +11,8 @@ from orchestrator.lib import layout
 from orchestrator.lib.files import link, read_json, write_json, write_text
 from orchestrator.lib.step import Step
 from orchestrator.models.builtin import licence
-from orchestrator.models.cure import FAITHFUL
 from orchestrator.models.tokenizer import SENTENCEPIECE, json_object
+from orchestrator.models.tokenizer_class import SAVED_AS
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.convert import METADATA
 
@@ -134,7 +134,7 @@ def _leave_bos_to_training(shape: Definition) -> None:
 def _leave_spaces_to_the_template() -> None:
     """llama.cpp would put a space behind every marker; training did so only where a new piece of text began."""
     file = MERGED / "tokenizer_config.json"
-    write_json(file, {**read_json(file), "tokenizer_class": FAITHFUL, "add_prefix_space": False})
+    write_json(file, {**read_json(file), "tokenizer_class": SAVED_AS, "add_prefix_space": False})
 
 
 def _drop_other_templates() -> None:

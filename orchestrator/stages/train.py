@@ -45,7 +45,12 @@ class Train(Stage):
                 expects=(*WEIGHTS[context.adapts], "train/trainer_state.json", "train/all_results.json"),
                 needs=("prepare",),
                 reads=(*READS, *((layout.EVAL_ROWS,) if _evaluates(context.training) else ())),
-                inputs={"base": context.base_identity, **context.picked(*TRAINING_PACKAGES), **many.inputs},
+                inputs={
+                    "base": context.base_identity,
+                    **context.picked(*TRAINING_PACKAGES),
+                    **context.argument_hashes,
+                    **many.inputs,
+                },
                 env={"DISABLE_VERSION_CHECK": "0", **many.env},
                 fingerprint_files={config: render(context, many.one_device)},
                 folder=layout.TRAINED,

@@ -1,4 +1,4 @@
-"""`llamafactory-cli train` for the stages that take their trainer from trl: `trl_train train CONFIG.yaml …`.
+"""`python -m orchestrator.stages.trl train CONFIG.yaml …`: `llamafactory-cli train` for stages whose trainer is trl's.
 
 trl asks transformers whether optional packages are installed. Since transformers 5 the answer is a pair, which is true
 even where it says no, and trl 0.24, the newest that LLaMA-Factory takes, then imports packages that are not there.

@@ -85,10 +85,11 @@ def test_a_stopped_training_goes_on_from_its_checkpoint(
 def test_a_checkpoint_cut_in_half_is_not_believed(tmp_path: Path) -> None:
     from orchestrator.pipeline.stage_process import newest_checkpoint
 
+    (tmp_path / "checkpoint-5-copy").mkdir()
     for step, state in ((5, '{"global_step": 5}'), (10, '{"global_st'), (15, None)):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         if state is not None:
             (folder / "trainer_state.json").write_text(state)
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-5", "checkpoint-5-copy"]
