@@ -44,6 +44,17 @@ def test_children_of_a_limited_container_start_no_more_threads_than_it_has_cores
     monkeypatch.setattr(cpu, "quota", lambda: 1)
     assert process.child_environment({})["OMP_NUM_THREADS"] == "1"
     assert process.child_environment({"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"
+
+
+def test_threads_wait_awake_for_a_short_time_unless_the_user_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    assert process.child_environment({})["GOMP_SPINCOUNT"] == process.SPINS
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert process.child_environment({})["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert "GOMP_SPINCOUNT" not in process.child_environment({})
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert process.child_environment({})["OMP_NUM_THREADS"] == "5"
 

@@ -21,6 +21,10 @@ GRACE_SECONDS = 10.0
 """How long a child may take to end by itself after SIGTERM."""
 LOOK_SECONDS = 0.1
 """How often children are looked at."""
+SPINS = "10000"
+"""How often a thread of OpenMP looks for the others before it sleeps; of libgomp's own 300,000 each that meets another
+program on its core costs milliseconds, thousands of times a step (libgomp manual, GOMP_SPINCOUNT; measured in
+docs/performance.md)."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -144,13 +148,14 @@ def end_group(leader: int, poll: Callable[[], int | None]) -> None:
 def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """Our environment with the interpreter's own programs first on PATH: no virtual environment need be active.
 
-    OpenMP, which torch computes with, starts a thread for each core it sees, however few of them a container may use;
-    there it is told.
+    OpenMP, which torch and llama.cpp compute with, starts a thread for each core it sees, however few of them a
+    container may use; there it is told. How long its threads wait awake is said unless the user says how they wait.
     """
     programs = str(Path(sys.executable).parent)
     path = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
     threads = {"OMP_NUM_THREADS": str(cpu.cores())} if cpu.quota() else {}
-    return {**threads, **os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", **extra}
+    waiting = {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": SPINS}
+    return {**threads, **waiting, **os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", **extra}
 
 
 def _signal_group(leader: int, signal_number: int) -> bool:
