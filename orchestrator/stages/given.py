@@ -11,8 +11,9 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.files import sha256, sha256_of, temporary_beside
@@ -25,9 +26,19 @@ UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, Input
 """What is raised for a file that is missing, cut off, or another one."""
 ARRAYS = ("tokens", "logs", "rest", "chosen")
 """What an archive of expectations holds."""
-Place = tuple[float, float, tuple[Any, ...] | None]
-"""What a GGUF makes of a token: its divergence from the reference in nats, its log-probability of the token, and what
-it expects there, where others are held against it."""
+
+
+class Place(NamedTuple):
+    """What a GGUF makes of a token that is read."""
+
+    divergence: float
+    """From the reference, in nats."""
+    log_probability: float
+    """Of the token, in nats."""
+    expected: tuple[Any, ...] | None
+    """What the GGUF expects there, where others are held against it."""
+
+
 Places = dict[int, list[Place]]
 """Number of a row → the places of the tokens that are read, of its prompt first."""
 
@@ -44,7 +55,7 @@ class Given:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it can be read. It may be made later, and what it only makes faster does not fail without it."""
+        """Whether it can be read. It may not exist yet, and a stage that only uses it to save time must not fail."""
         try:
             return len(self.expectations.chosen) == self.starts[-1]
         except UNREADABLE:
@@ -82,8 +93,8 @@ class Given:
         from orchestrator.evaluation.divergence import at_place, expectation
 
         token = self.tokens[number][place]
-        own = expectation(logits, token, self.expectations.tokens.shape[1]) if self.expects else None
-        return *at_place(self.expectations, self.starts[number] + place, logits, token), own
+        expected = expectation(logits, token, self.expectations.tokens.shape[1]) if self.expects else None
+        return Place(*at_place(self.expectations, self.starts[number] + place, logits, token), expected)
 
     def drafts(
         self, asked: Sequence[Mapping[str, Any]], prompts: Sequence[Sequence[int]], seen: Places
@@ -112,11 +123,16 @@ class Given:
         """Write places down, with those that are there under the same key."""
         import numpy as np
 
-        seen = {**self.kept(file, key), **seen}
-        numbers = [number for number in seen for _ in seen[number]]
-        nats, logs, own = zip(*(place for number in seen for place in seen[number]), strict=True)
+        places = [(number, place) for number, of in {**self.kept(file, key), **seen}.items() for place in of]
         growing = temporary_beside(file).with_suffix(".npz")
-        np.savez(growing, key=np.array(key), numbers=numbers, nats=nats, likelihoods=logs, **_arrays(own, self.expects))
+        np.savez(
+            growing,
+            key=np.array(key),
+            numbers=[number for number, _ in places],
+            nats=[place.divergence for _, place in places],
+            likelihoods=[place.log_probability for _, place in places],
+            **_arrays([place.expected for _, place in places], self.expects),
+        )
         growing.replace(file)
 
     def kept(self, file: Path, key: str) -> Places:
@@ -131,19 +147,19 @@ class Given:
 
     def _places(self, archive: Mapping[str, Any]) -> Places:
         numbers, nats, logs = (archive[name].tolist() for name in ("numbers", "nats", "likelihoods"))
-        own = zip(*(archive[name] for name in ARRAYS), strict=True) if self.expects else [None] * len(numbers)
+        expected = zip(*(archive[name] for name in ARRAYS), strict=True) if self.expects else repeat(None)
         found: Places = {}
-        for number, *place in zip(numbers, nats, logs, own, strict=True):
-            found.setdefault(number, []).append((place[0], place[1], place[2]))
+        for number, place in zip(numbers, map(Place, nats, logs, expected), strict=True):
+            found.setdefault(number, []).append(place)
         return found
 
 
-def _arrays(own: Sequence[tuple[Any, ...] | None], expects: bool) -> dict[str, Any]:
+def _arrays(expected: Sequence[tuple[Any, ...] | None], expects: bool) -> dict[str, Any]:
     from orchestrator.evaluation.divergence import expectations
 
     if not expects:
         return {}
-    found = expectations(place for place in own if place is not None)
+    found = expectations(place for place in expected if place is not None)
     return {name: getattr(found, name) for name in ARRAYS}
 
 
