@@ -158,7 +158,9 @@ def _is_bare(row: Conversation) -> bool:
 def _usable(path: Path, loaded: Loaded) -> tuple[Conversation, ...]:
     if not loaded.conversations:
         first = f": {loaded.problems[0].message}" if loaded.problems else ""
-        raise InputError(f"{path}: no row can be used{first}", "check --prompt and --label against the file's columns")
+        raise InputError(
+            f"{path}: no row can be used{first}", "mend its rows, or choose other columns with --prompt and --label"
+        )
     return loaded.conversations
 
 
