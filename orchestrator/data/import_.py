@@ -159,7 +159,7 @@ def _usable(path: Path, loaded: Loaded) -> tuple[Conversation, ...]:
     if not loaded.conversations:
         first = f": {loaded.problems[0].message}" if loaded.problems else ""
         raise InputError(
-            f"{path}: no row can be used{first}", "mend its rows, or choose other columns with --prompt and --label"
+            f"{path}: no row can be used{first}", "fix its rows, or choose other columns with --prompt and --label"
         )
     return loaded.conversations
 
