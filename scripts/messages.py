@@ -237,7 +237,7 @@ def _is_word(node: ast.expr) -> bool:
 def catalogues() -> dict[str, Any]:
     """All entries of the Chinese catalogues."""
     from orchestrator.lib.files import read_json
-    from orchestrator.lib.translate import CATALOGUES
+    from orchestrator.lib.language import CATALOGUES
 
     return {text: said for file in sorted(CATALOGUES["zh"].glob("*.json")) for text, said in read_json(file).items()}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from orchestrator.cli import COMMANDS
 from orchestrator.lib.files import write_text
-from orchestrator.lib.translate import localised
+from orchestrator.lib.language import localised
 from orchestrator.spec.reference import reference
 
 ROOT = Path(__file__).parent.parent

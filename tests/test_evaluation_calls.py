@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.evaluation.calls import Call, CallReader, argument_f1, call_metrics, expected_calls, same
+from orchestrator.evaluation.call_metrics import call_metrics
+from orchestrator.evaluation.calls import Call, CallReader, argument_f1, expected_calls, same
 from orchestrator.evaluation.compare import Basis, compare
 from orchestrator.evaluation.measure import measure, mistakes
 from orchestrator.evaluation.metric import primary, primary_of

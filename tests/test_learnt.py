@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.evaluation import learnt
+from orchestrator.evaluation import baselines
 from orchestrator.evaluation.learnt import Seen, next_steps
 from orchestrator.evaluation.rows import Row, write_rows
 from orchestrator.lib import layout
@@ -51,8 +51,8 @@ def test_what_is_seen_decides_what_to_try(facts: dict[str, Any], said: list[str]
     assert all(words in sentence for words, sentence in zip(said, given, strict=True))
 
 
-def found(right: int, baseline: int, n: int = 100) -> list[learnt.Baseline]:
-    return [learnt.against(rows_with(right, n), rows_with(baseline, n), "base", "base", "classification")]
+def found(right: int, baseline: int, n: int = 100) -> list[baselines.Baseline]:
+    return [baselines.against(rows_with(right, n), rows_with(baseline, n), "base", "base", "classification")]
 
 
 @pytest.mark.parametrize(
@@ -69,21 +69,21 @@ def found(right: int, baseline: int, n: int = 100) -> list[learnt.Baseline]:
     ],
 )
 def test_only_what_the_rows_could_show_is_asked(right: int, baseline: int, n: int, fails: int, open_: int) -> None:
-    baselines = found(right, baseline, n)
-    assert (len(learnt.not_better(baselines)), len(learnt.untellable(baselines))) == (fails, open_)
+    held = found(right, baseline, n)
+    assert (len(baselines.not_better(held)), len(baselines.untellable(held))) == (fails, open_)
 
 
 def test_the_most_frequent_training_label_is_the_other_baseline() -> None:
-    label, same = learnt.majority_rows(rows_with(80), TAUGHT)
+    label, same = baselines.majority_rows(rows_with(80), TAUGHT)
     assert (label, {row.prediction for row in same}) == ("体育", {"体育"})
-    assert learnt.majority_rows([Row("1", "", "b", ""), Row("2", "", "a", ""), Row("3", "", "b", "")], [])[0] == "b"
+    assert baselines.majority_rows([Row("1", "", "b", ""), Row("2", "", "a", ""), Row("3", "", "b", "")], [])[0] == "b"
 
 
 def test_answers_that_end_within_their_label_or_their_thoughts_are_counted() -> None:
     answers = ["国际", "国", "", "<think>想", "国际新闻"]
     rows = [Row(str(n), "", "国际", answer) for n, answer in enumerate(answers)]
-    assert learnt.seen_in(rows, ["体育"], "classification") == {"unseen_labels": ["国际"], "cut_off": 2}
-    assert learnt.seen_in(rows, [], "classification")["unseen_labels"] == []
+    assert baselines.seen_in(rows, ["体育"], "classification") == {"unseen_labels": ["国际"], "cut_off": 2}
+    assert baselines.seen_in(rows, [], "classification")["unseen_labels"] == []
 
 
 @pytest.fixture

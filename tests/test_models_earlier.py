@@ -14,8 +14,7 @@ from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError, MissingError
 from orchestrator.lib.files import HashCache, write_json
 from orchestrator.models import sources
-from orchestrator.pipeline import workflow
-from orchestrator.pipeline.plan import mode_of
+from orchestrator.pipeline.plan import make_plan, mode_of
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
 from orchestrator.spec.load import load_project
@@ -130,7 +129,7 @@ def planned(folder: Path, run: Run, *options: str) -> dict[str, Any]:
     """Stage → step of a project that goes on from a run's adapter."""
     project = make_project(folder, Path(f"run:{run.folder}@adapter"))
     loaded = load_project(project / "spec.yaml", [f"train.{option}" for option in options])
-    return {planned.step.stage: planned.step for planned in workflow.plan(loaded).steps}
+    return {planned.step.stage: planned.step for planned in make_plan(loaded).steps}
 
 
 def test_sft_goes_on_with_the_same_adapter(shipped_run: Run, tmp_path: Path) -> None:
@@ -178,4 +177,4 @@ def test_a_second_adapter_has_no_gguf(shipped_run: Run, tmp_path: Path) -> None:
     project = make_project(tmp_path, Path(f"run:{shipped_run.folder}@adapter"))
     loaded = load_project(project / "spec.yaml", ["train.stage=dpo", "export.adapter=true"])
     with pytest.raises(InputError, match="its adapter lies over another run's"):
-        workflow.plan(loaded)
+        make_plan(loaded)

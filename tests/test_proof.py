@@ -15,8 +15,7 @@ from orchestrator.cli import cli
 from orchestrator.lib import process
 from orchestrator.lib.errors import DamagedError, GateError, InputError, OrchestratorError
 from orchestrator.lib.files import write_text
-from orchestrator.pipeline.plan import PACKAGES
-from orchestrator.pipeline.workflow import plan
+from orchestrator.pipeline.plan import PACKAGES, make_plan
 from orchestrator.runs import proof, schema, store
 from orchestrator.runs.reuse import CHANGED
 from orchestrator.runs.store import Run
@@ -202,7 +201,7 @@ def test_a_run_of_other_versions_has_no_such_cure(run: Run, monkeypatch: pytest.
 
 def test_what_follows_from_a_repair_is_repeated_only_if_it_came_out_otherwise(run: Run) -> None:
     flip(run.folder / "data/train.json")
-    reasons = {planned.step.stage: planned.why for planned in plan(load_project(Path("spec.yaml"))).steps}
+    reasons = {planned.step.stage: planned.why for planned in make_plan(load_project(Path("spec.yaml"))).steps}
     assert reasons["prepare"] == CHANGED
     assert reasons["train"] == "after prepare, unless that comes out the same"
     before = len((Path.cwd() / stand_in.LEDGER).read_text().splitlines())

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.lib.files import HashCache, sha256, write_text
 from orchestrator.lib.step import Step
-from orchestrator.pipeline import workflow
+from orchestrator.pipeline.plan import make_plan
 from orchestrator.runs import reuse
 from orchestrator.runs.reuse import Planned
 from orchestrator.runs.store import Run
@@ -95,7 +95,7 @@ def test_another_runs_result_counts_where_it_was_made_from_the_same_files(
 
 
 def planned_train(project: Path, *overrides: str) -> Planned:
-    return workflow.plan(load_project(project / "spec.yaml", overrides)).of("train")
+    return make_plan(load_project(project / "spec.yaml", overrides)).of("train")
 
 
 @pytest.mark.parametrize("argument", ["fsdp_config", "new_special_tokens_config"])

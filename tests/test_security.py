@@ -14,8 +14,8 @@ import orchestrator
 from orchestrator.lib.errors import InputError
 from orchestrator.lib.render import Renderer
 from orchestrator.lib.secrecy import HIDDEN, clean, redacted
-from orchestrator.pipeline import workflow
-from orchestrator.pipeline.workflow import plan
+from orchestrator.pipeline import plan
+from orchestrator.pipeline.plan import make_plan
 from orchestrator.runs import reuse, store
 from orchestrator.spec.load import load_project
 from tests.conftest import write_tree
@@ -65,7 +65,7 @@ def test_no_secret_is_in_the_title_of_a_process(planted: Path) -> None:
 def plan_of(folder: Path) -> Any:
     os.environ.update(stand_in.environment(folder))
     try:
-        return plan(load_project(folder / "project/spec.yaml"))
+        return make_plan(load_project(folder / "project/spec.yaml"))
     finally:
         for name in stand_in.environment(folder):
             del os.environ[name]
@@ -76,7 +76,7 @@ def test_the_traceback_of_a_bug_keeps_secrets_too(planted: Path) -> None:
         def broken(*_: object) -> None:
             raise RuntimeError(f"{dict(os.environ)} {SECRETS['HF_ENDPOINT']}")
 
-        workflow.plan = broken
+        plan.make_plan = broken
 
     answer = tool.run(planted, Call(("plan",), prepare=fail))
     assert answer.code == 1

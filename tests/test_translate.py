@@ -12,14 +12,15 @@ import pytest
 
 from orchestrator.cli import cli
 from orchestrator.cli.help import cells
-from orchestrator.lib import translate, wording
+from orchestrator.lib import language as languages
+from orchestrator.lib import wording
 from orchestrator.lib.files import read_json
-from orchestrator.lib.translate import localised
+from orchestrator.lib.language import localised
 from scripts import messages
 from tests.conftest import run_tool
 
 CHINESE = {"LANG": "zh_CN.UTF-8"}
-FOLDER = translate.CATALOGUES["zh"]
+FOLDER = languages.CATALOGUES["zh"]
 ALL = messages.catalogues()
 OTHERS = ("click", "composed", "earlier", "terms", "words")
 """Catalogues of what is no text of our sources: click's texts, texts that meet, those in old records, single words."""
@@ -42,7 +43,7 @@ NAMED = (
     ],
 )
 def test_the_language_is_that_of_posix(environment: dict[str, str], language: str) -> None:
-    assert translate.language(environment) == language
+    assert languages.language(environment) == language
 
 
 @pytest.mark.parametrize(

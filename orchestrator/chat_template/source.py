@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from functools import cache
@@ -35,16 +36,16 @@ Slots = tuple[str | Mark, ...]
 
 
 @cache
-def templates() -> Mapping[str, Arguments]:
-    """Every `register_template(…)` call of data/template.py, by its name."""
-    calls = _calls(_tree("data/template.py"), "register_template")
-    return {literal(arguments, "name", ""): arguments for arguments in calls}
+def templates() -> Mapping[str, str]:
+    """The text of every `register_template(…)` call of data/template.py, by its name."""
+    calls = _calls("data/template.py", "register_template")
+    return {name[1]: call for call in calls if (name := re.search(r"\bname=\"([^\"]+)\"", call))}
 
 
 def template(name: str) -> Arguments:
     """The call that registers a template. Raises InputError for an unknown name."""
     if name in (known := templates()):
-        return known[name]
+        return _arguments(known[name])
     close = difflib.get_close_matches(name.lower(), known, n=3) or sorted(known)
     raise InputError(
         f"LLaMA-Factory has no template {name!r}; closest: {', '.join(close[:3])}",
@@ -57,21 +58,23 @@ def template_for_model(repository: str) -> str | None:
 
     None where it names none: it does so for instruction-tuned and multimodal models only.
     """
-    return _models().get(_name_of(repository.rstrip("/")))
-
-
-@cache
-def _models() -> Mapping[str, str]:
-    found: dict[str, str] = {}
-    for arguments in _calls(_tree("extras/constants.py"), "register_model_group"):
-        template, models = literal(arguments, "template", None), arguments["models"]
-        if template is None or not isinstance(models, ast.Dict):
-            continue
-        for name, repositories in zip(models.keys, models.values, strict=True):
-            if "multimodal" in arguments or any(tag in ast.unparse(name or models) for tag in _INSTRUCTION_TUNED):
-                places = repositories.values if isinstance(repositories, ast.Dict) else ()
-                found |= {_name_of(str(ast.literal_eval(place))): template for place in places}
+    wanted, found = _name_of(repository.rstrip("/")), None
+    for call in _calls("extras/constants.py", "register_model_group"):
+        if wanted in call.lower() and wanted in _models(_arguments(call)):
+            found = literal(_arguments(call), "template", None) or found
     return found
+
+
+def _models(arguments: Arguments) -> set[str]:
+    """The models of a group that have its template."""
+    if not isinstance(models := arguments["models"], ast.Dict):
+        return set()
+    return {
+        _name_of(str(ast.literal_eval(place)))
+        for name, places in zip(models.keys, models.values, strict=True)
+        if "multimodal" in arguments or any(tag in ast.unparse(name or models) for tag in _INSTRUCTION_TUNED)
+        for place in (places.values if isinstance(places, ast.Dict) else ())
+    }
 
 
 def _name_of(repository: str) -> str:
@@ -80,7 +83,7 @@ def _name_of(repository: str) -> str:
 
 def tool_prompt(name: str) -> str:
     """A text of llamafactory/data/tool_utils.py that tells a model of its tools, a pattern for `str.format`."""
-    for statement in _tree("data/tool_utils.py").body:
+    for statement in ast.parse(_text("data/tool_utils.py")).body:
         match statement:
             case ast.Assign(targets=[ast.Name(id=found)], value=value) if found == name:
                 return str(ast.literal_eval(value))
@@ -120,12 +123,21 @@ def _parts(slot: Any) -> Iterator[str | Mark]:
         yield from (part for part in (before, Mark.CONTENT if found else "", after) if part)
 
 
-def _tree(name: str) -> ast.Module:
-    return ast.parse((package_folder("llamafactory") / name).read_bytes())
+def _text(name: str) -> str:
+    return (package_folder("llamafactory") / name).read_text(encoding="utf-8")
 
 
-def _calls(tree: ast.Module, function: str) -> Iterator[Arguments]:
-    for statement in tree.body:
-        match statement:
-            case ast.Expr(value=ast.Call(func=ast.Name(id=name), keywords=keywords)) if name == function:
-                yield {keyword.arg: keyword.value for keyword in keywords if keyword.arg}
+def _calls(name: str, function: str) -> list[str]:
+    """The texts of a module's calls of a function, each with the lines that are indented below it, and `)`.
+
+    To parse the two modules whole takes as long as all else of a plan's reading.
+    """
+    return re.findall(rf"^{function}\(.*(?:\n(?:[ )].*)?)*", _text(name), re.MULTILINE)
+
+
+@cache
+def _arguments(call: str) -> Arguments:
+    match ast.parse(call).body:
+        case [ast.Expr(value=ast.Call(keywords=keywords))]:
+            return {keyword.arg: keyword.value for keyword in keywords if keyword.arg}
+    raise InputError("LLaMA-Factory registers templates in a way that is not known", "Run `orchestrator doctor`.")

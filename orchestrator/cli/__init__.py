@@ -17,7 +17,7 @@ import click
 from orchestrator import __version__
 from orchestrator.cli.help import Context, with_pages
 from orchestrator.lib.errors import Interrupted, OrchestratorError, of_system
-from orchestrator.lib.translate import localised
+from orchestrator.lib.language import localised
 
 COMMANDS = {
     "init": ("project", "Write a new project that runs."),

@@ -47,9 +47,9 @@ def plan(render: Path | None, **options: Any) -> None:
     Example: orchestrator plan --set train.learning_rate=1e-4
     """
     announce(f"reading {options['spec']}", options)
-    from orchestrator.pipeline.workflow import plan as make
+    from orchestrator.pipeline.plan import make_plan
 
-    made = make(project_of(options))
+    made = make_plan(project_of(options))
     if render:
         _write_configs(made, render)
     _show_plan(made, options)
@@ -116,13 +116,14 @@ def run(**options: Any) -> None:
 
 def _chain(phase: str, options: dict[str, Any]) -> None:
     announce(f"reading {options['spec']}", options)
-    from orchestrator.pipeline import nodes, workflow
+    from orchestrator.pipeline import nodes
+    from orchestrator.pipeline.plan import make_plan
 
     if options.get("on") not in (None, "local") and options["force"]:
         raise click.UsageError("--force repeats a stage here; it cannot go with --on, where a lost node starts again")
     project = project_of(options)
     if options["dry_run"]:
-        _show_plan(workflow.plan(project).until(phase), options)
+        _show_plan(make_plan(project).until(phase), options)
     elif rank := nodes.rank_of(project.spec.launch, options.get("node_rank")):
         _take_part(project, rank, options)
     else:
@@ -140,14 +141,14 @@ def _take_part(project: Project, rank: int, options: dict[str, Any]) -> None:
 
 
 def _run_until(project: Project, phase: str, options: dict[str, Any]) -> None:
-    from orchestrator.pipeline import workflow
+    from orchestrator.pipeline.plan import make_plan
     from orchestrator.report.live import LiveRun
 
     reporter, done = LiveRun(progress_display(options["quiet"], options["verbose"])), None
     try:
         done = _carry_out(project, phase, reporter, options.get("on"))
     except GateError:
-        if judged := workflow.plan(project).run:  # not the newest, where an older one is up to date
+        if judged := make_plan(project).run:  # not the newest, where an older one is up to date
             _show_run(judged, options["as_json"])
         raise
     finally:

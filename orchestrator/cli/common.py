@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.lib.translate import localised
+from orchestrator.lib.language import localised
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.lib.translate import localised
+from orchestrator.lib.language import localised
 
 
 class LocalConsole(Console):

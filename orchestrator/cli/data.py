@@ -23,9 +23,9 @@ from orchestrator.cli.common import (
 from orchestrator.cli.found import drawn, show_findings, show_import, show_stats
 from orchestrator.lib.errors import MissingError
 from orchestrator.lib.files import read_json, write_text
+from orchestrator.lib.language import localised
 from orchestrator.lib.layout import project_of, stage_config
 from orchestrator.lib.training_kinds import TRAINING_KINDS
-from orchestrator.lib.translate import localised
 from orchestrator.lib.words import counted
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import click
 from orchestrator.cli.common import json_option, print_json, say, secret
 from orchestrator.lib.errors import GateError
 from orchestrator.lib.files import write_text
-from orchestrator.lib.translate import localised
+from orchestrator.lib.language import localised
 
 if TYPE_CHECKING:
     from orchestrator.serving.diagnose.diagnosis import Diagnosis

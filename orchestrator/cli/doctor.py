@@ -19,7 +19,7 @@ from orchestrator.cli.common import (
 )
 from orchestrator.lib.errors import MissingError
 from orchestrator.lib.files import HashCache, cache_folder
-from orchestrator.lib.translate import localised
+from orchestrator.lib.language import localised
 
 if TYPE_CHECKING:
     from orchestrator.report.doctor_packages import Check, Patient

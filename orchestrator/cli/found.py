@@ -11,7 +11,7 @@ import click
 
 from orchestrator.cli.common import print_json, say, stdout_console
 from orchestrator.lib.errors import some
-from orchestrator.lib.translate import localised
+from orchestrator.lib.language import localised
 from orchestrator.lib.words import agreeing, counted
 
 if TYPE_CHECKING:

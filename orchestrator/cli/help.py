@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from orchestrator.lib.translate import CATALOGUES, language, localised
+from orchestrator.lib.language import CATALOGUES, language, localised
 
 _PIECE = r"[\[（“]*(?:[\u2e80-\uffef]|[^\s\u2e80-\uffef]+)[，。；：、！？）”…]*\s*"
 """What a line may end after: a Chinese character or a word of another script, with the punctuation that follows."""

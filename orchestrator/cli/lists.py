@@ -11,7 +11,7 @@ import click
 
 from orchestrator.cli.common import say, stdout_console
 from orchestrator.cli.help import cells
-from orchestrator.lib.translate import localised
+from orchestrator.lib.language import localised
 
 
 def print_lines(lines: Sequence[dict[str, Any]]) -> None:

@@ -18,7 +18,7 @@ from orchestrator.cli.common import (
     wanted_arguments,
 )
 from orchestrator.lib.errors import InputError
-from orchestrator.lib.translate import localised
+from orchestrator.lib.language import localised
 from orchestrator.lib.words import counted
 from orchestrator.runs import store
 

@@ -22,8 +22,8 @@ from orchestrator.cli.exchange import adopt, export
 from orchestrator.cli.lists import print_comparison, print_csv, print_lines
 from orchestrator.cli.removal import prune, rm
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.language import localised
 from orchestrator.lib.layout import RECORD
-from orchestrator.lib.translate import localised
 from orchestrator.runs import store
 from orchestrator.runs.catalogue import DAMAGED
 

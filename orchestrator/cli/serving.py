@@ -22,7 +22,7 @@ from orchestrator.cli.common import (
 from orchestrator.lib import layout, process
 from orchestrator.lib.errors import InputError, Interrupted, StageError
 from orchestrator.lib.files import read_json
-from orchestrator.lib.translate import localised
+from orchestrator.lib.language import localised
 from orchestrator.runs import store
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import click
 
 from orchestrator.cli.common import json_option, print_json, say, stdout_console
 from orchestrator.lib.errors import GateError, InputError
-from orchestrator.lib.translate import localised
+from orchestrator.lib.language import localised
 
 if TYPE_CHECKING:
     from orchestrator.chat_template.check import Engines, Result

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from orchestrator.evaluation.calls import CALL_METRICS, SHARES, is_about, row_score
+from orchestrator.evaluation.call_metrics import CALL_METRICS, SHARES, is_about, row_score
 from orchestrator.evaluation.classification import confusion
 from orchestrator.evaluation.intervals import Array, Interval, bootstrap, percentile, resampled_sums
 from orchestrator.evaluation.measure import Task, check_task

@@ -11,7 +11,8 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
-from orchestrator.evaluation.calls import argument_f1, call_metrics, same
+from orchestrator.evaluation.call_metrics import call_metrics
+from orchestrator.evaluation.calls import argument_f1, same
 from orchestrator.evaluation.classification import classification_detail, classification_metrics, confusion
 from orchestrator.evaluation.intervals import Interval, bootstrap
 from orchestrator.evaluation.metric import samples

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.evaluation import learnt
-from orchestrator.evaluation.calls import CALL_METRICS, CallReader, is_about
+from orchestrator.evaluation.baselines import Baseline, against, majority_rows, not_better, seen_in, untellable
+from orchestrator.evaluation.call_metrics import CALL_METRICS, is_about
+from orchestrator.evaluation.calls import CallReader
 from orchestrator.evaluation.compare import Basis, Comparison, agreement, compare, paired_scores
 from orchestrator.evaluation.gate import (
     Failure,
@@ -19,7 +20,7 @@ from orchestrator.evaluation.gate import (
     with_causes,
 )
 from orchestrator.evaluation.intervals import Interval
-from orchestrator.evaluation.learnt import Baseline
+from orchestrator.evaluation.learnt import BASELINES
 from orchestrator.evaluation.measure import Measurement, Task, measure, untold, useless, with_thoughts
 from orchestrator.evaluation.noninferiority import Loss, loss
 from orchestrator.evaluation.parity import uncompared, uncompared_sentence
@@ -41,7 +42,7 @@ class Terms:
     reference: str = "tuned"
     baseline: str = "base"
     gate: Mapping[str, float] = field(default_factory=dict)
-    better_than: Sequence[str] = learnt.BASELINES
+    better_than: Sequence[str] = BASELINES
     """What the reference must beat."""
     own: Mapping[str, str] = field(default_factory=dict)
     """Metrics of the user's own, registered by now: name → head of a column."""
@@ -88,7 +89,7 @@ def score(it: Evidence, by: Terms) -> Scores:
     """Every figure, comparison and failure; what is neither reference nor baseline is held against the reference."""
     rows, pairs, baselines = it.rows, _pairs(it, by), _baselines(it, by)
     facts = {one.name: one.comparison.to_json() for one in baselines if one.name != "base"}
-    seen = {} if it.taught is None else learnt.seen_in(rows[by.reference], it.taught, by.task)
+    seen = {} if it.taught is None else seen_in(rows[by.reference], it.taught, by.task)
     found = Scores(
         measurements={name: measure(of, by.task, by.labels, by.seed) for name, of in rows.items()},
         comparisons={a: compare(rows[a], rows[b], Basis(by.task, (a, b), by.labels, seed=by.seed)) for a, b in pairs},
@@ -96,7 +97,7 @@ def score(it: Evidence, by: Terms) -> Scores:
         by_call=_by_call(pairs, it, by),
         losses=_losses(pairs, it, by),
         learnt=facts | seen,
-        notes=[*_notes(it, by), *learnt.untellable(baselines)],
+        notes=[*_notes(it, by), *untellable(baselines)],
     )
     return replace(found, failures=_failures(found, baselines, it, by))
 
@@ -137,10 +138,10 @@ def _baselines(it: Evidence, by: Terms) -> list[Baseline]:
     if it.taught is None:
         return []
     if "base" in by.better_than and by.baseline in it.rows:
-        found.append(learnt.against(tuned, it.rows[by.baseline], "base", "base", by.task, by.labels))
+        found.append(against(tuned, it.rows[by.baseline], "base", "base", by.task, by.labels))
     if "majority" in by.better_than and by.task == "classification":
-        label, same = learnt.majority_rows(tuned, it.taught)
-        found.append(learnt.against(tuned, same, "majority", f"always answering {label!r}", by.task, by.labels))
+        label, same = majority_rows(tuned, it.taught)
+        found.append(against(tuned, same, "majority", f"always answering {label!r}", by.task, by.labels))
     return found
 
 
@@ -155,7 +156,7 @@ def _failures(found: Scores, baselines: Sequence[Baseline], it: Evidence, by: Te
     failures += judge_divergence(it.divergence, by.gate.get("max_divergence"))
     failures += judge_own(found.measurements, list(found.agreements), list(by.own), by.gate, by.reference)
     sound = by.reference not in {failure.artifact for failure in failures}
-    return with_causes([*(learnt.not_better(baselines) if sound else []), *failures], it.parity)
+    return with_causes([*(not_better(baselines) if sound else []), *failures], it.parity)
 
 
 def _notes(it: Evidence, by: Terms) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -46,7 +45,9 @@ class LocalHandle:
 
     release: Callable[[], None]
     """Gives its slot back."""
-    future: Future[None] = field(default_factory=Future)
+    ended: threading.Event = field(default_factory=threading.Event)
+    error: BaseException | None = None
+    """What it raised, once it has ended."""
     reason: BaseException | None = None
     """Why it was cancelled: set in one thread, raised in another."""
     released: bool = False
@@ -57,14 +58,15 @@ class LocalHandle:
 
     def done(self) -> bool:
         """Whether it is over; its slot is free from the first time that this says so."""
-        if self.future.done() and not self.released:
+        if self.ended.is_set() and not self.released:
             self.release()
             self.released = True
         return self.released
 
     def exception(self) -> BaseException | None:
         """What it raised."""
-        return self.future.exception()
+        self.ended.wait()
+        return self.error
 
     def cancel(self, reason: BaseException) -> None:
         """Make it raise this at its next check."""
@@ -79,9 +81,10 @@ class LocalHandle:
 def _run(handle: LocalHandle, job: Job, slot: Mapping[str, str]) -> None:
     try:
         job(slot, handle.check)
-        handle.future.set_result(None)
     except BaseException as error:
-        handle.future.set_exception(error)
+        handle.error = error
+    finally:
+        handle.ended.set()
 
 
 def slots(parallel: int | Literal["auto"], gpus: Sequence[str], cores: int, each: int = 1) -> list[dict[str, str]]:

@@ -8,9 +8,8 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -18,6 +17,9 @@ from orchestrator.executors.base import Handle, Job, Wanted, outcome, required
 from orchestrator.lib.errors import MissingError, OrchestratorError, StageError
 from orchestrator.lib.section import Section
 from orchestrator.machine import environment
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 RETRIES = 5
 """How often a job starts anew after its node was lost; it goes on from its checkpoint."""

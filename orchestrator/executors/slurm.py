@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle  # nosec B403
 import signal
 import time
 from collections.abc import Mapping
@@ -137,6 +136,8 @@ class SlurmHandle:
         """Read what it left, unless that may still be on its way."""
         if self.reason is not None:
             return self._end(self.reason)
+        import pickle  # nosec B403
+
         paths = self.job.paths
         try:  # our own job wrote it, into a folder of ours
             kind, value = pickle.loads(paths.result_pickle.read_bytes())  # nosec B301

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Literal
 
 from orchestrator.lib import process
+from orchestrator.lib.language import localised
 from orchestrator.lib.step import Step
-from orchestrator.lib.translate import localised
 
 SEVERAL = 2
 """From so many stages on, the imports that are saved outweigh those done ahead."""

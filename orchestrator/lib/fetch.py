@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -89,6 +88,8 @@ def unpack_source(archive: Path, folder: Path, wanted: Callable[[str], bool]) ->
 
     Python's `data` filter refuses absolute names, `..`, links out of the folder and device files (PEP 706).
     """
+    import tarfile
+
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(archive) as tar:
         for member in tar:

@@ -7,9 +7,7 @@ import hashlib
 import json
 import os
 import platform
-import secrets
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +49,7 @@ def _opened(path: Path) -> TextIO:
 
 def temporary_beside(path: Path) -> Path:
     """Where something grows that is renamed to `path` when it is whole; the name tells which process is at it."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{HOST}-{secrets.token_hex(4)}.tmp")
+    return path.with_name(f".{path.name}.{os.getpid()}-{HOST}-{os.urandom(4).hex()}.tmp")
 
 
 def remove_leftovers(folder: Path, pattern: str = ".*.tmp") -> None:
@@ -197,6 +195,8 @@ def building(target: Path) -> Iterator[Path]:
 
     Two builders at once are harmless: the later one finds the target in place and drops its own copy.
     """
+    import tempfile
+
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:

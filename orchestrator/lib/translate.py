@@ -9,21 +9,15 @@ least English.
 from __future__ import annotations
 
 import functools
-import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from orchestrator.lib.files import read_json
 from orchestrator.lib.wording import FULL, Template, english, filled, halves, joined
 from orchestrator.lib.words import of_one
 
-CATALOGUES = {"zh": Path(__file__).parent / "zh"}
-"""Language → a folder of catalogues, one for each room: {English template: translation, or null}.
-
-`{}` stands for what is filled in, in the same order in both, or by number in the translation: `{1}` is the second.
-Null: a text of the code that no person reads.
-"""
 _HEAD = re.compile(r"\s*(?:[!*·→✓✗■✂…+×-]\s+)?")
 """A mark at the start of a line."""
 _NAMED_HEAD = re.compile(r"\s*[→·…✓✗■✂] \S+\s+")
@@ -31,23 +25,9 @@ _NAMED_HEAD = re.compile(r"\s*[→·…✓✗■✂] \S+\s+")
 _IN_BRACKETS = re.compile(r" ?\(([^()]+)\)")
 
 
-def localised(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """A text in the language of the environment, or as it is."""
-    folder = CATALOGUES.get(language(environment))
-    return catalogue(folder).translated(text) if folder else text
-
-
-def language(environment: Mapping[str, str]) -> str:
-    """The language of messages, such as `zh`, by the precedence of POSIX: LC_ALL, LC_MESSAGES, LANG."""
-    chosen = next((environment[name] for name in ("LC_ALL", "LC_MESSAGES", "LANG") if environment.get(name)), "")
-    return re.split(r"[_.@-]", chosen)[0].lower()
-
-
 @functools.cache
 def catalogue(folder: Path) -> Catalogue:
     """All catalogues of a language together."""
-    from orchestrator.lib.files import read_json  # an English `--help` reads none
-
     entries = {text: said for file in sorted(folder.glob("*.json")) for text, said in read_json(file).items()}
     return Catalogue(entries, read_json(folder / "terms.json"))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,22 +23,22 @@ MARK = f"+tokenizer_class={SAVED_AS}"
 """What tells the identity of a cured model from that of the model itself."""
 
 
-def wrong_class(folder: Path) -> str | None:
+def wrong_class(folder: Path, hash_of: Callable[[Path], str] = sha256) -> str | None:
     """The class as which transformers would load the tokenizer, where it would cut up texts in another way.
 
-    None where nothing needs a cure. An answer is remembered for a tokenizer and a version of transformers.
-    Raises InputError for a tokenizer.json that must be looked into and is damaged.
+    None where nothing needs a cure. An answer is remembered for a tokenizer and a version of transformers, since it
+    takes executing that class. Raises InputError for a tokenizer.json that must be looked into and is damaged.
     """
+    if not (folder / "tokenizer.json").is_file():
+        return None
     settings = _settings(folder)
     name = tokenizer_class.chosen_class(json_object(folder / "config.json"), settings)
-    frame = tokenizer_class.built_by(name, settings) if (folder / "tokenizer.json").is_file() else None
-    if frame is None:
-        return None
-    known = (sha256(folder / "tokenizer.json"), json.dumps(settings, sort_keys=True), name)
+    known = (hash_of(folder / "tokenizer.json"), json.dumps(settings, sort_keys=True), name)
     memory = cache_folder() / "tokenizers" / f"{_key(*known, metadata.version('transformers'))}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         return name if read_json(memory)["differs"] else None
-    differs = _differs(folder, frame)
+    frame = tokenizer_class.built_by(name, settings)
+    differs = frame is not None and _differs(folder, frame)
     with contextlib.suppress(OSError):  # a lost memory costs a second, nothing else
         write_json(memory, {"differs": differs}, durable=False)
     return name if differs else None

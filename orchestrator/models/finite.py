@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.lib.errors import Diverged, StageError
 from orchestrator.lib.files import read_json, read_json_lines
-from orchestrator.models.shape import header
+from orchestrator.models.weights import header
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,8 +15,8 @@ from typing import Any
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
 from orchestrator.models.hub import REPOSITORY, cached
-from orchestrator.models.sources import damaged_weights
 from orchestrator.models.tokenizer import json_object
+from orchestrator.models.weights import damaged
 
 CONFIGS = ("training_args.yaml", "train.yaml")
 """Of the web UI, and as people call their own."""
@@ -136,7 +136,7 @@ def _damage(folder: Path) -> str:
             json_object(folder / name)
         except InputError:
             return f"{name} is damaged"
-    return next((f"{name} is damaged ({error})" for name, error in damaged_weights(folder)), "")
+    return next((f"{name} is damaged ({error})" for name, error in damaged(folder)), "")
 
 
 def _adapter(folder: Path) -> dict[str, Any]:

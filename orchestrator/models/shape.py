@@ -4,9 +4,7 @@ downloaded; no weight is read."""
 from __future__ import annotations
 
 import functools
-import json
 import math
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -16,9 +14,8 @@ from typing import Any, NamedTuple
 from orchestrator.lib.errors import MissingError
 from orchestrator.lib.files import read_json
 from orchestrator.models import hub, sources
+from orchestrator.models.weights import header
 
-MAX_HEADER = 100_000_000
-"""Bytes; the format's own limit. A Git LFS pointer in place of a model would ask for far more."""
 SETTINGS = [pattern for pattern in hub.WANTED if pattern != "*.safetensors"]
 """A few MB at most, nearly all of them the tokenizer's."""
 
@@ -118,18 +115,6 @@ def _tensors(file: Path) -> Iterator[Tensor]:
     for name, entry in header(file)[1].items():
         start, end = entry["data_offsets"]
         yield Tensor(name, entry["shape"], end - start)
-
-
-def header(file: Path) -> tuple[int, dict[str, dict[str, Any]]]:
-    """Where the weights of a safetensors file begin, and what is said of each tensor: eight bytes of length, then JSON
-    (https://github.com/huggingface/safetensors, format). Raises ValueError, naming the file, for any other."""
-    try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            found: Any = json.loads(stream.read(length)) if length <= MAX_HEADER else None
-        return 8 + length, {name: entry for name, entry in found.items() if name != "__metadata__"}
-    except (struct.error, ValueError, AttributeError):
-        raise ValueError(f"{file.name} is no safetensors file") from None
 
 
 @dataclass(frozen=True, slots=True)

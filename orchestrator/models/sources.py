@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from orchestrator.lib.fetch import Progress
 from orchestrator.lib.files import HashCache, read_json, sha256_of
 from orchestrator.models import builtin, cure, earlier, hub
 from orchestrator.models.tokenizer import json_object
+from orchestrator.models.weights import damaged
 
 SOURCES = ("builtin:", "hf:", "modelscope:", "run:")
 CONTENT = (".safetensors", ".json", ".jinja", ".model", ".txt")
@@ -48,11 +48,11 @@ def locate(base: str, project: Path, hashes: HashCache, runs_dir: Path | None = 
         return _under_adapter(base, project, hashes, runs_dir, with_code)
     found = _find(base, project, hashes, runs_dir, with_code)
     own = with_code and found.path and _own_classes(found.path, "tokenizer_config.json")
-    return found if own else _cured(found)
+    return found if own else _cured(found, hashes)
 
 
-def _cured(base: Base) -> Base:
-    wrong = cure.wrong_class(base.path) if base.path else None
+def _cured(base: Base, hashes: HashCache) -> Base:
+    wrong = cure.wrong_class(base.path, hashes.sha256) if base.path else None
     if base.path is None or wrong is None:
         return base
     identity = base.identity + cure.MARK
@@ -210,23 +210,11 @@ def require_mergeable(folder: Path, quoted: str) -> None:
 
 def require_whole_weights(folder: Path, quoted: str) -> None:
     """Raise InputError unless every safetensors file is as long as its header says; no weight is read."""
-    if damaged := next(damaged_weights(folder), None):
+    if found := next(damaged(folder), None):
         raise InputError(
-            f"model.base: {damaged[0]} of {quoted!r} is damaged: {damaged[1]}",
+            f"model.base: {found[0]} of {quoted!r} is damaged: {found[1]}",
             "Remove the model's folder, then copy or download it again.",
         )
-
-
-def damaged_weights(folder: Path) -> Iterator[tuple[str, Exception]]:
-    """Each safetensors file that is not as long as its header says, and what is wrong with it."""
-    from safetensors import SafetensorError, safe_open
-
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="np"):
-                pass
-        except (OSError, SafetensorError) as error:
-            yield file.name, error
 
 
 def _lacks_code(folder: Path) -> bool:

@@ -1,4 +1,5 @@
-"""Spec → ordered steps, each up to date or not, and why. Reads and hashes; changes nothing."""
+"""Spec → ordered steps, each up to date or not, and why. Reads and hashes; changes nothing but what is remembered of
+hashes."""
 
 from __future__ import annotations
 
@@ -75,6 +76,7 @@ def make_plan(project: Project) -> Plan:
     named = reuse.named(steps, aliases(context))
     run = reuse.own_run(project.runs_dir, project.spec.name, named, project.force)
     judged = reuse.judge(named, run, project.force, project.hashes)
+    project.hashes.save()
     return Plan(project.spec, run, tuple(judged), context.base_cure, project.root)
 
 

@@ -15,7 +15,7 @@ from orchestrator.lib.files import HashCache
 from orchestrator.lib.step import PHASES
 from orchestrator.pipeline.plan import make_plan
 from orchestrator.pipeline.scheduler import Reporter
-from orchestrator.pipeline.workflow import fetch, plan, run_until
+from orchestrator.pipeline.workflow import fetch, run_until
 from orchestrator.runs import proof, store
 from orchestrator.runs.compare import dotted
 from orchestrator.runs.outputs import damage
@@ -37,7 +37,7 @@ def remedy(run: Run) -> str:
     if known and damage(run.folder, known, HashCache(spec, paranoid=True)):
         return "orchestrator run --paranoid"  # with the spec that it was made from
     try:
-        found = plan(load_project(spec, runs_dir=runs_dir)).run
+        found = make_plan(load_project(spec, runs_dir=runs_dir)).run
     except OrchestratorError:
         return ""
     if found is None or found.folder.resolve() != run.folder.resolve():

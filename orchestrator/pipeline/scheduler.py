@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from filelock import FileLock, Timeout
-
 from orchestrator.lib import layout, process
 from orchestrator.lib.cpu import threads
 from orchestrator.lib.files import HashCache, link, remove_leftovers, write_text
@@ -17,7 +15,7 @@ from orchestrator.machine import environment
 from orchestrator.pipeline.plan import Plan, startable
 from orchestrator.pipeline.stage_process import StageProcess, Starter, require_success, start, status_of
 from orchestrator.runs import outputs, reuse, store
-from orchestrator.runs.locks import locked
+from orchestrator.runs.locks import claim, locked
 from orchestrator.runs.reuse import Planned
 from orchestrator.runs.store import Run
 from orchestrator.stages.llamafactory import with_choices
@@ -117,12 +115,7 @@ class Scheduler:
             return lambda: None
         folder = self.runs_dir / layout.LOCKS
         folder.mkdir(exist_ok=True)
-        lock = FileLock(folder / planned.fingerprint[:16], timeout=seconds)
-        try:
-            lock.acquire()
-        except Timeout:
-            return None
-        return lock.release
+        return claim(folder / planned.fingerprint[:16], seconds)
 
     def _claim_patiently(self, planned: Planned) -> Callable[[], None]:
         """Who comes second waits, and then takes the result over."""

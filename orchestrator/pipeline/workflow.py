@@ -32,13 +32,6 @@ from orchestrator.stages.launch import placed
 from orchestrator.stages.llamafactory import hastened, with_choices
 
 
-def plan(project: Project) -> Plan:
-    """The plan for a project whose base model is on this machine; starts nothing."""
-    made = make_plan(project)
-    project.hashes.save()
-    return made
-
-
 def fetch(project: Project, progress: Progress) -> None:
     """Get what the plan needs and this machine lacks: the base model and llama.cpp's converter."""
     spec = project.spec

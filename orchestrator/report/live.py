@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.lib.errors import Interrupted, OrchestratorError
+from orchestrator.lib.language import localised
 from orchestrator.lib.step import Step
-from orchestrator.lib.translate import localised
 from orchestrator.pipeline.scheduler import Reporter
 from orchestrator.report import is_current, write
 

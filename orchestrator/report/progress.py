@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.text import Text
 
 from orchestrator.lib import layout
+from orchestrator.lib.language import localised
 from orchestrator.lib.step import Step
-from orchestrator.lib.translate import localised
 from orchestrator.machine import environment
 from orchestrator.pipeline.failure import tail
 from orchestrator.runs.training_log import (

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from orchestrator.evaluation.learnt import gain, gain_sentence
 from orchestrator.evaluation.metric import AGREEMENT, DIVERGENCE, METRICS, READING_DIVERGENCE, added, primary
-from orchestrator.lib.translate import localised
+from orchestrator.lib.language import localised
 
 Summary = Mapping[str, Any]
 SHORT = {"cannot tell": "no sig. diff."}

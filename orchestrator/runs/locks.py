@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import BusyError
@@ -16,17 +14,26 @@ from orchestrator.lib.errors import BusyError
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Only one tool works on a run; the lock of a tool that died is free again. Raises BusyError when it is taken."""
-    lock = FileLock(folder / layout.LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
+    if (release := claim(folder / layout.LOCK)) is None:
         raise BusyError(
             f"another orchestrator is working on run {folder.name}", "Wait for it, or stop it and try again."
-        ) from None
+        )
     try:
         yield
     finally:
-        lock.release()
+        release()
+
+
+def claim(file: Path, seconds: float = 0.0) -> Callable[[], None] | None:
+    """Take a lock, waiting that long at most; returns what gives it back, or None while somebody else has it."""
+    from filelock import FileLock, Timeout  # a plan locks nothing
+
+    lock = FileLock(file, timeout=seconds)
+    try:
+        lock.acquire()
+    except Timeout:
+        return None
+    return lock.release
 
 
 def is_locked(folder: Path) -> bool:

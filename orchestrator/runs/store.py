@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import secrets
+import os
 import shutil
-import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import DamagedError, InputError
 from orchestrator.lib.files import HashCache, remove_leftovers, temporary_beside, write_text
 from orchestrator.lib.step import Step
 from orchestrator.runs import cache, schema
-from orchestrator.runs.catalogue import DAMAGED, opened
 from orchestrator.runs.outputs import damage
 from orchestrator.runs.schema import SCHEMA
+
+if TYPE_CHECKING:
+    import sqlite3
 
 Json = dict[str, Any]
 
@@ -132,7 +133,7 @@ def create(runs_dir: Path, name: str, **values: Any) -> Run:
 
 def new_id(name: str) -> str:
     """`TIME-NAME-XXXXXX`: when in UTC, and six random hexadecimal digits."""
-    return f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}-{name}-{secrets.token_hex(3)}"
+    return f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}-{name}-{os.urandom(3).hex()}"
 
 
 def _placed(folder: Path, record: Json) -> bool:
@@ -224,11 +225,15 @@ def find_folder(runs_dir: Path, wanted: str | None) -> Path:
 @contextlib.contextmanager
 def index(runs_dir: Path) -> Iterator[sqlite3.Connection]:
     """The list of all runs, for SQL queries; its table is described in catalogue.py."""
+    from orchestrator.runs.catalogue import opened  # a plan asks no list
+
     with opened(runs_dir, _indexed) as connection:
         yield connection
 
 
 def _indexed(folder: Path) -> Json:
+    from orchestrator.runs.catalogue import DAMAGED
+
     run = load(folder)
     return {**run.record, "status": DAMAGED, "problem": run.problem} if run.problem else run.record
 

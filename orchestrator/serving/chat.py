@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.evaluation.calls import Call
 from orchestrator.lib.errors import OrchestratorError
-from orchestrator.lib.translate import localised
+from orchestrator.lib.language import localised
 from orchestrator.lib.words import agreeing, counted
 from orchestrator.serving.endpoint import THOUGHT_WORDS, Endpoint, Message, Tools, ask, stream
 from orchestrator.serving.openai_server.shapes import as_openai

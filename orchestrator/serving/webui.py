@@ -18,8 +18,8 @@ from typing import Any
 from orchestrator.chat_template.registry import TemplateName
 from orchestrator.lib import layout, process
 from orchestrator.lib.files import link, read_json, write_json, write_text
+from orchestrator.lib.language import language
 from orchestrator.lib.render import yaml_scalar
-from orchestrator.lib.translate import language
 from orchestrator.runs import store
 from orchestrator.runs.store import Run
 from orchestrator.serving.http import in_url

@@ -63,8 +63,8 @@ class Baselines(Stage):
 
     def run(self) -> None:
         """Write the summary, and the answers of the prompted base model."""
+        from orchestrator.evaluation.baselines import majority_rows
         from orchestrator.evaluation.compare import Basis, compare
-        from orchestrator.evaluation.learnt import majority_rows
         from orchestrator.evaluation.measure import measure
         from orchestrator.evaluation.rows import read_rows
         from orchestrator.stages.score import taught

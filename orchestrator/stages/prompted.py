@@ -19,7 +19,7 @@ from orchestrator.stages.confidence import known_labels
 ARTIFACT = "base-prompted"
 ROOM = 2048
 """Bytes of what is added to a system text, and so at most as many tokens: none has fewer bytes than one."""
-CHINESE = re.compile("[一-鿿]")
+CHINESE = "[一-鿿]"
 
 Json = dict[str, Any]
 
@@ -73,7 +73,7 @@ def system_text(labels: Sequence[str], shots: Sequence[tuple[str, str]]) -> str:
 
     `labels` come with the most frequent one first, `shots` are questions with their labels.
     """
-    chinese = any(map(CHINESE.search, [*labels, *(question for question, _ in shots)]))
+    chinese = any(re.search(CHINESE, text) for text in (*labels, *(question for question, _ in shots)))
     ask, between, examples = (
         ("请只回答下列标签之一，不要回答别的内容：", "、", "例子：")
         if chinese

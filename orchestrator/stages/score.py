@@ -51,7 +51,7 @@ class Score(Stage):
     files: Mapping[str, str] | None = None
     parity: Mapping[str, str] | None = None
     better_than: Sequence[str] | None = None
-    """What the tuned model must beat; None for all of learnt.BASELINES."""
+    """What the tuned model must beat; None for all of BASELINES."""
     metrics: Sequence[str] | None = None
     """Functions of the user's own, whose files the run keeps beside its configurations."""
     divergence: Mapping[str, str] | None = None

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
-from orchestrator.lib.translate import localised
+from orchestrator.lib.language import localised
 from orchestrator.lib.words import agreeing, counted
 from orchestrator.report.progress import MARKS, PLAIN_SECONDS
 from orchestrator.report.table import figure_text

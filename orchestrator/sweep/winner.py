@@ -13,7 +13,7 @@ from orchestrator.lib.files import write_json, write_text
 from orchestrator.lib.step import fingerprint
 from orchestrator.pipeline.plan import Plan, make_plan
 from orchestrator.pipeline.scheduler import Reporter, Scheduler, take_over
-from orchestrator.pipeline.workflow import create_run, plan
+from orchestrator.pipeline.workflow import create_run
 from orchestrator.runs.results import metrics
 from orchestrator.runs.store import Run
 from orchestrator.spec.editing import edited
@@ -78,7 +78,7 @@ def overrides(project: Project, wanted: str) -> list[str]:
     found = [
         f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in records.best_trial(folder)["changes"].items()
     ]
-    planned = plan(load_project(project.path, (*found, *project.overrides), project.runs_dir, project.force)).run
+    planned = make_plan(load_project(project.path, (*found, *project.overrides), project.runs_dir, project.force)).run
     if planned is None or planned.record["fingerprint"] != winner.record["fingerprint"]:
         raise InputError(
             f"{project.path} does not train what the winner of {folder.name} was trained with",

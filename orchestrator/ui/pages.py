@@ -135,11 +135,11 @@ def planned(window: Window, spec: Path) -> Sequence[str]:
 
 @functools.lru_cache(maxsize=32)
 def _planned(spec: Path, modified: int, runs_dir: Path) -> tuple[str, ...]:
-    from orchestrator.pipeline.workflow import plan
+    from orchestrator.pipeline.plan import make_plan
     from orchestrator.spec.load import load_project
 
     try:
-        return tuple(one.step.stage for one in plan(load_project(spec, runs_dir=runs_dir)).steps)
+        return tuple(one.step.stage for one in make_plan(load_project(spec, runs_dir=runs_dir)).steps)
     except OrchestratorError:
         return ()
 
