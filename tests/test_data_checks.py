@@ -263,6 +263,7 @@ LABELS = [
     ({"class 1": 30, "class 2": 30, "1": 5, "11": 5}, {}),
     ({"国内": 30, "国外": 30, "import": 20, "export": 30, "yes": 5, "no": 6}, {}),
     ({"Region A": 30, "Region B": 30}, {}),
+    ({"Travel": 60, "Gravel": 9, "gravel": 1}, {"gravel": "Gravel"}),  # and no slip of the frequent one
 ]
 
 

@@ -348,6 +348,31 @@ def test_a_hub_set_is_fetched_once_and_read_like_a_file(tmp_path: Path, monkeypa
     assert {each.source for each in sets.train} == {name}
 
 
+CONFIGS = [
+    (["en/train.jsonl", "zh/train.jsonl", "zh/test.jsonl"], "train", ["en", "zh"]),
+    (["default/train/0000.parquet", "default/train/0001.parquet"], "train", []),
+    (["en/train/0000.parquet", "zh/train/0000.parquet"], "train", ["en", "zh"]),
+    (["data/2020/train.csv", "data/2021/train.csv"], "train", []),
+    (["en/train.jsonl", "zh/test.jsonl"], "train", []),
+]
+
+
+@pytest.mark.parametrize(("listed", "split", "configs"), CONFIGS)
+def test_configs_are_not_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: list[str], split: str, configs: list[str]
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda *_, **__: listed)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: str(NEWS / "train.json"))
+    if not configs:
+        assert hub.fetch(f"hf:org/news:{split}")
+        return
+    with pytest.raises(InputError, match=f"several configs: {', '.join(configs)}") as refused:
+        hub.fetch(f"hf:org/news:{split}")
+    assert f"hf:org/news/{configs[0]}:{split}" in refused.value.hint
+    assert len(hub.fetch(f"hf:org/news/{configs[1]}:{split}")) == 1
+
+
 def test_a_hub_set_that_cannot_be_had_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.list_repo_files", lambda *_, **__: 1 / 0)

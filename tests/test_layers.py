@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import graphlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import orchestrator
@@ -56,6 +57,21 @@ def test_imports_point_down() -> None:
         if target.startswith("orchestrator.") and floor_of(target) > floor_of(name) >= 0
     ]
     assert wrong == []
+
+
+def test_no_modules_import_each_other() -> None:
+    """Not even where they are called, or for types: each can be read before those that use it."""
+    known = {name.removesuffix(".__init__"): file for name, file in modules()}
+    graph = {
+        name: {owner for target, _ in imports(file) if (owner := _owner(target, known)) not in (None, name)}
+        for name, file in known.items()
+    }
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names them
+
+
+def _owner(target: str, known: Mapping[str, Path]) -> str | None:
+    """The module that an import reads: itself, or the one that defines the name."""
+    return next((name for name in (target, target.rpartition(".")[0]) if name in known), None)
 
 
 def test_only_process_starts_processes() -> None:

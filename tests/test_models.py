@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.chat_template.encode import load_tokenizer
+from orchestrator.chat_template.engines import reference_tokenizer
 from orchestrator.lib import process
 from orchestrator.lib.errors import InputError, MissingError
 from orchestrator.lib.files import HashCache, read_json, write_json
@@ -184,6 +185,25 @@ def test_a_models_own_tokenizer_is_loaded_where_its_code_is_trusted(
     monkeypatch.setattr("orchestrator.models.tokenizer.require_sound", seen)
     configured(tmp_path, model, trust_remote_code=True).run()
     assert loaded == ["OwnTokenizer"]
+
+
+def test_template_check_loads_a_models_own_tokenizer_where_its_code_is_trusted(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import dynamic_module_utils
+
+    from orchestrator.chat_template import check
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    model, loaded = with_own_tokenizer(tiny_model, tmp_path / "model"), []
+
+    def seen(tokenizer: Any, words: Any) -> Any:
+        loaded.append(type(tokenizer).__name__)
+        return reference_tokenizer(tokenizer, words)
+
+    monkeypatch.setattr(check, "reference_tokenizer", seen)
+    [result] = check.check(["smollm2"], model, check.Engines(), reference=True, trusted=True)
+    assert result.passed and loaded == ["OwnTokenizer"]
 
 
 def test_a_models_own_code_is_part_of_what_it_is_where_it_runs(

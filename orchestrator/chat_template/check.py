@@ -65,22 +65,29 @@ class Engines:
         return cls(engines.find_go(), llama_server.find())
 
 
-def check(names: Sequence[str], model_folder: Path, engines: Engines, reference: bool = False) -> list[Result]:
+def check(
+    names: Sequence[str], model_folder: Path, engines: Engines, reference: bool = False, trusted: bool = False
+) -> list[Result]:
     """The results for some templates, in both thinking modes where they have them.
 
     They are compared on the tokenizer of the model, or on one made of it that suits every template. Where an engine is
-    missing, so is its part of the comparison. Raises InputError for an unknown template.
+    missing, so is its part of the comparison. `trusted`: the model's own code may load its tokenizer. Raises InputError
+    for an unknown template.
     """
-    return _compare(names, model_folder, engines, reference, with_tools=False)
+    tokenizers = _Tokenizers(load_tokenizer(model_folder, trusted), reference)
+    return _compare(names, model_folder, engines, tokenizers, with_tools=False)
 
 
-def check_tools(names: Sequence[str], model_folder: Path, engines: Engines, reference: bool = False) -> list[Result]:
+def check_tools(
+    names: Sequence[str], model_folder: Path, engines: Engines, reference: bool = False, trusted: bool = False
+) -> list[Result]:
     """The same of the templates that models with tools are served with, which no Ollama TEMPLATE can be."""
-    return _compare(names, model_folder, replace(engines, go=None), reference, with_tools=True)
+    tokenizers = _Tokenizers(load_tokenizer(model_folder, trusted), reference)
+    return _compare(names, model_folder, replace(engines, go=None), tokenizers, with_tools=True)
 
 
 def _compare(
-    names: Sequence[str], model_folder: Path, engines: Engines, reference: bool, with_tools: bool
+    names: Sequence[str], model_folder: Path, engines: Engines, tokenizers: _Tokenizers, with_tools: bool
 ) -> list[Result]:
     tokens = special_tokens(model_folder)
     subjects = [
@@ -88,7 +95,6 @@ def _compare(
         for chosen in map(definition, names)
         for thinking in ([True, False] if chosen.reasons else [False])
     ]
-    tokenizers = _Tokenizers(load_tokenizer(model_folder), reference)
     answers = ask_server(engines.server, subjects, tokens) if engines.server else {}
     return [_result(subject, tokenizers, engines.go, answers.get(subject, ())) for subject in subjects]
 

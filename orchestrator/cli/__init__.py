@@ -15,9 +15,8 @@ from typing import Any, NoReturn
 import click
 
 from orchestrator import __version__
-from orchestrator.cli.help import Context, with_pages
 from orchestrator.lib.errors import Interrupted, OrchestratorError, of_system
-from orchestrator.lib.language import localised
+from orchestrator.lib.language import localised, translates
 
 COMMANDS = {
     "init": ("project", "Write a new project that runs."),
@@ -61,6 +60,18 @@ GROUPS = {
 """How `--help` lists them."""
 
 
+class Context(click.Context):
+    """The context of our commands, whose pages of help are in the user's language; English ones are click's own."""
+
+    def make_formatter(self) -> click.HelpFormatter:
+        """Who writes a page of help."""
+        if not translates():
+            return super().make_formatter()
+        from orchestrator.cli.help import HelpPage
+
+        return HelpPage(width=self.terminal_width, max_width=self.max_content_width)
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called."""
 
@@ -96,6 +107,16 @@ class LazyGroup(click.Group):
         for title, names in GROUPS.items():
             with formatter.section(title):
                 formatter.write_dl([(name.ljust(width), COMMANDS[name][1]) for name in names])
+
+
+def with_pages(command: click.Command) -> click.Command:
+    """A command, and all below it, with our pages of help."""
+    command.context_class = Context
+    first = " ".join((command.help or "").split("\n\n")[0].split())
+    command.short_help = localised(first) if translates() else None  # click shortens English, at its words
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        with_pages(below)
+    return command
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

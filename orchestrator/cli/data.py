@@ -176,7 +176,7 @@ def _token_counter(project: Project) -> TokenCounter | None:
     from orchestrator.pipeline.plan import resolve_template
 
     model = project.spec.model
-    base = sources.locate(model.base, project.root, project.hashes)
+    base = sources.locate(model.base, project.root, project.hashes, project.runs_dir, model.trust_remote_code)
     if base.path is None or not (base.path / "tokenizer.json").is_file():
         say(f"tokens are not counted: {model.base} is not on this machine yet (model fetch)", err=True)
         return None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 
 import click
 
-from orchestrator.lib.language import CATALOGUES, language, localised
+from orchestrator.lib.language import localised
 
 _PIECE = r"[\[（“]*(?:[\u2e80-\uffef]|[^\s\u2e80-\uffef]+)[，。；：、！？）”…]*\s*"
 """What a line may end after: a Chinese character or a word of another script, with the punctuation that follows."""
@@ -20,26 +19,17 @@ class HelpPage(click.HelpFormatter):
     """A page whose texts are translated, and wrapped where a script has no spaces to wrap at."""
 
     def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
-        super().write_usage(prog, args, prefix if prefix or not _translates() else localised("Usage:"))
+        super().write_usage(prog, args, prefix or localised("Usage:"))
 
     def write_heading(self, heading: str) -> None:
-        if not _translates():
-            super().write_heading(heading)
-        else:
-            self.write(f"{'':>{self.current_indent}}{localised(heading)}：\n")
+        self.write(f"{'':>{self.current_indent}}{localised(heading)}：\n")
 
     def write_text(self, text: str) -> None:
-        if not _translates():
-            super().write_text(text)
-            return
         width = self.width - self.current_indent
         lines = "\n\n".join(_block(block, width) for block in inspect.cleandoc(text).split("\n\n")).split("\n")
         self.write("".join(f"{' ' * self.current_indent}{line}".rstrip() + "\n" for line in lines))
 
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
-        if not _translates():
-            super().write_dl(rows, col_max, col_spacing)
-            return
         rows = list(rows)
         first = min(max(cells(name) for name, _ in rows), col_max) + col_spacing
         indent = " " * (self.current_indent + first)
@@ -49,29 +39,9 @@ class HelpPage(click.HelpFormatter):
             self.write(f"{'':>{self.current_indent}}{name}{gap}{told}".rstrip() + "\n")
 
 
-class Context(click.Context):
-    """The context of our commands."""
-
-    formatter_class = HelpPage
-
-
-def with_pages(command: click.Command) -> click.Command:
-    """A command, and all below it, with our pages of help."""
-    command.context_class = Context
-    first = " ".join((command.help or "").split("\n\n")[0].split())
-    command.short_help = localised(first) if _translates() else None  # click shortens English, at its words
-    for below in command.commands.values() if isinstance(command, click.Group) else ():
-        with_pages(below)
-    return command
-
-
 def cells(text: str) -> int:
     """How many columns of a terminal a text takes."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
-
-
-def _translates() -> bool:
-    return language(os.environ) in CATALOGUES
 
 
 def _block(text: str, width: int) -> str:

@@ -56,7 +56,7 @@ def show(name: str, form: str | None, messages: Path | None, verbose: bool, **op
         return
     click.echo(shown.prompt(conversation, tools), nl=False)
     if verbose:
-        trusted = options["base"] is None and _spec_model().trust_remote_code
+        trusted = _is_trusted(options["base"])
         click.echo(f"\n{shown.ids(conversation, tools, trusted)}", err=True)
 
 
@@ -120,7 +120,8 @@ def check(names: tuple[str, ...], everything: bool, base: str | None, as_json: b
     wanted = template_names() if everything else list(names or [_spec_template()])
     reference = base is None and wanted != [_spec_template()]
     engines, folder = Engines.found(), _folder(base)
-    results = [of for each in (compare, check_tools) for of in each(wanted, folder, engines, reference)]
+    trusted = _is_trusted(base)
+    results = [of for each in (compare, check_tools) for of in each(wanted, folder, engines, reference, trusted)]
     if as_json:
         ran = {"ollama_executed": bool(engines.go), "llama_server": engines.server}
         print_json({**ran, "templates": _rows(results, False), "with_tools": _rows(results, True)})
@@ -161,7 +162,12 @@ def _spec_template() -> str:
 def _folder(base: str | None) -> Path:
     from orchestrator.models import sources
 
-    return sources.resolve(base or _spec_model().base)
+    return sources.resolve(base or _spec_model().base, with_code=_is_trusted(base))
+
+
+def _is_trusted(base: str | None) -> bool:
+    """Whether a model's own code may run: the spec allows it to its own model, and to no other."""
+    return base is None and _spec_model().trust_remote_code
 
 
 def _read_conversation(file: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -86,9 +86,12 @@ def _download(name: str, reference: Reference, folder: Path) -> None:
             listed = list_repo_files(reference.repository, repo_type="dataset", revision=revision)
             if files := files_of_split(listed, reference.config, reference.split):
                 break
+        _require_one_config(reference, files)
         for number, file in enumerate(files):
             path = Path(hf_hub_download(reference.repository, file, repo_type="dataset", revision=revision))
             link(path.resolve(), folder / f"{number:05}{PurePosixPath(file).suffix}")
+    except InputError:
+        raise
     except Exception as error:
         raise unreachable(name, error) from error
     if not files:
@@ -109,6 +112,24 @@ def files_of_split(listed: Sequence[str], config: str | None, split: str) -> lis
     named = [str(file) for file in exact or (akin if one_name else [])]
     formats = [[file for file in named if file.endswith(suffix)] for suffix in (".parquet", *SUFFIXES)]
     return next((sorted(files) for files in formats if files), [])
+
+
+def _require_one_config(reference: Reference, files: Sequence[str]) -> None:
+    """Raise InputError where the files of a split lie in folders of several names, as configs do."""
+    configs = sorted({part for file in files for part in _folders(PurePosixPath(file), reference.split)})
+    if reference.config is None and len(configs) > 1:
+        repository = f"{PREFIX}{reference.repository}{f'@{reference.revision}' if reference.revision else ''}"
+        raise InputError(
+            f"{repository}:{reference.split}: the data set has several configs: {', '.join(configs)}",
+            f"name one, {repository}/{configs[0]}:{reference.split}, or several in a list",
+        )
+
+
+def _folders(file: PurePosixPath, split: str) -> tuple[str, ...]:
+    """The folders of a data file that may be configs: neither its split, nor `data`, nor a number of a part."""
+    parts = file.parent.parts
+    before = parts[: parts.index(split)] if split in parts else parts
+    return tuple(part for part in before if part != "data" and not part.isdigit())
 
 
 def _unnumbered(file: PurePosixPath) -> str:

@@ -29,3 +29,8 @@ def language(environment: Mapping[str, str]) -> str:
     """The language of messages, such as `zh`, by the precedence of POSIX: LC_ALL, LC_MESSAGES, LANG."""
     chosen = next((environment[name] for name in ("LC_ALL", "LC_MESSAGES", "LANG") if environment.get(name)), "")
     return re.split(r"[_.@-]", chosen)[0].lower()
+
+
+def translates(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a person reads anything but English."""
+    return language(environment) in CATALOGUES

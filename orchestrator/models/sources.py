@@ -169,9 +169,9 @@ def template_origin(base: str, chosen: str) -> str:
     return "by the folder's name"
 
 
-def resolve(base: str, project: Path | None = None) -> Path:
+def resolve(base: str, project: Path | None = None, with_code: bool = False) -> Path:
     """The folder of a base model, fetched if need be."""
-    located = fetch(base, project or Path.cwd(), HashCache(Path("/dev/null")))
+    located = fetch(base, project or Path.cwd(), HashCache(Path("/dev/null")), with_code=with_code)
     assert located.path is not None
     return located.path
 

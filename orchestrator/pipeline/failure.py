@@ -32,7 +32,7 @@ NO_MEMORY = (
 )
 """What Python, torch, llama.cpp and Rust libraries say, in lower case, when they get no memory."""
 
-UNFIT = (
+UNFIT = re.compile(
     r"(?:[\w.]+\.)?(?:ImportError|ModuleNotFoundError|OSError|RuntimeError): .*"
     r"(?:compiled with different CUDA|operator \S+ does not exist|undefined symbol|cannot open shared object file"
     r"|is required for a normal functioning of this module|cannot import name"
@@ -60,7 +60,7 @@ def explain(step: Step, log: Path, code: int) -> OrchestratorError:
     ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     reason = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "it printed nothing")
     message = f"{step.stage} {ended}: {secrecy.redacted(reason.strip())[:QUOTED]}"
-    if re.match(UNFIT, reason.strip()):
+    if UNFIT.match(reason.strip()):
         return MissingError(message, f"The installed packages do not fit each other: {environment.install_again()}")
     hint = out_of_memory(step.phase, lines, code) or _crash(step, code) or f"The whole log: {log}"
     return GateError(message, hint) if step.judges else StageError(message, hint)

@@ -179,6 +179,11 @@ def _start(window: Window, request: Request, given: Fields) -> tuple[str]:
     return (_log_url(name),)
 
 
+def _runs(window: Window, request: Request, _: Fields) -> str:
+    listed = pages.listing(window)
+    return window.render("ui_runs.html.j2", **listed, started=start.started(window), where="runs")
+
+
 def _started(window: Window, request: Request, _: Fields) -> str:
     listed = pages.listing(window)
     running = [line["id"] for line in listed["runs"] if line["status"] == "running"]
@@ -197,7 +202,7 @@ def _static(window: Window, request: Request, _: Fields) -> Any:
 
 
 ADDRESSES: tuple[tuple[str, str, Shown], ...] = (
-    ("GET", "/", lambda window, request, _: window.render("ui_runs.html.j2", **pages.listing(window), where="runs")),
+    ("GET", "/", _runs),
     ("GET", "/run/{name}", lambda window, request, _: pages.run_page(window, _name(request))),
     ("GET", "/run/{name}/answers", _answers),
     ("GET", "/run/{name}/export", _export),

@@ -64,15 +64,14 @@ class Window:
 
 
 def listing(window: Window) -> Json:
-    """The values of the list: runs and sweeps, the newest first, and what was started from here."""
+    """The values of the list: runs and sweeps, the newest first."""
     from orchestrator.runs.query import HEADS, Wanted
     from orchestrator.runs.query import listing as lines
-    from orchestrator.ui.start import started
 
     runs = lines(window.runs_dir, Wanted())
     figures = [key for key in (runs[0] if runs else ()) if key not in HEADS]
     ended = not any(line["status"] == "running" for line in runs)
-    return {"runs": runs, "figures": figures, "sweeps": sweeps(window), "started": started(window), "live": not ended}
+    return {"runs": runs, "figures": figures, "sweeps": sweeps(window), "live": not ended}
 
 
 def sweeps(window: Window) -> list[Json]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 
 from orchestrator.data.checks.corpus import MAX_LABELS, Corpus
 from orchestrator.data.checks.finding import Finding, finding
@@ -59,20 +60,22 @@ def label_variants(labels: Counter[str]) -> dict[str, str]:
     by_frequency = sorted(labels, key=lambda label: (-labels[label], label))[:MAX_LABELS]
     bare = {label: words_of(same_text(label)).replace(" ", "") for label in by_frequency}
     for place, label in enumerate(by_frequency):
-        for other in by_frequency[:place]:
-            rare = labels[label] <= max(1, _RARE * labels[other])
-            if other not in found and _variant(bare[label], bare[other], rare):
-                found[label] = other
-                break
+        known = [other for other in by_frequency[:place] if other not in found]
+        alike = (other for other in known if bare[label] and bare[other] == bare[label])
+        close = (other for other in known if _close(bare[label], bare[other], _is_rare(labels, label, other)))
+        if (meant := next(chain(alike, close), None)) is not None:
+            found[label] = meant
     return found
 
 
-def _variant(a: str, b: str, rare: bool) -> bool:
-    """Whether two bare labels mean the same; the first is rare, or not."""
+def _is_rare(labels: Counter[str], label: str, beside: str) -> bool:
+    return labels[label] <= max(1, _RARE * labels[beside])
+
+
+def _close(a: str, b: str, rare: bool) -> bool:
+    """Whether one bare label is the other's plural or, where the first is rare, a slip of the keyboard."""
     from rapidfuzz.distance import OSA
 
-    if a == b:
-        return bool(a)
     if re.findall(r"\d", a) != re.findall(r"\d", b) or min(len(a), len(b)) < 4 or not (a + b).isascii():
         return False
     if a in (b + "s", b + "es") or b in (a + "s", a + "es"):
