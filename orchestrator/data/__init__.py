@@ -1,1 +1,1 @@
-
+"""Files → conversations → checks → the rows of a run."""

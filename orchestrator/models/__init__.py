@@ -1,0 +1,1 @@
+"""Base models and what they become: adapters, merged models, GGUFs, and what each takes of memory."""
