@@ -23,7 +23,7 @@ from orchestrator.lib.files import read_json, read_json_lines, write_json
 from orchestrator.report import card, run_page
 from orchestrator.report.summary import advice
 from orchestrator.report.table import artifact_table
-from orchestrator.runs.results import metrics, summaries, verdicts
+from orchestrator.runs.results import measured, metrics, summaries
 from orchestrator.stages import general as stage
 from orchestrator.stages.general import General
 from tests.example_runs import make_run
@@ -95,8 +95,8 @@ def test_a_model_whose_numbers_are_lost_gets_no_figure() -> None:
 def test_it_stands_in_table_page_card_and_record(tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs")
     figures, told = general.summarise(read(-1.0, right=False))
-    measured = {"tuned": {name: figure.to_json() for name, figure in figures.items()}}
-    write_json(run.folder / layout.summary("general"), {"metrics": measured, "general": told})
+    tuned = {"tuned": {name: figure.to_json() for name, figure in figures.items()}}
+    write_json(run.folder / layout.summary("general"), {"metrics": tuned, "general": told})
     summary, text = summaries(run.folder), io.StringIO()
     artifact_table(summary, Console(file=text, width=400))
     assert "general ability: damaged; the answers to 60 general prompts changed by -1.00 nats" in text.getvalue()
@@ -105,7 +105,7 @@ def test_it_stands_in_table_page_card_and_record(tmp_path: Path) -> None:
     assert "damaged: gives 0 of 60 general answers word for word, base 60" in words
     assert max(shape.y for shape in card.shapes(run, summary) if isinstance(shape, card.Words)) < card.HEIGHT
     assert metrics(run.folder)["tuned"]["general_change"]["high"] < -MARGIN
-    assert verdicts(run.folder) == {"general": {"verdict": "damaged", "sentence": told["sentence"]}}
+    assert measured(run.folder)["general"] == {"verdict": "damaged", "sentence": told["sentence"]}
     page = report.write(run.folder).read_text(encoding="utf-8")
     assert "General ability: damaged" in page and "Lost most" in page
     assert run_page.facts(run.folder, run.record)["summary"]["general"]["verdict"] == "damaged"

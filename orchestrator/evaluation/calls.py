@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from orchestrator.chat_template.registry import tool_definition
 from orchestrator.lib.llamafactory import tool_utils
 
 if TYPE_CHECKING:
@@ -56,6 +55,8 @@ class CallReader:
     """
 
     def __init__(self, template: str) -> None:
+        from orchestrator.chat_template.registry import tool_definition  # a page reads no templates
+
         self._utils = tool_utils(tool_definition(template).call_format)
         self.start = self.written([Call(_PROBE, {})]).partition(_PROBE)[0].strip()
         """What every call begins with; "" where that is the name of its tool."""

@@ -7,6 +7,7 @@ tokenizer.json as it is. The model's own folder is never written to.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Callable
 from importlib import metadata
@@ -34,7 +35,7 @@ def wrong_class(folder: Path, hash_of: Callable[[Path], str] = sha256) -> str | 
     settings = _settings(folder)
     name = tokenizer_class.chosen_class(json_object(folder / "config.json"), settings)
     known = (hash_of(folder / "tokenizer.json"), json.dumps(settings, sort_keys=True), name)
-    memory = cache_folder() / "tokenizers" / f"{_key(*known, metadata.version('transformers'))}.json"
+    memory = cache_folder() / "tokenizers" / f"{_key(*known, _loader())}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         return name if read_json(memory)["differs"] else None
     frame = tokenizer_class.built_by(name, settings)
@@ -42,6 +43,12 @@ def wrong_class(folder: Path, hash_of: Callable[[Path], str] = sha256) -> str | 
     with contextlib.suppress(OSError):  # a lost memory costs a second, nothing else
         write_json(memory, {"differs": differs}, durable=False)
     return name if differs else None
+
+
+@functools.cache
+def _loader() -> str:
+    """The version of what loads tokenizers: a sweep asks for it before each of its trials."""
+    return metadata.version("transformers")
 
 
 def described(wrong: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -120,7 +121,12 @@ def barred(folder: Path) -> str:
         return ""
     if any((folder / name).is_file() for name in PROCESSORS):
         return "a model of more than text"
-    kind = read_json(folder / "config.json").get("model_type", "")
+    return _lacking(str(read_json(folder / "config.json").get("model_type", "")))
+
+
+@functools.cache
+def _lacking(kind: str) -> str:
+    """Why the installed transformers cannot compute the logits of some tokens alone for a type of model, or ''."""
     package = find_spec("transformers")
     if package is None or package.origin is None:
         return "transformers is not installed"

@@ -171,7 +171,7 @@ def template_origin(base: str, chosen: str) -> str:
 
 def resolve(base: str, project: Path | None = None, with_code: bool = False) -> Path:
     """The folder of a base model, fetched if need be."""
-    located = fetch(base, project or Path.cwd(), HashCache(Path("/dev/null")), with_code=with_code)
+    located = fetch(base, project or Path.cwd(), HashCache(), with_code=with_code)
     assert located.path is not None
     return located.path
 

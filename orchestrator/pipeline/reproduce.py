@@ -34,7 +34,7 @@ def remedy(run: Run) -> str:
     """The command that makes again what is damaged in a run; empty where this machine cannot make this run again."""
     spec, runs_dir = run.folder / layout.SPEC, run.folder.parent
     known = proof.recorded(run).get(layout.SPEC)
-    if known and damage(run.folder, known, HashCache(spec, paranoid=True)):
+    if known and damage(run.folder, known, HashCache(paranoid=True)):
         return "orchestrator run --paranoid"  # with the spec that it was made from
     try:
         found = make_plan(load_project(spec, runs_dir=runs_dir)).run

@@ -164,7 +164,7 @@ def require_success(step: Step, run: Run, code: int) -> None:
 
 def require_whole_inputs(step: Step, run: Run) -> None:
     """Raise StageError when a step that failed had read a file that is no longer as it was made."""
-    hashes = HashCache(run.folder / layout.RECORD, paranoid=True)  # a disk that loses bits changes no file's time
+    hashes = HashCache(paranoid=True)  # a disk that loses bits changes no file's time
     for stage in step.needs:
         for output in run.stage(stage).get("outputs", ()):
             if outputs.damage(run.folder, output, hashes):

@@ -25,7 +25,7 @@ from orchestrator.pipeline.stage_process import Starter, start
 from orchestrator.runs import proof, store
 from orchestrator.runs.locks import locked
 from orchestrator.runs.outputs import refuse_links
-from orchestrator.runs.results import metrics, verdicts
+from orchestrator.runs.results import measured, metrics
 from orchestrator.runs.store import Run
 from orchestrator.spec.load import Project
 from orchestrator.stages.launch import placed
@@ -132,7 +132,7 @@ def carry_out(task: Task, reporter: Reporter, launch: Starter | None = None, sha
         return placed(hastened(step, folder, part), folder)
 
     def findings() -> dict[str, Any]:
-        found = {"metrics": metrics(run.folder), **verdicts(run.folder), "files": proof.kept(run, project.hashes)}
+        found = {**measured(run.folder), "files": proof.kept(run, project.hashes)}
         return {**found, "lineage": {**run.record["lineage"], **lineage(task.full_plan, run)}}
 
     write_text(run.folder / layout.SPEC, project.text, durable=False)

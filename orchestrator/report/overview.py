@@ -11,6 +11,7 @@ from typing import Any
 from rich.filesize import decimal
 
 from orchestrator.lib import layout
+from orchestrator.lib.files import from_yaml
 from orchestrator.lib.secrecy import without_folders
 
 Json = dict[str, Any]
@@ -38,7 +39,7 @@ def settings(folder: Path) -> Json:
     import yaml
 
     try:
-        found = yaml.safe_load(text_of(folder / layout.config("train")))
+        found = from_yaml(text_of(folder / layout.config("train")))
     except yaml.YAMLError:
         return {}
     return found if isinstance(found, dict) else {}

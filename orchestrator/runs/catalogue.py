@@ -22,7 +22,7 @@ from orchestrator.lib.errors import InputError
 from orchestrator.machine import environment
 
 FILE = ".index.sqlite"
-VERSION = 4
+VERSION = 5
 DAMAGED = "damaged"
 """The status of a run whose record is not as it was written; its line says no more unless its copy is whole."""
 TABLES = """
@@ -30,7 +30,7 @@ drop table if exists runs;
 drop table if exists stages;
 create table runs (
     id text primary key, stamp text, name text, fingerprint text,
-    status text, created_at text, seconds real, sweep text, record text
+    status text, created_at text, seconds real, sweep text, figures text, record text
 );
 create index runs_by_training on runs (name, fingerprint);
 """
@@ -144,9 +144,23 @@ def _readable(runs_dir: Path, names: Mapping[str, str], read: Read) -> Iterator[
 def _insert(connection: sqlite3.Connection, name: str, stamp: str, record: Json) -> None:
     heads = [record.get(key) for key in ("name", "fingerprint", "status", "created_at")]
     seconds = round(sum(entry.get("seconds") or 0 for entry in record["stages"].values()), 1)
-    text = json.dumps(without_outputs(record), ensure_ascii=False, separators=(",", ":"))
-    values = (name, stamp, *heads, seconds, (record.get("sweep") or {}).get("id"), text)
+    texts = [_compact(figures(record)), _compact(without_outputs(record))]
+    values = (name, stamp, *heads, seconds, (record.get("sweep") or {}).get("id"), *texts)
     connection.execute(f"insert or replace into runs values ({', '.join('?' * len(values))})", values)
+
+
+def _compact(value: Json) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def figures(record: Json) -> Json:
+    """What a list may tell of a run, apart from all else that its record says: to look for one figure in ten thousand
+    whole records takes half a second."""
+    metrics = {
+        artifact: {key: found["value"] for key, found in of.items() if isinstance(found, dict) and "value" in found}
+        for artifact, of in record.get("metrics", {}).items()
+    }
+    return {"metrics": metrics, "parameters": (record.get("sweep") or {}).get("parameters", {})}
 
 
 def without_outputs(record: Json) -> Json:

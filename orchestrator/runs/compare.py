@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import InputError
-from orchestrator.lib.files import read_json
+from orchestrator.lib.files import from_yaml, read_json
 from orchestrator.runs.results import metrics, summaries
 from orchestrator.runs.store import Run
 from orchestrator.runs.training_log import curve, read_log
@@ -39,10 +39,8 @@ def side_by_side(runs: Sequence[Run], artifact: str = "tuned", given: Sequence[J
 
 def settings(run: Run) -> Json:
     """Every value of a run's rendered configurations, as `train.learning_rate`, and the packages' versions."""
-    import yaml
-
     found: Json = {}
-    readers: dict[str, Callable[[str], Any]] = {".yaml": yaml.safe_load, ".json": json.loads}
+    readers: dict[str, Callable[[str], Any]] = {".yaml": from_yaml, ".json": json.loads}
     for file in sorted((run.folder / "configs").glob("*")):
         if read := readers.get(file.suffix):  # none for own/, where the user's metrics are kept
             found |= dict(dotted(read(file.read_text(encoding="utf-8")), file.stem))

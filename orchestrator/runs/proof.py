@@ -45,7 +45,7 @@ def broken(run: Run, hashes: HashCache) -> dict[str, str]:
 
 def damaged(run: Run) -> list[str]:
     """All that is not as it was recorded, the record itself included, each with the reason; reads all bytes."""
-    hashes = HashCache(run.folder / layout.RECORD, paranoid=True)  # never saved: nothing is taken on trust here
+    hashes = HashCache(paranoid=True)  # never saved: nothing is taken on trust here
     record = store.doubt(run)
     return [*([record] if record else []), *(f"{path}: {why}" for path, why in broken(run, hashes).items())]
 

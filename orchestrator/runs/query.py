@@ -139,8 +139,8 @@ def _expression(index: Connection, key: str) -> tuple[str, list[str]]:
 
 def _extract(key: str) -> tuple[str, list[str]]:
     artifact, _, metric = key.rpartition(".")
-    paths = [f'$.metrics."{artifact or "tuned"}"."{metric}".value', f'$.sweep.parameters."{key}"']
-    return "coalesce(json_extract(record, ?), json_extract(record, ?))", paths
+    paths = [f'$.metrics."{artifact or "tuned"}"."{metric}"', f'$.parameters."{key}"']
+    return "coalesce(json_extract(figures, ?), json_extract(figures, ?))", paths
 
 
 def _is_known(index: Connection, key: str) -> bool:
@@ -151,7 +151,7 @@ def _is_known(index: Connection, key: str) -> bool:
 
 def _known(index: Connection) -> list[str]:
     query = (
-        "select distinct key from runs, json_each(record, '$.metrics.tuned') where key != 'n' union "
-        "select distinct key from runs, json_each(record, '$.sweep.parameters')"
+        "select distinct key from runs, json_each(figures, '$.metrics.tuned') union "
+        "select distinct key from runs, json_each(figures, '$.parameters')"
     )
     return sorted([*(key for (key,) in index.execute(query)), "seconds"])

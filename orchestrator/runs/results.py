@@ -34,10 +34,12 @@ def metrics(folder: Path) -> dict[str, Any]:
     return found
 
 
-def verdicts(folder: Path) -> dict[str, Any]:
-    """What is said of the tuned model besides its figures: whether its general ability was kept."""
-    found = summaries(folder).get("general")
-    return {"general": {key: found[key] for key in ("verdict", "sentence")}} if found else {}
+def measured(folder: Path) -> dict[str, Any]:
+    """What a record says of it: the figures, and what is said of the tuned model besides, whether its general ability
+    was kept."""
+    found = summaries(folder)
+    general = {key: found["general"][key] for key in ("verdict", "sentence")} if found.get("general") else None
+    return {"metrics": found.get("metrics", {}), **({"general": general} if general else {})}
 
 
 SCORING = ("keep", "score", "judge", "baselines", "perplexity", "preference", "confidence", "general", "mixture")
@@ -53,7 +55,7 @@ def _loaded(folder: Path) -> Run | None:
 
 
 def _changed_summaries(run: Run) -> list[str]:
-    hashes, known = HashCache(run.folder / layout.RECORD, paranoid=True), proof.recorded(run)
+    hashes, known = HashCache(paranoid=True), proof.recorded(run)
     entries = [entry for path, entry in known.items() if fnmatch(path, layout.summary("*"))]
     return [entry["path"] for entry in entries if damage(run.folder, entry, hashes)]
 
@@ -61,7 +63,7 @@ def _changed_summaries(run: Run) -> list[str]:
 def _measuring(folder: Path) -> list[str]:
     """The stages whose summaries are read, in that order."""
     there = {file.stem.removeprefix("summary-") for file in folder.glob(layout.summary("*"))}
-    return [*SCORING, *sorted(there.difference(SCORING))]
+    return [*(stage for stage in SCORING if stage in there), *sorted(there.difference(SCORING))]
 
 
 def _merged(folder: Path, skipped: Sequence[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.lib import layout
 from orchestrator.lib.errors import DamagedError, InputError
-from orchestrator.lib.files import HashCache, remove_leftovers, temporary_beside, write_text
+from orchestrator.lib.files import HashCache, from_yaml, remove_leftovers, temporary_beside, write_text
 from orchestrator.lib.step import Step
 from orchestrator.runs import cache, schema
 from orchestrator.runs.outputs import damage
@@ -49,9 +49,7 @@ class Run:
     @property
     def arguments(self) -> Json:
         """LLaMA-Factory's arguments of its training, as they ran."""
-        import yaml
-
-        found: Json = yaml.safe_load((self.folder / layout.config("train")).read_text(encoding="utf-8"))
+        found: Json = from_yaml((self.folder / layout.config("train")).read_text(encoding="utf-8"))
         return found
 
     def has(self, stage: str, fingerprint: str, hashes: HashCache | None = None) -> bool:
@@ -91,9 +89,11 @@ class Run:
             self.save()
 
     def take_over(self, stage: str, entry: Json, fingerprint: str, donor: str) -> None:
-        """Record a stage whose outputs were taken from another run."""
+        """Say of a stage that its outputs were taken from another run; what is recorded next is written with it.
+
+        Until then it is not there, and would be taken over once more.
+        """
         self.record["stages"][stage] = {**entry, "fingerprint": fingerprint, "reused_from": donor}
-        self.save(durable=False)
 
     def set(self, **values: Any) -> None:
         """Change top-level fields and write the record, unless it says so already."""
