@@ -129,7 +129,7 @@ def test_a_chain_writes_in_project_and_cache_only_and_loads_no_pickle(tmp_path: 
 
 ALLOWED = {
     "editing.py: yaml.load(text)": "ruamel's, which is safe",
-    "speed.py: yaml.load(configuration, Loader=quickly)": "CSafeLoader or SafeLoader",
+    "files.py: yaml.load(text, getattr(yaml, 'CSafeLoader'": "or SafeLoader",
     "tokenizer_class.py: exec(compile(_text(file), str(file), 'exec')": "of the installed transformers",
     "tokenizer_class.py: exec(f'from __future__": "the same",
     "slurm.py: pickle.loads(paths.result_pickle": "how submitit hands over results; our own job wrote it",
@@ -171,6 +171,7 @@ def test_nothing_that_runs_code_or_a_shell_is_called() -> None:
             if isinstance(node, ast.keyword) and node.arg == "shell":
                 found.append(f"{file.name}: shell=")
     assert {line for line in found if not line.startswith(tuple(ALLOWED))} == set()
+    assert {allowed for allowed in ALLOWED if not any(line.startswith(allowed) for line in found)} == set()
 
 
 def test_code_of_a_model_is_refused_unless_asked_for_and_then_named(tmp_path: Path) -> None:
