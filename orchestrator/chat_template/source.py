@@ -127,12 +127,13 @@ def _text(name: str) -> str:
     return (package_folder("llamafactory") / name).read_text(encoding="utf-8")
 
 
-def _calls(name: str, function: str) -> list[str]:
+@cache
+def _calls(name: str, function: str) -> tuple[str, ...]:
     """The texts of a module's calls of a function, each with the lines that are indented below it, and `)`.
 
     To parse the two modules whole takes as long as all else of a plan's reading.
     """
-    return re.findall(rf"^{function}\(.*(?:\n(?:[ )].*)?)*", _text(name), re.MULTILINE)
+    return tuple(re.findall(rf"^{function}\(.*(?:\n(?:[ )].*)?)*", _text(name), re.MULTILINE))
 
 
 @cache
