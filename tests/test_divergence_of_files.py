@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 from scipy.stats import beta
 
 from orchestrator.evaluation import divergence
@@ -35,7 +36,7 @@ def measured(reference: Any, candidate: Any, keep: int) -> list[float]:
 
 
 def test_with_the_whole_vocabulary_it_is_the_kullback_leibler_divergence(pairs: Any) -> None:
-    exact = [kl(divergence.log_softmax(p), divergence.log_softmax(q)) for p, q in zip(*pairs, strict=True)]
+    exact = [kl(log_softmax(p), log_softmax(q)) for p, q in zip(*pairs, strict=True)]
     assert measured(*pairs, keep=999) == pytest.approx(exact, rel=1e-3)
     some = measured(*pairs, keep=256)
     assert all(lower <= whole + 1e-7 for lower, whole in zip(some, exact, strict=True))
@@ -199,7 +200,7 @@ def test_answers_are_read_with_the_probabilities_of_the_model(gguf: Path, texts:
     pairs = [(text[:-3], text[-3:]) for text in texts]
 
     def look(logits: Any, row: int, place: int) -> float:
-        return float(divergence.log_softmax(logits)[pairs[row][1][place]])
+        return float(log_softmax(logits)[pairs[row][1][place]])
 
     expected = read_answers(merged, pairs, look, 4)
     with torch.inference_mode():
@@ -233,7 +234,7 @@ def test_places_of_prompts_are_read_as_answers_are(gguf: Path, texts: Any, merge
     from orchestrator.models.reader import read_answers
 
     def look(logits: Any, token: int) -> float:
-        return float(divergence.log_softmax(logits)[token])
+        return float(log_softmax(logits)[token])
 
     own = own_places([text[:-3] for text in texts])
     given = [{"prompt": text[:-3], "answer": text[-3:], "own": of} for text, of in zip(texts, own, strict=True)]

@@ -82,9 +82,9 @@ def kept(places: int) -> int:
 
 def expectation(logits: Array, chosen: int, keep: int) -> tuple[Any, ...]:
     """One place's row of Expectations: tokens, logs, rest, chosen."""
-    logs = log_softmax(logits)
-    tokens = np.argpartition(logs, -min(keep, len(logs)))[-keep:].astype(np.int32)
-    return tokens, logs[tokens], _rest(logs, tokens), logs[chosen]
+    tokens = np.argpartition(logits, -min(keep, len(logits)))[-keep:].astype(np.int32)
+    logs, rest, log = _log_probabilities(logits, tokens, chosen)
+    return tokens, logs, rest, log
 
 
 def expectations(places: Iterable[tuple[Any, ...]]) -> Expectations:
@@ -100,10 +100,10 @@ def at_place(reference: Expectations, place: int, logits: Array, chosen: int) ->
 
     Not finite where the logits are not.
     """
-    tokens, logs = reference.tokens[place], log_softmax(logits)
+    logs, rest, log = _log_probabilities(logits, reference.tokens[place], chosen)
     p = np.append(reference.logs[place], reference.rest[place]).astype(np.float64)
-    q = np.append(logs[tokens], _rest(logs, tokens))
-    return max(0.0, float(np.sum(np.exp(p) * (p - q)))), float(logs[chosen])
+    q = np.append(logs, rest)
+    return max(0.0, float(np.sum(np.exp(p) * (p - q)))), log
 
 
 def row(
@@ -177,19 +177,20 @@ def ranking(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, A
     return ranked
 
 
-def log_softmax(logits: Array) -> Array:
-    """Log-probabilities in float64, whatever the logits are in."""
-    from scipy.special import log_softmax as softmax
+def _log_probabilities(logits: Array, tokens: NDArray[np.int32], chosen: int) -> tuple[Array, float, float]:
+    """In float64, whatever the logits are in: those of some tokens, of all others together, and of one.
 
-    found: Array = softmax(logits.astype(np.float64))
-    return found
-
-
-def _rest(logs: Array, tokens: NDArray[np.int32]) -> float:
-    others = np.ones(len(logs), dtype=bool)
-    others[tokens] = False
-    left: float = np.exp(logs[others]).sum()
-    return math.log(max(left, SMALLEST)) if math.isfinite(left) else math.nan
+    Each exponential is computed once, and the others are added up without the some: a difference from 1 would lose
+    what is small.
+    """
+    above = logits.astype(np.float64)
+    above -= above.max()
+    shares = np.exp(above)
+    log_whole = math.log(shares.sum()) if np.isfinite(above.max()) else math.nan
+    shares[tokens] = 0.0
+    left = float(shares.sum())
+    rest = math.log(max(left * math.exp(-log_whole), SMALLEST)) if math.isfinite(left + log_whole) else math.nan
+    return above[tokens] - log_whole, rest, float(above[chosen]) - log_whole
 
 
 def _all_have(rows: Sequence[Mapping[str, Any]], *names: str) -> bool:
