@@ -81,6 +81,11 @@ def until(browser: Browser, holds: Any, seconds: float = 20) -> None:
     wait.until(lambda _: holds())
 
 
+def text_of(browser: Browser, selector: str) -> str:
+    """Of what is there; between two pages that is nothing."""
+    return "\n".join(found.text for found in all_of(browser, selector))
+
+
 def first_run(window: Window) -> str:
     return next(run.id for run in store.every(window.runs_dir) if (run.folder / "export/Modelfile").is_file())
 
@@ -162,12 +167,12 @@ def test_the_form_and_a_second_browser(
     assert "-  learning_rate: 5.0e-4" in diff and "+  learning_rate: 0.002" in diff
     write_text(window.project / "spec.yaml", SPEC.replace("# mine", "# edited by somebody else"))
     browser.find_element("css selector", ".go").click()
-    until(browser, lambda: "changed meanwhile; nothing was written" in all_of(browser, "main")[0].text)
+    until(browser, lambda: "changed meanwhile; nothing was written" in text_of(browser, "main"))
     browser.get(f"{address}/new")
     browser.find_element("css selector", ".form button").click()
     until(browser, lambda: all_of(browser, ".go"))
     browser.find_element("css selector", ".go").click()
-    until(browser, lambda: "It goes on when this window is closed" in all_of(browser, "main")[0].text)
+    until(browser, lambda: "It goes on when this window is closed" in text_of(browser, "main"))
     assert len(begun) == 1 and "somebody else" in (window.project / "spec.yaml").read_text()
     write_text(window.project / "spec.yaml", SPEC)
 
