@@ -354,6 +354,8 @@ CONFIGS = [
     (["en/train/0000.parquet", "zh/train/0000.parquet"], "train", ["en", "zh"]),
     (["data/2020/train.csv", "data/2021/train.csv"], "train", []),
     (["en/train.jsonl", "zh/test.jsonl"], "train", []),
+    (["news/v2/train-0.csv", "news/v2/train-1.csv"], "train", []),
+    (["v2/en/train.csv", "v2/zh/train.csv"], "train", ["en", "zh"]),
 ]
 
 

@@ -301,7 +301,7 @@ def test_contrast_is_aa(scheme: str) -> None:
 
 
 def test_a_page_names_no_folder_of_this_machine(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "某人的项目" / "runs", answer="/root/of/all/evil and/or /think https://example.org/a/b")
+    run = make_run(tmp_path / "某人的项目" / "runs", answer="/roots/of/all/evil and/or /think https://example.org/a/b")
     home = "/home/somebody/模型/tiny"
     write_text(run.folder / "spec.yaml", f"model: {{base: {home}}}\nurl: https://example.org/models/tiny\n")
     write_text(run.folder / "configs/train.yaml", f"model_name_or_path: {home}\nlearning_rate: 0.1\n")
@@ -312,7 +312,7 @@ def test_a_page_names_no_folder_of_this_machine(tmp_path: Path) -> None:
     assert "somebody" not in page and str(tmp_path) not in page
     assert "model_name_or_path: …/tiny" in page and "dir=…/tiny" in page and "…/python3" in page
     assert "https://example.org/models/tiny" in page
-    assert "/root/of/all/evil and/or /think https://example.org/a/b" in page, "what a model says stays as it is"
+    assert "/roots/of/all/evil and/or /think https://example.org/a/b" in page, "what a model says stays as it is"
     other = make_run(tmp_path / "某人的项目" / "runs")
     write_text(other.folder / "configs/train.yaml", "model_name_or_path: /home/somebody/other\n")
     write_comparison(side_by_side([run, other]), tmp_path / "compare.html")

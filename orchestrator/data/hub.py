@@ -116,7 +116,8 @@ def files_of_split(listed: Sequence[str], config: str | None, split: str) -> lis
 
 def _require_one_config(reference: Reference, files: Sequence[str]) -> None:
     """Raise InputError where the files of a split lie in folders of several names, as configs do."""
-    configs = sorted({part for file in files for part in _folders(PurePosixPath(file), reference.split)})
+    folders = [set(_folders(PurePosixPath(file), reference.split)) for file in files]
+    configs = sorted(name for name in {name for of in folders for name in of} if not all(name in of for of in folders))
     if reference.config is None and len(configs) > 1:
         repository = f"{PREFIX}{reference.repository}{f'@{reference.revision}' if reference.revision else ''}"
         raise InputError(

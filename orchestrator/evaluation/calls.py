@@ -11,12 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from orchestrator.lib.llamafactory import tool_utils
-
-if TYPE_CHECKING:
-    pass
 
 _PROBE = "probed_name"
 
