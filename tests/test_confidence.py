@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,12 +22,15 @@ from orchestrator.evaluation.confidence import (
 from orchestrator.evaluation.rows import Row, write_records
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json, read_json_lines, write_json
-from orchestrator.models.choices import log_likelihoods, tree
+from orchestrator.models.choices import log_likelihoods
 from orchestrator.models.gguf import GgufModel
+from orchestrator.models.reading import Reading, tree
 from orchestrator.report.run_page import mistakes
 from orchestrator.runs.results import summaries
 from orchestrator.serving import confidence as served
-from orchestrator.stages.confidence import Confidence, by_doubt, label_tokens, told_apart
+from orchestrator.stages.ask import Ask
+from orchestrator.stages.confidence import Confidence, by_doubt
+from orchestrator.stages.labels import label_tokens, told_apart
 
 
 def drawn(n: int, temperature: float, seed: int = 0) -> tuple[Any, Any]:
@@ -91,7 +95,7 @@ def test_the_share_of_rows_that_can_be_answered(confidence: list[float], right: 
 
 def test_what_labels_begin_with_alike_is_one_node() -> None:
     nodes, paths = tree([[1, 2, 9], [1, 3, 9], [1, 9], [4, 9]])
-    assert [(node.token, node.depth, node.choices, node.inner) for node in nodes] == [
+    assert [(node.token, node.depth, node.answers, node.inner) for node in nodes] == [
         (1, 0, [0, 1, 2], True), (2, 1, [0], True), (9, 2, [0], False), (3, 1, [1], True), (9, 2, [1], False),
         (9, 1, [2], False), (4, 0, [3], True), (9, 1, [3], False),
     ]  # fmt: skip
@@ -106,6 +110,18 @@ class Tokenizer:
 
     def detokenize(self, tokens: list[int]) -> str:
         return "".join(map(chr, tokens))
+
+
+def test_a_draft_comes_first_and_labels_beside_it() -> None:
+    """The prompt is looked at once before its end; the labels share the first tokens of the draft, or none."""
+    reading = Reading([7, 8, 9], [[1, 2, 0], [1, 2], [1, 3, 4], [5]], own=(-1,))
+    assert [(entry.token, entry.position, list(entry.sequences), entry.wanted) for entry in reading.entries(1)] == [
+        (8, 1, [0, 1, 2, 3], True), (9, 2, [0, 1, 2, 3], True),
+        (1, 3, [0, 1, 2], True), (2, 4, [0, 1], True), (3, 4, [2], True),
+    ]  # fmt: skip
+    assert reading.followers([1, 2, 3]) == [[], [1, 5], [2, 3], [], [4]]
+    logs: list[dict[int, float]] = [{}, {1: -1.0, 5: -2.0}, {2: -0.5, 3: -3.0}, {}, {4: -0.25}]
+    assert reading.likelihoods([1, 2, 3], logs) == [-1.5, -4.25, -2.0]
 
 
 def test_labels_are_taken_in_the_tokens_that_the_model_says() -> None:
@@ -149,6 +165,38 @@ def test_a_gguf_is_sure_of_what_it_answers(measured: Path) -> None:
     assert over_base == {row["id"]: row["likeliest"] for row in rows}
 
 
+@pytest.mark.parametrize("asked_before", [0, 5])
+def test_what_was_read_while_asking_is_not_read_again(
+    asked_before: int, measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(measured, run)
+    monkeypatch.chdir(run)
+    stage, kept = Confidence({"gguf-f16": ["export/tiny-f16.gguf"]}, None, 4), Path(layout.likelihoods("gguf-f16"))
+    alone, rows = read_json_lines(Path(layout.confidence("gguf-f16"))), len(read_json_lines(kept))
+    write_json(Path(layout.stage_config("confidence")), asdict(stage))
+    answered = Path(layout.answered("gguf-f16"))
+    answered.write_text("".join(answered.read_text().splitlines(keepends=True)[:asked_before]))
+    kept.write_text("")
+    Ask(**read_json(Path("configs/ask-f16.json"))).run()
+    assert len(read_json_lines(kept)) == rows - asked_before
+    read: list[int] = []
+    of_model = GgufModel.read
+
+    def counted(self: Any, readings: Any, look: Any) -> Any:
+        read.append(len(readings))
+        return of_model(self, readings, look)
+
+    monkeypatch.setattr(GgufModel, "read", counted)
+    stage.run()
+    found = {row["id"]: row for row in read_json_lines(Path(layout.confidence("gguf-f16")))}
+    assert read == ([asked_before] if asked_before else []) and len(read_json_lines(kept)) == rows
+    for row in alone:
+        assert found[row["id"]]["probabilities"] == pytest.approx(row["probabilities"], abs=2e-3)
+    stage.run()
+    assert sum(read) == asked_before
+
+
 @pytest.mark.parametrize("kind", ["f16", "adapter"])
 def test_it_is_served_as_it_was_measured(measured: Path, kind: str) -> None:
     import llama_cpp
@@ -177,7 +225,11 @@ def test_it_stands_beside_the_other_figures(measured: Path) -> None:
     assert any(group["title"] == "gguf-adapter is least certain" for group in mistakes(measured))
 
 
-def test_the_tree_gives_what_reading_each_label_gives(shipped_run: Any) -> None:
+@pytest.mark.parametrize("branches", [True, False])
+def test_the_tree_gives_what_reading_each_label_gives(
+    branches: bool, shipped_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GgufModel, "branches", branches)
     with GgufModel(shipped_run.folder / "export/tiny-f16.gguf") as model:
         prompts = [model.tokenize(f"Topic: {text}\n") for text in ("cup goal", "vote law 北京", "match")]
         choices = [model.tokenize(text) for text in ("Sports!", "Sports?", "Politics", "体育")]

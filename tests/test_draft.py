@@ -82,17 +82,22 @@ def forget(file: str, lines: int | None = None) -> None:
     Path(file).write_text("".join(kept), encoding="utf-8")
 
 
+def alike(row: dict[str, Any]) -> Any:
+    """What equals a row but for rounding, which depends a little on what is computed beside it."""
+    return {name: value if isinstance(value, str) else pytest.approx(value, abs=1e-4) for name, value in row.items()}
+
+
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many answers were read, each time that a GGUF was given some."""
     counts: list[int] = []
-    read = gguf.GgufModel.read_answers
+    read = gguf.GgufModel.read
 
-    def counted(self: Any, prompts: Any, *given: Any) -> Any:
-        counts.append(len(prompts))
-        return read(self, prompts, *given)
+    def counted(self: Any, readings: Any, look: Any) -> Any:
+        counts.append(len(readings))
+        return read(self, readings, look)
 
-    monkeypatch.setattr(gguf.GgufModel, "read_answers", counted)
+    monkeypatch.setattr(gguf.GgufModel, "read", counted)
     return counts
 
 
@@ -131,10 +136,10 @@ def test_what_was_read_while_asking_is_not_read_again(run: Path, loads: list[int
     assert any(row["own"] for row in read_json_lines(Path(layout.GIVEN)))
     forget(layout.answered("gguf-f16"))
     assert ask() == before
-    assert diverge() == read_alone  # to the last digit
+    assert diverge() == [alike(row) for row in read_alone]
     assert loads == [rows, rows]
     assert not Path(layout.places("gguf-f16")).exists()
-    assert diverge() == read_alone and loads == [rows, rows, rows]
+    assert diverge() == read_alone and loads == [rows, rows, rows]  # what is read alike is the same to the last digit
 
 
 def test_a_killed_stage_goes_on_and_what_it_had_not_read_is_read_later(run: Path, loads: list[int]) -> None:
@@ -142,7 +147,7 @@ def test_a_killed_stage_goes_on_and_what_it_had_not_read_is_read_later(run: Path
     answers = read_json_lines(Path(layout.predictions("gguf-f16")))
     forget(layout.answered("gguf-f16"), lines=3)
     assert ask()[0] == answers
-    assert diverge() == read_alone
+    assert diverge() == [alike(row) for row in read_alone]
     assert loads == [rows, rows - 3, 3]
 
 

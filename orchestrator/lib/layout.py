@@ -99,6 +99,11 @@ def answered(artifact: str) -> str:
     return f"evaluation/{artifact}.answered.jsonl"
 
 
+def likelihoods(artifact: str) -> str:
+    """How likely an artifact finds each known label, in the order of the rows as they became known."""
+    return f"evaluation/{artifact}.likelihoods.jsonl"
+
+
 def confidence(artifact: str) -> str:
     """How sure an artifact is of each row, the least certain first."""
     return f"evaluation/{artifact}.confidence.jsonl"

@@ -3,8 +3,10 @@ answered in it at once, greedily, a sequence that ends making room for the next 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, islice
 from typing import Any, NamedTuple, TypeVar
 
 from orchestrator.lib.errors import StageError
@@ -13,6 +15,7 @@ from orchestrator.lib.sequences import first_difference
 BATCH_TOKENS = 512
 """Tokens decoded at once; llama.cpp's own default for its physical batch."""
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -47,6 +50,15 @@ class Decoder:
         """Empty a sequence."""
         self._api.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
+    @contextlib.contextmanager
+    def forks(self, count: int) -> Iterator[None]:
+        """Sequences from 1 on that begin with what sequence 0 holds, and are emptied at the end."""
+        for sequence in range(1, count + 1):
+            self.fork(sequence)
+        yield
+        for sequence in range(1, count + 1):
+            self.drop(sequence)
+
     def decode(self, entries: Sequence[Entry]) -> None:
         """Decode any number of tokens. Raises StageError when llama.cpp fails."""
         for start in range(0, len(entries), BATCH_TOKENS):
@@ -64,6 +76,25 @@ class Decoder:
                 for number, index in enumerate((at for at, entry in enumerate(batch) if entry.wanted), len(found))
             ]
         return found
+
+    def read_together(self, rows: Sequence[Sequence[Entry]], look: Callable[[Any, int, int], T]) -> list[list[T]]:
+        """Decode rows that go on from sequence 0, with sequences of their own, which each counts from 0; its first
+        token belongs to all of them.
+
+        Returns for each what `look` makes of the logits for its wanted tokens, its number, and that of the token among
+        them. Raises StageError when llama.cpp fails.
+        """
+        first = list(accumulate(map(width, rows), initial=1))
+        entries = [
+            entry._replace(sequences=[start + of for of in entry.sequences])
+            for start, row in zip(first, rows, strict=False)
+            for entry in row
+        ]
+        counts = [sum(entry.wanted for entry in row) for row in rows]
+        shown = [(number, place) for number, count in enumerate(counts) for place in range(count)]
+        with self.forks(first[-1] - 1):
+            found = iter(self.read(entries, lambda logits, number: look(logits, *shown[number])))
+        return [list(islice(found, count)) for count in counts]
 
     def _decode(self, entries: Sequence[Entry]) -> None:
         batch = self._api.llama_batch_init(len(entries), 0, max(len(entry.sequences) for entry in entries))
@@ -94,9 +125,14 @@ def common_prefix(prompts: Sequence[Sequence[int]]) -> Sequence[int]:
     return first[: max(0, min(first_difference(first, last), shortest - 1))]
 
 
-def batches(texts: Sequence[Sequence[int]], most: int) -> Iterator[list[Sequence[int]]]:
+def width(row: Sequence[Entry]) -> int:
+    """How many sequences of its own a row has."""
+    return len(row[0].sequences)
+
+
+def batches(texts: Sequence[Sequence[A]], most: int) -> Iterator[list[Sequence[A]]]:
     """The texts in order, as many together as a batch holds, at least one and at most `most`."""
-    batch: list[Sequence[int]] = []
+    batch: list[Sequence[A]] = []
     for text in texts:
         if batch and (len(batch) == most or sum(map(len, batch)) + len(text) > BATCH_TOKENS):
             yield batch
@@ -104,6 +140,11 @@ def batches(texts: Sequence[Sequence[int]], most: int) -> Iterator[list[Sequence
         batch.append(text)
     if batch:
         yield batch
+
+
+def most_tokens(together: Sequence[Sequence[Sequence[object]]]) -> int:
+    """How many tokens the largest of some batches of texts has."""
+    return max(sum(map(len, batch)) for batch in together)
 
 
 @dataclass(slots=True)

@@ -9,9 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.lib.sequences import first_difference
+from orchestrator.models.reading import Reading, log_probabilities
+
+
+class Seen(NamedTuple):
+    """What a model makes of one place."""
+
+    chosen: int
+    """The token that it goes on with."""
+    logs: Mapping[int, float]
+    """The log-probability, in nats, of each token with which a choice goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +35,25 @@ class Draft:
     them, and with its place among all that are looked at: those of the prompt come first."""
     own: Sequence[int] = ()
     """Tokens of the prompt that it is shown the same for before, counted from the prompt's end (−1 is its last)."""
+    choices: Sequence[Sequence[int]] = ()
+    """Answers whose log-probabilities are wanted, too."""
+    weigh: Callable[[list[float]], object] | None = None
+    """Called with these, in nats."""
 
-    def choose(self, logits: Any, place: int) -> int:
-        """The token that the model chooses at such a place, if it has the prompt's and the draft's up to there."""
-        self.look(logits, place)
-        return int(logits.argmax())
+    def of(self, prompt: Sequence[int]) -> Reading:
+        """What is read of a prompt: this draft first, then the choices."""
+        return Reading(prompt, [self.tokens, *self.choices], self.own)
+
+    def see(self, logits: Any, place: int, followers: Sequence[int]) -> Seen:
+        """What the model makes of a place of that, if it has the tokens up to there; `followers` go on there."""
+        if place < len(self.own) + len(self.tokens):
+            self.look(logits, place)
+        return Seen(int(logits.argmax()), log_probabilities(logits, followers))
 
     def agreed(self, chosen: Sequence[int]) -> Sequence[int]:
         """Of what was chosen at all places, what the model says without a draft: all up to the first that is not the
         draft's, and with it."""
-        chosen = chosen[len(self.own) :]
+        chosen = chosen[len(self.own) :][: len(self.tokens)]
         return chosen[: 1 + first_difference(self.tokens[:-1], chosen)]
 
 
@@ -45,22 +64,25 @@ def until_end(tokens: Sequence[int], ends: Callable[[int], bool], limit: int) ->
 
 
 def check(
-    drafts: Mapping[int, Draft], prompts: Sequence[Sequence[int]], read: Callable[..., Iterator[list[int]]]
+    drafts: Mapping[int, Draft], prompts: Sequence[Sequence[int]], read: Callable[..., Iterator[list[Seen]]]
 ) -> Iterator[tuple[int, Sequence[int]]]:
-    """For each draft the index of its prompt, and the tokens that a model says with its help; `read` reads answers.
-
-    One after the other: what a quantised model makes of a token depends a little on what is computed beside it.
-    """
+    """For each draft the index of its prompt, and the tokens that a model says with its help; `read` reads answers."""
     order = list(drafts)
     if not order:
         return
+    readings = [draft.of(prompts[index]) for index, draft in drafts.items()]
+    followers = [reading.followers(choices(reading)) for reading in readings]
 
-    def choose(logits: Any, row: int, place: int) -> int:
-        return drafts[order[row]].choose(logits, place)
+    def look(logits: Any, row: int, place: int) -> Seen:
+        return drafts[order[row]].see(logits, place, followers[row][place])
 
-    asked, tokens, own = zip(
-        *((prompts[index], drafts[index].tokens, drafts[index].own) for index in order), strict=True
-    )
-    seen = read(asked, tokens, choose, own)
-    for index, chosen in zip(order, seen, strict=True):
-        yield index, drafts[index].agreed(chosen)
+    for index, reading, seen in zip(order, readings, read(readings, look), strict=True):
+        draft = drafts[index]
+        if draft.weigh:
+            draft.weigh(reading.likelihoods(choices(reading), [place.logs for place in seen]))
+        yield index, draft.agreed([place.chosen for place in seen])
+
+
+def choices(reading: Reading) -> range:
+    """The numbers of the choices among the answers that a draft has read."""
+    return range(1, len(reading.answers))

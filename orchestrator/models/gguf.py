@@ -13,11 +13,14 @@ from typing import Any, TypeVar
 
 from orchestrator.lib.cpu import threads
 from orchestrator.lib.errors import StageError
-from orchestrator.models.decoder import BATCH_TOKENS, Batch, Decoder, Entry, batches, common_prefix
+from orchestrator.models.decoder import BATCH_TOKENS, Batch, Decoder, Entry, batches, common_prefix, most_tokens, width
 from orchestrator.models.draft import Draft, check, until_end
+from orchestrator.models.reading import Reading
 
 SEQUENCES = 32
 """Prompts under way at once. More gain little on a CPU, since a batch is then bound by arithmetic, not by memory."""
+READ_TOGETHER = 8
+"""Prompts whose answers are read, not chosen, at once."""
 
 T = TypeVar("T")
 Look = Callable[[Any, int, int], T]
@@ -83,6 +86,12 @@ class GgufModel:
             size = length + 1
 
     @property
+    def branches(self) -> bool:
+        """Whether several sequences can go on from the same tokens: llama.cpp refuses it for a model that keeps nothing
+        of them but a state."""
+        return not self._api.llama_model_is_recurrent(self._model)
+
+    @property
     def sequences_at_most(self) -> int:
         """How many sequences llama.cpp can have under way."""
         return int(self._api.llama_max_parallel_sequences())
@@ -130,6 +139,10 @@ class GgufModel:
         ids = self.tokenize(word)
         return len(ids) == 1 and bool(self._api.llama_vocab_is_eog(self._vocab, ids[0]))
 
+    def is_end(self, stops: frozenset[int], token: int) -> bool:
+        """Whether a token ends an answer: one of these, or one that llama.cpp ends at by itself."""
+        return token in stops or bool(self._api.llama_vocab_is_eog(self._vocab, token))
+
     def stops(self, words: Sequence[str]) -> frozenset[int]:
         """The ids of stop words that are single tokens."""
         ids = [self.tokenize(word) for word in words]
@@ -147,12 +160,9 @@ class GgufModel:
         Prompts run together and share the computation of their common prefix. Those that `drafts` has, by their index,
         come first. Raises StageError when llama.cpp fails.
         """
-
-        def ends(token: int) -> bool:
-            return token in stops or bool(self._api.llama_vocab_is_eog(self._vocab, token))
-
+        ends = functools.partial(self.is_end, stops)
         left, begun = dict(enumerate(prompts)), {}
-        for index, agreed in check(drafts, prompts, self.read_answers):
+        for index, agreed in check(drafts, prompts, self.read):
             begun[index], ended = until_end(agreed, ends, max_new_tokens)
             if ended:
                 del left[index]
@@ -176,19 +186,23 @@ class GgufModel:
         `own` has tokens of each prompt that are looked at before those, counted from its end (−1 is its last). Raises
         StageError when llama.cpp fails.
         """
-        own = own or [()] * len(prompts)
-        shared = common_prefix([p[: of[0]] if of else p for p, of in zip(prompts, own, strict=True)])
-        longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
-        with self.decoder(len(shared) + longest, 2) as decoder:
+        rows = zip(prompts, answers, own or [()] * len(prompts), strict=True)
+        return self.read([Reading(prompt, [answer], of) for prompt, answer, of in rows], look)
+
+    def read(self, readings: Sequence[Reading], look: Look[T]) -> Iterator[list[T]]:
+        """For each reading what `look` makes of the logits at its places; several are read together, and what all
+        begin with once. Raises StageError when llama.cpp fails."""
+        shared = common_prefix([reading.before for reading in readings])
+        rows = [reading.entries(len(shared)) for reading in readings]
+        most = max(1, min(READ_TOGETHER, (self.sequences_at_most - 1) // max(map(width, rows))))
+        together = list(batches(rows, most))
+        sequences = max(sum(map(width, batch)) for batch in together)
+        read = 0
+        with self.decoder(len(shared) + most_tokens(together), 1 + sequences) as decoder:
             decoder.prefix(shared)
-            for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-                tokens = [*prompt, *answer][len(shared) : -1]
-                first = len(prompt) - len(shared) - 1
-                wanted = {first + place for place in (*own[row], *range(len(answer)))}
-                entries = [Entry(token, len(shared) + at, (1,), at in wanted) for at, token in enumerate(tokens)]
-                decoder.fork(1)
-                yield decoder.read(entries, functools.partial(_of_row, look, row))
-                decoder.drop(1)
+            for batch in together:
+                yield from decoder.read_together(batch, functools.partial(_of_rows, look, read))
+                read += len(batch)
 
     def log_likelihoods(self, texts: Sequence[Sequence[int]]) -> Iterator[list[float]]:
         """For each text the log-probability in nats of every token but the first, after those before it.
@@ -211,24 +225,19 @@ class GgufModel:
         called = self._api.ggml_backend_sched_eval_callback(observe)
         shared = common_prefix(texts)
         together = list(batches([text[len(shared) :] for text in texts], SEQUENCES))
-        room = len(shared) + max(sum(map(len, batch)) for batch in together)
         read = 0
-        with self.decoder(room, 1 + max(map(len, together)), called) as decoder:
+        with self.decoder(len(shared) + most_tokens(together), 1 + max(map(len, together)), called) as decoder:
             decoder.prefix(shared, wanted=True)
             yield read
             for batch in together:
-                for slot in range(1, len(batch) + 1):
-                    decoder.fork(slot)
                 # logits are wanted everywhere: llama.cpp's last layer leaves the other tokens out
-                decoder.decode(
-                    [
-                        Entry(token, at, (slot,), True)
-                        for slot, text in enumerate(batch, 1)
-                        for at, token in enumerate(text, len(shared))
-                    ]
-                )
-                for slot in range(1, len(batch) + 1):
-                    decoder.drop(slot)
+                entries = [
+                    Entry(token, at, (slot,), True)
+                    for slot, text in enumerate(batch, 1)
+                    for at, token in enumerate(text, len(shared))
+                ]
+                with decoder.forks(len(batch)):
+                    decoder.decode(entries)
                 yield (read := read + len(batch))
 
     @contextlib.contextmanager
@@ -265,5 +274,5 @@ def _silence() -> Any:
     return llama_cpp.llama_log_callback(lambda level, text, data: None)
 
 
-def _of_row(look: Look[T], row: int, logits: Any, place: int) -> T:
-    return look(logits, row, place)
+def _of_rows(look: Look[T], first: int, logits: Any, row: int, place: int) -> T:
+    return look(logits, first + row, place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,20 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json, sha256_of, write_json, write_text
 from orchestrator.lib.step import Step
-from orchestrator.stages import diverge
-from orchestrator.stages.asked import Answered, files_of, identity, kinds_asked, kinds_read, made_by, prompt_text
+from orchestrator.stages import confidence, diverge
+from orchestrator.stages.asked import (
+    Answered,
+    Likelihoods,
+    files_of,
+    identity,
+    kinds_asked,
+    kinds_read,
+    made_by,
+    prompt_text,
+)
 from orchestrator.stages.base import Context, Stage
 from orchestrator.stages.given import Places
+from orchestrator.stages.labels import choices_of
 
 if TYPE_CHECKING:
     from orchestrator.models.draft import Draft
@@ -53,7 +63,7 @@ class Ask(Stage):
         with GgufModel(Path(self.gguf), Path(self.adapter) if self.adapter else None) as model:
             texts = [prompt_text(model, row["messages"], row.get("tools", ())) for row in rows]
             prompts = [model.tokenize(text) for text in texts]
-            answers = self._answered(model, rows, prompts)
+            answers = self._answered(model, _Asked(rows, texts, prompts))
             asked = [
                 Asked(row["id"], row["ids"], ids, text == row["text"], answer, len(answer) >= self.max_new_tokens)
                 for row, text, ids, answer in zip(rows, texts, prompts, answers, strict=True)
@@ -67,19 +77,44 @@ class Ask(Stage):
         write_text(Path(self.answers), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
         write_json(Path(self.parity), parity(asked) | ({"llama_server": served} if served else {}))
 
-    def _answered(
-        self, model: GgufModel, rows: Sequence[Mapping[str, Any]], prompts: Sequence[list[int]]
-    ) -> list[list[int]]:
+    def _answered(self, model: GgufModel, asked: _Asked) -> list[list[int]]:
         """The answers, from the tuned model's as drafts; what is made of these is kept, if it is going to be wanted."""
         artifact, stop_words = Path(self.answers).stem, read_json(Path(layout.SERVING))["stop"]
         itself = identity(filter(None, (self.gguf, self.adapter)), stop_words)
         given, seen = diverge.given_to(artifact), Places()
-        drafts = given.drafts(rows, prompts, seen) if given else {}
+        drafts = given.drafts(asked.rows, asked.prompts, seen) if given else {}
+        drafts = self._weighed(model, asked, drafts, itself)
         ask = partial(model.answers, max_new_tokens=self.max_new_tokens, stops=model.stops(stop_words))
-        answers = _answers(ask, prompts, drafts, self.max_new_tokens, Answered(artifact, itself))
+        answers = _answers(ask, asked.prompts, drafts, self.max_new_tokens, Answered(artifact, itself))
         if given and seen:
             given.keep(Path(layout.places(artifact)), given.key(itself), seen)
         return answers
+
+    def _weighed(self, model: GgufModel, asked: _Asked, drafts: dict[int, Draft], identity: str) -> dict[int, Draft]:
+        """The drafts, each label beside them where it is going to be asked how likely that is."""
+        from orchestrator.models.draft import until_end
+
+        artifact, stop_words = Path(self.answers).stem, read_json(Path(layout.SERVING))["stop"]
+        labels = confidence.labels_weighed(artifact, asked.rows) if drafts and model.branches else []
+        if not labels:
+            return drafts
+        ends = partial(model.is_end, model.stops(stop_words))
+        said = [until_end(draft.tokens, ends, self.max_new_tokens)[0] for draft in drafts.values()]
+        choices = choices_of(model, labels, asked.texts[0], said, stop_words)
+        kept = Likelihoods(artifact, identity, choices)
+        return {
+            index: replace(draft, choices=choices, weigh=partial(kept.keep, asked.prompts[index]))
+            for index, draft in drafts.items()
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The held-out rows as a GGUF is asked them."""
+
+    rows: Sequence[Mapping[str, Any]]
+    texts: Sequence[str]
+    prompts: Sequence[list[int]]
 
 
 def _step(context: Context, kind: str) -> Step:
@@ -87,14 +122,15 @@ def _step(context: Context, kind: str) -> Step:
     answers, parity = layout.predictions(artifact), layout.parity(artifact)
     limit, needs = context.spec.evaluate.max_new_tokens, ("prepare", made_by(context, kind))
     reading = diverge.step(context, kind) if kind in kinds_read(context) else None
+    wanted = [reading, *confidence.Confidence.plan(context)] if reading else []
     return Ask(gguf, layout.PROMPTS, answers, parity, limit, over).step(
         f"ask-{kind}",
         expects=(answers, parity),
         needs=needs,
         after=tuple(stage for stage in reading.needs if stage not in needs) if reading else (),
-        hints=reading.files if reading else {},
+        hints={name: text for step in wanted for name, text in step.files.items()},
         inputs=context.picked("llama-cpp-python"),
-        keeps=(layout.answered(artifact), layout.places(artifact)),
+        keeps=(layout.answered(artifact), layout.places(artifact), layout.likelihoods(artifact)),
         judges=True,
     )
 

@@ -71,33 +71,63 @@ def identity(files: Iterable[str], stop_words: Sequence[str]) -> str:
     return sha256_of(json.dumps(facts))
 
 
-class Answered:
-    """The answers of one artifact, one JSON object {key, answer, ended} a line, each written as soon as it is known.
+class Kept:
+    """What is known of prompts, one JSON object {key, …} a line, each written as soon as it is known.
 
     A run that has no such file yet begins with those of the runs beside it, whose key is the same where the bytes of
     the GGUF and the tokens of the prompt are. An empty file says that everything is to be asked.
     """
 
-    def __init__(self, artifact: str, identity: str) -> None:
-        self._file, self._identity = Path(layout.answered(artifact)), identity
+    def __init__(self, file: str, identity: str) -> None:
+        self._file, self._identity = Path(file), identity
         files = [self._file] if self._file.exists() else sorted(Path().resolve().parent.glob(f"*/{self._file}"))
         self._known = {line["key"]: line for file in files for line in _lines(file)}
 
+    def find(self, prompt: Sequence[int]) -> dict[str, Any] | None:
+        """What is known of a prompt, or None."""
+        return self._known.get(self._key(prompt))
+
+    def add(self, prompt: Sequence[int], known: Mapping[str, Any]) -> None:
+        """Write down what became known of a prompt."""
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": self._key(prompt), **known}) + "\n")
+
+    def _key(self, prompt: Sequence[int]) -> str:
+        return sha256_of(json.dumps([self._identity, list(prompt)]))
+
+
+class Answered:
+    """The answers of one artifact."""
+
+    def __init__(self, artifact: str, identity: str) -> None:
+        self._kept = Kept(layout.answered(artifact), identity)
+
     def of(self, prompt: Sequence[int], limit: int) -> list[int] | None:
         """The answer to a prompt, at most `limit` tokens of it; None where it is not known, or not so far."""
-        known = self._known.get(self._key(prompt))
+        known = self._kept.find(prompt)
         if known is None or not (known["ended"] or limit <= len(known["answer"])):
             return None
         return list(known["answer"][:limit])
 
     def keep(self, prompt: Sequence[int], answer: Sequence[int], limit: int) -> None:
         """Write down an answer; one of `limit` tokens may have been cut off."""
-        line = {"key": self._key(prompt), "answer": list(answer), "ended": len(answer) < limit}
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        self._kept.add(prompt, {"answer": list(answer), "ended": len(answer) < limit})
 
-    def _key(self, prompt: Sequence[int]) -> str:
-        return sha256_of(json.dumps([self._identity, list(prompt)]))
+
+class Likelihoods:
+    """The log-likelihoods that one artifact gives each of some choices, in nats."""
+
+    def __init__(self, artifact: str, identity: str, choices: Sequence[Sequence[int]]) -> None:
+        self._kept = Kept(layout.likelihoods(artifact), sha256_of(json.dumps([identity, *choices])))
+
+    def of(self, prompt: Sequence[int]) -> list[float] | None:
+        """Those behind a prompt; None where they are not known."""
+        known = self._kept.find(prompt)
+        return None if known is None else list(known["likelihoods"])
+
+    def keep(self, prompt: Sequence[int], likelihoods: Sequence[float]) -> None:
+        """Write them down."""
+        self._kept.add(prompt, {"likelihoods": list(likelihoods)})
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,16 +10,13 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.lib import layout
 from orchestrator.lib.files import read_json, write_json
 from orchestrator.lib.step import Step
-from orchestrator.stages.asked import Answered, files_of, identity, kinds_asked, prompt_text
+from orchestrator.stages.asked import Answered, Likelihoods, files_of, identity, kinds_asked, prompt_text
 from orchestrator.stages.base import Context, Stage
+from orchestrator.stages.labels import MOST_LABELS, choices_of, known_labels
 
 if TYPE_CHECKING:
     from orchestrator.evaluation.intervals import Array
     from orchestrator.evaluation.rows import Row
-    from orchestrator.models.gguf import GgufModel
-
-MOST_LABELS = 50
-"""A set with more is no classification that each label can be asked for in."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +47,7 @@ class Confidence(Stage):
                 needs=("prepare", *(f"ask-{kind}" for kind in kinds)),
                 after=("judge",),  # which takes a moment: nothing is left beside it then, and it gets all cores
                 inputs=context.picked("llama-cpp-python"),
+                keeps=tuple(map(layout.likelihoods, artifacts)),
             )
         ]
 
@@ -59,9 +56,9 @@ class Confidence(Stage):
         from orchestrator.evaluation.rows import read_objects, write_records
 
         prompts = read_objects(Path(layout.PROMPTS))
-        labels = known_labels(self.labels, [row["label"] for row in prompts])
+        labels = self.known_labels(prompts)
         found = {}
-        for artifact in self.artifacts if 2 <= len(labels) <= MOST_LABELS else ():
+        for artifact in self.artifacts if labels else ():
             print(f"{artifact}: {len(prompts)} rows, {len(labels)} labels", flush=True)
             rows, calibration = self._one(artifact, prompts, labels)
             write_records(Path(layout.confidence(artifact)), rows)
@@ -69,6 +66,11 @@ class Confidence(Stage):
         figures = ("ece", "scaled_ece", "answerable")
         metrics = {artifact: {name: one[name] for name in figures} for artifact, one in found.items()}
         write_json(Path(layout.summary("confidence")), {"metrics": metrics, "confidence": found})
+
+    def known_labels(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Those that the held-out rows may have; none where they are too few or too many for a classification."""
+        labels = known_labels(self.labels, [row["label"] for row in rows])
+        return labels if 2 <= len(labels) <= MOST_LABELS else []
 
     def _one(
         self, artifact: str, prompts: Sequence[dict[str, Any]], labels: Sequence[str]
@@ -90,69 +92,43 @@ class Confidence(Stage):
     def _likelihoods(
         self, artifact: str, prompts: Sequence[dict[str, Any]], labels: Sequence[str]
     ) -> tuple[list[list[int]], Array]:
-        """Each label's tokens, and each row's log-likelihoods of the labels."""
+        """Each label's tokens, and each row's log-likelihoods of the labels. What was read while the GGUF was asked is
+        not read again."""
         import numpy as np
 
+        from orchestrator.models.gguf import GgufModel
+
+        files, stop_words = self.artifacts[artifact], read_json(Path(layout.SERVING))["stop"]
+        itself = identity(files, stop_words)
+        with GgufModel(Path(files[0]), vocabulary_only=True) as model:
+            texts = [prompt_text(model, row["messages"], row.get("tools", ())) for row in prompts]
+            asked = [model.tokenize(text) for text in texts]
+            before = Answered(artifact, itself)
+            answers = [before.of(ids, self.max_new_tokens) or [] for ids in asked]
+            choices = choices_of(model, labels, texts[0], answers, stop_words)
+        kept = Likelihoods(artifact, itself, choices)
+        found = {number: known for number, ids in enumerate(asked) if (known := kept.of(ids))}
+        missing = [number for number in range(len(asked)) if number not in found]
+        read = self._read(artifact, [asked[number] for number in missing], choices) if missing else iter(())
+        for number, of in zip(missing, read, strict=True):
+            kept.keep(asked[number], of)
+            found[number] = of
+        return choices, np.array([found[number] for number in range(len(asked))])
+
+    def _read(self, artifact: str, prompts: Sequence[list[int]], choices: Sequence[list[int]]) -> Iterator[list[float]]:
         from orchestrator.models.choices import log_likelihoods
         from orchestrator.models.gguf import GgufModel
 
-        files = self.artifacts[artifact]
-        stop_words = read_json(Path(layout.SERVING))["stop"]
-        gguf, adapter = Path(files[0]), next(map(Path, files[1:]), None)
-        with GgufModel(gguf, adapter) as model:
-            texts = [prompt_text(model, row["messages"], row.get("tools", ())) for row in prompts]
-            asked = [model.tokenize(text) for text in texts]
-            before = Answered(artifact, identity(files, stop_words))
-            answers = [before.of(ids, self.max_new_tokens) or [] for ids in asked]
-            end = sorted(model.stops(stop_words))[:1] or model.tokenize(model.eos or "")
-            choices = told_apart(label_tokens(model, labels, texts[0], answers), end)
-            return choices, np.array(list(log_likelihoods(model, asked, choices)))
+        files = list(map(Path, self.artifacts[artifact]))
+        with GgufModel(files[0], next(iter(files[1:]), None)) as model:
+            yield from log_likelihoods(model, prompts, choices)
 
 
-def known_labels(named: Sequence[str] | None, asked: Sequence[str]) -> list[str]:
-    """The labels that a row may have: those of the spec, of the held-out rows, and of the training rows."""
-    from orchestrator.evaluation.rows import strip_thinking
-
-    rows = read_json(Path(layout.TRAIN_ROWS))
-    taught = [row["conversations"][-1]["value"] for row in rows]
-    found = {strip_thinking(label) for label in (*(named or ()), *asked, *taught)}
-    return sorted(found - {""})
-
-
-def label_tokens(
-    model: GgufModel, labels: Sequence[str], prompt: str, answers: Sequence[Sequence[int]]
-) -> list[list[int]]:
-    """Each label in the tokens in which the model says it.
-
-    Where it has answered with a label, these are known. Else they are those of the text behind a prompt, or of the text
-    alone, whichever the labels that were answered show: some tokenizers tell the two apart by a space.
-    """
-    said: dict[str, Counter[tuple[int, ...]]] = {}
-    for answer in answers:
-        said.setdefault(model.detokenize(answer).strip(), Counter())[tuple(answer)] += 1
-    start = model.tokenize(prompt)
-    exclusive = {label: model.tokenize(label) for label in labels}
-    behind = {label: _rest(start, model.tokenize(prompt + label)) or exclusive[label] for label in labels}
-    as_alone = sum(said[label][tuple(exclusive[label])] for label in labels if label in said)
-    as_behind = sum(said[label][tuple(behind[label])] for label in labels if label in said)
-    usual = exclusive if as_alone >= as_behind else behind
-    return [list(said[label].most_common(1)[0][0]) if label in said else usual[label] for label in labels]
-
-
-def told_apart(choices: Sequence[list[int]], end: Sequence[int]) -> list[list[int]]:
-    """The choices, with the end of the answer behind those that another one begins with.
-
-    The others go without: how a model ends says nothing of the label, and one that goes on has named it all the same.
-    """
-
-    def begins_another(choice: list[int]) -> bool:
-        return any(other != choice and other[: len(choice)] == choice for other in choices)
-
-    return [[*choice, *end] if begins_another(choice) else choice for choice in choices]
-
-
-def _rest(start: list[int], whole: list[int]) -> list[int]:
-    return whole[len(start) :] if whole[: len(start)] == start else []
+def labels_weighed(artifact: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The labels that an artifact is going to be asked for in each of the held-out rows; none where it is not."""
+    config = Path(layout.stage_config(Confidence.program))
+    stage = Confidence(**read_json(config)) if config.is_file() else None
+    return stage.known_labels(rows) if stage and artifact in stage.artifacts else []
 
 
 def by_doubt(

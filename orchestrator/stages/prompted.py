@@ -14,7 +14,7 @@ from orchestrator.lib.files import read_json, write_json, write_text
 from orchestrator.lib.step import Step
 from orchestrator.lib.training_kinds import TRAINING_KINDS
 from orchestrator.stages.base import Context, Stage
-from orchestrator.stages.confidence import known_labels
+from orchestrator.stages.labels import known_labels
 
 ARTIFACT = "base-prompted"
 ROOM = 2048
