@@ -93,8 +93,9 @@ class GgufModel:
 
     @property
     def sequences_at_most(self) -> int:
-        """How many sequences llama.cpp can have under way."""
-        return int(self._api.llama_max_parallel_sequences())
+        """How many sequences can be under way; of a model that keeps a state for each, no more than answering takes."""
+        most = int(self._api.llama_max_parallel_sequences())
+        return min(most, 1 + SEQUENCES) if self._api.llama_model_is_hybrid(self._model) else most
 
     def adds_bos(self) -> bool:
         """Whether llama.cpp puts BOS in front of a plain prompt by itself."""
