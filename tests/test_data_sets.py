@@ -375,6 +375,82 @@ def test_configs_are_not_mixed(
     assert len(hub.fetch(f"hf:org/news/{configs[1]}:{split}")) == 1
 
 
+CARD = """---
+configs:
+- config_name: default
+  data_files:
+  - {split: train, path: data/a-*.csv}
+  - {split: validation, path: [dev.csv, ./more/dev.csv]}
+- config_name: all
+  data_dir: whole
+  data_files: "*.jsonl"
+- config_name: byname
+  data_dir: named
+---
+# 新闻
+"""
+OF_CARD = ["README.md", "data/a-0.csv", "data/a-1.csv", "data/b.csv", "dev.csv", "more/dev.csv", "test.csv",
+           "whole/x.jsonl", "x.jsonl", "named/train.csv"]  # fmt: skip
+CARDS = [
+    (CARD, "hf:o/n:train", ["data/a-0.csv", "data/a-1.csv"]),
+    (CARD, "hf:o/n:validation", ["dev.csv", "more/dev.csv"]),
+    (CARD, "hf:o/n/all:train", ["whole/x.jsonl"]),
+    (CARD, "hf:o/n/byname:train", ["named/train.csv"]),
+    (CARD, "hf:o/n:test", "its card names train, validation"),
+    (CARD.replace("default", "en"), "hf:o/n:train", "hf:o/n/en:train"),
+    (CARD.replace("config_name: all", "config_name: all\n  default: true").replace("name: default", "name: en"),
+     "hf:o/n:train", ["whole/x.jsonl"]),
+    (CARD.replace("data/a-*.csv", "'**/dev.csv'"), "hf:o/n:train", ["dev.csv", "more/dev.csv"]),
+    ("---\nconfigs: [en, zh]\n---\n", "hf:o/n:test", ["test.csv"]),
+    ("---\nconfigs: [\n---\n", "hf:o/n:test", ["test.csv"]),
+    ("---\n- 1\n---\n", "hf:o/n:test", ["test.csv"]),
+    ("no card", "hf:o/n:test", ["test.csv"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "name", "files"), CARDS)
+def test_a_card_says_which_files_are_a_splits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, name: str, files: list[str] | str
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "README.md").write_text(text, encoding="utf-8")
+    downloads: list[str] = []
+
+    def download(repository: str, file: str, **options: Any) -> str:
+        downloads.append(file)
+        return str(tmp_path / "README.md" if file == "README.md" else NEWS / "train.json")
+
+    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda *_, **__: OF_CARD)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    if isinstance(files, str):
+        with pytest.raises(InputError) as refused:
+            hub.fetch(name)
+        assert files in refused.value.hint and downloads == ["README.md"]
+        return
+    assert len(hub.fetch(name)) == len(files) and downloads == ["README.md", *files]
+
+
+def test_what_the_hub_has_converted_is_taken_where_the_card_names_no_file_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "README.md").write_text(CARD.replace("a-*.csv", "train.zip"), encoding="utf-8")
+    downloads: list[str] = []
+
+    def download(repository: str, file: str, revision: str | None, **options: Any) -> str:
+        downloads.append(f"{revision}:{file}")
+        return str(tmp_path / "README.md" if file == "README.md" else NEWS / "train.json")
+
+    def listed(*_: Any, revision: str | None, **__: Any) -> list[str]:
+        converted = [f"{config}/train/0000.parquet" for config in ("all", "default")]
+        return converted if revision else ["README.md", "data/train.zip"]
+
+    monkeypatch.setattr("huggingface_hub.list_repo_files", listed)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    assert hub.fetch("hf:o/n:train")
+    assert downloads == ["None:README.md", "refs/convert/parquet:default/train/0000.parquet"]
+
+
 def test_a_hub_set_that_cannot_be_had_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.list_repo_files", lambda *_, **__: 1 / 0)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from orchestrator.data import card
 from orchestrator.data.rows import SUFFIXES
 from orchestrator.lib.errors import InputError, MissingError
 from orchestrator.lib.files import building, cache_folder, link
@@ -20,6 +21,7 @@ _REFERENCE = re.compile(
     r"hf:(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?(/(?P<config>[\w.-]+))?:(?P<split>[\w.-]+)"
 )
 _NUMBER = re.compile(r"(?:^|[-_.])\d+(?:-of-\d+)?(?:-[0-9a-f]{16})?$")
+_CARD = "README.md"
 _CONVERTED = "refs/convert/parquet"  # where the hub keeps a Parquet copy of data sets in other formats
 
 
@@ -79,14 +81,10 @@ def fetch_missing(names: Iterable[str]) -> None:
 
 
 def _download(name: str, reference: Reference, folder: Path) -> None:
-    from huggingface_hub import hf_hub_download, list_repo_files
+    from huggingface_hub import hf_hub_download
 
     try:
-        for revision in (reference.revision, _CONVERTED):
-            listed = list_repo_files(reference.repository, repo_type="dataset", revision=revision)
-            if files := files_of_split(listed, reference.config, reference.split):
-                break
-        _require_one_config(reference, files)
+        revision, files = _find(name, reference)
         for number, file in enumerate(files):
             path = Path(hf_hub_download(reference.repository, file, repo_type="dataset", revision=revision))
             link(path.resolve(), folder / f"{number:05}{PurePosixPath(file).suffix}")
@@ -94,8 +92,58 @@ def _download(name: str, reference: Reference, folder: Path) -> None:
         raise
     except Exception as error:
         raise unreachable(name, error) from error
-    if not files:
-        raise InputError(f"{name}: the data set has no files of split {reference.split!r}", f"it has {_some(listed)}")
+
+
+def _find(name: str, reference: Reference) -> tuple[str | None, list[str]]:
+    """The revision that has the files of a split, and these. Raises InputError where none are, or several configs'."""
+    from huggingface_hub import list_repo_files
+
+    listed = list_repo_files(reference.repository, repo_type="dataset", revision=reference.revision)
+    config = card.choose(_configs(reference, listed), reference.config, name)
+    if files := _files_of(name, reference, config, listed):
+        return reference.revision, files
+    if config and config.splits and reference.split not in config.splits:
+        raise _none(name, reference, f"its card names {', '.join(config.splits)}")
+    converted = _converted(reference)
+    if files := _files_of(name, replace(reference, config=config.name) if config else reference, None, converted):
+        return _CONVERTED, files
+    raise _none(name, reference, f"it has {_some(converted or listed)}")
+
+
+def _configs(reference: Reference, listed: Sequence[str]) -> list[card.Config]:
+    """Those that the card names."""
+    from huggingface_hub import hf_hub_download
+
+    if _CARD not in listed:
+        return []
+    path = hf_hub_download(reference.repository, _CARD, repo_type="dataset", revision=reference.revision)
+    return card.configs(Path(path))
+
+
+def _converted(reference: Reference) -> list[str]:
+    """The files that the hub has converted; none where it converted nothing."""
+    from huggingface_hub import list_repo_files
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    try:
+        return list_repo_files(reference.repository, repo_type="dataset", revision=_CONVERTED)
+    except RevisionNotFoundError:
+        return []
+
+
+def _files_of(name: str, reference: Reference, config: card.Config | None, listed: Sequence[str]) -> list[str]:
+    """The files of a split: those that the card names for a config, else those that are called after the split."""
+    if config and config.splits:
+        return of_one_format(config.files(reference.split, listed))
+    if config and config.folder:
+        return files_of_split([file for file in listed if file.startswith(f"{config.folder}/")], None, reference.split)
+    files = files_of_split(listed, reference.config, reference.split)
+    _require_one_config(name, reference, files)
+    return files
+
+
+def _none(name: str, reference: Reference, has: str) -> InputError:
+    return InputError(f"{name}: the data set has no files of split {reference.split!r}", has)
 
 
 def files_of_split(listed: Sequence[str], config: str | None, split: str) -> list[str]:
@@ -110,20 +158,21 @@ def files_of_split(listed: Sequence[str], config: str | None, split: str) -> lis
     akin = [file for file in data if split in re.split(r"[/._-]", str(file))]
     one_name = len({file.with_name(_unnumbered(file) or "number") for file in akin}) == 1
     named = [str(file) for file in exact or (akin if one_name else [])]
-    formats = [[file for file in named if file.endswith(suffix)] for suffix in (".parquet", *SUFFIXES)]
-    return next((sorted(files) for files in formats if files), [])
+    return of_one_format(named)
 
 
-def _require_one_config(reference: Reference, files: Sequence[str]) -> None:
+def of_one_format(files: Sequence[str]) -> list[str]:
+    """Those that can be read, Parquet before all others."""
+    formats = [[file for file in files if file.endswith(suffix)] for suffix in (".parquet", *SUFFIXES)]
+    return next((sorted(of_format) for of_format in formats if of_format), [])
+
+
+def _require_one_config(name: str, reference: Reference, files: Sequence[str]) -> None:
     """Raise InputError where the files of a split lie in folders of several names, as configs do."""
     folders = [set(_folders(PurePosixPath(file), reference.split)) for file in files]
     configs = sorted(name for name in {name for of in folders for name in of} if not all(name in of for of in folders))
     if reference.config is None and len(configs) > 1:
-        repository = f"{PREFIX}{reference.repository}{f'@{reference.revision}' if reference.revision else ''}"
-        raise InputError(
-            f"{repository}:{reference.split}: the data set has several configs: {', '.join(configs)}",
-            f"name one, {repository}/{configs[0]}:{reference.split}, or several in a list",
-        )
+        raise card.several(configs, name)
 
 
 def _folders(file: PurePosixPath, split: str) -> tuple[str, ...]:
