@@ -100,7 +100,7 @@ def shapes(run: Run, summary: Json) -> Iterator[Shape]:
     yield from _figures(summary, shipped)
     yield Rect(40, 282, WIDTH - 80, 1, LINE)
     proofs = list(_proofs(run, summary, shipped))
-    pitch = min(26, 72 / max(1, len(proofs) - 1))
+    pitch = min(26, 66 / max(1, len(proofs) - 1))
     for place, (name, text, fill) in enumerate(proofs):
         yield Words(40, 308 + pitch * place, name, 15, SOFT)
         yield Words(200, 308 + pitch * place, cut(text, 76), 15, fill, "bold" if place == 0 else "normal")
