@@ -134,9 +134,14 @@ def test_groups_by_column(tmp_path: Path) -> None:
 def test_a_data_set_is_not_overwritten_by_accident(tmp_path: Path) -> None:
     path = table(tmp_path / "news.csv")
     import_file(path, tmp_path / "set", Recipe())
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "set").iterdir()}
+    assert import_file(path, tmp_path / "set", Recipe()).train > 0  # the same again, with --write-spec this time
+    other = Recipe(fraction=0)
     with pytest.raises(InputError, match="already holds"):
-        import_file(path, tmp_path / "set", Recipe())
-    assert import_file(path, tmp_path / "set", Recipe(), overwrite=True).train > 0
+        import_file(path, tmp_path / "set", other)
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "set").iterdir()} == before
+    assert import_file(path, tmp_path / "set", other, overwrite=True).train > 0
+    assert [file.name for file in (tmp_path / "set").iterdir()] == ["train.json"]
 
 
 def test_pairs_are_imported_whole(tmp_path: Path) -> None:

@@ -94,7 +94,12 @@ class Conversation:
 
 
 def write_rows(path: Path, conversations: Iterable[Conversation], kind: Kind = "sft") -> None:
-    """Writes a JSON list, whole or not at all: plain texts for pre-training (`{"text": …}`), else sharegpt."""
+    """Writes a JSON list, whole or not at all, as `text_of_rows` has it."""
+    write_text(path, text_of_rows(conversations, kind))
+
+
+def text_of_rows(conversations: Iterable[Conversation], kind: Kind = "sft") -> str:
+    """A JSON list: plain texts for pre-training (`{"text": …}`), else sharegpt."""
     rows = ({"text": row.prompt} if TRAINING_KINDS[kind].reads else row.to_sharegpt() for row in conversations)
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-    write_text(path, f"[\n{lines}\n]\n" if lines else "[]\n")
+    return f"[\n{lines}\n]\n" if lines else "[]\n"

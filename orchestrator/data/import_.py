@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.data.clean import tidy
 from orchestrator.data.columns import detect_format
-from orchestrator.data.conversation import Conversation, Kind, write_rows
+from orchestrator.data.conversation import Conversation, Kind, text_of_rows
 from orchestrator.data.encoding import detect_encoding
 from orchestrator.data.react import tools_called
 from orchestrator.data.reading import LOOK_AT, Loaded, RowProblem, load
@@ -22,6 +22,7 @@ from orchestrator.data.rows import RowError, read_rows
 from orchestrator.data.split import label_counts, split
 from orchestrator.data.tools import calls_of
 from orchestrator.lib.errors import InputError
+from orchestrator.lib.files import write_text
 
 _LABEL_TOKENS, _ANSWER_TOKENS = 16, 256  # max_new_tokens to suggest
 _BINARY = (".parquet", ".xlsx")
@@ -104,16 +105,12 @@ class Imported:
 def import_file(path: Path, folder: Path, recipe: Recipe, *, overwrite: bool = False) -> Imported:
     """Writes folder/train.json and folder/eval.json and returns what they hold; rows that cannot be used are left out.
 
-    Raises InputError for an unreadable file, an unknown column, no usable row, or a folder that is in use.
+    Raises InputError for an unreadable file, an unknown column, no usable row, or a folder with another data set.
     """
-    if not overwrite and (folder / "train.json").exists():
-        raise InputError(f"{folder} already holds a data set", "give another --out, or --overwrite")
     loaded = load(path, recipe.kind, recipe.columns, recipe.system, react=recipe.kind == "sft")
     rows, inferred = _with_tools([tidy(row) for row in _usable(path, loaded)])
     train, held_out = _split(path, recipe, rows)
-    write_rows(folder / "train.json", train, recipe.kind)
-    if held_out:
-        write_rows(folder / "eval.json", held_out, recipe.kind)
+    _write(folder, train, held_out, recipe.kind, overwrite)
     return Imported(
         folder,
         len(train),
@@ -126,6 +123,26 @@ def import_file(path: Path, folder: Path, recipe: Recipe, *, overwrite: bool = F
         columns=columns_of(path, recipe),
         first=next(iter(train), None),
     )
+
+
+def _write(
+    folder: Path, train: Sequence[Conversation], held_out: Sequence[Conversation], kind: Kind, overwrite: bool
+) -> None:
+    """Write the two files. Raises InputError where the folder holds another data set; the same one again is none."""
+    texts = {"train.json": text_of_rows(train, kind), "eval.json": text_of_rows(held_out, kind) if held_out else None}
+    others = [folder / name for name, text in texts.items() if _text(folder / name) != text]
+    if others and not overwrite and (folder / "train.json").exists():
+        raise InputError(f"{folder} already holds a data set", "give another --out, or --overwrite")
+    for path in others:
+        if (text := texts[path.name]) is None:
+            path.unlink()  # of a data set that held rows out
+        else:
+            write_text(path, text)
+
+
+def _text(path: Path) -> str | None:
+    """What a file holds, or None where there is none."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
 
 def _split(path: Path, recipe: Recipe, rows: list[Conversation]) -> tuple[list[Conversation], list[Conversation]]:
