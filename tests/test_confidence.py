@@ -197,6 +197,38 @@ def test_what_was_read_while_asking_is_not_read_again(
     assert sum(read) == asked_before
 
 
+def test_what_a_run_beside_it_knows_is_not_read_again(
+    measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two held-out rows more than the run before had: the file is asked for two, and no others are read."""
+    stage = Confidence({"gguf-f16": ["export/tiny-f16.gguf"]}, None, 4)
+    for name in ("1", "2"):
+        shutil.copytree(measured, tmp_path / name)
+        write_json(tmp_path / name / layout.stage_config("confidence"), asdict(stage))
+    files = layout.answered("gguf-f16"), layout.likelihoods("gguf-f16")
+    monkeypatch.chdir(tmp_path / "1")
+    for file in files:
+        Path(file).write_text("")
+        (tmp_path / "2" / file).unlink()
+    Ask(**read_json(Path("configs/ask-f16.json"))).run()
+    rows = len(read_json_lines(Path(files[0])))
+    for file in files:
+        Path(file).write_text("".join(Path(file).read_text().splitlines(keepends=True)[:-2]))
+    monkeypatch.chdir(tmp_path / "2")
+    read: list[int] = []
+    of_model = GgufModel.read
+
+    def counted(self: Any, readings: Any, look: Any) -> Any:
+        read.append(len(readings))
+        return of_model(self, readings, look)
+
+    monkeypatch.setattr(GgufModel, "read", counted)
+    Ask(**read_json(Path("configs/ask-f16.json"))).run()
+    stage.run()
+    assert read[0] == 2 and sum(read) <= 4 < rows  # the two that lack an answer may be others than those that lack this
+    assert [len({line["key"] for line in read_json_lines(Path(file))}) for file in files] == [rows, rows]
+
+
 @pytest.mark.parametrize("kind", ["f16", "adapter"])
 def test_it_is_served_as_it_was_measured(measured: Path, kind: str) -> None:
     import llama_cpp

@@ -170,7 +170,7 @@ def of_one_format(files: Sequence[str]) -> list[str]:
 def _require_one_config(name: str, reference: Reference, files: Sequence[str]) -> None:
     """Raise InputError where the files of a split lie in folders of several names, as configs do."""
     folders = [set(_folders(PurePosixPath(file), reference.split)) for file in files]
-    configs = sorted(name for name in {name for of in folders for name in of} if not all(name in of for of in folders))
+    configs = sorted(part for part in set().union(*folders) if not all(part in of for of in folders))
     if reference.config is None and len(configs) > 1:
         raise card.several(configs, name)
 

@@ -90,7 +90,7 @@ class Ask(Stage):
             given.keep(Path(layout.places(artifact)), given.key(itself), seen)
         return answers
 
-    def _weighed(self, model: GgufModel, asked: _Asked, drafts: dict[int, Draft], identity: str) -> dict[int, Draft]:
+    def _weighed(self, model: GgufModel, asked: _Asked, drafts: dict[int, Draft], itself: str) -> dict[int, Draft]:
         """The drafts, each label beside them where it is going to be asked how likely that is."""
         from orchestrator.models.draft import until_end
 
@@ -101,7 +101,9 @@ class Ask(Stage):
         ends = partial(model.is_end, model.stops(stop_words))
         said = [until_end(draft.tokens, ends, self.max_new_tokens)[0] for draft in drafts.values()]
         choices = choices_of(model, labels, asked.texts[0], said, stop_words)
-        kept = Likelihoods(artifact, identity, choices)
+        kept = Likelihoods(artifact, itself, choices)
+        for prompt in asked.prompts:  # what runs beside this one know, before it has a file of its own
+            kept.of(prompt)
         return {
             index: replace(draft, choices=choices, weigh=partial(kept.keep, asked.prompts[index]))
             for index, draft in drafts.items()

@@ -75,22 +75,31 @@ class Kept:
     """What is known of prompts, one JSON object {key, …} a line, each written as soon as it is known.
 
     A run that has no such file yet begins with those of the runs beside it, whose key is the same where the bytes of
-    the GGUF and the tokens of the prompt are. An empty file says that everything is to be asked.
+    the GGUF and the tokens of the prompt are; what is found there is written down here. An empty file says that
+    everything is to be asked.
     """
 
     def __init__(self, file: str, identity: str) -> None:
         self._file, self._identity = Path(file), identity
-        files = [self._file] if self._file.exists() else sorted(Path().resolve().parent.glob(f"*/{self._file}"))
-        self._known = {line["key"]: line for file in files for line in _lines(file)}
+        beside = [] if self._file.exists() else sorted(Path().resolve().parent.glob(f"*/{self._file}"))
+        self._own = {line["key"]: line for line in _lines(self._file)}
+        self._others = {line["key"]: line for file in beside for line in _lines(file)}
 
     def find(self, prompt: Sequence[int]) -> dict[str, Any] | None:
         """What is known of a prompt, or None."""
-        return self._known.get(self._key(prompt))
+        key = self._key(prompt)
+        if key not in self._own and key in self._others:
+            self._write(self._others[key])
+        return self._own.get(key)
 
     def add(self, prompt: Sequence[int], known: Mapping[str, Any]) -> None:
         """Write down what became known of a prompt."""
+        self._write({"key": self._key(prompt), **known})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._own[line["key"]] = line
         with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"key": self._key(prompt), **known}) + "\n")
+            file.write(json.dumps(line) + "\n")
 
     def _key(self, prompt: Sequence[int]) -> str:
         return sha256_of(json.dumps([self._identity, list(prompt)]))
